@@ -1,0 +1,106 @@
+package dnspersist
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+)
+
+func init() {
+	caddy.RegisterModule(Issuer{})
+}
+
+// Issuer obtains certificates with the ACME challenge dns-persist-01: the
+// owner of a domain sets one TXT record at _validation-persist.<name> once, and
+// from then on certificates are obtained and renewed without any change in DNS,
+// without a DNS credential and without a wait for propagation.
+//
+// All keys of the `acme` issuer apply, except those of challenges that are not
+// used here: `challenges` is ignored (ordinary global options write to it), and
+// `test_ca` is refused, for a standing record names one CA and one account.
+//
+// The issuer shares its storage folder for certificates with `acme` at the same
+// CA, so that moving a site between the two issues nothing anew. The ACME account
+// is bound: it is chosen once, kept under a key of its own in storage, and never
+// changed by an email address or by a CA that has forgotten it, because every
+// standing record names it.
+type Issuer struct {
+	*caddytls.ACMEIssuer
+
+	// The URL of the ACME account to use. With it, this account is used or none:
+	// no account is ever registered or adopted in its place. It makes an empty
+	// storage, a wrong mount or a changed email address an error instead of a
+	// new account that no record names.
+	AccountURL string `json:"account_url,omitempty"`
+
+	// The URI that the CA expects as `accounturi` in the record, where that is not
+	// the account URL. A CA that names another URI in its challenges is not
+	// followed unless it is pinned here.
+	AccountURI string `json:"account_uri,omitempty"`
+
+	// What to do when the CA no longer knows the account: `fail` (the default)
+	// stops with an error that names the account, `replace` registers a new
+	// one. Use `replace` only with private CAs that are reset now and then: every
+	// record has to be published anew after it.
+	OnAccountLost string `json:"on_account_lost,omitempty"`
+
+	// How the record is looked for in DNS.
+	DNS *DNS `json:"dns,omitempty"`
+
+	// Whether records are asked for with `policy=wildcard`: `auto` (the default)
+	// asks for it at the names for which Caddy manages a wildcard, `exact` never
+	// does, `wildcard` always does.
+	Policy string `json:"policy,omitempty"`
+
+	// The issuer domain name to write in the record, where the CA offers several.
+	// Default: the one of a record that already stands, else the first that the CA
+	// names.
+	IssuerDomainName string `json:"issuer_domain_name,omitempty"`
+
+	// How many orders are made in which time, for a CA and account. Default: 10 in
+	// 10 seconds, and no limit for a CA with `trusted_roots_pem_files`.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	// Makes an `internal` issuer in the same policy an error. The site directive
+	// `dns_persist` sets it, because `tls internal` beside the directive would
+	// silently add a second issuer.
+	Exclusive bool `json:"exclusive,omitempty"`
+}
+
+// DNS configures how the issuer looks for the record.
+type DNS struct {
+	// Recursive DNS servers, as `host` or `host:port`. They find the zone and its
+	// name servers; with `check` set to `recursive` they are asked for the record
+	// too. Default: those of the system.
+	Resolvers []string `json:"resolvers,omitempty"`
+
+	// Who must show the record before the CA is asked: `authoritative` (the default)
+	// asks each authoritative server of the zone, `recursive` asks only the
+	// configured resolvers and wants all of them to show it, `none` asks nobody and
+	// trusts the operator.
+	Check string `json:"check,omitempty"`
+
+	// How long one attempt itself waits once a server shows the record. After that
+	// the name is parked and watched in the background. Default: 1 minute.
+	PropagationTimeout caddy.Duration `json:"propagation_timeout,omitempty"`
+
+	// How long all servers must show the record before the CA is asked, where it was
+	// seen to appear. Default: 10 seconds.
+	PropagationDelay caddy.Duration `json:"propagation_delay,omitempty"`
+}
+
+// RateLimit is a number of orders in a window of time.
+type RateLimit struct {
+	// How many orders may be made in one window.
+	Orders int `json:"orders,omitempty"`
+
+	// The length of the window.
+	Window caddy.Duration `json:"window,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Issuer) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tls.issuance.dns_persist",
+		New: func() caddy.Module { return &Issuer{ACMEIssuer: new(caddytls.ACMEIssuer)} },
+	}
+}
