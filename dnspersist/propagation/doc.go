@@ -1,0 +1,18 @@
+// Package propagation finds out whether a DNS record is visible wherever a
+// certification authority may look for it, and waits for it at a low price.
+//
+// A CA's resolver picks any of a zone's authoritative servers. One that
+// answers "no" therefore fails the validation whenever it is picked, however
+// many others have the record; one that is silent, lame or failing is routed
+// around. Hence the rule of [Gate]: any authoritative "no" blocks; broken or
+// silent servers are excused after a grace; never a majority, never the first
+// yes, and never "go ahead" because a time is up.
+//
+// The parts, from the bottom up: an [Exchanger] sends one query to one
+// address; a [Checker] finds the zone and its servers and asks all of them
+// ([Checker.Look]) or one of them ([Checker.Glance]); a [Gate] turns rounds of
+// answers into a [Report]; a [Scheduler] polls many names for a whole process.
+//
+// The package knows nothing of ACME or of the syntax of a record: what is
+// acceptable is for [Target.Accept] to say.
+package propagation

@@ -1,0 +1,182 @@
+package propagation
+
+import (
+	"context"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/zap"
+)
+
+// Exchanger sends one query to one address and returns the answer that
+// belongs to it. [NetExchanger] uses real sockets; tests put their own here.
+type Exchanger interface {
+	// Exchange sends query over network, "udp" or "tcp", to addr, an
+	// "ip:port" (a resolver may also be given as "host:port"). It must not
+	// change query and returns soon after ctx is done. An error that wraps
+	// [ErrBadReply] says that a reply came and could not be used; any other
+	// error says that none came.
+	Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error)
+}
+
+// Mode says who is asked for the record.
+type Mode string
+
+const (
+	// ModeAuthoritative asks every authoritative server of the zone. It is
+	// the default and the only mode that proves something: no cache is
+	// involved, neither ours nor the CA's.
+	ModeAuthoritative Mode = "authoritative"
+
+	// ModeRecursive asks the resolvers alone, all of which must show the
+	// record. For networks where port 53 of other hosts cannot be reached.
+	ModeRecursive Mode = "recursive"
+)
+
+// Defaults of [Config].
+const (
+	DefaultGrace  = 60 * time.Second
+	DefaultSettle = 10 * time.Second
+)
+
+// Config configures a [Checker]. The zero value asks authoritative servers
+// that are found through the system's resolvers.
+type Config struct {
+	// Mode is ModeAuthoritative if empty.
+	Mode Mode
+
+	// Resolvers are the recursive resolvers, tried in this order: "ip",
+	// "ip:port" or "host:port", port 53 if none is given. In authoritative
+	// mode they serve to find zones and the addresses of name servers and
+	// are never asked for the validation name itself. If empty, those of
+	// the system's resolv.conf are used; where there is none (Windows), every
+	// look reports an error that says to set resolvers.
+	Resolvers []string
+
+	// AllowPrivate permits to ask name servers at private, loopback and
+	// link-local addresses. A public CA does not ask there, and who controls
+	// a zone's NS records should not choose whom we talk to; so it is for CAs
+	// inside the same network.
+	AllowPrivate bool
+
+	// Grace is how long a server must have been broken or silent before it
+	// is excused. Default: DefaultGrace.
+	Grace time.Duration
+
+	// Settle is how long a record that was seen to appear must stand
+	// everywhere before it counts. Default: DefaultSettle.
+	Settle time.Duration
+
+	// Exchanger is NetExchanger{} if nil.
+	Exchanger Exchanger
+
+	// Logger gets debug messages about discovery. May be nil.
+	Logger *zap.Logger
+}
+
+// Target is what to look for.
+type Target struct {
+	// Name is the validation name, "_validation-persist.www.example.com".
+	Name string
+
+	// Host is the name from which the zone is found, "www.example.com": the
+	// validation name without its first label, so that no resolver gets to
+	// cache that the validation name does not exist. If empty, it is made
+	// from Name.
+	Host string
+
+	// Accept says whether values, one joined string for each TXT record, are
+	// what is wanted, and why not. If nil, any TXT record is.
+	Accept func(values []string) (good bool, reason string)
+}
+
+// Verdict is what one server said in one round.
+type Verdict string
+
+const (
+	// VerdictYes: the server has an acceptable record, or the CNAME that
+	// leads to where it must be (see ServerReport.Alias).
+	VerdictYes Verdict = "yes"
+	// VerdictNo: the server answered for the zone and has no acceptable record.
+	VerdictNo Verdict = "no"
+	// VerdictBroken: an answer came and says nothing about the record.
+	VerdictBroken Verdict = "broken"
+	// VerdictSilent: no answer came.
+	VerdictSilent Verdict = "silent"
+)
+
+// ServerReport is what is known of one address of one name server.
+type ServerReport struct {
+	Zone    string  // zone the server was asked for, without final dot; empty in recursive mode
+	Name    string  // name it was asked for: the validation name or the target of a CNAME
+	Host    string  // name of the server, without final dot; a resolver's address in recursive mode
+	Addr    string  // "ip:port"; empty if the host has no address
+	Network string  // "udp" or "tcp", whatever the answer came by
+	Verdict Verdict // what it said
+	Rcode   string  // "NOERROR", "NXDOMAIN", …; empty if no answer came
+	Values  []string
+	Alias   string // target of the CNAME it has at Name, if it has one
+	Reason  string // why the verdict is not yes, or a defect beside a yes
+	Serial  uint32 // of the SOA record that came with a negative answer, else 0
+
+	TTL         uint32        // of the TXT records, seconds
+	NegativeTTL uint32        // how long the answer "no" may be cached, seconds
+	RTT         time.Duration // of the exchange that was answered
+	Since       time.Time     // since when the verdict has been the same; set by Gate
+}
+
+// Round is the outcome of asking once.
+type Round struct {
+	Name    string // validation name, without final dot
+	Zone    string // zone of the validation name, without final dot
+	Mode    Mode
+	Partial bool // one server only was asked (Glance): not evidence of completeness
+	When    time.Time
+	Servers []ServerReport
+
+	// Err says why nobody, or not everybody, could be asked: no zone, no
+	// servers, a CNAME loop. It is never a reason to stop watching.
+	Err error
+}
+
+// Status is where a name stands.
+type Status string
+
+const (
+	// StatusAbsent: servers answer, and none has an acceptable record.
+	StatusAbsent Status = "absent"
+	// StatusPartial: some servers have it, but not all that count.
+	StatusPartial Status = "partial"
+	// StatusBlocked: nothing can be said, as no server answers or none could
+	// be found. Report.Reason says what to do.
+	StatusBlocked Status = "blocked"
+	// StatusSettling: all servers that count have it; a second look is due.
+	StatusSettling Status = "settling"
+	// StatusReady: the CA can be asked.
+	StatusReady Status = "ready"
+)
+
+// Report is the state of a name after a round, for a program and, through
+// Summary and Reason, for a person.
+type Report struct {
+	Name     string
+	Zone     string
+	Mode     Mode
+	Status   Status
+	Servers  []ServerReport
+	Excused  []string  // hosts that do not answer usefully and no longer count
+	When     time.Time // time of the last round; zero before the first
+	Since    time.Time // since when Status has been the same
+	FirstYes time.Time // since when at least one server has had the record; zero if none has
+	Reason   string    // why it is not ready and what to do
+	Values   []string  // union of the values seen, sorted
+
+	// LookAgainAt is when a further look may change the status although
+	// nobody changes anything: the end of the settle time or of a grace.
+	// Zero if there is no such time.
+	LookAgainAt time.Time
+
+	// NextLookNotBefore is until when asking again is useless, because a
+	// resolver holds a cached "no". Only in recursive mode; else zero.
+	NextLookNotBefore time.Time
+}
