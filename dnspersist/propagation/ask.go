@@ -1,0 +1,113 @@
+package propagation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// udpTries is how often a question is sent over UDP before TCP is tried.
+const udpTries = 2
+
+// answer is a reply together with how it came.
+type answer struct {
+	*dns.Msg
+	network string
+	rtt     time.Duration
+}
+
+// asker sends questions and deals with what transports do to them.
+type asker struct {
+	exchanger Exchanger
+}
+
+// ask asks addr. With recurse it is asked as a resolver.
+//
+// UDP is tried twice, then TCP, for there are networks that drop either; TCP
+// also where the reply was truncated or unreadable. A server that does not
+// know EDNS is asked again without it.
+func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (answer, error) {
+	query := new(dns.Msg)
+	query.SetQuestion(name, qtype)
+	query.RecursionDesired = recurse
+	query.SetEdns0(udpSize, false)
+
+	ans, err := a.transports(ctx, addr, query)
+	if err == nil && (ans.Rcode == dns.RcodeFormatError || ans.Rcode == dns.RcodeNotImplemented || ans.Rcode == dns.RcodeBadVers) {
+		plain := query.Copy()
+		plain.Extra = nil
+		plain.Id = dns.Id()
+		if again, err := a.transports(ctx, addr, plain); err == nil {
+			return again, nil
+		}
+	}
+	return ans, err
+}
+
+func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
+	var (
+		ans answer
+		err error
+	)
+	for range udpTries {
+		ans, err = a.once(ctx, "udp", addr, query)
+		if err == nil && !ans.Truncated {
+			return ans, nil
+		}
+		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return answer{}, ctx.Err()
+	}
+	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
+	switch {
+	case tcpErr == nil && overTCP.Truncated:
+		return answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
+	case tcpErr == nil:
+		return overTCP, nil
+	case err == nil:
+		return answer{}, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, tcpErr)
+	case errors.Is(err, ErrBadReply):
+		return answer{}, fmt.Errorf("%w (and over TCP: %w)", err, tcpErr)
+	case errors.Is(tcpErr, ErrBadReply):
+		return answer{}, tcpErr
+	}
+	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", err, tcpErr)
+}
+
+func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
+	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+		return answer{}, err
+	}
+	began := time.Now()
+	resp, err := a.exchanger.Exchange(ctx, network, addr, query)
+	if err != nil {
+		return answer{}, err
+	}
+	if resp == nil || !repliesTo(resp, query) {
+		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
+	}
+	return answer{resp, network, time.Since(began)}, nil
+}
+
+// rcodeText is the rcode's name, with what the server says about it (extended
+// DNS errors, RFC 8914).
+func rcodeText(m *dns.Msg) string {
+	text, ok := dns.RcodeToString[m.Rcode]
+	if !ok {
+		text = fmt.Sprintf("RCODE%d", m.Rcode)
+	}
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if ede, ok := o.(*dns.EDNS0_EDE); ok {
+				text += fmt.Sprintf(" (%s)", ede.String())
+			}
+		}
+	}
+	return text
+}

@@ -1,0 +1,149 @@
+package propagation
+
+import (
+	"container/list"
+	"context"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// Bounds of the cache of zones.
+const (
+	maxCached     = 10_000
+	minZoneTTL    = time.Minute
+	maxZoneTTL    = time.Hour
+	failureTTL    = 5 * time.Second
+	minAgeToDrop  = 10 * time.Second // data this fresh would only be found again
+	maxZoneServer = 32               // addresses asked in one zone
+)
+
+// sharedZones serves all Checkers of the process, so that a further name in a
+// known zone costs no discovery, across configurations and reloads.
+var sharedZones = newZoneCache(maxCached)
+
+// cacheKey names a zone, or a host whose zone could not be found, as seen
+// through one set of resolvers: two sets may see two worlds.
+type cacheKey struct {
+	exchanger any
+	resolvers string
+	name      string
+	failure   bool
+}
+
+type cacheEntry struct {
+	key     cacheKey
+	zone    *zone
+	err     error
+	expires time.Time
+}
+
+// zoneCache is a least-recently-used cache with expiry, and locks that make
+// concurrent askers share one discovery.
+type zoneCache struct {
+	limit int
+
+	mu      sync.Mutex
+	entries map[cacheKey]*list.Element
+	order   list.List // of *cacheEntry, most recently used first
+	flights map[cacheKey]*flight
+}
+
+// flight is a mutex whose waiters can give up.
+type flight struct {
+	sem  chan struct{}
+	refs int
+}
+
+func newZoneCache(limit int) *zoneCache {
+	return &zoneCache{
+		limit:   limit,
+		entries: make(map[cacheKey]*list.Element),
+		flights: make(map[cacheKey]*flight),
+	}
+}
+
+// cacheFor is the cache for checkers that use e: the process's, unless e
+// cannot be part of a key.
+func cacheFor(e Exchanger) *zoneCache {
+	if !reflect.TypeOf(e).Comparable() {
+		return newZoneCache(maxCached)
+	}
+	return sharedZones
+}
+
+func (c *zoneCache) get(key cacheKey) (*cacheEntry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el, ok := c.entries[key]
+	if !ok {
+		return nil, false
+	}
+	entry := el.Value.(*cacheEntry)
+	if !time.Now().Before(entry.expires) {
+		c.order.Remove(el)
+		delete(c.entries, key)
+		return nil, false
+	}
+	c.order.MoveToFront(el)
+	return entry, true
+}
+
+func (c *zoneCache) put(entry *cacheEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el, ok := c.entries[entry.key]; ok {
+		el.Value = entry
+		c.order.MoveToFront(el)
+		return
+	}
+	c.entries[entry.key] = c.order.PushFront(entry)
+	for len(c.entries) > c.limit {
+		last := c.order.Back()
+		c.order.Remove(last)
+		delete(c.entries, last.Value.(*cacheEntry).key)
+	}
+}
+
+func (c *zoneCache) drop(key cacheKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el, ok := c.entries[key]; ok {
+		c.order.Remove(el)
+		delete(c.entries, key)
+	}
+}
+
+// lock lets one caller per key through at a time. Unlike a single-flight
+// group it runs nothing in a goroutine of its own: a caller that gives up
+// takes its queries with it, and the next one begins anew.
+func (c *zoneCache) lock(ctx context.Context, key cacheKey) (unlock func(), err error) {
+	c.mu.Lock()
+	f := c.flights[key]
+	if f == nil {
+		f = &flight{sem: make(chan struct{}, 1)}
+		c.flights[key] = f
+	}
+	f.refs++
+	c.mu.Unlock()
+
+	release := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if f.refs--; f.refs == 0 {
+			delete(c.flights, key)
+		}
+	}
+	select {
+	case f.sem <- struct{}{}:
+		return func() { <-f.sem; release() }, nil
+	case <-ctx.Done():
+		release()
+		return nil, ctx.Err()
+	}
+}
+
+// clampTTL turns a TTL in seconds into the time that zone data is kept.
+func clampTTL(seconds uint32) time.Duration {
+	return min(max(time.Duration(seconds)*time.Second, minZoneTTL), maxZoneTTL)
+}

@@ -1,0 +1,106 @@
+package propagation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/zap"
+)
+
+// Checker asks for records. It is safe for concurrent use, holds nothing that
+// must be released, and shares what it learns about zones with all other
+// Checkers of the process that use the same exchanger and resolvers.
+type Checker struct {
+	cfg       Config
+	asker     asker
+	resolvers *resolvers
+	discovery *discovery
+	logger    *zap.Logger
+}
+
+// NewChecker returns a Checker. What is wrong with cfg shows in every round.
+func NewChecker(cfg Config) *Checker {
+	if cfg.Mode == "" {
+		cfg.Mode = ModeAuthoritative
+	}
+	if cfg.Grace <= 0 {
+		cfg.Grace = DefaultGrace
+	}
+	if cfg.Settle <= 0 {
+		cfg.Settle = DefaultSettle
+	}
+	if cfg.Exchanger == nil {
+		cfg.Exchanger = NetExchanger{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	a := asker{exchanger: cfg.Exchanger}
+	r := newResolvers(a, cfg.Resolvers)
+	return &Checker{
+		cfg:       cfg,
+		asker:     a,
+		resolvers: r,
+		discovery: &discovery{asker: a, resolvers: r, cache: cacheFor(cfg.Exchanger), allowPrivate: cfg.AllowPrivate},
+		logger:    cfg.Logger,
+	}
+}
+
+// NewGate returns a Gate with the Checker's grace and settle time.
+func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
+
+// Look asks all servers at once: every authoritative address of the zone and
+// of all zones that a chain of CNAMEs leads to, or every resolver. It takes
+// as long as the slowest of them, some seconds where one is silent.
+func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1) }
+
+// Glance asks one server, another for each n. It tells cheaply that nothing
+// has changed.
+func (c *Checker) Glance(ctx context.Context, t Target, n int) Round {
+	return c.round(ctx, t, max(n, 0))
+}
+
+// round asks the nth server, all if nth is negative.
+func (c *Checker) round(ctx context.Context, t Target, nth int) Round {
+	w := &walk{c: c, nth: nth, accept: t.Accept}
+	name := dns.CanonicalName(t.Name)
+	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
+	if c.cfg.Mode == ModeRecursive {
+		r.Err = w.recursive(ctx, name)
+	} else {
+		host := dns.CanonicalName(t.Host)
+		if t.Host == "" {
+			host = parent(name)
+		}
+		var zone string
+		zone, r.Err = w.authoritative(ctx, name, host)
+		r.Zone = display(zone)
+	}
+	r.Servers = w.reports
+	r.When = time.Now()
+	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
+		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
+			zap.Int("servers", len(r.Servers)), zap.Error(r.Err))
+	}
+	return r
+}
+
+// Check looks and tells g. Where the record stands complete at the first
+// look, the second one that g asks for follows at once. If ctx is cancelled,
+// the look does not count, and the report is the last one.
+func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
+	var rep Report
+	for range 2 {
+		r := c.Look(ctx, t)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return g.Report()
+		}
+		rep = g.Observe(r)
+		if rep.Status != StatusSettling || rep.LookAgainAt.After(time.Now()) {
+			break
+		}
+	}
+	return rep
+}

@@ -1,0 +1,235 @@
+package propagation
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// outcome is what one answer means, for the gate and for the way on.
+type outcome struct {
+	ServerReport
+
+	// deeper is the zone below the one asked in that the answer shows, by a
+	// referral or by the SOA record of a negative answer. Empty if none.
+	deeper string
+	// hosts, glue and nsTTL are the content of a referral to deeper.
+	hosts []string
+	glue  map[string][]netip.Addr
+	nsTTL uint32
+}
+
+// acceptFunc is Target.Accept.
+type acceptFunc func(values []string) (good bool, reason string)
+
+// classify says what m, the answer of a server of zone to a TXT question for
+// name, means. What counts is what a validating resolver would make of it.
+func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
+	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return o.broken(fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, display(zone)))
+	}
+	if !m.Authoritative && m.RecursionAvailable {
+		return o.broken("answers as a resolver would, not as a name server of the zone (AA clear, RA set): DNS is intercepted on the way, or a resolver is listed as a name server")
+	}
+	if o.fromAnswer(name, m, accept) {
+		return o
+	}
+
+	soa := soaOf(m.Ns, name)
+	if soa != nil {
+		owner := dns.CanonicalName(soa.Hdr.Name)
+		o.Serial = soa.Serial
+		o.NegativeTTL = min(soa.Hdr.Ttl, soa.Minttl)
+		if isBelow(owner, zone) {
+			o.deeper = owner
+		}
+	} else if cut := cutOf(m.Ns, name); cut != "" && m.Rcode == dns.RcodeSuccess {
+		if isBelow(cut, zone) {
+			o.deeper = cut
+			o.hosts, o.nsTTL = nsRecords(m.Ns, cut)
+			o.glue = glueOf(m.Extra)
+			return o.broken("refers to " + display(cut))
+		}
+		if !m.Authoritative {
+			return o.broken(fmt.Sprintf("is lame for %s: refers to %s", display(zone), display(cut)))
+		}
+	}
+	if m.Rcode == dns.RcodeSuccess && !m.Authoritative && soa == nil {
+		return o.broken(fmt.Sprintf("is lame for %s: an empty answer without authority", display(zone)))
+	}
+	// Resolvers believe a negative answer also where AA is missing.
+	o.Verdict = VerdictNo
+	o.Reason = "no TXT record"
+	if m.Rcode == dns.RcodeNameError {
+		o.Reason = "the name does not exist"
+	}
+	return o
+}
+
+// fromAnswer judges the answer section: what is at name itself. What a server
+// adds of the target of a CNAME is for that zone's servers to say.
+func (o *outcome) fromAnswer(name string, m *dns.Msg, accept acceptFunc) bool {
+	for _, rr := range m.Answer {
+		if c, ok := rr.(*dns.CNAME); ok && dns.CanonicalName(c.Hdr.Name) == name {
+			o.Verdict, o.Alias = VerdictYes, dns.CanonicalName(c.Target)
+			o.Reason = "is a CNAME to " + display(o.Alias)
+			return true
+		}
+	}
+	o.Values, o.TTL = txtValues(m.Answer, name)
+	if o.Values == nil {
+		return false
+	}
+	o.judge(accept)
+	if !m.Authoritative && o.Verdict == VerdictYes {
+		o.Reason = "does not set AA"
+	}
+	return true
+}
+
+// judge sets the verdict by the values.
+func (o *outcome) judge(accept acceptFunc) {
+	o.Verdict = VerdictYes
+	if accept == nil {
+		return
+	}
+	if good, reason := accept(slices.Clone(o.Values)); !good {
+		o.Verdict, o.Reason = VerdictNo, reason
+		if reason == "" {
+			o.Reason = "no acceptable TXT record"
+		}
+	}
+}
+
+func (o outcome) broken(reason string) outcome {
+	o.Verdict, o.Reason = VerdictBroken, reason
+	return o
+}
+
+// classifyError says what it means that no usable answer came.
+func classifyError(err error) outcome {
+	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error()}}
+	if errors.Is(err, ErrBadReply) {
+		o.Verdict = VerdictBroken
+	}
+	return o
+}
+
+// classifyRecursive says what m, the answer of a resolver, means: here the
+// chain of CNAMEs is followed inside the answer.
+func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
+	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return o.broken("the resolver answers " + o.Rcode)
+	}
+	end := name
+	for range maxAliases {
+		i := slices.IndexFunc(m.Answer, func(rr dns.RR) bool {
+			c, ok := rr.(*dns.CNAME)
+			return ok && dns.CanonicalName(c.Hdr.Name) == end
+		})
+		if i < 0 {
+			break
+		}
+		end = dns.CanonicalName(m.Answer[i].(*dns.CNAME).Target)
+	}
+	o.Values, o.TTL = txtValues(m.Answer, end)
+	if o.Values != nil {
+		if o.judge(accept); o.Verdict == VerdictNo {
+			o.NegativeTTL = o.TTL // that long the resolver shows the old values
+		}
+		return o
+	}
+	o.Verdict, o.Reason = VerdictNo, "no TXT record"
+	if m.Rcode == dns.RcodeNameError {
+		o.Reason = "the name does not exist"
+	}
+	if soa := soaOf(m.Ns, end); soa != nil {
+		o.Serial, o.NegativeTTL = soa.Serial, min(soa.Hdr.Ttl, soa.Minttl)
+	}
+	return o
+}
+
+// txtValues returns the values of the TXT records at name, the
+// character-strings of each joined; nil if there is none.
+func txtValues(rrs []dns.RR, name string) (values []string, ttl uint32) {
+	for _, rr := range rrs {
+		if txt, ok := rr.(*dns.TXT); ok && dns.CanonicalName(txt.Hdr.Name) == name {
+			values = append(values, unescape(strings.Join(txt.Txt, "")))
+			ttl = txt.Hdr.Ttl
+		}
+	}
+	return values, ttl
+}
+
+// unescape undoes the presentation format in which miekg/dns keeps the
+// strings of TXT records.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	digit := func(i int) bool { return i < len(s) && s[i] >= '0' && s[i] <= '9' }
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] != '\\' || i+1 == len(s):
+			out = append(out, s[i])
+		case digit(i+1) && digit(i+2) && digit(i+3):
+			out = append(out, (s[i+1]-'0')*100+(s[i+2]-'0')*10+s[i+3]-'0')
+			i += 3
+		default:
+			i++
+			out = append(out, s[i])
+		}
+	}
+	return string(out)
+}
+
+// soaOf returns the SOA record in rrs that speaks for name.
+func soaOf(rrs []dns.RR, name string) *dns.SOA {
+	for _, rr := range rrs {
+		if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) {
+			return soa
+		}
+	}
+	return nil
+}
+
+// cutOf returns the owner of the NS records in rrs that speak for name.
+func cutOf(rrs []dns.RR, name string) string {
+	for _, rr := range rrs {
+		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, name) {
+			return dns.CanonicalName(ns.Hdr.Name)
+		}
+	}
+	return ""
+}
+
+// glueOf returns the addresses in rrs by host.
+func glueOf(rrs []dns.RR) map[string][]netip.Addr {
+	glue := make(map[string][]netip.Addr)
+	for _, rr := range rrs {
+		var ip netip.Addr
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip, _ = netip.AddrFromSlice(rr.A)
+		case *dns.AAAA:
+			ip, _ = netip.AddrFromSlice(rr.AAAA)
+		default:
+			continue
+		}
+		host := dns.CanonicalName(rr.Header().Name)
+		glue[host] = append(glue[host], ip.Unmap())
+	}
+	return glue
+}
+
+// isBelow reports whether name is strictly below zone; both canonical.
+func isBelow(name, zone string) bool {
+	return name != zone && dns.IsSubDomain(zone, name)
+}

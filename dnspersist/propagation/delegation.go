@@ -1,0 +1,144 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// childTries is how many servers of a delegated zone are asked for its own
+// list of servers.
+const childTries = 3
+
+// delegation is what servers of one zone say about a zone below it.
+type delegation struct {
+	zone  string
+	hosts []string // empty if they are authoritative for it themselves
+	glue  map[string][]netip.Addr
+	ttl   uint32
+	from  netip.Addr // a server that said so
+}
+
+// delegationOf combines the referrals in outcomes to the highest zone that
+// any of them shows. asked are the servers in the order of outcomes.
+func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
+	d := delegation{glue: make(map[string][]netip.Addr), ttl: uint32(maxZoneTTL / time.Second)}
+	for _, o := range outcomes {
+		if o.deeper != "" && (d.zone == "" || isBelow(d.zone, o.deeper)) {
+			d.zone = o.deeper
+		}
+	}
+	for i, o := range outcomes {
+		if d.zone == "" || o.deeper != d.zone {
+			continue
+		}
+		if !d.from.IsValid() || o.hosts == nil {
+			d.from = asked[i].addr
+		}
+		if o.hosts != nil {
+			d.hosts = append(d.hosts, o.hosts...)
+			d.ttl = min(d.ttl, o.nsTTL)
+		}
+		for h, addrs := range o.glue {
+			d.glue[h] = append(d.glue[h], addrs...)
+		}
+	}
+	slices.Sort(d.hosts)
+	d.hosts = slices.Compact(d.hosts)
+	return d, d.zone != ""
+}
+
+// delegated returns the zone that del shows, with the union of the servers
+// listed above and inside it: resolvers use either list. No resolver is asked
+// for avoid or a name below it.
+func (d *discovery) delegated(ctx context.Context, del delegation, avoid string) (*zone, error) {
+	unlock, err := d.cache.lock(ctx, d.key(del.zone))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if e, ok := d.cache.get(d.key(del.zone)); ok {
+		return e.zone, nil
+	}
+	z := &zone{name: del.zone}
+	ttl := del.ttl
+	if len(del.hosts) == 0 {
+		hosts, glue, nsTTL := d.nsFrom(ctx, del.from, del.zone)
+		if len(hosts) == 0 {
+			return nil, fmt.Errorf("finding the name servers of %s: %s serves the zone and shows no NS records of it", display(del.zone), del.from)
+		}
+		ttl = min(ttl, nsTTL, d.addHosts(ctx, z, hosts, glue, avoid))
+	} else {
+		ttl = min(ttl, d.addHosts(ctx, z, del.hosts, del.glue, avoid))
+		ttl = min(ttl, d.addChildHosts(ctx, z, avoid))
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	d.store(z, ttl)
+	return z, nil
+}
+
+// addChildHosts adds the hosts that the zone lists itself.
+func (d *discovery) addChildHosts(ctx context.Context, z *zone, avoid string) uint32 {
+	ttl := uint32(maxZoneTTL / time.Second)
+	tries := 0
+	for _, s := range z.servers() {
+		if !s.addr.IsValid() || (!d.allowPrivate && isPrivate(s.addr)) {
+			continue
+		}
+		if tries++; tries > childTries {
+			break
+		}
+		hosts, glue, nsTTL := d.nsFrom(ctx, s.addr, z.name)
+		if len(hosts) == 0 {
+			continue
+		}
+		hosts = slices.DeleteFunc(hosts, func(h string) bool {
+			return slices.ContainsFunc(z.hosts, func(k nsHost) bool { return k.name == h })
+		})
+		return min(ttl, nsTTL, d.addHosts(ctx, z, hosts, glue, avoid))
+	}
+	return ttl
+}
+
+// nsFrom asks one authoritative server for the name servers of its zone.
+func (d *discovery) nsFrom(ctx context.Context, addr netip.Addr, zone string) ([]string, map[string][]netip.Addr, uint32) {
+	ans, err := d.asker.ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
+	if err != nil || !ans.Authoritative {
+		return nil, nil, 0
+	}
+	hosts, ttl := nsRecords(ans.Answer, zone)
+	return hosts, glueOf(ans.Extra), ttl
+}
+
+// hiddenCut asks a server of z that has the record in which zone name is.
+// Where a server is authoritative for a zone and for one below it, its
+// positive answers do not show the cut, and the servers that only the lower
+// zone has would be missed.
+func (d *discovery) hiddenCut(ctx context.Context, z *zone, name string, addr netip.Addr) (delegation, bool) {
+	for n := name; isBelow(n, z.name); n = parent(n) {
+		ans, err := d.asker.ask(ctx, dnsAddr(addr), n, dns.TypeSOA, false)
+		if err != nil {
+			return delegation{}, false
+		}
+		if hasAlias(ans.Answer) {
+			continue // the SOA is the target's, and name's zone is that of its parent
+		}
+		soa := soaOf(slices.Concat(ans.Answer, ans.Ns), n)
+		if soa == nil || !ans.Authoritative {
+			return delegation{}, false
+		}
+		owner := dns.CanonicalName(soa.Hdr.Name)
+		return delegation{zone: owner, ttl: soa.Hdr.Ttl, from: addr}, isBelow(owner, z.name)
+	}
+	return delegation{}, false
+}
+
+// dnsAddr is where the name server at ip listens.
+func dnsAddr(ip netip.Addr) string { return net.JoinHostPort(ip.String(), "53") }

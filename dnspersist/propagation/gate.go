@@ -1,0 +1,245 @@
+package propagation
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// minBadLooks is how often a host must have been seen broken or silent,
+// beside the grace, before it is excused.
+const minBadLooks = 2
+
+// Pace of asking resolvers that hold a cached "no".
+const (
+	minNegativeWait = 5 * time.Second
+	maxNegativeWait = 15 * time.Minute
+)
+
+// Gate decides when a CA can be asked. It is fed rounds and reports where the
+// name stands; it asks nobody and reads no clock, the time being that of the
+// rounds. It is open when, for every zone on the way to the record,
+//
+//   - no address says no,
+//   - at least one host says yes, and hosts that say yes are at least half,
+//   - every other host has been broken or silent for the grace, in at least
+//     two looks (never excused in recursive mode: all resolvers must show it),
+//
+// and all that held in two rounds: at once where the first look found it so,
+// else for the settle time. There is no majority and no time-out.
+//
+// A Gate belongs to one name and is safe for concurrent use.
+type Gate struct {
+	grace, settle time.Duration
+
+	mu   sync.Mutex
+	last Report
+	bad  map[hostKey]badHost // hosts that are broken or silent now
+
+	// streak counts full looks in a row that show the record everywhere it
+	// is asked for, since streakSince. appeared says that some round did not.
+	streak      int
+	streakSince time.Time
+	appeared    bool
+}
+
+// badHost is for how long a host has not answered usefully.
+type badHost struct {
+	since time.Time
+	looks int
+}
+
+// NewGate returns a Gate; times that are not positive are the defaults.
+func NewGate(grace, settle time.Duration) *Gate {
+	if grace <= 0 {
+		grace = DefaultGrace
+	}
+	if settle <= 0 {
+		settle = DefaultSettle
+	}
+	return &Gate{grace: grace, settle: settle, bad: make(map[hostKey]badHost)}
+}
+
+// Report returns what the last Observe returned; its When is zero before.
+func (g *Gate) Report() Report {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last.clone()
+}
+
+// Observe takes a round into account. Rounds must come in the order of their
+// times.
+func (g *Gate) Observe(r Round) Report {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	rep := Report{Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes}
+	if rep.Zone == "" {
+		rep.Zone = g.last.Zone
+	}
+	rep.Servers = g.merge(r)
+	rep.Values = valuesOf(rep.Servers)
+	groups := groupServers(rep.Servers)
+	g.countBad(groups, r)
+
+	v := viewOf(groups, rep.Servers)
+	solid := r.Err == nil && v.solid()
+	switch {
+	case !solid:
+		g.streak, g.appeared = 0, true
+	case !r.Partial:
+		if g.streak++; g.streak == 1 {
+			g.streakSince = r.When
+		}
+	}
+	switch {
+	case !v.found && v.no > 0:
+		rep.FirstYes = time.Time{}
+	case v.found && rep.FirstYes.IsZero():
+		rep.FirstYes = r.When
+	}
+
+	var waiting []string
+	if solid {
+		rep.Excused, waiting, rep.LookAgainAt = g.excuse(groups, r)
+	}
+	g.decide(&rep, r, v, solid, waiting)
+	rep.Reason = explain(rep, r.Err, groups, v, waiting)
+
+	rep.NextLookNotBefore = notBefore(r)
+	rep.Since = r.When
+	if g.last.Status == rep.Status {
+		rep.Since = g.last.Since
+	}
+	g.last = rep
+	return rep.clone()
+}
+
+// decide sets the status, and when to look again.
+func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string) {
+	settled := g.streakSince
+	if g.appeared {
+		settled = settled.Add(g.settle)
+	}
+	switch {
+	case r.Err != nil:
+		rep.Status = StatusBlocked
+	case !v.found && v.no > 0:
+		rep.Status = StatusAbsent
+	case !v.found:
+		rep.Status = StatusBlocked
+	case !solid || len(waiting) > 0:
+		rep.Status = StatusPartial
+	case g.streak >= 2 && !r.When.Before(settled):
+		rep.Status = StatusReady
+	default:
+		rep.Status = StatusSettling
+		if rep.LookAgainAt = settled; g.streak == 0 || settled.Before(r.When) {
+			rep.LookAgainAt = r.When
+		}
+	}
+}
+
+// merge returns the present state of all servers: those of a full look, or
+// the known ones with the news of one of them.
+func (g *Gate) merge(r Round) []ServerReport {
+	previous := g.last.Servers
+	news := slices.Clone(r.Servers)
+	for i := range news {
+		news[i].Since = r.When
+		for _, p := range previous {
+			if sameServer(p, news[i]) && p.Verdict == news[i].Verdict {
+				news[i].Since = p.Since
+			}
+		}
+	}
+	if !r.Partial {
+		return news
+	}
+	merged := slices.Clone(previous)
+	for _, s := range news {
+		i := slices.IndexFunc(merged, func(m ServerReport) bool { return sameServer(m, s) })
+		if i < 0 {
+			merged = append(merged, s)
+		} else {
+			merged[i] = s
+		}
+	}
+	return merged
+}
+
+func sameServer(a, b ServerReport) bool {
+	return a.Addr == b.Addr && a.Host == b.Host && a.Zone == b.Zone && a.Name == b.Name
+}
+
+// countBad keeps the times of hosts that do not answer usefully.
+func (g *Gate) countBad(groups []group, r Round) {
+	if r.Err != nil && len(r.Servers) == 0 {
+		return // nobody was asked
+	}
+	bad := make(map[hostKey]badHost)
+	for _, gr := range groups {
+		for _, h := range gr.hosts {
+			if h.verdict != VerdictBroken && h.verdict != VerdictSilent {
+				continue
+			}
+			b, ok := g.bad[h.key]
+			if !ok {
+				b.since = r.When
+			}
+			if !r.Partial {
+				b.looks++
+			}
+			bad[h.key] = b
+		}
+	}
+	g.bad = bad
+}
+
+// excuse sorts the hosts that do not answer usefully into those that are
+// excused and those whose grace lasts, with the end of the longest.
+func (g *Gate) excuse(groups []group, r Round) (excused, waiting []string, until time.Time) {
+	for _, gr := range groups {
+		for _, h := range gr.hosts {
+			b, ok := g.bad[h.key]
+			if !ok {
+				continue
+			}
+			end := b.since.Add(g.grace)
+			switch {
+			case r.Mode == ModeRecursive:
+				waiting = append(waiting, h.key.host)
+			case b.looks >= minBadLooks && !r.When.Before(end):
+				excused = append(excused, h.key.host)
+			default:
+				waiting = append(waiting, h.key.host)
+				if until.Before(end) {
+					until = end
+				}
+			}
+		}
+	}
+	if !until.IsZero() && until.Before(r.When) {
+		until = r.When
+	}
+	slices.Sort(excused)
+	slices.Sort(waiting)
+	return slices.Compact(excused), slices.Compact(waiting), until
+}
+
+// notBefore is until when the resolvers' caches cannot change their "no".
+func notBefore(r Round) (t time.Time) {
+	if r.Mode != ModeRecursive {
+		return t
+	}
+	for _, s := range r.Servers {
+		if s.Verdict != VerdictNo {
+			continue
+		}
+		wait := min(max(time.Duration(s.NegativeTTL)*time.Second, minNegativeWait), maxNegativeWait)
+		if end := r.When.Add(wait); end.After(t) {
+			t = end
+		}
+	}
+	return t
+}

@@ -1,0 +1,134 @@
+package propagation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxNamed is how many servers a sentence names.
+const maxNamed = 4
+
+// Summary is the report in one line for a person: which servers have the
+// record and which have not, and what is waited for.
+func (r Report) Summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", r.Name, r.Status)
+	if where := r.where(); where != "" {
+		b.WriteString(": " + where)
+	}
+	if r.Reason != "" {
+		b.WriteString("; " + r.Reason)
+	}
+	return b.String()
+}
+
+// where counts the hosts of every zone on the way that have what they must.
+func (r Report) where() string {
+	var parts []string
+	for _, g := range groupServers(r.Servers) {
+		what := "has the record"
+		if g.count(VerdictYes) != 1 {
+			what = "have the record"
+		}
+		if slices.ContainsFunc(g.hosts, func(h host) bool { return h.report.Alias != "" }) {
+			what = strings.TrimSuffix(what, "the record") + "the CNAME"
+		}
+		kind := "name servers of " + g.zone
+		if r.Mode == ModeRecursive {
+			kind = "resolvers"
+		}
+		parts = append(parts, fmt.Sprintf("%d of %d %s %s", g.count(VerdictYes), len(g.hosts), kind, what))
+	}
+	if len(r.Excused) > 0 {
+		parts = append(parts, "excused: "+strings.Join(r.Excused, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (r Report) clone() Report {
+	r.Servers = slices.Clone(r.Servers)
+	r.Excused = slices.Clone(r.Excused)
+	r.Values = slices.Clone(r.Values)
+	return r
+}
+
+// explain says why a name is not ready, and what to do.
+func explain(rep Report, err error, groups []group, v view, waiting []string) string {
+	switch rep.Status {
+	case StatusReady:
+		return ""
+	case StatusSettling:
+		return "all servers that count agree; a second look follows"
+	case StatusAbsent:
+		return sayings(groups, VerdictNo)
+	case StatusBlocked:
+		if err != nil {
+			return err.Error()
+		}
+		return explainBlocked(rep, groups)
+	}
+
+	var parts []string
+	if v.no > 0 {
+		parts = append(parts, "missing on "+sayings(groups, VerdictNo)+"; the CA may ask any server, so all must have it (check zone transfers)")
+	}
+	if len(waiting) > 0 {
+		until := ""
+		if !rep.LookAgainAt.IsZero() {
+			until = " (until " + rep.LookAgainAt.UTC().Format(time.RFC3339) + ")"
+		}
+		if rep.Mode == ModeRecursive {
+			until = " (all resolvers must show the record; remove those that do not work from resolvers)"
+		}
+		parts = append(parts, "waiting"+until+" for "+sayings(groups, VerdictBroken, VerdictSilent))
+	} else if v.no == 0 && (v.few || v.none) {
+		parts = append(parts, "fewer than half of the servers answer usefully: "+sayings(groups, VerdictBroken, VerdictSilent)+"; check that port 53 is reachable from here over UDP and TCP")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func explainBlocked(rep Report, groups []group) string {
+	said := sayings(groups, VerdictBroken, VerdictSilent)
+	if rep.Mode == ModeRecursive {
+		return "no resolver answers usefully: " + said + "; check or set resolvers"
+	}
+	if said == "" {
+		return "no name server was found; check the delegation, or set resolvers"
+	}
+	return "no name server of " + groups[len(groups)-1].zone + " answers usefully: " + said +
+		"; check the name servers, and that port 53 is reachable from here over UDP and TCP"
+}
+
+// sayings lists the hosts that have one of verdicts with what they say.
+func sayings(groups []group, verdicts ...Verdict) string {
+	var said []string
+	for _, g := range groups {
+		for _, h := range g.hosts {
+			if slices.Contains(verdicts, h.verdict) {
+				said = append(said, h.says())
+			}
+		}
+	}
+	if more := len(said) - maxNamed; more > 0 {
+		said = append(said[:maxNamed], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(said, ", ")
+}
+
+// says is what one host said: "ns1.example.net (192.0.2.1:53: no TXT record, serial 7)".
+func (h host) says() string {
+	var about []string
+	if h.report.Reason != "" {
+		about = append(about, h.report.Reason)
+	}
+	if h.report.Serial != 0 {
+		about = append(about, fmt.Sprintf("serial %d", h.report.Serial))
+	}
+	text := strings.Join(about, ", ")
+	if h.report.Addr != "" && h.report.Addr != h.key.host {
+		text = h.report.Addr + ": " + text
+	}
+	return h.key.host + " (" + text + ")"
+}

@@ -1,0 +1,130 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+)
+
+// resolvConf is where a system lists its resolvers; not on Windows.
+const resolvConf = "/etc/resolv.conf"
+
+// resolvers asks recursive resolvers, one after another.
+type resolvers struct {
+	asker asker
+	addrs []string
+	err   error // why there are none
+
+	// first is the index of the one that answered last: a dead one in front
+	// of it is not waited for at every question.
+	first atomic.Int32
+}
+
+func newResolvers(a asker, configured []string) *resolvers {
+	r := &resolvers{asker: a}
+	if len(configured) == 0 {
+		configured, r.err = systemResolvers(resolvConf)
+	}
+	for _, s := range configured {
+		addr, err := resolverAddr(s)
+		if err != nil {
+			r.err = err
+			return r
+		}
+		r.addrs = append(r.addrs, addr)
+	}
+	return r
+}
+
+// systemResolvers reads a resolv.conf.
+func systemResolvers(path string) ([]string, error) {
+	conf, err := dns.ClientConfigFromFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("finding the system's resolvers (%s): %w; set resolvers", runtime.GOOS, err)
+	}
+	if len(conf.Servers) == 0 {
+		return nil, fmt.Errorf("finding the system's resolvers: none in %s; set resolvers", path)
+	}
+	addrs := make([]string, len(conf.Servers))
+	for i, s := range conf.Servers {
+		addrs[i] = net.JoinHostPort(s, conf.Port)
+	}
+	return addrs, nil
+}
+
+// resolverAddr completes "ip", "ip:port", "host" or "host:port".
+func resolverAddr(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if ip, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return net.JoinHostPort(ip.String(), "53"), nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, "53"
+	}
+	if host == "" || port == "" || strings.ContainsAny(host, " /[]") || (err != nil && strings.Contains(host, ":")) {
+		return "", fmt.Errorf("resolver '%s' is not an address: expected ip, ip:port or host:port", s)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// key identifies the set for the cache of zones.
+func (r *resolvers) key() string { return strings.Join(r.addrs, ",") }
+
+// query asks the resolvers until one answers NOERROR or NXDOMAIN.
+func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answer, string, error) {
+	if r.err != nil {
+		return answer{}, "", r.err
+	}
+	var failures error
+	start := int(r.first.Load())
+	for i := range r.addrs {
+		n := (start + i) % len(r.addrs)
+		addr := r.addrs[n]
+		ans, err := r.asker.ask(ctx, addr, name, qtype, true)
+		switch {
+		case ctx.Err() != nil:
+			return answer{}, "", ctx.Err()
+		case err != nil:
+			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
+		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
+			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg)))
+		default:
+			r.first.Store(int32(n))
+			return ans, addr, nil
+		}
+	}
+	return answer{}, "", fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
+		dns.TypeToString[qtype], display(name), failures)
+}
+
+// alsoFailed joins errors on one line.
+func alsoFailed(all, err error) error {
+	if all == nil {
+		return err
+	}
+	return fmt.Errorf("%w; %w", all, err)
+}
+
+// display is a name as shown to a person: without the final dot.
+func display(name string) string {
+	if name == "." {
+		return name
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
+// parent is name without its first label.
+func parent(name string) string {
+	next, end := dns.NextLabel(name, 0)
+	if end {
+		return "."
+	}
+	return name[next:]
+}

@@ -1,0 +1,132 @@
+package propagation
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Defaults of [SchedulerConfig].
+const (
+	DefaultMinInterval   = time.Second
+	DefaultMaxInterval   = 5 * time.Minute
+	DefaultFactor        = 0.1
+	DefaultJitter        = 0.1
+	DefaultWorkers       = 32
+	DefaultGlobalRate    = 100.0
+	DefaultPerServerRate = 5.0
+)
+
+// pollTimeout bounds how long one poll keeps a worker.
+const pollTimeout = 2 * time.Minute
+
+// SchedulerConfig configures a [Scheduler]. Zero values are the defaults.
+//
+// The interval is Factor times the time since the last event (the begin of
+// the watch, the first yes, a Poke), so that nobody waits much longer for our
+// noticing than for the record itself, and a name that nobody cares for costs
+// 350 questions on its first day and one a day after a week.
+type SchedulerConfig struct {
+	MinInterval time.Duration // between polls of one name. Default: 1 s
+	MaxInterval time.Duration // in the first day; then an hour, after a week a day. Default: 5 min
+	Factor      float64       // of the time since the last event. Default: 0.1
+	Jitter      float64       // part of the interval, added or taken off at random; negative: none. Default: 0.1
+	Workers     int           // names asked for at a time. Default: 32
+
+	GlobalRate    float64 // queries per second, of all polls together. Default: 100
+	PerServerRate float64 // queries per second to one address. Default: 5
+
+	Logger *zap.Logger // may be nil
+}
+
+func (c SchedulerConfig) withDefaults() SchedulerConfig {
+	if c.MinInterval <= 0 {
+		c.MinInterval = DefaultMinInterval
+	}
+	if c.MaxInterval <= 0 {
+		c.MaxInterval = DefaultMaxInterval
+	}
+	c.MaxInterval = max(c.MaxInterval, c.MinInterval)
+	if c.Factor <= 0 {
+		c.Factor = DefaultFactor
+	}
+	if c.Jitter == 0 {
+		c.Jitter = DefaultJitter
+	}
+	c.Jitter = min(c.Jitter, 1)
+	if c.Workers <= 0 {
+		c.Workers = DefaultWorkers
+	}
+	if c.GlobalRate <= 0 {
+		c.GlobalRate = DefaultGlobalRate
+	}
+	if c.PerServerRate <= 0 {
+		c.PerServerRate = DefaultPerServerRate
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return c
+}
+
+// interval is the time between polls when the last event is elapsed ago.
+func (c SchedulerConfig) interval(elapsed time.Duration) time.Duration {
+	const day = 24 * time.Hour
+	switch {
+	case elapsed >= 7*day:
+		return max(day, c.MaxInterval)
+	case elapsed >= day:
+		return max(time.Hour, c.MaxInterval)
+	}
+	return min(max(time.Duration(float64(elapsed)*c.Factor), c.MinInterval), c.MaxInterval)
+}
+
+// next is when w is due after a poll at now that resulted in rep.
+func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
+	interval := s.cfg.interval(now.Sub(w.lastEvent))
+	if s.cfg.Jitter > 0 {
+		interval += time.Duration((2*rand.Float64() - 1) * s.cfg.Jitter * float64(interval))
+	}
+	due := now.Add(interval)
+	if again := rep.LookAgainAt; !again.IsZero() && again.Before(due) {
+		// Not at once, whatever the gate says: no poll may spin.
+		due = later(again, now.Add(s.cfg.MinInterval/10))
+	}
+	return later(due, rep.NextLookNotBefore)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// dueQueue is a heap of watches, the one that is due first on top.
+type dueQueue []*watch
+
+func (q dueQueue) Len() int           { return len(q) }
+func (q dueQueue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+
+func (q dueQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+// Push implements [heap.Interface].
+func (q *dueQueue) Push(x any) {
+	w := x.(*watch)
+	w.index = len(*q)
+	*q = append(*q, w)
+}
+
+// Pop implements [heap.Interface].
+func (q *dueQueue) Pop() any {
+	old := *q
+	w := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	w.index = -1
+	return w
+}

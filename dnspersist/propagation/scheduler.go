@@ -1,0 +1,294 @@
+package propagation
+
+import (
+	"container/heap"
+	"context"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// fullLookEvery is how many polls of a name of which no server has a record
+// there are for one that asks all servers. The others ask one, in turns.
+const fullLookEvery = 10
+
+// Scheduler polls many names for a whole process: one goroutine that keeps
+// the time, and workers only while something is asked. Names that are due are
+// taken oldest first. Create it with NewScheduler.
+type Scheduler struct {
+	cfg     SchedulerConfig
+	limiter *limiter
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wake    chan struct{} // has room for one
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	watches map[string]*watch
+	queue   dueQueue
+	active  int // workers
+}
+
+// watch is one name that is polled.
+type watch struct {
+	key     string
+	checker *Checker
+	target  Target
+	gate    *Gate
+	notify  func(Report)
+	version uint64 // of target and notify: counts calls of Watch
+
+	due       time.Time
+	index     int // in the queue; -1 while it is asked
+	lastEvent time.Time
+	polls     int
+	urgent    bool // ask all servers next, as one has the record, or Poke was called
+	poked     bool // while it was asked
+	status    Status
+}
+
+// NewScheduler starts a Scheduler; Close stops it.
+func NewScheduler(cfg SchedulerConfig) *Scheduler {
+	cfg = cfg.withDefaults()
+	s := &Scheduler{
+		cfg:     cfg,
+		limiter: newLimiter(cfg.GlobalRate, cfg.PerServerRate),
+		wake:    make(chan struct{}, 1),
+		watches: make(map[string]*watch),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.wg.Go(s.run)
+	return s
+}
+
+// Close stops polling and waits until nothing runs any more. It must not be
+// called from a notify function.
+func (s *Scheduler) Close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// Watch polls t with c until stop is called, and tells notify when the status
+// changes and, once ready, after every poll. notify is called from a
+// worker of the Scheduler, for one key never twice at a time, and should
+// return soon; what was under way when stop was called may still be told.
+//
+// A further Watch with the same key replaces c, t and notify, and makes the
+// earlier stop do nothing; the schedule and the gate stay, so that a reload of
+// the configuration does not begin the wait anew. If g is nil, c's NewGate is
+// used.
+func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func(Report)) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[key]
+	if w == nil {
+		if g == nil {
+			g = c.NewGate()
+		}
+		now := time.Now()
+		w = &watch{key: key, gate: g, due: now, lastEvent: now}
+		if last := g.Report(); !last.When.IsZero() {
+			// Somebody has looked already.
+			w.status = last.Status
+			w.urgent = !last.FirstYes.IsZero()
+			w.polls = 1
+			w.due = s.next(w, last, now)
+		}
+		s.watches[key] = w
+		heap.Push(&s.queue, w)
+		s.wakeUp()
+	}
+	w.checker, w.target, w.notify = c, t, notify
+	w.version++
+	version := w.version
+	return func() { s.stop(w, version) }
+}
+
+func (s *Scheduler) stop(w *watch, version uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.version != version || s.watches[w.key] != w {
+		return
+	}
+	delete(s.watches, w.key)
+	if w.index >= 0 {
+		heap.Remove(&s.queue, w.index)
+	}
+}
+
+// Poke has all servers asked for key's name at once, and often again from now.
+func (s *Scheduler) Poke(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[key]
+	if w == nil {
+		return
+	}
+	now := time.Now()
+	w.lastEvent, w.urgent = now, true
+	if w.index < 0 {
+		w.poked = true
+		return
+	}
+	w.due = later(now, w.gate.Report().NextLookNotBefore)
+	heap.Fix(&s.queue, w.index)
+	s.wakeUp()
+}
+
+// Report returns the last report on key's name, and whether it is watched.
+// Before the first poll its When is zero.
+func (s *Scheduler) Report(key string) (Report, bool) {
+	s.mu.Lock()
+	w := s.watches[key]
+	s.mu.Unlock()
+	if w == nil {
+		return Report{}, false
+	}
+	return w.gate.Report(), true
+}
+
+// Len returns how many names are watched.
+func (s *Scheduler) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.watches)
+}
+
+func (s *Scheduler) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run starts workers for the names that are due.
+func (s *Scheduler) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if wait, ok := s.start(); ok {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// start starts what is due, and returns how long until something is, if
+// anything will be before a wake-up.
+func (s *Scheduler) start() (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for len(s.queue) > 0 && s.active < s.cfg.Workers && s.ctx.Err() == nil {
+		w := s.queue[0]
+		if w.due.After(now) {
+			return w.due.Sub(now), true
+		}
+		heap.Pop(&s.queue)
+		s.active++
+		job := job{watch: w, checker: w.checker, target: w.target, nth: -1}
+		if !w.urgent && w.polls%fullLookEvery != 0 {
+			job.nth = w.polls
+		}
+		s.wg.Go(func() { s.work(job) })
+	}
+	return 0, false
+}
+
+// job is one poll.
+type job struct {
+	watch   *watch
+	checker *Checker
+	target  Target
+	nth     int // server to ask, all if negative
+}
+
+func (s *Scheduler) work(j job) {
+	defer s.requeue(j.watch)
+	defer s.recovered(j.watch)
+	rep, ok := s.poll(j)
+	if !ok {
+		return
+	}
+	// Told before it is queued again, so never twice at a time.
+	if notify := s.note(j, rep); notify != nil {
+		notify(rep)
+	}
+}
+
+// poll asks and tells the gate. A look that Close cut short does not count.
+func (s *Scheduler) poll(j job) (Report, bool) {
+	ctx, cancel := context.WithTimeout(withLimiter(s.ctx, s.limiter), pollTimeout)
+	defer cancel()
+	var r Round
+	if j.nth < 0 {
+		r = j.checker.Look(ctx, j.target)
+	} else {
+		r = j.checker.Glance(ctx, j.target, j.nth)
+	}
+	if s.ctx.Err() != nil {
+		return Report{}, false
+	}
+	return j.watch.gate.Observe(r), true
+}
+
+// note draws the conclusions for the schedule, and returns whom to tell.
+func (s *Scheduler) note(j job, rep Report) func(Report) {
+	w := j.watch
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	was := w.status
+	w.status = rep.Status
+	w.polls++
+	seen := !rep.FirstYes.IsZero()
+	firstYes := seen && !w.urgent
+	if firstYes || (was == StatusReady && rep.Status != StatusReady) {
+		w.lastEvent = now
+	}
+	w.urgent = seen
+	w.due = s.next(w, rep, now)
+	if firstYes && j.nth >= 0 {
+		w.due = now // all the others at once
+	}
+	if s.watches[w.key] != w || (was == rep.Status && rep.Status != StatusReady) {
+		return nil
+	}
+	return w.notify
+}
+
+// requeue gives w its place by its due time again, unless it was stopped.
+func (s *Scheduler) requeue(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	if s.watches[w.key] == w {
+		if w.poked {
+			w.poked, w.urgent = false, true
+			w.due = later(time.Now(), w.gate.Report().NextLookNotBefore)
+		}
+		heap.Push(&s.queue, w)
+	}
+	s.wakeUp()
+}
+
+// recovered keeps a panic in a target's or a watcher's function from ending
+// the process.
+func (s *Scheduler) recovered(w *watch) {
+	if p := recover(); p != nil {
+		s.cfg.Logger.Error("panic while polling a validation name",
+			zap.String("watch", w.key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		s.mu.Lock()
+		w.due = time.Now().Add(s.cfg.MaxInterval)
+		s.mu.Unlock()
+	}
+}

@@ -1,0 +1,215 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// maxAliases is how many CNAME records are followed.
+const maxAliases = 10
+
+// walk is one round: from the validation name along delegations and CNAMEs.
+type walk struct {
+	c       *Checker
+	nth     int // the server to ask, all if negative
+	accept  acceptFunc
+	reports []ServerReport
+}
+
+// station is a name of a CNAME chain.
+type station struct {
+	name string
+	host string   // from where its zone is found
+	via  []string // the names before it
+}
+
+// authoritative asks the servers of name's zone, and where they have a CNAME
+// those of the target's, and so on. It returns the zone of name.
+func (w *walk) authoritative(ctx context.Context, name, host string) (string, error) {
+	var (
+		first    string
+		firstErr error
+		chain    = []station{{name: name, host: host}}
+		seen     = map[string]bool{name: true}
+	)
+	fail := func(err error) {
+		if firstErr == nil {
+			firstErr = err
+		}
+	}
+	for i := 0; i < len(chain); i++ {
+		st := chain[i]
+		zone, targets, err := w.station(ctx, st)
+		if i == 0 {
+			first = zone
+		}
+		if err != nil {
+			fail(err)
+			continue
+		}
+		via := append(slices.Clone(st.via), st.name)
+		for _, target := range targets {
+			switch {
+			case slices.Contains(via, target):
+				fail(fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target))))
+			case seen[target]:
+			case len(chain) > maxAliases:
+				fail(fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target))))
+			default:
+				seen[target] = true
+				chain = append(chain, station{name: target, host: aliasHost(target), via: via})
+			}
+		}
+	}
+	return first, firstErr
+}
+
+// aliasHost is from where the zone of a CNAME's target is found: its parent,
+// as the target may not exist yet either; but not from a top-level domain.
+func aliasHost(target string) string {
+	if dns.CountLabel(target) <= 2 {
+		return target
+	}
+	return parent(target)
+}
+
+func arrows(names []string) string {
+	shown := make([]string, len(names))
+	for i, n := range names {
+		shown[i] = display(n)
+	}
+	return strings.Join(shown, " → ")
+}
+
+// station asks the servers of the zone that st.name is in, going down where
+// answers show a zone below, and returns that zone and the targets of CNAMEs.
+func (w *walk) station(ctx context.Context, st station) (zone string, targets []string, err error) {
+	d := w.c.discovery
+	z, err := d.find(ctx, st.name, st.host)
+	if err != nil {
+		return "", nil, err
+	}
+	for {
+		asked := z.servers()
+		if w.nth >= 0 && len(asked) > 0 {
+			n := w.nth % len(asked)
+			asked = asked[n : n+1]
+		}
+		outcomes := w.askAll(ctx, z, st.name, asked)
+		del, ok := delegationOf(outcomes, asked)
+		if !ok {
+			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
+		}
+		if ok {
+			below, err := d.delegated(ctx, del, st.name)
+			if err != nil {
+				return z.name, nil, err
+			}
+			for _, o := range outcomes {
+				// A server that does not know of the cut: resolvers that ask
+				// it on the way down get its "no".
+				if o.Verdict == VerdictNo && o.deeper == "" {
+					w.reports = append(w.reports, o.ServerReport)
+				}
+			}
+			z = below
+			continue
+		}
+
+		alive := false
+		for _, o := range outcomes {
+			w.reports = append(w.reports, o.ServerReport)
+			if o.Verdict == VerdictYes || o.Verdict == VerdictNo {
+				alive = true
+			}
+			if o.Alias != "" && !slices.Contains(targets, o.Alias) {
+				targets = append(targets, o.Alias)
+			}
+		}
+		if !alive && w.nth < 0 && ctx.Err() == nil {
+			d.forget(z)
+		}
+		return z.name, targets, nil
+	}
+}
+
+// hiddenCut looks for a zone below z that a yes would not show.
+func (w *walk) hiddenCut(ctx context.Context, z *zone, name string, outcomes []outcome, asked []server) (delegation, bool) {
+	if w.nth >= 0 {
+		return delegation{}, false
+	}
+	for i, o := range outcomes {
+		if o.Verdict == VerdictYes {
+			return w.c.discovery.hiddenCut(ctx, z, name, asked[i].addr)
+		}
+	}
+	return delegation{}, false
+}
+
+// askAll asks servers of z in parallel.
+func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []server) []outcome {
+	outcomes := make([]outcome, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() {
+			o := w.askOne(ctx, z, name, s)
+			o.Zone, o.Name, o.Host = display(z.name), display(name), display(s.host)
+			outcomes[i] = o
+		})
+	}
+	wg.Wait()
+	return outcomes
+}
+
+func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outcome {
+	if !s.addr.IsValid() {
+		return outcome{}.broken(s.problem)
+	}
+	addr := dnsAddr(s.addr)
+	var o outcome
+	if !w.c.cfg.AllowPrivate && isPrivate(s.addr) {
+		o = o.broken("private address; a public CA cannot ask there")
+	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
+		o = classifyError(err)
+	} else {
+		o = classify(z.name, name, ans.Msg, w.accept)
+		o.Network, o.RTT = ans.network, ans.rtt
+	}
+	o.Addr = addr
+	return o
+}
+
+// recursive asks the resolvers.
+func (w *walk) recursive(ctx context.Context, name string) error {
+	r := w.c.resolvers
+	if r.err != nil {
+		return r.err
+	}
+	addrs := r.addrs
+	if w.nth >= 0 {
+		n := w.nth % len(addrs)
+		addrs = addrs[n : n+1]
+	}
+	w.reports = make([]ServerReport, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			var o outcome
+			if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, true); err != nil {
+				o = classifyError(err)
+			} else {
+				o = classifyRecursive(name, ans.Msg, w.accept)
+				o.Network, o.RTT = ans.network, ans.rtt
+			}
+			o.Name, o.Host, o.Addr = display(name), addr, addr
+			w.reports[i] = o.ServerReport
+		})
+	}
+	wg.Wait()
+	return nil
+}

@@ -1,0 +1,285 @@
+package propagation
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// zone is a zone with its name servers. It is not changed once cached.
+type zone struct {
+	name    string // canonical
+	hosts   []nsHost
+	fetched time.Time
+}
+
+type nsHost struct {
+	name    string // canonical
+	addrs   []netip.Addr
+	problem string // why there is no address
+}
+
+// server is one address of one host.
+type server struct {
+	host    string
+	addr    netip.Addr // invalid if the host has none
+	problem string
+}
+
+// servers lists the addresses of z, the first of each host first, so that
+// who goes through them one by one has seen every host soon, and so that the
+// limit hits further addresses before further hosts.
+func (z *zone) servers() []server {
+	var all []server
+	for i, more := 0, true; more; i++ {
+		more = false
+		for _, h := range z.hosts {
+			switch {
+			case i < len(h.addrs):
+				all = append(all, server{host: h.name, addr: h.addrs[i]})
+				more = true
+			case i == 0:
+				all = append(all, server{host: h.name, problem: h.problem})
+			}
+		}
+	}
+	return all[:min(len(all), maxZoneServer)]
+}
+
+// discovery finds zones and their servers.
+type discovery struct {
+	asker        asker
+	resolvers    *resolvers
+	cache        *zoneCache
+	allowPrivate bool
+}
+
+func (d *discovery) key(name string) cacheKey {
+	return cacheKey{exchanger: d.asker.exchanger, resolvers: d.resolvers.key(), name: name}
+}
+
+// known returns the longest cached zone that contains name. It may be too
+// short, if there is a cut below it: that shows in the answers of its
+// servers. A top-level domain is used only for itself, as everything has a
+// cut below it.
+func (d *discovery) known(name string) *zone {
+	for n := name; n != "."; n = parent(n) {
+		if n != name && dns.CountLabel(n) < 2 {
+			break
+		}
+		if e, ok := d.cache.get(d.key(n)); ok {
+			return e.zone
+		}
+	}
+	return nil
+}
+
+// find returns the zone that contains name, with its servers. Resolvers are
+// asked for host, which is name or an ancestor, and for what is above it;
+// never for name, unless it is host.
+func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) {
+	if z := d.known(name); z != nil {
+		return z, nil
+	}
+	// Names that start together and share a zone wait for one discovery.
+	flightName := host
+	if dns.CountLabel(host) > 2 {
+		flightName = parent(host)
+	}
+	unlock, err := d.cache.lock(ctx, d.key(flightName))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if z := d.known(name); z != nil {
+		return z, nil
+	}
+	failure := d.key(host)
+	failure.failure = true
+	if e, ok := d.cache.get(failure); ok {
+		return nil, e.err
+	}
+
+	z, err := d.lookup(ctx, host)
+	if err != nil {
+		if ctx.Err() == nil {
+			d.cache.put(&cacheEntry{key: failure, err: err, expires: time.Now().Add(failureTTL)})
+		}
+		return nil, err
+	}
+	return z, nil
+}
+
+func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
+	cut, ttl, err := d.cut(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := d.cache.get(d.key(cut)); ok {
+		return e.zone, nil
+	}
+	ans, from, err := d.resolvers.query(ctx, cut, dns.TypeNS)
+	if err != nil {
+		return nil, fmt.Errorf("finding the name servers of %s: %w", display(cut), err)
+	}
+	hosts, nsTTL := nsRecords(ans.Answer, cut)
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("finding the name servers of %s: %s shows no NS records (%s); check the delegation, or set resolvers", display(cut), from, rcodeText(ans.Msg))
+	}
+	z := &zone{name: cut}
+	addrTTL := d.addHosts(ctx, z, hosts, nil, "")
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	d.store(z, min(ttl, nsTTL, addrTTL))
+	return z, nil
+}
+
+// cut walks up from host to the first name that a resolver shows an SOA
+// record of.
+func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error) {
+	var last string
+	for n := host; n != "."; n = parent(n) {
+		ans, from, err := d.resolvers.query(ctx, n, dns.TypeSOA)
+		if err != nil {
+			return "", 0, fmt.Errorf("no SOA found for %s: %w", display(host), err)
+		}
+		last = fmt.Sprintf("from %s: %s for %s", from, rcodeText(ans.Msg), display(n))
+		if hasAlias(ans.Answer) {
+			// The SOA record beside it is that of the target's zone.
+			continue
+		}
+		for _, rr := range slices.Concat(ans.Answer, ans.Ns) {
+			soa, ok := rr.(*dns.SOA)
+			if !ok || !dns.IsSubDomain(soa.Hdr.Name, n) {
+				continue
+			}
+			if soa.Hdr.Name == "." {
+				return "", 0, fmt.Errorf("no SOA found for %s %s: its top-level domain does not exist there; check the name, or set resolvers that know it", display(host), last)
+			}
+			return dns.CanonicalName(soa.Hdr.Name), soa.Hdr.Ttl, nil
+		}
+	}
+	return "", 0, fmt.Errorf("no SOA found for %s or above, last %s; set resolvers", display(host), last)
+}
+
+// hostAnswer is what was found of one host.
+type hostAnswer struct {
+	nsHost
+	ttl uint32
+}
+
+// addHosts adds hosts to z with their addresses: those the resolvers know,
+// and for hosts inside the zone also those that came with the delegation.
+// Hosts at or below avoid are not asked for. It returns the least TTL.
+func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue map[string][]netip.Addr, avoid string) uint32 {
+	answers := make([]hostAnswer, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		answers[i] = hostAnswer{nsHost: nsHost{name: h}, ttl: uint32(maxZoneTTL / time.Second)}
+		if dns.IsSubDomain(z.name, h) {
+			answers[i].addrs = slices.Clone(glue[h])
+		}
+		if avoid == "" || !dns.IsSubDomain(avoid, h) {
+			wg.Go(func() { d.addresses(ctx, &answers[i]) })
+		}
+	}
+	wg.Wait()
+
+	ttl := uint32(maxZoneTTL / time.Second)
+	for _, a := range answers {
+		slices.SortFunc(a.addrs, netip.Addr.Compare) // IPv4 first
+		a.addrs = slices.Compact(a.addrs)
+		a.addrs = slices.DeleteFunc(a.addrs, func(ip netip.Addr) bool { return !usable(ip) })
+		if len(a.addrs) == 0 && a.problem == "" {
+			a.problem = "the host has no address"
+		}
+		z.hosts = append(z.hosts, a.nsHost)
+		ttl = min(ttl, a.ttl)
+	}
+	slices.SortFunc(z.hosts, func(a, b nsHost) int { return cmp.Compare(a.name, b.name) })
+	return ttl
+}
+
+// addresses asks for both families at once.
+func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
+	var (
+		wg    sync.WaitGroup
+		types = []uint16{dns.TypeA, dns.TypeAAAA}
+		found = make([]answer, len(types))
+		errs  = make([]error, len(types))
+	)
+	for i, t := range types {
+		wg.Go(func() { found[i], _, errs[i] = d.resolvers.query(ctx, h.name, t) })
+	}
+	wg.Wait()
+	for i := range types {
+		if errs[i] != nil {
+			h.ttl = 0
+			if h.problem == "" {
+				h.problem = errs[i].Error()
+			}
+			continue
+		}
+		for _, rr := range found[i].Answer {
+			// Whatever the owner: a host that is a CNAME is not allowed, and
+			// resolvers follow it.
+			var ip netip.Addr
+			switch rr := rr.(type) {
+			case *dns.A:
+				ip, _ = netip.AddrFromSlice(rr.A)
+			case *dns.AAAA:
+				ip, _ = netip.AddrFromSlice(rr.AAAA)
+			default:
+				continue
+			}
+			h.addrs = append(h.addrs, ip.Unmap())
+			h.ttl = min(h.ttl, rr.Header().Ttl)
+		}
+	}
+}
+
+// store caches z. One without any address is kept only as long as a failure.
+func (d *discovery) store(z *zone, ttl uint32) {
+	z.fetched = time.Now()
+	keep := clampTTL(ttl)
+	if !slices.ContainsFunc(z.hosts, func(h nsHost) bool { return len(h.addrs) > 0 }) {
+		keep = failureTTL
+	}
+	d.cache.put(&cacheEntry{key: d.key(z.name), zone: z, expires: z.fetched.Add(keep)})
+}
+
+// forget drops z where all its servers fail: it may have moved.
+func (d *discovery) forget(z *zone) {
+	if time.Since(z.fetched) >= minAgeToDrop {
+		d.cache.drop(d.key(z.name))
+	}
+}
+
+// nsRecords returns the hosts that rrs name for owner, and their TTL.
+func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
+	var hosts []string
+	ttl := uint32(maxZoneTTL / time.Second)
+	for _, rr := range rrs {
+		if ns, ok := rr.(*dns.NS); ok && dns.CanonicalName(ns.Hdr.Name) == owner {
+			hosts = append(hosts, dns.CanonicalName(ns.Ns))
+			ttl = min(ttl, ns.Hdr.Ttl)
+		}
+	}
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts)
+	return hosts[:min(len(hosts), maxZoneServer)], ttl
+}
+
+func hasAlias(rrs []dns.RR) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool {
+		t := rr.Header().Rrtype
+		return t == dns.TypeCNAME || t == dns.TypeDNAME
+	})
+}
