@@ -1,0 +1,167 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// maxIssuerDomainNames is the most that a challenge may offer (section 4.1 of the draft).
+const maxIssuerDomainNames = 10
+
+// authorizations reads those of an order and learns from them.
+func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.Authorization, error) {
+	var all []acme.Authorization
+	for _, url := range order.Authorizations {
+		authz, err := s.readAuthorization(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.learn(ctx, authz); err != nil {
+			return nil, err
+		}
+		all = append(all, authz)
+	}
+	return all, nil
+}
+
+func (s *session) readAuthorization(ctx context.Context, url string) (authz acme.Authorization, err error) {
+	err = s.step(ctx, "reading the authorization", func() (err error) {
+		authz, err = s.client.GetAuthorization(ctx, s.account, url)
+		return err
+	})
+	return authz, err
+}
+
+// challenge finds our challenge in a pending authorization and holds it against
+// the rules of the draft. ok is false if the CA does not offer it.
+func (s *session) challenge(authz acme.Authorization) (c acme.Challenge, ok bool, err error) {
+	for _, c = range authz.Challenges {
+		if c.Type == ChallengeType {
+			ok = true
+			break
+		}
+	}
+	if !ok {
+		return c, false, nil
+	}
+	id := authz.IdentifierValue()
+	if n := len(c.IssuerDomainNames); n == 0 || n > maxIssuerDomainNames {
+		return c, true, fmt.Errorf("the challenge for %s names %d issuer domain names, the draft wants 1 to %d: this is the CA's fault", id, n, maxIssuerDomainNames)
+	}
+	c.IssuerDomainNames = conformingNames(c.IssuerDomainNames)
+	if len(c.IssuerDomainNames) == 0 {
+		return c, true, fmt.Errorf("the challenge for %s has no conforming issuer domain name: this is the CA's fault", id)
+	}
+	if uri := s.wire.accountURI(c.URL); uri != "" && uri != s.accountURI() {
+		return c, true, &AccountURIError{CA: s.iss.CA, Identifier: id, Expected: uri, Ours: s.accountURI()}
+	}
+	return c, true, nil
+}
+
+// agrees reports whether the values that DNS showed satisfy the real challenge:
+// the names that were checked for may have been older ones.
+func (s *session) agrees(c acme.Challenge, identifier string, values []string) bool {
+	want := record.Want{IssuerDomainNames: c.IssuerDomainNames, AccountURI: s.accountURI(), Wildcard: record.IsWildcard(identifier)}
+	return record.Evaluate(values, want, time.Now()).Good()
+}
+
+// validate asks the CA to validate one pending authorization and waits for its
+// word. A challenge is posted only while it is pending: a second post could spoil
+// a validation that is under way.
+func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme.Challenge, w wanted, values []string) error {
+	if c.Status == acme.StatusPending {
+		if err := s.countAttempt(ctx, w); err != nil {
+			return err
+		}
+		s.logger.Info("asking the CA to validate",
+			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", s.iss.CA))
+		s.wire.reset()
+		if _, err := s.client.InitiateChallenge(ctx, s.account, c); err != nil {
+			// the CA may have acted all the same; the authorization tells
+			s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
+			status, wait, has := s.wire.last()
+			if wait > maxRetryWait {
+				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
+			}
+			if has && (status == 429 || status >= 500) {
+				if err := sleep(ctx, max(wait, minInterval)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	deadline := time.Now().Add(s.iss.timeout())
+	retries := 0
+	for interval := minInterval; ; {
+		authz, err := s.readAuthorization(ctx, authz.Location)
+		if err != nil {
+			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
+		}
+		switch authz.Status {
+		case acme.StatusValid:
+			return s.remember(ctx, w, values)
+		case acme.StatusPending:
+		default:
+			return s.refused(ctx, authz, w)
+		}
+		if fresh, ok, _ := s.challenge(authz); ok && fresh.Status == acme.StatusPending && retries < maxStepRetries {
+			// the CA did not get the post, or refused it for a reason that passes
+			retries++
+			if _, err := s.client.InitiateChallenge(ctx, s.account, fresh); err != nil {
+				s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s; the order is kept", w.identifier, s.iss.timeout())
+		}
+		if err := sleep(ctx, s.interval(interval)); err != nil {
+			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
+		}
+		interval = min(interval*2, 10*time.Second)
+	}
+}
+
+// countAttempt writes the attempt down before the CA is asked, so that a crash
+// cannot make us ask for ever.
+func (s *session) countAttempt(ctx context.Context, w wanted) error {
+	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.attempted(time.Now().UTC())
+		return true
+	})
+}
+
+// remember notes that the CA has accepted the record as it stands.
+func (s *session) remember(ctx context.Context, w wanted, values []string) error {
+	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.Attempts, n.PartialSince, n.Accepted = nil, time.Time{}, nil
+		for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
+			if v.Code == record.CodeGood {
+				n.Accepted = append(n.Accepted, acceptedValue{Value: v.Text, Account: s.account.Location, Wildcard: v.Value.Wildcard, At: time.Now().UTC()})
+			}
+		}
+		return true
+	})
+}
+
+// refused makes the error for an authorization that the CA has not given.
+func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted) error {
+	var reason error = fmt.Errorf("the authorization is %s", authz.Status)
+	for _, c := range authz.Challenges {
+		if c.Error != nil {
+			reason = *c.Error
+		}
+	}
+	// the CA's word beats our model: what it refuses is no longer presumed good
+	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.Accepted = nil
+		return true
+	})
+	return errors.Join(fmt.Errorf("the CA did not validate %s by the record at %s: %w", w.identifier, w.record.Name, reason), err)
+}

@@ -1,0 +1,293 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+)
+
+// bind loads the bound account, or binds one: the pinned key's, else the one that
+// `acme` has for this CA, else a new one, once for a cluster.
+func (s *session) bind(ctx context.Context) error {
+	s.iss.mu.Lock()
+	bound := s.iss.bound
+	s.iss.mu.Unlock()
+	if bound == nil {
+		found, err := s.loadOrBind(ctx)
+		if err != nil {
+			return err
+		}
+		bound = &found
+		s.iss.mu.Lock()
+		s.iss.bound = bound
+		s.iss.mu.Unlock()
+	}
+	return s.use(*bound)
+}
+
+func (s *session) use(bound boundAccount) error {
+	key, err := bound.signer()
+	if err != nil {
+		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: err}
+	}
+	s.account = acme.Account{Status: acme.StatusValid, Contact: bound.Contact, Location: bound.URL, PrivateKey: key}
+	return nil
+}
+
+// bindingKey is where the binding lies in storage: one file for each CA, and one
+// more for each account that is pinned by its key.
+func (s *session) bindingKey() (string, error) {
+	if s.iss.AccountKeyPEM == "" {
+		return s.store.key("account.json"), nil
+	}
+	key, err := boundAccount{KeyPEM: s.iss.AccountKeyPEM}.signer()
+	if err != nil {
+		return "", &AccountError{CA: s.iss.CA, URL: s.iss.AccountURL, Err: fmt.Errorf("account_key: %w", err)}
+	}
+	pinned, err := newBound(s.iss.CA, originKey, key, nil)
+	if err != nil {
+		return "", err
+	}
+	return s.store.key("account_" + pinned.Thumbprint + ".json"), nil
+}
+
+func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
+	key, err := s.bindingKey()
+	if err != nil {
+		return boundAccount{}, err
+	}
+	if bound, found, err := s.loadBinding(ctx, key); err != nil || found {
+		return bound, err
+	}
+	var bound boundAccount
+	err = s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+		// another node may have bound it while we waited
+		var found bool
+		var err error
+		if bound, found, err = s.loadBinding(ctx, key); err != nil || found {
+			return err
+		}
+		bound, err = s.bindNew(ctx, key)
+		return err
+	})
+	return bound, err
+}
+
+// loadBinding returns the finished binding at key. One without a URL is a
+// registration that was cut short.
+func (s *session) loadBinding(ctx context.Context, key string) (boundAccount, bool, error) {
+	var bound boundAccount
+	found, err := s.store.load(ctx, key, &bound)
+	if err != nil || !found || bound.URL == "" {
+		return boundAccount{}, false, err
+	}
+	if want := s.iss.AccountURL; want != "" && bound.URL != want {
+		other, ok, err := s.findByURL(ctx, want)
+		if err != nil || ok {
+			return other, ok, err
+		}
+		return boundAccount{}, false, &AccountError{CA: s.iss.CA, URL: want, Err: fmt.Errorf(
+			"account_url names it, but the account in storage is %s and no key for the configured one is there: "+
+				"restore its key, or set account_key, or correct account_url", bound.URL)}
+	}
+	return bound, true, nil
+}
+
+// bindNew decides which account is bound, under the lock.
+func (s *session) bindNew(ctx context.Context, storageKey string) (boundAccount, error) {
+	if s.iss.AccountKeyPEM != "" {
+		return s.bindPinnedKey(ctx, storageKey)
+	}
+	if want := s.iss.AccountURL; want != "" {
+		bound, ok, err := s.findByURL(ctx, want)
+		if err != nil {
+			return boundAccount{}, err
+		}
+		if !ok {
+			return boundAccount{}, &AccountError{CA: s.iss.CA, URL: want, Err: errors.New(
+				"account_url names it, but its key is not in storage, and no account is registered in its place: " +
+					"is this the right storage? restore its dns_persist folder from a backup, or set account_key")}
+		}
+		return s.finish(ctx, storageKey, bound)
+	}
+	// a registration that was cut short goes on, or its account would be lost
+	started, err := s.store.load(ctx, storageKey, new(boundAccount))
+	if err != nil {
+		return boundAccount{}, err
+	}
+	if started {
+		return s.register(ctx, storageKey)
+	}
+	bound, ok, err := s.adopt(ctx)
+	if err != nil {
+		return boundAccount{}, err
+	}
+	if ok {
+		return s.finish(ctx, storageKey, bound)
+	}
+	return s.register(ctx, storageKey)
+}
+
+// bindPinnedKey looks the configured key's account up at the CA. It is registered
+// only if nothing says that it must exist already.
+func (s *session) bindPinnedKey(ctx context.Context, storageKey string) (boundAccount, error) {
+	key, err := boundAccount{KeyPEM: s.iss.AccountKeyPEM}.signer()
+	if err != nil {
+		return boundAccount{}, &AccountError{CA: s.iss.CA, URL: s.iss.AccountURL, Err: fmt.Errorf("account_key: %w", err)}
+	}
+	bound, err := newBound(s.iss.CA, originKey, key, nil)
+	if err != nil {
+		return boundAccount{}, err
+	}
+	var account acme.Account
+	err = s.step(ctx, "looking up the account of account_key", func() (err error) {
+		account, err = s.client.GetAccount(ctx, acme.Account{PrivateKey: key})
+		return err
+	})
+	switch {
+	case err == nil:
+		bound.URL, bound.Contact = account.Location, account.Contact
+	case isProblem(err, "accountDoesNotExist") && s.iss.AccountURL == "":
+		if bound, err = s.registerKey(ctx, storageKey, bound); err != nil {
+			return boundAccount{}, err
+		}
+	case isProblem(err, "accountDoesNotExist"):
+		return boundAccount{}, &AccountError{CA: s.iss.CA, URL: s.iss.AccountURL, Err: fmt.Errorf("the CA knows no account with the configured account_key: %w", err)}
+	default:
+		return boundAccount{}, err
+	}
+	if want := s.iss.AccountURL; want != "" && bound.URL != want {
+		return boundAccount{}, &AccountError{CA: s.iss.CA, URL: want, Err: fmt.Errorf(
+			"account_key is the key of %s: correct account_url or account_key", bound.URL)}
+	}
+	return s.finish(ctx, storageKey, bound)
+}
+
+// finish writes a complete binding.
+func (s *session) finish(ctx context.Context, storageKey string, bound boundAccount) (boundAccount, error) {
+	if bound.BoundAt.IsZero() {
+		bound.BoundAt = time.Now().UTC()
+	}
+	if err := s.store.save(ctx, storageKey, bound); err != nil {
+		return boundAccount{}, err
+	}
+	s.logger.Info("bound the ACME account; back this file up, every record names the account",
+		zap.String("ca", bound.CA),
+		zap.String("account", bound.URL),
+		zap.String("origin", bound.Origin),
+		zap.String("storage_key", storageKey))
+	return bound, nil
+}
+
+// register makes a new account. The key is stored before it is sent, and one that
+// was stored before a crash is used again: the CA then returns the same account.
+func (s *session) register(ctx context.Context, storageKey string) (boundAccount, error) {
+	var bound boundAccount
+	started, err := s.store.load(ctx, storageKey, &bound)
+	if err != nil {
+		return boundAccount{}, err
+	}
+	if !started {
+		key, err := generateAccountKey()
+		if err != nil {
+			return boundAccount{}, err
+		}
+		if bound, err = newBound(s.iss.CA, originRegistered, key, s.contact()); err != nil {
+			return boundAccount{}, err
+		}
+	}
+	if bound, err = s.registerKey(ctx, storageKey, bound); err != nil {
+		return boundAccount{}, err
+	}
+	s.iss.mu.Lock()
+	s.iss.registeredNow = bound.URL
+	s.iss.mu.Unlock()
+	return s.finish(ctx, storageKey, bound)
+}
+
+func (s *session) registerKey(ctx context.Context, storageKey string, bound boundAccount) (boundAccount, error) {
+	if err := s.store.save(ctx, storageKey, bound); err != nil {
+		return boundAccount{}, err
+	}
+	key, err := bound.signer()
+	if err != nil {
+		return boundAccount{}, err
+	}
+	account := acme.Account{Contact: s.contact(), TermsOfServiceAgreed: true, PrivateKey: key}
+	if s.iss.ExternalAccount != nil {
+		if err := account.SetExternalAccountBinding(ctx, s.client, *s.iss.ExternalAccount); err != nil {
+			// the cause could quote the MAC key
+			return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New("eab: the MAC key is not base64url-encoded")}
+		}
+	} else if s.directory.Meta.ExternalAccountRequired {
+		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New(
+			"the CA wants an external account binding: get a key ID and MAC key from it and set eab (external_account in JSON)")}
+	}
+	err = s.step(ctx, "registering an ACME account", func() (err error) {
+		account, err = s.client.NewAccount(ctx, account)
+		return err
+	})
+	if err != nil {
+		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: err}
+	}
+	if account.Location == "" {
+		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New("the CA answered new-account without the account's URL")}
+	}
+	bound.URL, bound.Contact = account.Location, account.Contact
+	return bound, nil
+}
+
+func (s *session) contact() []string {
+	if email := strings.ToLower(strings.TrimSpace(s.iss.Email)); email != "" {
+		return []string{"mailto:" + email}
+	}
+	return nil
+}
+
+// replaceLost registers another account in place of one that the CA has lost,
+// which the operator has allowed. The lost one is kept beside it.
+func (s *session) replaceLost(ctx context.Context, lost *AccountError) error {
+	storageKey, err := s.bindingKey()
+	if err != nil {
+		return err
+	}
+	return s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+		var old boundAccount
+		found, err := s.store.load(ctx, storageKey, &old)
+		if err != nil {
+			return err
+		}
+		if found && old.URL != "" && old.URL != lost.URL {
+			return s.use(old) // another node was faster
+		}
+		if found && old.URL != "" {
+			if err := s.store.save(ctx, s.store.key("lost", old.Thumbprint+".json"), old); err != nil {
+				return err
+			}
+			if err := s.store.remove(ctx, storageKey); err != nil {
+				return err
+			}
+		}
+		var bound boundAccount
+		if s.iss.AccountKeyPEM != "" {
+			bound, err = s.bindPinnedKey(ctx, storageKey)
+		} else {
+			bound, err = s.register(ctx, storageKey)
+		}
+		if err != nil {
+			return err
+		}
+		s.logger.Error("the CA has lost the account; registered another one, every record has to be published anew",
+			zap.String("ca", s.iss.CA), zap.String("lost_account", lost.URL), zap.String("account", bound.URL),
+			zap.Strings("records", lost.Names))
+		s.iss.mu.Lock()
+		s.iss.bound = &bound
+		s.iss.mu.Unlock()
+		return s.use(bound)
+	})
+}

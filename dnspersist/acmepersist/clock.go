@@ -1,0 +1,61 @@
+package acmepersist
+
+import (
+	"crypto/x509"
+	"time"
+)
+
+const (
+	// askInterval is the longest time between two attempts that the clock asks for
+	// against the gate's advice.
+	askInterval = 6 * time.Hour
+	// minAskInterval is the shortest: certificates of minutes exist in labs only.
+	minAskInterval = time.Minute
+	// lastHours is when a certificate is running out however long its renewal
+	// window is; of a short-lived one, a quarter of its life.
+	lastHours = 48 * time.Hour
+	// partialPatience is how long a first certificate waits for the last servers.
+	partialPatience = time.Hour
+)
+
+// clock decides when the CA is asked whatever DNS shows. A share of servers that
+// is stale for ever passes every other try at a CA; a gate that never opens would
+// pass none.
+type clock struct {
+	// certificate is the one to be renewed, nil for a first one.
+	certificate *x509.Certificate
+	// ratio is the part of a certificate's life that is its renewal window.
+	ratio float64
+	// partialSince is since when some servers, but not all, show the record.
+	partialSince time.Time
+	// lastAttempt is when the CA was last asked in vain.
+	lastAttempt time.Time
+}
+
+// due returns when the CA is to be asked anyway, zero if never.
+func (c clock) due() time.Time {
+	var at time.Time
+	interval := askInterval
+	switch {
+	case c.certificate != nil:
+		left := c.left()
+		at = c.certificate.NotAfter.Add(-left)
+		interval = min(max(left/8, minAskInterval), askInterval)
+	case !c.partialSince.IsZero():
+		at = c.partialSince.Add(partialPatience)
+	default:
+		return time.Time{}
+	}
+	if next := c.lastAttempt.Add(interval); !c.lastAttempt.IsZero() && next.After(at) {
+		return next
+	}
+	return at
+}
+
+// left is the remaining life at which a certificate counts as running out: half of
+// its renewal window, and at least 48 hours, or a quarter of a short life.
+func (c clock) left() time.Duration {
+	life := c.certificate.NotAfter.Sub(c.certificate.NotBefore)
+	window := time.Duration(float64(life) * c.ratio)
+	return max(window/2, min(lastHours, life/4))
+}

@@ -1,0 +1,202 @@
+package acmepersist
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+const (
+	// directoryFresh is how long a directory is used without asking again.
+	directoryFresh = time.Hour
+	// directoryTimeout bounds one attempt to fetch it: a CA that hangs must not
+	// hold a job for long, and a second attempt often works.
+	directoryTimeout  = 8 * time.Second
+	directoryAttempts = 4
+)
+
+// directory is a CA's directory as it was served.
+type directory struct {
+	URL     string
+	Body    []byte
+	Fetched time.Time
+
+	NewNonce    string `json:"newNonce"`
+	NewAccount  string `json:"newAccount"`
+	NewOrder    string `json:"newOrder"`
+	RenewalInfo string `json:"renewalInfo"`
+	Meta        struct {
+		CAAIdentities           []string          `json:"caaIdentities"`
+		ExternalAccountRequired bool              `json:"externalAccountRequired"`
+		TermsOfService          string            `json:"termsOfService"`
+		Profiles                map[string]string `json:"profiles"`
+	} `json:"meta"`
+}
+
+// fragment makes the URL that acmez sees one for each content, so that its
+// process-wide cache can never hand out an older or another client's directory.
+func (d *directory) fragment() string {
+	sum := sha256.Sum256(d.Body)
+	return "dns-persist-" + hex.EncodeToString(sum[:8])
+}
+
+func (d *directory) response(req *http.Request) *http.Response {
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": []string{"application/json"}},
+		Body:          io.NopCloser(bytes.NewReader(d.Body)),
+		ContentLength: int64(len(d.Body)),
+		Request:       req,
+	}
+}
+
+// issuerDomainNames returns the conforming names of `caaIdentities`: at CAs of the
+// deployed drafts these are the names that a challenge offers.
+func (d *directory) issuerDomainNames() []string {
+	var names []string
+	for _, n := range d.Meta.CAAIdentities {
+		if record.ValidIssuerDomainName(n) == nil {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func parseDirectory(url string, body []byte) (*directory, error) {
+	d := &directory{URL: url, Body: body, Fetched: time.Now()}
+	if err := json.Unmarshal(body, d); err != nil {
+		return nil, fmt.Errorf("decoding the directory: %w", err)
+	}
+	if d.NewNonce == "" || d.NewAccount == "" || d.NewOrder == "" {
+		return nil, errors.New("this is no ACME directory: newNonce, newAccount or newOrder is missing")
+	}
+	return d, nil
+}
+
+// directories caches the directory of one CA for an issuer. While a fetch is
+// under way nobody else waits for it who has a usable older copy.
+type directories struct {
+	mu       sync.Mutex
+	current  *directory
+	fetching chan struct{}
+	lastErr  error
+}
+
+// get returns the directory, fetched at most once an hour. An older copy is
+// better than none: it is used while the CA does not answer.
+func (c *directories) get(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, error) {
+	for {
+		c.mu.Lock()
+		if c.current != nil && time.Since(c.current.Fetched) < directoryFresh {
+			d := c.current
+			c.mu.Unlock()
+			return d, nil
+		}
+		if wait := c.fetching; wait != nil {
+			stale := c.current
+			c.mu.Unlock()
+			if stale != nil {
+				return stale, nil
+			}
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return nil, fmt.Errorf("fetching the directory %s: %w", url, context.Cause(ctx))
+			}
+		}
+		done := make(chan struct{})
+		c.fetching = done
+		c.mu.Unlock()
+
+		fresh, err := fetchDirectory(ctx, url, transport, userAgent)
+
+		c.mu.Lock()
+		c.fetching = nil
+		close(done)
+		if err != nil && c.current != nil {
+			// ask again soon, but not at every certificate
+			stale := *c.current
+			stale.Fetched = time.Now().Add(time.Minute - directoryFresh)
+			c.current = &stale
+			fresh, err = &stale, nil
+		}
+		if err == nil {
+			c.current = fresh
+		}
+		c.mu.Unlock()
+		return fresh, err
+	}
+}
+
+// expire makes the next get ask the CA.
+func (c *directories) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != nil {
+		old := *c.current
+		old.Fetched = time.Time{}
+		c.current = &old
+	}
+}
+
+func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, error) {
+	var lastErr error
+	for attempt := range directoryAttempts {
+		if attempt > 0 {
+			if err := sleep(ctx, time.Duration(attempt)*time.Second); err != nil {
+				break
+			}
+		}
+		d, wait, err := fetchDirectoryOnce(ctx, url, transport, userAgent)
+		if err == nil {
+			return d, nil
+		}
+		lastErr = err
+		if wait > 0 {
+			if err := sleep(ctx, min(wait, maxRetryWait)); err != nil {
+				break
+			}
+		}
+	}
+	if lastErr == nil {
+		lastErr = context.Cause(ctx)
+	}
+	return nil, fmt.Errorf("fetching the directory %s: %w; check the URL and that this machine reaches the CA", url, lastErr)
+}
+
+func fetchDirectoryOnce(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("User-Agent", userAgent)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxWireBody))
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the directory: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		wait, _ := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+		return nil, wait, fmt.Errorf("HTTP status %s", resp.Status)
+	}
+	d, err := parseDirectory(url, body)
+	return d, 0, err
+}

@@ -1,0 +1,163 @@
+package acmepersist
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// WaitingError says that the CA was not asked yet because the record does not
+// stand on every server that the CA may ask. Nothing was spent: no validation
+// failed.
+type WaitingError struct {
+	// Identifier is the name that the certificate is for.
+	Identifier string
+	// Record is what has to be published.
+	Record Record
+	// Report is what DNS showed.
+	Report propagation.Report
+	// Retry is when the CA will be asked whatever DNS shows; zero if never.
+	Retry time.Time
+}
+
+// Code is a stable word for the kind of wait: record_absent, record_partial,
+// record_settling or dns_blocked.
+func (e *WaitingError) Code() string {
+	switch e.Report.Status {
+	case propagation.StatusPartial:
+		return "record_partial"
+	case propagation.StatusSettling, propagation.StatusReady:
+		return "record_settling"
+	case propagation.StatusBlocked:
+		return "dns_blocked"
+	default:
+		return "record_absent"
+	}
+}
+
+func (e *WaitingError) Error() string {
+	return fmt.Sprintf("%s: waiting for the TXT record at %s, nothing was asked of the CA: %s",
+		e.Code(), e.Record.Name, e.Report.Summary())
+}
+
+// NotOfferedError says that the CA does not offer dns-persist-01.
+type NotOfferedError struct {
+	// CA is the directory URL.
+	CA string
+	// Offered are the challenge types that it offered instead.
+	Offered []string
+	// SeenAt is when it was asked, RetryAt when it will be asked again.
+	SeenAt, RetryAt time.Time
+}
+
+func (e *NotOfferedError) Error() string {
+	return fmt.Sprintf("the CA %s does not offer the challenge dns-persist-01, it offers %s (seen %s, asked again after %s): "+
+		"no record in DNS can change that, choose another CA or put another issuer behind this one",
+		e.CA, strings.Join(e.Offered, ", "), e.SeenAt.UTC().Format(time.RFC3339), e.RetryAt.UTC().Format(time.RFC3339))
+}
+
+// AccountError says that the account cannot be used: the CA does not know it, has
+// it deactivated, or it is not the configured one. No other account was taken in its place.
+type AccountError struct {
+	// CA is the directory URL.
+	CA string
+	// URL is the account's URL, empty if it is not known.
+	URL string
+	// Names are the validation names whose records name the account.
+	Names []string
+	// Err is the reason.
+	Err error
+}
+
+func (e *AccountError) Error() string {
+	var b strings.Builder
+	b.WriteString("ACME account")
+	if e.URL != "" {
+		b.WriteString(" " + e.URL)
+	}
+	fmt.Fprintf(&b, " at %s cannot be used: %v", e.CA, e.Err)
+	if len(e.Names) > 0 {
+		const most = 10
+		names, more := e.Names, ""
+		if len(names) > most {
+			names, more = names[:most], fmt.Sprintf(" and %d more", len(e.Names)-most)
+		}
+		fmt.Fprintf(&b, "; records at stake: %s%s", strings.Join(names, ", "), more)
+	}
+	return b.String()
+}
+
+func (e *AccountError) Unwrap() error { return e.Err }
+
+// UnsupportedNameError says that a name can never be validated this way.
+type UnsupportedNameError struct {
+	Name string
+	Err  error
+}
+
+func (e *UnsupportedNameError) Error() string {
+	return fmt.Sprintf("%s cannot get a certificate by dns-persist-01: %v", e.Name, e.Err)
+}
+
+func (e *UnsupportedNameError) Unwrap() error { return e.Err }
+
+// AccountURIError says that a CA expects another account URI in the record than
+// our account's. Publishing it could authorize somebody else, so nothing goes on
+// until the operator pins it.
+type AccountURIError struct {
+	CA, Identifier, Expected, Ours string
+}
+
+func (e *AccountURIError) Error() string {
+	return fmt.Sprintf("the challenge of %s for %s wants the account URI %q in the record, ours is %q: "+
+		"if the CA's documentation says that this is right, set account_uri to it; otherwise somebody may be tampering with the connection",
+		e.CA, e.Identifier, e.Expected, e.Ours)
+}
+
+// BudgetError says that the CA has refused the name so often that asking again
+// now could only use up its rate limits.
+type BudgetError struct {
+	Name    string
+	Failed  int
+	RetryAt time.Time
+}
+
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("the CA failed to validate %s %d times lately: it is asked again after %s, see the earlier errors for what it said",
+		e.Name, e.Failed, e.RetryAt.UTC().Format(time.RFC3339))
+}
+
+// Record is a TXT record that has to stand in DNS.
+type Record struct {
+	// Name is the validation name, without a final dot.
+	Name string
+	// Value is the record's text. Over 255 octets it is published as several
+	// character-strings, see record.Split.
+	Value string
+}
+
+// ZoneLine returns the record as a line of a zone file, with a TTL of one hour.
+func (r Record) ZoneLine() string {
+	return r.Name + ". 3600 IN TXT " + record.Quote(r.Value)
+}
+
+// isProblem reports whether err carries an ACME problem of one of the types
+// (without the namespace).
+func isProblem(err error, types ...string) bool {
+	var p acme.Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	for _, t := range types {
+		if p.Type == acme.ProblemTypeNamespace+t {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,97 @@
+package acmepersist
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+)
+
+// finalize sends the CSR and returns the order as soon as it is valid. Whatever
+// the CA answers, the order itself is read again: the answer may have been cut
+// off after the CA has issued.
+func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
+	sent := false
+	deadline := time.Now().Add(s.iss.timeout())
+	for interval := minInterval; ; {
+		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
+			s.wire.reset()
+			_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
+			sent = true
+			status, wait, has := s.wire.last()
+			if err != nil {
+				s.logger.Debug("answer to finalize", zap.Strings("identifiers", identifiers(order)), zap.Error(err))
+				if status >= 500 || status == 429 || status == 0 {
+					if !has {
+						wait = minInterval
+					}
+					if err := sleep(ctx, min(max(wait, minInterval), maxRetryWait)); err != nil {
+						return order, fmt.Errorf("finalizing the order: %w", err)
+					}
+				} else if isProblem(err, "badCSR") {
+					return order, fmt.Errorf("finalizing the order: %w", err)
+				}
+			}
+		}
+		var err error
+		if order, err = s.readOrder(ctx, order); err != nil {
+			return order, fmt.Errorf("finalizing the order: %w", err)
+		}
+		switch order.Status {
+		case acme.StatusValid:
+			return order, nil
+		case acme.StatusInvalid:
+			if order.Error != nil {
+				return order, fmt.Errorf("finalizing the order: the CA refused it: %w", *order.Error)
+			}
+			return order, errors.New("finalizing the order: the CA refused it without a reason")
+		}
+		if time.Now().After(deadline) {
+			return order, fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, s.iss.timeout())
+		}
+		if err := sleep(ctx, s.interval(interval)); err != nil {
+			return order, fmt.Errorf("finalizing the order: %w", err)
+		}
+		interval = min(interval*2, 10*time.Second)
+	}
+}
+
+// interval is the time until the next poll: the CA's Retry-After if it sent one,
+// never under a second.
+func (s *session) interval(own time.Duration) time.Duration {
+	if _, wait, has := s.wire.last(); has {
+		return min(max(wait, minInterval), maxRetryWait)
+	}
+	return max(own, minInterval)
+}
+
+// download fetches the certificate and chooses the chain.
+func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.IssuedCertificate, error) {
+	var chains []acme.Certificate
+	err := s.step(ctx, "downloading the certificate", func() (err error) {
+		chains, err = s.client.GetCertificateChain(ctx, s.account, order.Certificate)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(chains) == 0 {
+		return nil, errors.New("downloading the certificate: the CA returned no chain")
+	}
+	chosen := preferredChain(chains, s.iss.PreferredChains)
+	chosen.CA = s.iss.CA // without the fragment of our directory copy
+	return &certmagic.IssuedCertificate{Certificate: chosen.ChainPEM, Metadata: chosen}, nil
+}
+
+func identifiers(order acme.Order) []string {
+	var list []string
+	for _, id := range order.Identifiers {
+		list = append(list, id.Value)
+	}
+	return list
+}

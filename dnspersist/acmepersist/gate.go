@@ -1,0 +1,236 @@
+package acmepersist
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Parker takes over names whose record does not stand yet, so that no job waits
+// for DNS. A program without one waits inside Issue.
+type Parker interface {
+	// Parked is asked before anything else. It returns the error to answer with if
+	// the name is parked, or the report of the watch if that has seen the record
+	// complete just now.
+	Parked(ctx context.Context, identifier string) (ready *propagation.Report, err error)
+	// Park watches the name and hands it back when the record is complete, and at
+	// p.Retry whatever DNS shows. It returns the error for the attempt.
+	Park(ctx context.Context, p Parking) error
+	// Unpark is called when the name has its certificate.
+	Unpark(identifier string)
+}
+
+// Parking is a name to be watched.
+type Parking struct {
+	Identifier string
+	// Record is what has to be published.
+	Record Record
+	// CA and Account say for whom.
+	CA, Account string
+	// Checker, Target and Gate go on where Issue has stopped. Checker is nil where
+	// the wait is not for DNS.
+	Checker *propagation.Checker
+	Target  propagation.Target
+	Gate    *propagation.Gate
+	Report  propagation.Report
+	// Retry is when to hand the name back at the latest; zero for the Parker's own choice.
+	Retry time.Time
+	// NotAfter is the end of the certificate that is to be renewed, zero for a first one.
+	NotAfter time.Time
+	// Err is the error for the attempt.
+	Err error
+}
+
+// wanted is what a CA has to find for one identifier.
+type wanted struct {
+	identifier string
+	want       record.Want
+	record     Record
+}
+
+// want works out the record for an identifier. wide is the record to ask for,
+// which serves all names that share the validation name; the CA is content with
+// less.
+func (s *session) want(ctx context.Context, identifier string, o offer) (wanted, error) {
+	names := s.issuerDomainNames(o)
+	if len(names) == 0 {
+		return wanted{}, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
+	}
+	vname, err := record.ValidationName(identifier)
+	if err != nil {
+		return wanted{}, &UnsupportedNameError{identifier, err}
+	}
+	wildcard := record.IsWildcard(identifier)
+	if wildcard && s.iss.Policy == PolicyExact {
+		return wanted{}, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
+	}
+	wide := wildcard
+	switch {
+	case s.iss.Policy == PolicyWildcard:
+		wide = true
+	case s.iss.Policy != PolicyExact && s.iss.Wildcard != nil:
+		wide = wide || s.iss.Wildcard(ctx, vname)
+	}
+	uri := s.accountURI()
+	return wanted{
+		identifier: identifier,
+		want:       record.Want{IssuerDomainNames: names, AccountURI: uri, Wildcard: wildcard},
+		record: Record{
+			Name:  vname,
+			Value: record.Value{IssuerDomainName: names[0], AccountURI: uri, Wildcard: wide}.String(),
+		},
+	}, nil
+}
+
+// accountURI is what the record names: the account URL, unless the operator has
+// pinned another URI.
+func (s *session) accountURI() string {
+	if s.iss.AccountURI != "" {
+		return s.iss.AccountURI
+	}
+	return s.account.Location
+}
+
+// target makes the wanted record a thing to look for in DNS.
+func (s *session) target(w wanted, state nameState) propagation.Target {
+	account := s.account.Location
+	return propagation.Target{
+		Name: w.record.Name,
+		Host: record.Base(w.identifier),
+		Accept: func(values []string) (bool, string) {
+			result := record.Evaluate(values, w.want, time.Now())
+			if result.Good() {
+				return true, ""
+			}
+			if state.accepts(values, account, w.want.Wildcard) {
+				return true, "accepted by the CA last time, although: " + result.Explain()
+			}
+			return false, result.Explain()
+		},
+	}
+}
+
+// pass waits at the gate for one identifier. It returns the values that DNS
+// showed, or the error for this attempt.
+func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error) {
+	if s.iss.Checker == nil {
+		return nil, s.checkAccount(ctx)
+	}
+	var state nameState
+	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
+		return nil, err
+	}
+	if next := state.nextAttempt(time.Now()); time.Now().Before(next) {
+		return nil, s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: next,
+			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next}})
+	}
+	if job.ready != nil && job.ready.Status == propagation.StatusReady {
+		return job.ready.Values, nil
+	}
+	target := s.target(w, state)
+	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
+	report := s.iss.Checker.Check(ctx, target, gate)
+	report = s.waitInline(ctx, target, gate, report)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
+	}
+	if report.Status == propagation.StatusReady {
+		return report.Values, nil
+	}
+	due, err := s.clock(ctx, w, report, state, job)
+	if err != nil {
+		return nil, err
+	}
+	if !due.IsZero() && !time.Now().Before(due) {
+		s.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
+			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("dns", report.Summary()))
+		return report.Values, nil
+	}
+	// nobody is shown a record before the CA has confirmed the account
+	if err := s.checkAccount(ctx); err != nil {
+		return nil, err
+	}
+	s.suspectLostStorage(w, report)
+	waiting := &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
+	return nil, s.park(ctx, Parking{
+		Identifier: w.identifier, Record: w.record,
+		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: due, NotAfter: job.notAfter(), Err: waiting,
+	})
+}
+
+// park hands the name to the Parker, if there is one.
+func (s *session) park(ctx context.Context, p Parking) error {
+	p.CA, p.Account = s.iss.CA, s.account.Location
+	if s.iss.Parker != nil {
+		return s.iss.Parker.Park(ctx, p)
+	}
+	return p.Err
+}
+
+// waitInline looks again while at least one server shows the record, for as long
+// as one attempt may take.
+func (s *session) waitInline(ctx context.Context, t propagation.Target, g *propagation.Gate, r propagation.Report) propagation.Report {
+	if s.iss.NoWait {
+		return r
+	}
+	start := time.Now()
+	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
+		waited := time.Since(start)
+		if waited >= s.iss.propagationTimeout() {
+			return r
+		}
+		interval := min(max(waited/10, s.iss.pollInterval()), 5*time.Second)
+		if sleep(ctx, interval) != nil {
+			return r
+		}
+		r = s.iss.Checker.Check(ctx, t, g)
+	}
+	return r
+}
+
+// clock says when the CA is to be asked whatever DNS shows, and keeps what it
+// needs to know for that.
+func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, state nameState, job job) (time.Time, error) {
+	partial := r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling
+	if partial == state.PartialSince.IsZero() {
+		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+			n.PartialSince = time.Time{}
+			if partial {
+				n.PartialSince = time.Now().UTC()
+			}
+			state = *n
+			return true
+		})
+		if err != nil {
+			return time.Time{}, err
+		}
+	}
+	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince}
+	if len(state.Attempts) > 0 {
+		c.lastAttempt = state.Attempts[len(state.Attempts)-1]
+	}
+	return c.due(), nil
+}
+
+// suspectLostStorage warns when a new account was registered although DNS shows
+// that this name already trusts another one of the same CA.
+func (s *session) suspectLostStorage(w wanted, r propagation.Report) {
+	s.iss.mu.Lock()
+	registered := s.iss.registeredNow
+	s.iss.mu.Unlock()
+	if registered != s.account.Location || registered == "" {
+		return
+	}
+	for _, v := range record.Evaluate(r.Values, w.want, time.Now()).Verdicts {
+		if v.Code == record.CodeWrongAccount {
+			s.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
+				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", registered))
+			return
+		}
+	}
+}

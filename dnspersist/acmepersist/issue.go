@@ -1,0 +1,307 @@
+package acmepersist
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// job is what is known of one attempt.
+type job struct {
+	// certificate is the one that is renewed, nil for a first one.
+	certificate *x509.Certificate
+	// renewal is true also where another issuer's certificate is renewed.
+	renewal bool
+	// ready is the report of a watch that has just seen the record complete.
+	ready *propagation.Report
+}
+
+func (j job) notAfter() time.Time {
+	if j.certificate == nil {
+		return time.Time{}
+	}
+	return j.certificate.NotAfter
+}
+
+// Issue obtains a certificate for the CSR. It implements certmagic.Issuer.
+//
+// Nothing is asked of the CA before the record stands everywhere, except when the
+// certificate runs out. The errors WaitingError, NotOfferedError, AccountError,
+// AccountURIError, UnsupportedNameError and BudgetError say what holds it up.
+func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	names, err := NamesFromCSR(csr)
+	if err != nil {
+		return nil, err
+	}
+	job := job{}
+	if iss.Parker != nil {
+		if job.ready, err = iss.Parker.Parked(ctx, names[0]); err != nil {
+			return nil, err
+		}
+	}
+	cert, err := iss.issue(ctx, csr, names, job)
+	var lost *AccountError
+	if errors.As(err, &lost) && lost.URL != "" && iss.OnAccountLost == OnAccountLostReplace && iss.AccountURL == "" {
+		s, openErr := iss.open(ctx)
+		if openErr != nil {
+			return nil, errors.Join(err, openErr)
+		}
+		if replaceErr := s.replaceLost(ctx, lost); replaceErr != nil {
+			return nil, errors.Join(err, replaceErr)
+		}
+		job.ready = nil
+		cert, err = iss.issue(ctx, csr, names, job)
+	}
+	if err == nil && iss.Parker != nil {
+		iss.Parker.Unpark(names[0])
+	}
+	return cert, err
+}
+
+func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, names []string, job job) (*certmagic.IssuedCertificate, error) {
+	job.certificate = storedCertificate(ctx, iss.Storage, IssuerKey(iss.CA), names[0])
+	job.renewal = job.certificate != nil || iss.Renewal != nil && iss.Renewal(ctx, names[0])
+
+	s, err := iss.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.refusal(job.renewal, iss.notOfferedRetry(), iss.notOfferedRenewalRetry()); err != nil {
+		return nil, s.notOffered(ctx, names[0], err)
+	}
+	if err := s.bind(ctx); err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if err := iss.names.see(ctx, s.store, n); err != nil {
+			return nil, err
+		}
+	}
+	if !o.yes() {
+		// a directory of the deployed drafts shows neither the challenge nor the
+		// issuer's names: the first name's order does, and is kept for it
+		if o, err = s.firstContact(ctx, names, job); err != nil {
+			return nil, err
+		}
+	}
+	return s.obtain(ctx, csr, names, o, job)
+}
+
+// firstContact learns from an order what the CA offers, one order at a time in
+// the whole cluster, so that a thousand names cost one.
+func (s *session) firstContact(ctx context.Context, names []string, job job) (offer, error) {
+	var o offer
+	err := s.store.locked(ctx, "dns_persist_first_contact_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+		s.iss.mu.Lock()
+		s.iss.offer = nil
+		s.iss.mu.Unlock()
+		var err error
+		if o, err = s.loadOffer(ctx); err != nil || o.yes() {
+			return err
+		}
+		if err := o.refusal(job.renewal, s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
+			return s.notOffered(ctx, names[0], err)
+		}
+		order, err := s.order(ctx, names)
+		if err != nil {
+			return err
+		}
+		authzs, err := s.authorizations(ctx, order)
+		if err != nil {
+			return err
+		}
+		s.iss.mu.Lock()
+		if s.iss.offer != nil {
+			o = *s.iss.offer
+		}
+		s.iss.mu.Unlock()
+		for _, a := range authzs {
+			if _, ok, _ := s.challenge(a); a.Status == acme.StatusPending && !ok {
+				return s.refusedByCA(ctx, names)
+			}
+		}
+		return nil
+	})
+	return o, err
+}
+
+// refusedByCA drops an order that our challenge cannot complete and says so.
+func (s *session) refusedByCA(ctx context.Context, names []string) error {
+	if err := s.store.remove(ctx, s.orderKey(names)); err != nil {
+		return err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return err
+	}
+	retry := o.SeenAt.Add(s.iss.notOfferedRetry())
+	return s.notOffered(ctx, names[0], &NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
+}
+
+// notOffered parks the name until the CA is asked again.
+func (s *session) notOffered(ctx context.Context, identifier string, err error) error {
+	var no *NotOfferedError
+	if !errors.As(err, &no) {
+		return err
+	}
+	return s.park(ctx, Parking{Identifier: identifier, Retry: no.RetryAt, Err: err})
+}
+
+// obtain goes from the gate to the certificate.
+func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, names []string, o offer, job job) (*certmagic.IssuedCertificate, error) {
+	wants := make(map[string]wanted)
+	seen := make(map[string][]string)
+	if o.yes() {
+		for _, n := range names {
+			if err := s.look(ctx, n, o, job, wants, seen); err != nil {
+				return nil, err
+			}
+		}
+	}
+	order, err := s.order(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	if order.Status == acme.StatusPending {
+		authzs, err := s.authorizations(ctx, order)
+		if err != nil {
+			return nil, err
+		}
+		for _, authz := range authzs {
+			if err := s.authorize(ctx, authz, names, job, wants, seen); err != nil {
+				return nil, err
+			}
+		}
+		if order, err = s.readReady(ctx, order); err != nil {
+			return nil, err
+		}
+	}
+	if order, err = s.finalize(ctx, order, csr); err != nil {
+		if order.Status == acme.StatusInvalid {
+			err = errors.Join(err, s.store.remove(ctx, s.orderKey(names)))
+		}
+		return nil, err
+	}
+	cert, err := s.download(ctx, order)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.remove(ctx, s.orderKey(names)); err != nil {
+		s.logger.Warn("the finished order stays in storage", zap.Strings("identifiers", names), zap.Error(err))
+	}
+	return cert, nil
+}
+
+// look passes one name through the gate.
+func (s *session) look(ctx context.Context, name string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
+	w, err := s.want(ctx, name, o)
+	if err != nil {
+		return err
+	}
+	values, err := s.pass(ctx, w, job)
+	if err != nil {
+		return err
+	}
+	wants[name], seen[name] = w, values
+	return nil
+}
+
+// authorize brings one authorization of the order to an end.
+func (s *session) authorize(ctx context.Context, authz acme.Authorization, names []string, job job, wants map[string]wanted, seen map[string][]string) error {
+	id := authz.IdentifierValue()
+	switch authz.Status {
+	case acme.StatusValid:
+		return nil
+	case acme.StatusPending:
+	default:
+		w := wants[id]
+		w.identifier = id
+		return errors.Join(s.refused(ctx, authz, w), s.store.remove(ctx, s.orderKey(names)))
+	}
+	c, ok, err := s.challenge(authz)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return s.refusedByCA(ctx, names)
+	}
+	_, looked := wants[id]
+	if !looked || s.iss.Checker != nil && c.Status == acme.StatusPending && !s.agrees(c, id, seen[id]) && s.newNames(c, wants[id]) {
+		// the challenge wants another issuer domain name than was known before
+		o := offer{IssuerDomainNames: c.IssuerDomainNames}
+		job.ready = nil
+		if err := s.look(ctx, id, o, job, wants, seen); err != nil {
+			return err
+		}
+	}
+	if err := s.validate(ctx, authz, c, wants[id], seen[id]); err != nil {
+		fresh, readErr := s.readAuthorization(context.WithoutCancel(ctx), authz.Location)
+		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
+			err = errors.Join(err, s.store.remove(ctx, s.orderKey(names)))
+		}
+		return err
+	}
+	return nil
+}
+
+// newNames reports whether the challenge's issuer domain names are not those that
+// were looked for.
+func (s *session) newNames(c acme.Challenge, w wanted) bool {
+	return s.iss.IssuerDomainName == "" && !sameNames(c.IssuerDomainNames, w.want.IssuerDomainNames)
+}
+
+// readReady waits until the order has seen that its authorizations are valid.
+func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, error) {
+	for range 10 {
+		var err error
+		if order, err = s.readOrder(ctx, order); err != nil {
+			return order, err
+		}
+		if order.Status != acme.StatusPending {
+			return order, nil
+		}
+		if err := sleep(ctx, s.interval(minInterval)); err != nil {
+			return order, err
+		}
+	}
+	return order, errors.New("all authorizations are valid, but the order stays pending: this is the CA's fault")
+}
+
+// NamesFromCSR returns the DNS names of a CSR as they are sent in an order. Other
+// names cannot be validated by this challenge.
+func NamesFromCSR(csr *x509.CertificateRequest) ([]string, error) {
+	for _, ip := range csr.IPAddresses {
+		return nil, &UnsupportedNameError{ip.String(), errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
+	}
+	if len(csr.EmailAddresses)+len(csr.URIs) > 0 {
+		return nil, &UnsupportedNameError{csr.Subject.String(), errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
+	}
+	all := csr.DNSNames
+	if len(all) == 0 && csr.Subject.CommonName != "" {
+		all = []string{csr.Subject.CommonName}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("the certificate request has no name")
+	}
+	var names []string
+	for _, n := range all {
+		normal, err := record.Normalize(n)
+		if err != nil {
+			return nil, &UnsupportedNameError{n, err}
+		}
+		names = append(names, normal)
+	}
+	return names, nil
+}

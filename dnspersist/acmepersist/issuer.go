@@ -1,0 +1,258 @@
+package acmepersist
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// Policies for `policy=wildcard` in the records that are asked for.
+const (
+	// PolicyAuto asks for it where a wildcard is managed. It is the default.
+	PolicyAuto = "auto"
+	// PolicyExact never asks for it.
+	PolicyExact = "exact"
+	// PolicyWildcard always asks for it.
+	PolicyWildcard = "wildcard"
+)
+
+// What to do when the CA has lost the account.
+const (
+	// OnAccountLostFail stops with an error. It is the default.
+	OnAccountLostFail = "fail"
+	// OnAccountLostReplace registers another account, for private CAs that are reset.
+	OnAccountLostReplace = "replace"
+)
+
+const (
+	defaultPropagationTimeout = time.Minute
+	defaultTimeout            = 5 * time.Minute
+	defaultPollInterval       = time.Second
+	// defaultWindowRatio is CertMagic's part of a certificate's life that is its
+	// renewal window.
+	defaultWindowRatio = 1.0 / 3.0
+)
+
+// Config configures an Issuer.
+type Config struct {
+	// CA is the URL of the CA's directory. Required.
+	CA string
+	// Storage keeps the account, orders and certificates. Required.
+	Storage certmagic.Storage
+	// Logger is used for everything there is to say. Default: none.
+	Logger *zap.Logger
+	// Transport carries the requests to the CA. Default: http.DefaultTransport.
+	Transport http.RoundTripper
+	// UserAgent is put before acmez's own. Default: caddy-dnspersist.
+	UserAgent string
+
+	// Email is the contact of an account that has to be registered, and chooses
+	// which of `acme`'s accounts is adopted.
+	Email string
+	// AccountKeyPEM pins the account by its private key.
+	AccountKeyPEM string
+	// AccountURL pins the account: this one or none.
+	AccountURL string
+	// AccountURI is the accepted `accounturi` of the CA's challenges where it is
+	// not the account URL.
+	AccountURI string
+	// OnAccountLost is OnAccountLostFail or OnAccountLostReplace.
+	OnAccountLost string
+	// ExternalAccount is the external account binding, if the CA wants one.
+	ExternalAccount *acme.EAB
+
+	// Profile, PreferredChains and CertificateLifetime are what is asked of the CA.
+	Profile             string
+	PreferredChains     certmagic.ChainPreference
+	CertificateLifetime time.Duration
+	// Timeout is how long the CA may take to validate, and again to issue.
+	// Default: 5 minutes.
+	Timeout time.Duration
+	// Limiter paces new orders; nil for no limit. See SharedLimiter.
+	Limiter func(account string) *rate.Limiter
+
+	// Policy is one of the Policy constants.
+	Policy string
+	// IssuerDomainName is used in records, where the CA offers several.
+	IssuerDomainName string
+	// Checker looks for records; nil trusts the operator and asks the CA at once.
+	Checker *propagation.Checker
+	// Grace and Settle are those of the gate, see propagation.NewGate. Zero for
+	// the defaults.
+	Grace, Settle time.Duration
+	// PropagationTimeout is how long one attempt waits once a server shows the
+	// record. Default: 1 minute.
+	PropagationTimeout time.Duration
+	// PollInterval is the shortest time between two looks while an attempt
+	// waits. Default: 1 second.
+	PollInterval time.Duration
+
+	// NoWait makes Issue never wait for DNS: where a TLS handshake hangs on it, or
+	// where another issuer has its turn.
+	NoWait bool
+	// RenewalWindowRatio is CertMagic's. Default: a third.
+	RenewalWindowRatio float64
+	// Wildcard reports whether a wildcard is managed below a validation name, so
+	// that one record is asked for that serves all its names. May be nil.
+	Wildcard func(ctx context.Context, validationName string) bool
+	// Renewal reports whether a certificate of another issuer is being renewed.
+	// May be nil.
+	Renewal func(ctx context.Context, identifier string) bool
+	// Parker takes over names whose record is not there. May be nil.
+	Parker Parker
+	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that
+	// does not offer the challenge. Defaults: a day, and an hour for renewals.
+	NotOfferedRetry, NotOfferedRenewalRetry time.Duration
+}
+
+// Issuer obtains certificates by dns-persist-01. It implements certmagic.Issuer,
+// certmagic.Revoker and certmagic.RenewalInfoGetter. The Config must not be changed
+// after New.
+type Issuer struct {
+	Config
+
+	dirs  directories
+	names names
+
+	mu            sync.Mutex
+	bound         *boundAccount
+	registeredNow string
+	checkedURL    string
+	checkedAt     time.Time
+	offer         *offer
+}
+
+// New returns an Issuer for the configuration.
+func New(cfg Config) *Issuer { return &Issuer{Config: cfg} }
+
+// IssuerKey returns the key under which certificates are filed. It implements
+// certmagic.Issuer.
+func (iss *Issuer) IssuerKey() string { return IssuerKey(iss.CA) }
+
+// Revoke revokes a certificate with the bound account. It implements
+// certmagic.Revoker.
+func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
+	leaf, err := leafOf(cert.CertificatePEM)
+	if err != nil {
+		return fmt.Errorf("revoking a certificate: %w", err)
+	}
+	s, err := iss.openBound(ctx)
+	if err != nil {
+		return fmt.Errorf("revoking the certificate of %v: %w", cert.SANs, err)
+	}
+	err = s.step(ctx, "revoking the certificate", func() error {
+		return s.client.RevokeCertificate(ctx, s.account, leaf, nil, reason)
+	})
+	if isProblem(err, "alreadyRevoked") {
+		return nil
+	}
+	return s.accountProblem(ctx, err)
+}
+
+// GetRenewalInfo asks the CA when to renew (RFC 9773). It implements
+// certmagic.RenewalInfoGetter.
+func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificate) (acme.RenewalInfo, error) {
+	s, err := iss.open(ctx)
+	if err != nil {
+		return acme.RenewalInfo{}, err
+	}
+	if s.directory.RenewalInfo == "" {
+		return acme.RenewalInfo{}, fmt.Errorf("the CA %s offers no renewal information", iss.CA)
+	}
+	return s.client.GetRenewalInfo(ctx, cert.Leaf)
+}
+
+// Account returns the bound account, and binds one if there is none yet.
+func (iss *Issuer) Account(ctx context.Context) (Account, error) {
+	if _, err := iss.openBound(ctx); err != nil {
+		return Account{}, err
+	}
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	if iss.bound == nil {
+		return Account{}, errors.New("the account was lost meanwhile")
+	}
+	return iss.bound.public(), nil
+}
+
+func (iss *Issuer) logger() *zap.Logger {
+	if iss.Logger == nil {
+		return zap.NewNop()
+	}
+	return iss.Logger
+}
+
+func (iss *Issuer) transport() http.RoundTripper {
+	if iss.Transport == nil {
+		return http.DefaultTransport
+	}
+	return iss.Transport
+}
+
+func (iss *Issuer) userAgent() string { return orDefault(iss.UserAgent, "caddy-dnspersist") }
+
+func (iss *Issuer) timeout() time.Duration { return orDefault(iss.Timeout, defaultTimeout) }
+
+func (iss *Issuer) propagationTimeout() time.Duration {
+	return orDefault(iss.PropagationTimeout, defaultPropagationTimeout)
+}
+
+func (iss *Issuer) pollInterval() time.Duration {
+	return orDefault(iss.PollInterval, defaultPollInterval)
+}
+
+func (iss *Issuer) windowRatio() float64 {
+	return orDefault(iss.RenewalWindowRatio, defaultWindowRatio)
+}
+
+func (iss *Issuer) notOfferedRetry() time.Duration {
+	return orDefault(iss.NotOfferedRetry, notOfferedRetry)
+}
+
+func (iss *Issuer) notOfferedRenewalRetry() time.Duration {
+	return orDefault(iss.NotOfferedRenewalRetry, notOfferedRenewalRetry)
+}
+
+func (iss *Issuer) limiter(account string) *rate.Limiter {
+	if iss.Limiter == nil {
+		return nil
+	}
+	return iss.Limiter(account)
+}
+
+func orDefault[T comparable](value, def T) T {
+	var zero T
+	if value == zero {
+		return def
+	}
+	return value
+}
+
+func leafOf(chain []byte) (*x509.Certificate, error) {
+	certs, err := x509.ParseCertificates(derBlocks(chain))
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("there is no certificate in it")
+	}
+	return certs[0], nil
+}
+
+// Interface guards
+var (
+	_ certmagic.Issuer            = (*Issuer)(nil)
+	_ certmagic.Revoker           = (*Issuer)(nil)
+	_ certmagic.RenewalInfoGetter = (*Issuer)(nil)
+)

@@ -1,0 +1,173 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// nameState is what is remembered of one validation name at one CA.
+type nameState struct {
+	// Name is the validation name.
+	Name string `json:"name"`
+	// Identifiers are the names that certificates were wanted for.
+	Identifiers []string `json:"identifiers,omitempty"`
+	// Accepted are the values that stood when the CA last validated the name.
+	Accepted []acceptedValue `json:"accepted,omitempty"`
+	// Attempts are the times at which the CA was asked in vain, or asked without
+	// our having seen the answer. They are written before the CA is asked.
+	Attempts []time.Time `json:"attempts,omitempty"`
+	// PartialSince is since when at least one server shows the record.
+	PartialSince time.Time `json:"partial_since,omitzero"`
+}
+
+type acceptedValue struct {
+	Value    string    `json:"value"`
+	Account  string    `json:"account"`
+	Wildcard bool      `json:"wildcard,omitempty"`
+	At       time.Time `json:"at"`
+}
+
+const (
+	// budgetBurst failures are allowed in budgetWindow, after that one in
+	// budgetInterval: a CA counts them for each name, account and hour.
+	budgetBurst    = 4
+	budgetWindow   = time.Hour
+	budgetInterval = 6 * time.Hour
+)
+
+// nextAttempt returns when the budget of failed validations allows the next one;
+// a past time means now.
+func (n *nameState) nextAttempt(now time.Time) time.Time {
+	if len(n.Attempts) < budgetBurst {
+		return time.Time{}
+	}
+	recent := 0
+	for _, at := range n.Attempts {
+		if now.Sub(at) < budgetWindow {
+			recent++
+		}
+	}
+	last := n.Attempts[len(n.Attempts)-1]
+	if recent >= budgetBurst || len(n.Attempts) > budgetBurst {
+		return last.Add(budgetInterval)
+	}
+	return time.Time{}
+}
+
+// attempted notes an attempt, and forgets those that no longer matter.
+func (n *nameState) attempted(now time.Time) {
+	n.Attempts = slices.DeleteFunc(append(n.Attempts, now), func(at time.Time) bool {
+		return now.Sub(at) > 2*budgetInterval
+	})
+}
+
+// accepts reports whether one of the values was accepted by the CA last time for
+// the same account and scope and has not been refused since. Such a value is
+// presumed good: our evaluation may warn, not veto.
+func (n *nameState) accepts(values []string, account string, wildcard bool) bool {
+	for _, a := range n.Accepted {
+		if a.Account == account && (a.Wildcard || !wildcard) && slices.Contains(values, a.Value) {
+			return true
+		}
+	}
+	return false
+}
+
+// names keeps the states of an issuer's names, cached: a parked name must cost no
+// storage access.
+type names struct {
+	mu    sync.Mutex
+	cache map[string]*nameState
+}
+
+// update loads the state of a validation name, lets fn change it, and saves it if
+// fn says so.
+func (c *names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state, ok := c.cache[validationName]
+	key := st.key("names", st.safe(validationName)+".json")
+	if !ok {
+		state = &nameState{Name: validationName}
+		if _, err := st.load(ctx, key, state); err != nil {
+			return err
+		}
+		if c.cache == nil {
+			c.cache = make(map[string]*nameState)
+		}
+		c.cache[validationName] = state
+	}
+	if !fn(state) {
+		return nil
+	}
+	return st.save(ctx, key, state)
+}
+
+// see notes that a certificate for the identifier was wanted.
+func (c *names) see(ctx context.Context, st store, identifier string) error {
+	vname, err := record.ValidationName(identifier)
+	if err != nil {
+		return err
+	}
+	return c.update(ctx, st, vname, func(n *nameState) bool {
+		if slices.Contains(n.Identifiers, identifier) {
+			return false
+		}
+		n.Identifiers = append(n.Identifiers, identifier)
+		sort.Strings(n.Identifiers)
+		return true
+	})
+}
+
+// recordNames lists the validation names whose records name the account, as far
+// as storage knows.
+func (s store) recordNames(ctx context.Context) []string {
+	keys, err := s.storage.List(ctx, s.key("names"), false)
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for _, k := range keys {
+		list = append(list, strings.TrimSuffix(path.Base(k), ".json"))
+	}
+	sort.Strings(list)
+	return list
+}
+
+// SeenIdentifiers returns the names for which certificates were ever wanted from
+// this CA, from storage.
+func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
+	st := newStore(iss.Storage, iss.CA)
+	keys, err := iss.Storage.List(ctx, st.key("names"), false)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("listing the names in storage: %w", err)
+	}
+	var all []string
+	for _, k := range keys {
+		var n nameState
+		if _, err := st.load(ctx, k, &n); err != nil {
+			return nil, err
+		}
+		all = append(all, n.Identifiers...)
+	}
+	sort.Strings(all)
+	return slices.Compact(all), nil
+}
+
+func sortedList(list []string) string {
+	sort.Strings(list)
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,138 @@
+package acmepersist
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// ChallengeType is the type of the challenge (draft-ietf-acme-dns-persist,
+// section 4).
+const ChallengeType = "dns-persist-01"
+
+const (
+	// notOfferedRetry is how long a CA's "no" is believed for first certificates,
+	// notOfferedRenewalRetry for renewals: only an order shows whether a CA of the
+	// deployed drafts has begun to offer the challenge.
+	notOfferedRetry        = 24 * time.Hour
+	notOfferedRenewalRetry = time.Hour
+)
+
+// offer is what is known of a CA, learned from authorizations, kept in storage.
+type offer struct {
+	CA string `json:"ca"`
+	// Offered is nil while nothing is known.
+	Offered *bool `json:"offered,omitempty"`
+	// IssuerDomainNames are the ones of the last challenge.
+	IssuerDomainNames []string `json:"issuer_domain_names,omitempty"`
+	// OtherTypes are the challenges that the CA offered when ours was missing.
+	OtherTypes []string  `json:"other_types,omitempty"`
+	SeenAt     time.Time `json:"seen_at,omitzero"`
+}
+
+func (o offer) known() bool { return o.Offered != nil }
+
+func (o offer) yes() bool { return o.Offered != nil && *o.Offered }
+
+// refusal returns the error for a CA that does not offer the challenge, nil if it
+// may be asked.
+func (o offer) refusal(renewal bool, retry, renewalRetry time.Duration) error {
+	if o.Offered == nil || *o.Offered {
+		return nil
+	}
+	after := retry
+	if renewal {
+		after = renewalRetry
+	}
+	at := o.SeenAt.Add(after)
+	if time.Now().After(at) {
+		return nil
+	}
+	return &NotOfferedError{CA: o.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: at}
+}
+
+// loadOffer returns what is known of the CA.
+func (s *session) loadOffer(ctx context.Context) (offer, error) {
+	s.iss.mu.Lock()
+	cached := s.iss.offer
+	s.iss.mu.Unlock()
+	if cached != nil && (cached.yes() || time.Since(cached.SeenAt) < time.Minute) {
+		return *cached, nil
+	}
+	// a "no" may have become a "yes" on another node
+	o := offer{CA: s.iss.CA}
+	if _, err := s.store.load(ctx, s.store.key("ca.json"), &o); err != nil {
+		return o, err
+	}
+	s.iss.mu.Lock()
+	s.iss.offer = &o
+	s.iss.mu.Unlock()
+	return o, nil
+}
+
+// learn takes from an authorization what it says of the CA. One that is already
+// valid says nothing: it may have been validated by another challenge.
+func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
+	if authz.Status != acme.StatusPending {
+		return nil
+	}
+	o := offer{CA: s.iss.CA, SeenAt: time.Now().UTC()}
+	offered := false
+	for _, c := range authz.Challenges {
+		if c.Type == ChallengeType {
+			offered = true
+			o.IssuerDomainNames = conformingNames(c.IssuerDomainNames)
+		} else {
+			o.OtherTypes = append(o.OtherTypes, c.Type)
+		}
+	}
+	o.Offered = &offered
+	if offered {
+		o.OtherTypes = nil
+	}
+	s.iss.mu.Lock()
+	old := s.iss.offer
+	s.iss.offer = &o
+	s.iss.mu.Unlock()
+	if old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) {
+		return nil
+	}
+	if offered {
+		s.logger.Info("the CA offers dns-persist-01",
+			zap.String("ca", o.CA), zap.Strings("issuer_domain_names", o.IssuerDomainNames))
+	} else {
+		s.logger.Error("the CA does not offer dns-persist-01; no record in DNS can change that",
+			zap.String("ca", o.CA), zap.Strings("offered", o.OtherTypes),
+			zap.Time("asked_again_after", o.SeenAt.Add(s.iss.notOfferedRetry())))
+	}
+	return s.store.save(ctx, s.store.key("ca.json"), o)
+}
+
+// conformingNames leaves out what is no issuer domain name: it ends up in zone
+// files and shell scripts.
+func conformingNames(all []string) []string {
+	var names []string
+	for _, n := range all {
+		if record.ValidIssuerDomainName(n) == nil {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// issuerDomainNames returns the names that may stand in a record for this CA, the
+// preferred one first, before a challenge is at hand.
+func (s *session) issuerDomainNames(o offer) []string {
+	if s.iss.IssuerDomainName != "" {
+		return []string{s.iss.IssuerDomainName}
+	}
+	if len(o.IssuerDomainNames) > 0 {
+		return o.IssuerDomainNames
+	}
+	return s.directory.issuerDomainNames()
+}

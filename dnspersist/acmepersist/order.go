@@ -1,0 +1,189 @@
+package acmepersist
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+)
+
+// heldOrder is an order that is kept until it is final, so that neither a restart
+// nor a wait for DNS costs another one.
+type heldOrder struct {
+	URL     string    `json:"url"`
+	Account string    `json:"account"`
+	Names   []string  `json:"names"`
+	Profile string    `json:"profile,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+func (s *session) orderKey(names []string) string {
+	return s.store.key("orders", s.store.safe(names[0])+".json")
+}
+
+// order returns the kept order for the names, or makes one.
+func (s *session) order(ctx context.Context, names []string) (acme.Order, error) {
+	key := s.orderKey(names)
+	var held heldOrder
+	found, err := s.store.load(ctx, key, &held)
+	if err != nil {
+		return acme.Order{}, err
+	}
+	if found && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names) {
+		order, usable, err := s.resume(ctx, held.URL)
+		if err != nil {
+			return acme.Order{}, err
+		}
+		if usable {
+			return order, nil
+		}
+	}
+	if found {
+		if err := s.store.remove(ctx, key); err != nil {
+			return acme.Order{}, err
+		}
+	}
+	order, err := s.newOrder(ctx, names)
+	if err != nil {
+		return acme.Order{}, err
+	}
+	held = heldOrder{URL: order.Location, Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: time.Now().UTC()}
+	return order, s.store.save(ctx, key, held)
+}
+
+// resume reads a kept order. It can be used while nothing was finalized: after
+// that it belongs to a key that is gone.
+func (s *session) resume(ctx context.Context, url string) (acme.Order, bool, error) {
+	order, err := s.readOrder(ctx, acme.Order{Location: url})
+	var problem acme.Problem
+	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") {
+		// the CA has forgotten the order, or it is another account's
+		return order, false, nil
+	}
+	if err != nil {
+		return order, false, s.accountProblem(ctx, err)
+	}
+	fresh := order.Expires.IsZero() || time.Until(order.Expires) > time.Minute
+	return order, fresh && (order.Status == acme.StatusPending || order.Status == acme.StatusReady), nil
+}
+
+func (s *session) readOrder(ctx context.Context, order acme.Order) (acme.Order, error) {
+	err := s.step(ctx, "reading the order", func() (err error) {
+		fresh, err := s.client.GetOrder(ctx, s.account, acme.Order{Location: order.Location})
+		if err == nil {
+			order = fresh
+		}
+		return err
+	})
+	return order, err
+}
+
+func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, error) {
+	order := acme.Order{Profile: s.iss.Profile}
+	for _, n := range names {
+		order.Identifiers = append(order.Identifiers, acme.Identifier{Type: "dns", Value: n})
+	}
+	if s.iss.CertificateLifetime > 0 {
+		notAfter := time.Now().Add(s.iss.CertificateLifetime)
+		order.NotAfter = &notAfter
+	}
+	if s.directory.RenewalInfo != "" {
+		order.Replaces = s.replaces(ctx, names)
+	}
+	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
+		if err := limiter.Wait(ctx); err != nil {
+			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
+		}
+	}
+	made, err := s.postOrder(ctx, order)
+	var problem acme.Problem
+	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") {
+		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
+		s.logger.Info("the CA refused the order with replaces; ordering without it",
+			zap.Strings("identifiers", names), zap.String("replaces", order.Replaces), zap.Error(err))
+		order.Replaces = ""
+		made, err = s.postOrder(ctx, order)
+	}
+	if err != nil {
+		return made, s.accountProblem(ctx, err)
+	}
+	if made.Location == "" {
+		return made, errors.New("making the order: the CA answered without the order's URL")
+	}
+	return made, nil
+}
+
+func (s *session) postOrder(ctx context.Context, order acme.Order) (made acme.Order, err error) {
+	err = s.step(ctx, "making the order", func() (err error) {
+		made, err = s.client.NewOrder(ctx, s.account, order)
+		return err
+	})
+	return made, err
+}
+
+// replaces returns the ARI identifier (RFC 9773 section 5) of the certificate in
+// storage that this order renews. Only one that this CA issued to this account
+// may be named.
+func (s *session) replaces(ctx context.Context, names []string) string {
+	key := IssuerKey(s.iss.CA)
+	meta, err := s.store.storage.Load(ctx, certmagic.StorageKeys.SiteMeta(key, names[0]))
+	if err != nil {
+		return ""
+	}
+	var resource struct {
+		IssuerData acme.Certificate `json:"issuer_data"`
+	}
+	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.Location {
+		return ""
+	}
+	leaf := s.storedCertificate(ctx, names[0])
+	if leaf == nil {
+		return ""
+	}
+	id, err := acme.ARIUniqueIdentifier(leaf)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// storedCertificate returns the certificate in storage for the name, nil if there
+// is none.
+func (s *session) storedCertificate(ctx context.Context, name string) *x509.Certificate {
+	return storedCertificate(ctx, s.store.storage, IssuerKey(s.iss.CA), name)
+}
+
+func storedCertificate(ctx context.Context, storage certmagic.Storage, issuerKey, name string) *x509.Certificate {
+	chain, err := storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuerKey, name))
+	if err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(chain)
+	if block == nil {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	return leaf
+}
+
+func sameNames(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

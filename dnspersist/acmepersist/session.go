@@ -1,0 +1,66 @@
+package acmepersist
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+)
+
+// requestTimeout bounds one HTTP request, reading the answer included.
+const requestTimeout = 30 * time.Second
+
+// session is one operation with a CA: a client of its own, so that the wire knows
+// whose answers it sees, over the issuer's shared connections.
+type session struct {
+	iss       *Issuer
+	store     store
+	directory *directory
+	wire      *wire
+	client    *acme.Client
+	account   acme.Account
+	logger    *zap.Logger
+}
+
+// open fetches the directory if need be and makes a client. The account is not
+// bound yet.
+func (iss *Issuer) open(ctx context.Context) (*session, error) {
+	dir, err := iss.dirs.get(ctx, iss.CA, iss.transport(), iss.userAgent())
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{base: iss.transport(), directory: dir}
+	return &session{
+		iss:       iss,
+		store:     newStore(iss.Storage, iss.CA),
+		directory: dir,
+		wire:      w,
+		logger:    iss.logger(),
+		client: &acme.Client{
+			Directory: dir.URL + "#" + dir.fragment(),
+			HTTPClient: &http.Client{
+				Transport: w,
+				Timeout:   requestTimeout,
+				// an account URL that redirects is somebody else's (-02 section 9.4)
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			},
+			UserAgent: iss.userAgent(),
+			// the intervals are ours, see poll
+			PollTimeout: time.Nanosecond,
+		},
+	}, nil
+}
+
+// openBound is open with the bound account.
+func (iss *Issuer) openBound(ctx context.Context) (*session, error) {
+	s, err := iss.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bind(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}

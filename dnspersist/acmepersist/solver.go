@@ -1,0 +1,113 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Solver solves dns-persist-01 for programs that drive acmez themselves: register it
+// as the only solver, under ChallengeType. It implements acmez.Solver and
+// acmez.Waiter.
+//
+// It publishes nothing: the record is set once by the domain's owner and stays.
+// Wait returns when every authoritative server shows it, or with an error that
+// says what is missing. acmez gives a solver neither the account nor the scope of
+// the authorization, so a Solver belongs to one account.
+type Solver struct {
+	// AccountURL is the URL of the account that makes the order. Required.
+	AccountURL string
+	// Wildcard reports whether the authorization of an identifier is for its
+	// wildcard. Without it the record must serve both.
+	Wildcard func(identifier string) bool
+	// Checker looks for the record. Required.
+	Checker *propagation.Checker
+	// Grace and Settle are those of the gate. Zero for the defaults.
+	Grace, Settle time.Duration
+	// Timeout is how long Wait waits for DNS. Default: 2 minutes.
+	Timeout time.Duration
+	// PollInterval is the shortest time between two looks. Default: 1 second.
+	PollInterval time.Duration
+	// Logger says what has to be published. Default: none.
+	Logger *zap.Logger
+}
+
+// Present checks the challenge and says which record is needed. It implements
+// acmez.Solver.
+func (s *Solver) Present(_ context.Context, c acme.Challenge) error {
+	if c.Type != ChallengeType {
+		return fmt.Errorf("presenting the challenge for %s: its type is %s, this solver is for %s", c.Identifier.Value, c.Type, ChallengeType)
+	}
+	r, _, err := s.wanted(c)
+	if err != nil {
+		return err
+	}
+	if s.Logger != nil {
+		s.Logger.Info("this record is needed for the validation", zap.String("name", r.Name), zap.String("value", r.Value), zap.String("zone_line", r.ZoneLine()))
+	}
+	return nil
+}
+
+// Wait returns as soon as the CA may be asked. It implements acmez.Waiter.
+func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
+	r, want, err := s.wanted(c)
+	if err != nil {
+		return err
+	}
+	if s.Checker == nil {
+		return errors.New("waiting for the record: the solver has no Checker")
+	}
+	target := propagation.Target{Name: r.Name, Host: record.Base(c.Identifier.Value), Accept: func(values []string) (bool, string) {
+		result := record.Evaluate(values, want, time.Now())
+		return result.Good(), result.Explain()
+	}}
+	gate := propagation.NewGate(s.Grace, s.Settle)
+	ctx, cancel := context.WithTimeout(ctx, orDefault(s.Timeout, 2*time.Minute))
+	defer cancel()
+	start := time.Now()
+	for {
+		report := s.Checker.Check(ctx, target, gate)
+		if report.Status == propagation.StatusReady {
+			return nil
+		}
+		if sleep(ctx, max(time.Since(start)/10, orDefault(s.PollInterval, defaultPollInterval))) != nil {
+			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report}
+		}
+	}
+}
+
+// CleanUp does nothing: the record is there to stay. It implements acmez.Solver.
+func (s *Solver) CleanUp(context.Context, acme.Challenge) error { return nil }
+
+// wanted is the record for a challenge and what the CA has to find in it.
+func (s *Solver) wanted(c acme.Challenge) (Record, record.Want, error) {
+	names := conformingNames(c.IssuerDomainNames)
+	if len(names) == 0 || len(c.IssuerDomainNames) > maxIssuerDomainNames {
+		return Record{}, record.Want{}, fmt.Errorf("the challenge for %s has no usable issuer domain name among %d: this is the CA's fault", c.Identifier.Value, len(c.IssuerDomainNames))
+	}
+	if err := record.ValidAccountURI(s.AccountURL); err != nil {
+		return Record{}, record.Want{}, fmt.Errorf("the solver's account URL cannot stand in a record: %w", err)
+	}
+	name, err := record.ValidationName(c.Identifier.Value)
+	if err != nil {
+		return Record{}, record.Want{}, &UnsupportedNameError{c.Identifier.Value, err}
+	}
+	wildcard := s.Wildcard == nil || s.Wildcard(c.Identifier.Value)
+	value := record.Value{IssuerDomainName: names[0], AccountURI: s.AccountURL, Wildcard: wildcard}
+	return Record{Name: name, Value: value.String()},
+		record.Want{IssuerDomainNames: names, AccountURI: s.AccountURL, Wildcard: wildcard}, nil
+}
+
+// Interface guards
+var (
+	_ acmez.Solver = (*Solver)(nil)
+	_ acmez.Waiter = (*Solver)(nil)
+)

@@ -1,0 +1,134 @@
+package acmepersist
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// wire is the http.RoundTripper below acmez. It notes what acmez does not hand
+// on: Retry-After, the status before any retry, the members of a challenge that
+// acmez does not know; and it answers for the directory, which acmez would keep
+// for twelve hours for the whole process. A wire serves one operation at a time.
+type wire struct {
+	base      http.RoundTripper
+	directory *directory
+
+	mu         sync.Mutex
+	status     int
+	retryAfter time.Duration
+	hasRetry   bool
+	// accountURIs maps a challenge's URL to its `accounturi` member (-01).
+	accountURIs map[string]string
+}
+
+// maxWireBody bounds what is read of an answer: a certificate chain has some
+// kilobytes.
+const maxWireBody = 1 << 20
+
+// RoundTrip implements http.RoundTripper.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodGet && req.URL.Fragment == w.directory.fragment() &&
+		strings.TrimSuffix(req.URL.String(), "#"+w.directory.fragment()) == w.directory.URL {
+		return w.directory.response(req), nil
+	}
+	resp, err := w.base.RoundTrip(req)
+	if err != nil {
+		return resp, err
+	}
+	retry, has := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	w.mu.Lock()
+	w.status, w.retryAfter, w.hasRetry = resp.StatusCode, retry, has
+	w.mu.Unlock()
+
+	if resp.StatusCode >= 500 {
+		// acmez sends the same request three times within half a second after a
+		// 5xx; as a 4xx it comes back to us, and we wait as the CA asks.
+		resp.StatusCode = http.StatusTooManyRequests
+		return resp, nil
+	}
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && resp.StatusCode < 300 {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxWireBody))
+		_ = resp.Body.Close()
+		if err != nil {
+			// the answer was cut: what the CA did is not known, and the same error
+			// must reach acmez as if it had read the body itself
+			resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
+			return resp, nil
+		}
+		w.note(body)
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return resp, nil
+}
+
+// note keeps the `accounturi` of each dns-persist-01 challenge in an authorization.
+func (w *wire) note(body []byte) {
+	var authz struct {
+		Challenges []struct {
+			Type       string `json:"type"`
+			URL        string `json:"url"`
+			AccountURI string `json:"accounturi"`
+		} `json:"challenges"`
+	}
+	if json.Unmarshal(body, &authz) != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range authz.Challenges {
+		if c.Type == ChallengeType {
+			if w.accountURIs == nil {
+				w.accountURIs = make(map[string]string)
+			}
+			w.accountURIs[c.URL] = c.AccountURI
+		}
+	}
+}
+
+// accountURI returns the `accounturi` member of the challenge with the given URL,
+// empty if it had none.
+func (w *wire) accountURI(challengeURL string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.accountURIs[challengeURL]
+}
+
+// reset forgets the last answer.
+func (w *wire) reset() {
+	w.mu.Lock()
+	w.status, w.retryAfter, w.hasRetry = 0, 0, false
+	w.mu.Unlock()
+}
+
+// last returns the status of the last answer (0 if there was none) and its
+// Retry-After.
+func (w *wire) last() (status int, retryAfter time.Duration, has bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status, w.retryAfter, w.hasRetry
+}
+
+// parseRetryAfter reads a Retry-After header (RFC 9110 section 10.2.3).
+func parseRetryAfter(header string, now time.Time) (time.Duration, bool) {
+	if header == "" {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseInt(header, 10, 32); err == nil {
+		return time.Duration(max(seconds, 0)) * time.Second, true
+	}
+	at, err := http.ParseTime(header)
+	if err != nil {
+		return 0, false
+	}
+	return max(at.Sub(now), 0), true
+}
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }

@@ -1,0 +1,7 @@
+// Package record is the TXT record of the ACME challenge dns-persist-01
+// (draft-ietf-acme-dns-persist): its name, its value, and what a CA makes of the
+// values that stand at a name. It is pure: no I/O, and the time is an argument.
+//
+// It speaks the deployed drafts -00 and -01, in which the record names the account
+// by its URL.
+package record

@@ -1,0 +1,139 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Label is the label below which the record stands (section 4 of the draft).
+const Label = "_validation-persist"
+
+// MaxIdentifierLen is the longest name in octets that can be validated: the label and
+// its dot take 20 of the 253 that a domain name has.
+const MaxIdentifierLen = 253 - len(Label) - 1
+
+// Normalize returns the name as it is sent as an identifier in an order: A-labels
+// in lower case, without a final dot, a leading "*." kept. A name that cannot be
+// validated is an error.
+//
+// It maps Unicode as Caddy does for certificates (idna.ToASCII): "straße" stays
+// another name than "strasse".
+func Normalize(name string) (string, error) {
+	trimmed := strings.TrimSuffix(strings.TrimSpace(name), ".")
+	if trimmed == "" {
+		return "", errors.New("the name is empty")
+	}
+	base, wildcard := strings.CutPrefix(trimmed, "*.")
+	if _, err := netip.ParseAddr(strings.Trim(base, "[]")); err == nil {
+		return "", fmt.Errorf("%s is an IP address, the challenge validates DNS names only: use another issuer for it", name)
+	}
+	ascii, err := idna.ToASCII(strings.ToLower(base))
+	if err != nil {
+		return "", fmt.Errorf("%q is not a domain name: %w", name, err)
+	}
+	ascii = strings.ToLower(ascii)
+	if len(ascii) > MaxIdentifierLen {
+		return "", fmt.Errorf("%q has %d octets, with %s. before it at most %d fit: use another challenge for it", name, len(ascii), Label, MaxIdentifierLen)
+	}
+	if err := checkLabels(ascii); err != nil {
+		return "", fmt.Errorf("%q is not a domain name: %w", name, err)
+	}
+	if wildcard {
+		return "*." + ascii, nil
+	}
+	return ascii, nil
+}
+
+// checkLabels wants letters, digits, hyphens and underscores: what else a label could
+// hold no CA takes.
+func checkLabels(name string) error {
+	for label := range strings.SplitSeq(name, ".") {
+		switch {
+		case label == "":
+			return errors.New("it has an empty label")
+		case len(label) > 63:
+			return fmt.Errorf("the label %q has more than 63 octets", label)
+		case label == "*":
+			return errors.New("only the first label may be a wildcard")
+		case label[0] == '-' || label[len(label)-1] == '-':
+			return fmt.Errorf("the label %q begins or ends with a hyphen", label)
+		}
+		for i := range len(label) {
+			if c := label[i]; !isLDH(c) && c != '_' {
+				return fmt.Errorf("the label %q holds %q", label, c)
+			}
+		}
+	}
+	return nil
+}
+
+func isLDH(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-'
+}
+
+// ValidationName returns the name at which the record for an identifier stands. A
+// name and its wildcard share it.
+func ValidationName(identifier string) (string, error) {
+	normal, err := Normalize(identifier)
+	if err != nil {
+		return "", err
+	}
+	return Label + "." + Base(normal), nil
+}
+
+// Base returns the identifier without a leading "*.".
+func Base(identifier string) string { return strings.TrimPrefix(identifier, "*.") }
+
+// IsWildcard reports whether the identifier is a wildcard name.
+func IsWildcard(identifier string) bool { return strings.HasPrefix(identifier, "*.") }
+
+// normalizeIssuer returns an issuer domain name as CAs compare it: in lower case
+// and without a final dot.
+func normalizeIssuer(name string) string {
+	return strings.ToLower(strings.TrimSuffix(name, "."))
+}
+
+// ValidIssuerDomainName checks a name that comes from a CA or a configuration, before
+// it gets into a zone file: A-labels of letters, digits and hyphens, at most 253
+// octets, at least two labels.
+func ValidIssuerDomainName(name string) error {
+	if len(name) > 253 {
+		return fmt.Errorf("the issuer domain name has %d octets, at most 253 are allowed", len(name))
+	}
+	if !strings.Contains(name, ".") || strings.Contains(name, "_") {
+		return fmt.Errorf("%q is not an issuer domain name such as ca.example", name)
+	}
+	if err := checkLabels(name); err != nil {
+		return fmt.Errorf("%q is not an issuer domain name: %w", name, err)
+	}
+	return nil
+}
+
+// maxAccountURI is the longest account URI that is let in, in octets.
+const maxAccountURI = 512
+
+// ValidAccountURI checks an account URI that comes from a CA or a configuration,
+// before it gets into a zone file: an absolute URI, only characters that RFC 3986
+// allows, and no semicolon, which would end the value.
+func ValidAccountURI(uri string) error {
+	if len(uri) > maxAccountURI {
+		return fmt.Errorf("the account URI has %d octets, at most %d are allowed", len(uri), maxAccountURI)
+	}
+	scheme, rest, ok := strings.Cut(uri, ":")
+	if !ok || scheme == "" || rest == "" || !isAlpha(scheme[0]) {
+		return fmt.Errorf("%q is not an absolute URI", uri)
+	}
+	const allowed = "-._~:/?#[]@!$&'()*+,=%"
+	for i := range len(uri) {
+		if c := uri[i]; !isAlpha(c) && (c < '0' || c > '9') && strings.IndexByte(allowed, c) < 0 {
+			return fmt.Errorf("the account URI %q holds %q, which cannot stand in a record", uri, c)
+		}
+	}
+	return nil
+}
+
+func isAlpha(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }

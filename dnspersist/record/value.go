@@ -1,0 +1,172 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Value is what a record says (section 4 of the draft).
+type Value struct {
+	// IssuerDomainName names the CA.
+	IssuerDomainName string
+	// AccountURI names the account that may validate.
+	AccountURI string
+	// Wildcard is policy=wildcard: the record also serves *.<name>.
+	Wildcard bool
+	// PersistUntil is the end of the permission; zero if there is none. Seconds count.
+	PersistUntil time.Time
+}
+
+// String returns the value in its canonical spelling.
+func (v Value) String() string {
+	var b strings.Builder
+	b.WriteString(normalizeIssuer(v.IssuerDomainName))
+	b.WriteString("; accounturi=")
+	b.WriteString(v.AccountURI)
+	if v.Wildcard {
+		b.WriteString("; policy=wildcard")
+	}
+	if !v.PersistUntil.IsZero() {
+		b.WriteString("; persistUntil=")
+		b.WriteString(strconv.FormatInt(v.PersistUntil.Unix(), 10))
+	}
+	return b.String()
+}
+
+// maxString is the longest character-string of a TXT record in octets (RFC 1035).
+const maxString = 255
+
+// Split cuts a value into the character-strings of one TXT record.
+func Split(value string) []string {
+	parts := make([]string, 0, len(value)/maxString+1)
+	for len(value) > maxString {
+		parts, value = append(parts, value[:maxString]), value[maxString:]
+	}
+	return append(parts, value)
+}
+
+// Quote returns the value as a zone file has it: quoted character-strings, with
+// what must be escaped escaped.
+func Quote(value string) string {
+	var b strings.Builder
+	for i, part := range Split(value) {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteByte('"')
+		for j := range len(part) {
+			switch c := part[j]; {
+			case c == '"' || c == '\\':
+				b.WriteByte('\\')
+				b.WriteByte(c)
+			case c < ' ' || c > '~':
+				fmt.Fprintf(&b, "\\%03d", c)
+			default:
+				b.WriteByte(c)
+			}
+		}
+		b.WriteByte('"')
+	}
+	return b.String()
+}
+
+// ErrMalformed is wrapped by the errors of Parse.
+var ErrMalformed = errors.New("malformed")
+
+// Parsed is a value as it was read.
+type Parsed struct {
+	Value
+	// Issuer is the issuer domain name as written; Value has it normalized.
+	Issuer string
+	// PolicyRaw is the policy as written. Any other than wildcard counts as none.
+	PolicyRaw string
+	// HasPersistUntil is true if there is an end, also one before 1970.
+	HasPersistUntil bool
+}
+
+// Parse reads one TXT value by the grammar of RFC 8659 section 4.2, with the bounds
+// that CAs set. The issuer domain name is returned also with an error, for a
+// malformed value of another CA is none of our business.
+func Parse(txt string) (Parsed, error) {
+	var p Parsed
+	issuer, rest, more := strings.Cut(txt, ";")
+	p.Issuer = trimSpace(issuer)
+	p.IssuerDomainName = normalizeIssuer(p.Issuer)
+	if p.Issuer == "" {
+		return p, fmt.Errorf("%w: there is no issuer domain name", ErrMalformed)
+	}
+	var seen [8]string
+	tags := seen[:0]
+	for more {
+		var param string
+		param, rest, more = strings.Cut(rest, ";")
+		param = trimSpace(param)
+		if param == "" {
+			if !more {
+				return p, fmt.Errorf("%w: it ends with a semicolon", ErrMalformed)
+			}
+			return p, fmt.Errorf("%w: there is an empty parameter", ErrMalformed)
+		}
+		tag, value, ok := strings.Cut(param, "=")
+		if !ok {
+			return p, fmt.Errorf("%w: the parameter %q has no =", ErrMalformed, param)
+		}
+		tag, value = trimSpace(tag), trimSpace(value)
+		if tag == "" {
+			return p, fmt.Errorf("%w: the parameter %q has no tag", ErrMalformed, param)
+		}
+		for _, t := range tags {
+			if strings.EqualFold(t, tag) {
+				return p, fmt.Errorf("%w: %s stands twice", ErrMalformed, tag)
+			}
+		}
+		tags = append(tags, tag)
+		if err := checkValue(tag, value); err != nil {
+			return p, err
+		}
+		if err := p.set(tag, value); err != nil {
+			return p, err
+		}
+	}
+	if p.AccountURI == "" {
+		return p, fmt.Errorf("%w: accounturi is missing", ErrMalformed)
+	}
+	return p, nil
+}
+
+// set takes one parameter. Unknown ones are ignored.
+func (p *Parsed) set(tag, value string) error {
+	switch {
+	case strings.EqualFold(tag, "accounturi"):
+		if value == "" {
+			return fmt.Errorf("%w: accounturi is empty", ErrMalformed)
+		}
+		p.AccountURI = value
+	case strings.EqualFold(tag, "policy"):
+		p.PolicyRaw = value
+		p.Wildcard = strings.EqualFold(value, "wildcard")
+	case strings.EqualFold(tag, "persistUntil"):
+		seconds, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%w: persistUntil=%s is not a number of seconds", ErrMalformed, value)
+		}
+		p.PersistUntil, p.HasPersistUntil = time.Unix(seconds, 0).UTC(), true
+	}
+	return nil
+}
+
+// checkValue wants visible ASCII. A semicolon cannot occur: it has ended the value.
+func checkValue(tag, value string) error {
+	for i := range len(value) {
+		if c := value[i]; c < 0x21 || c > 0x7e {
+			return fmt.Errorf("%w: the value of %s holds %q", ErrMalformed, tag, c)
+		}
+	}
+	return nil
+}
+
+// trimSpace removes the white space of RFC 8659, space and tab.
+func trimSpace(s string) string { return strings.Trim(s, " \t") }

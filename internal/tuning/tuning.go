@@ -1,0 +1,65 @@
+// Package tuning holds what tests and the lab change about a running plugin: the
+// way to name servers, and times that are too long to wait for. Nothing here can
+// be reached from a configuration.
+package tuning
+
+import (
+	"sync"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// Values replaces defaults; zero values leave them alone.
+type Values struct {
+	// Exchanger carries DNS queries, for name servers that are not at port 53.
+	Exchanger propagation.Exchanger
+	// Grace and Settle are those of the gate.
+	Grace, Settle time.Duration
+	// MinPoll and MaxPoll bound the interval of polls.
+	MinPoll, MaxPoll time.Duration
+	// HandBack is how long a parked name waits until it is handed back whatever DNS shows.
+	HandBack time.Duration
+	// AnnounceWindow is how long records are collected to be announced in one go,
+	// AnnounceAgain how long until the first repetition.
+	AnnounceWindow, AnnounceAgain time.Duration
+	// NotOffered and NotOfferedRenewal are how long a CA is believed that does not
+	// offer the challenge.
+	NotOffered, NotOfferedRenewal time.Duration
+	// PropagationTimeout is how long one attempt waits inline.
+	PropagationTimeout time.Duration
+}
+
+var (
+	mu      sync.RWMutex
+	current Values
+)
+
+// Set changes the values for what is provisioned from now on, and returns a
+// function that restores the former ones.
+func Set(v Values) (restore func()) {
+	mu.Lock()
+	defer mu.Unlock()
+	old := current
+	current = v
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		current = old
+	}
+}
+
+// Get returns the values in force.
+func Get() Values {
+	mu.RLock()
+	defer mu.RUnlock()
+	return current
+}
+
+// Or returns value, or def where it is zero.
+func Or(value, def time.Duration) time.Duration {
+	if value == 0 {
+		return def
+	}
+	return value
+}
