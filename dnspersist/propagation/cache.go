@@ -22,14 +22,22 @@ const (
 // known zone costs no discovery, across configurations and reloads.
 var sharedZones = newZoneCache(maxCached)
 
-// cacheKey names a zone, or a host whose zone could not be found, as seen
-// through one set of resolvers: two sets may see two worlds.
+// cacheKey names what is cached, as seen through one set of resolvers: two
+// sets may see two worlds.
 type cacheKey struct {
 	exchanger any
 	resolvers string
 	name      string
-	failure   bool
+	kind      cacheKind
 }
+
+type cacheKind int
+
+const (
+	kindZone      cacheKind = iota // a zone, to be asked for every name below
+	kindDelegated                  // a zone that is to be reached through the zone above
+	kindFailure                    // a host whose zone could not be found
+)
 
 type cacheEntry struct {
 	key     cacheKey

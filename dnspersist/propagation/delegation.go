@@ -57,12 +57,13 @@ func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
 // listed above and inside it: resolvers use either list. No resolver is asked
 // for avoid or a name below it.
 func (d *discovery) delegated(ctx context.Context, del delegation, avoid string) (*zone, error) {
-	unlock, err := d.cache.lock(ctx, d.key(del.zone))
+	key := d.keyOf(kindDelegated, del.zone)
+	unlock, err := d.cache.lock(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if e, ok := d.cache.get(d.key(del.zone)); ok {
+	if e, ok := d.cache.get(key); ok {
 		return e.zone, nil
 	}
 	z := &zone{name: del.zone}
@@ -80,7 +81,7 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	d.store(z, ttl)
+	d.store(kindDelegated, z, ttl)
 	return z, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -68,7 +69,7 @@ func resolverAddr(s string) (string, error) {
 	if err != nil {
 		host, port = s, "53"
 	}
-	if host == "" || port == "" || strings.ContainsAny(host, " /[]") || (err != nil && strings.Contains(host, ":")) {
+	if _, portErr := strconv.ParseUint(port, 10, 16); host == "" || portErr != nil || strings.ContainsAny(host, " /[]") || (err != nil && strings.Contains(host, ":")) {
 		return "", fmt.Errorf("resolver '%s' is not an address: expected ip, ip:port or host:port", s)
 	}
 	return net.JoinHostPort(host, port), nil

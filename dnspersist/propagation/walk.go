@@ -110,12 +110,17 @@ func (w *walk) station(ctx context.Context, st station) (zone string, targets []
 			if err != nil {
 				return z.name, nil, err
 			}
+			agreed := w.nth < 0
 			for _, o := range outcomes {
 				// A server that does not know of the cut: resolvers that ask
 				// it on the way down get its "no".
 				if o.Verdict == VerdictNo && o.deeper == "" {
 					w.reports = append(w.reports, o.ServerReport)
 				}
+				agreed = agreed && (o.deeper != "" || o.Verdict == VerdictYes)
+			}
+			if agreed {
+				d.adopt(below)
 			}
 			z = below
 			continue

@@ -17,6 +17,7 @@ type zone struct {
 	name    string // canonical
 	hosts   []nsHost
 	fetched time.Time
+	expires time.Time
 }
 
 type nsHost struct {
@@ -60,8 +61,10 @@ type discovery struct {
 	allowPrivate bool
 }
 
-func (d *discovery) key(name string) cacheKey {
-	return cacheKey{exchanger: d.asker.exchanger, resolvers: d.resolvers.key(), name: name}
+func (d *discovery) key(name string) cacheKey { return d.keyOf(kindZone, name) }
+
+func (d *discovery) keyOf(kind cacheKind, name string) cacheKey {
+	return cacheKey{exchanger: d.asker.exchanger, resolvers: d.resolvers.key(), name: name, kind: kind}
 }
 
 // known returns the longest cached zone that contains name. It may be too
@@ -100,8 +103,7 @@ func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) 
 	if z := d.known(name); z != nil {
 		return z, nil
 	}
-	failure := d.key(host)
-	failure.failure = true
+	failure := d.keyOf(kindFailure, host)
 	if e, ok := d.cache.get(failure); ok {
 		return nil, e.err
 	}
@@ -137,7 +139,7 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	d.store(z, min(ttl, nsTTL, addrTTL))
+	d.store(kindZone, z, min(ttl, nsTTL, addrTTL))
 	return z, nil
 }
 
@@ -246,19 +248,27 @@ func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
 }
 
 // store caches z. One without any address is kept only as long as a failure.
-func (d *discovery) store(z *zone, ttl uint32) {
+func (d *discovery) store(kind cacheKind, z *zone, ttl uint32) {
 	z.fetched = time.Now()
 	keep := clampTTL(ttl)
 	if !slices.ContainsFunc(z.hosts, func(h nsHost) bool { return len(h.addrs) > 0 }) {
 		keep = failureTTL
 	}
-	d.cache.put(&cacheEntry{key: d.key(z.name), zone: z, expires: z.fetched.Add(keep)})
+	z.expires = z.fetched.Add(keep)
+	d.cache.put(&cacheEntry{key: d.keyOf(kind, z.name), zone: z, expires: z.expires})
+}
+
+// adopt lets z, found through a delegation on which all servers above agree,
+// be asked without asking them.
+func (d *discovery) adopt(z *zone) {
+	d.cache.put(&cacheEntry{key: d.key(z.name), zone: z, expires: z.expires})
 }
 
 // forget drops z where all its servers fail: it may have moved.
 func (d *discovery) forget(z *zone) {
 	if time.Since(z.fetched) >= minAgeToDrop {
 		d.cache.drop(d.key(z.name))
+		d.cache.drop(d.keyOf(kindDelegated, z.name))
 	}
 }
 
