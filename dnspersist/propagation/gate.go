@@ -10,6 +10,10 @@ import (
 // beside the grace, before it is excused.
 const minBadLooks = 2
 
+// minCleanLooks is how many full looks in a row must show the record: anycast
+// servers and those that flap pass one by luck.
+const minCleanLooks = 2
+
 // Pace of asking resolvers that hold a cached "no".
 const (
 	minNegativeWait = 5 * time.Second
@@ -36,11 +40,13 @@ type Gate struct {
 	last Report
 	bad  map[hostKey]badHost // hosts that are broken or silent now
 
-	// streak counts full looks in a row that show the record everywhere it
-	// is asked for, since streakSince. appeared says that some round did not.
-	streak      int
+	// streakSince is since when all looks in a row have shown the record
+	// wherever servers answer usefully; zero if the last did not. appeared
+	// says that some look did not. clean counts the full looks in a row in
+	// which moreover nobody's grace lasted.
 	streakSince time.Time
 	appeared    bool
+	clean       int
 }
 
 // badHost is for how long a host has not answered usefully.
@@ -86,11 +92,9 @@ func (g *Gate) Observe(r Round) Report {
 	solid := r.Err == nil && v.solid()
 	switch {
 	case !solid:
-		g.streak, g.appeared = 0, true
-	case !r.Partial:
-		if g.streak++; g.streak == 1 {
-			g.streakSince = r.When
-		}
+		g.streakSince, g.appeared = time.Time{}, true
+	case !r.Partial && g.streakSince.IsZero():
+		g.streakSince = r.When
 	}
 	switch {
 	case !v.found && v.no > 0:
@@ -102,6 +106,12 @@ func (g *Gate) Observe(r Round) Report {
 	var waiting []string
 	if solid {
 		rep.Excused, waiting, rep.LookAgainAt = g.excuse(groups, r)
+	}
+	switch {
+	case !solid || len(waiting) > 0:
+		g.clean = 0
+	case !r.Partial:
+		g.clean++
 	}
 	g.decide(&rep, r, v, solid, waiting)
 	rep.Reason = explain(rep, r.Err, groups, v, waiting)
@@ -130,11 +140,11 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 		rep.Status = StatusBlocked
 	case !solid || len(waiting) > 0:
 		rep.Status = StatusPartial
-	case g.streak >= 2 && !r.When.Before(settled):
+	case g.clean >= minCleanLooks && !r.When.Before(settled):
 		rep.Status = StatusReady
 	default:
 		rep.Status = StatusSettling
-		if rep.LookAgainAt = settled; g.streak == 0 || settled.Before(r.When) {
+		if rep.LookAgainAt = settled; settled.Before(r.When) {
 			rep.LookAgainAt = r.When
 		}
 	}

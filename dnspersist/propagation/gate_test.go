@@ -58,13 +58,13 @@ func TestGate(t *testing.T) {
 		{"broken streak restarts settle", []step{{0, "n n", StatusAbsent}, {1, "y y", StatusSettling}, {10, "y n", StatusPartial}, {12, "y y", StatusSettling}, {21, "y y", StatusSettling}, {22, "y y", StatusReady}}},
 		{"a no breaks ready", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {5, "y n", StatusPartial}, {6, "y y", StatusSettling}, {7, "y y", StatusSettling}, {16, "y y", StatusReady}}},
 		{"vanished", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {5, "n n", StatusAbsent}}},
-		{"silent host excused after grace", []step{{0, "y s", StatusPartial}, {30, "y s", StatusPartial}, {59, "y s", StatusPartial}, {60, "y s", StatusReady}}},
-		{"broken host excused after grace", []step{{0, "y b", StatusPartial}, {60, "y b", StatusReady}}},
-		{"grace needs two looks", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {100, "y s", StatusPartial}, {130, "y s", StatusPartial}, {160, "y s", StatusReady}}},
+		{"silent host excused after grace", []step{{0, "y s", StatusPartial}, {30, "y s", StatusPartial}, {59, "y s", StatusPartial}, {60, "y s", StatusSettling}, {60, "y s", StatusReady}}},
+		{"broken host excused after grace", []step{{0, "y b", StatusPartial}, {60, "y b", StatusSettling}, {60, "y b", StatusReady}}},
+		{"grace needs two looks", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {100, "y s", StatusPartial}, {130, "y s", StatusPartial}, {160, "y s", StatusSettling}, {160, "y s", StatusReady}}},
 		{"grace runs while absent", []step{{0, "n s", StatusAbsent}, {100, "n s", StatusAbsent}, {200, "y s", StatusSettling}, {210, "y s", StatusReady}}},
-		{"grace restarts when the host came back", []step{{0, "y s", StatusPartial}, {50, "y y", StatusSettling}, {51, "y s", StatusPartial}, {61, "y s", StatusPartial}, {111, "y s", StatusReady}}},
-		{"host that came back stale", []step{{0, "y s", StatusPartial}, {60, "y s", StatusReady}, {61, "y n", StatusPartial}}},
-		{"half is enough", []step{{0, "y y s b", StatusPartial}, {60, "y y s b", StatusReady}}},
+		{"grace restarts when the host came back", []step{{0, "y s", StatusPartial}, {50, "y y", StatusSettling}, {51, "y s", StatusPartial}, {61, "y s", StatusPartial}, {111, "y s", StatusSettling}, {111, "y s", StatusReady}}},
+		{"host that came back stale", []step{{0, "y s", StatusPartial}, {60, "y s", StatusSettling}, {60, "y s", StatusReady}, {61, "y n", StatusPartial}}},
+		{"half is enough", []step{{0, "y y s b", StatusPartial}, {60, "y y s b", StatusSettling}, {60, "y y s b", StatusReady}}},
 		{"less than half is not", []step{{0, "y s s", StatusPartial}, {60, "y s s", StatusPartial}, {3600, "y s s", StatusPartial}}},
 		{"nothing answers", []step{{0, "s b", StatusBlocked}, {60, "s b", StatusBlocked}, {3600, "s b", StatusBlocked}}},
 		{"dead IPv6 address costs nothing", []step{{0, "ys ys", StatusSettling}, {0, "ys ys", StatusReady}}},
@@ -137,6 +137,7 @@ func TestGateReport(t *testing.T) {
 	if !rep.LookAgainAt.Equal(gateStart.Add(60 * time.Second)) {
 		t.Errorf("look again at %v, want the end of the grace", rep.LookAgainAt.Sub(gateStart))
 	}
+	g.Observe(roundOf("y y s", 60*time.Second))
 	rep = g.Observe(roundOf("y y s", 60*time.Second))
 	if rep.Status != StatusReady || !slices.Equal(rep.Excused, []string{"ns2"}) {
 		t.Errorf("report %+v", rep)
