@@ -1,0 +1,353 @@
+package propagation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+)
+
+// memNet answers without sockets, for tests on a fake clock.
+type memNet struct {
+	mu      sync.Mutex
+	servers map[string]*testServer // by "ip:53"
+	times   []time.Time            // of TXT questions
+	addrs   []string               // that were asked them
+	latency time.Duration
+}
+
+func newMemNet(t *testing.T) *memNet {
+	n := &memNet{servers: make(map[string]*testServer)}
+	n.add("192.0.2.53", t, without, otherZone).recursive = true
+	n.add("192.0.2.1", t, without)
+	n.add("192.0.2.2", t, without)
+	return n
+}
+
+func (n *memNet) add(ip string, t *testing.T, zones ...string) *testServer {
+	s := &testServer{zones: make(map[string][]dns.RR)}
+	for _, z := range zones {
+		s.load(t, z)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.servers[ip+":53"] = s
+	return s
+}
+
+func (n *memNet) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
+	q := query.Question[0]
+	n.mu.Lock()
+	s, latency := n.servers[addr], n.latency
+	if q.Qtype == dns.TypeTXT {
+		n.times, n.addrs = append(n.times, time.Now()), append(n.addrs, addr)
+	}
+	n.mu.Unlock()
+	if latency > 0 {
+		select {
+		case <-time.After(latency):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if s == nil {
+		return nil, errors.New("network is unreachable")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := new(dns.Msg)
+	m.SetReply(query)
+	s.answer(m, q)
+	return m, nil
+}
+
+// publish gives the record to the server at ip.
+func (n *memNet) publish(t *testing.T, ip string) {
+	n.mu.Lock()
+	s := n.servers[ip+":53"]
+	n.mu.Unlock()
+	s.load(t, withRecord)
+}
+
+func (n *memNet) checker() *Checker {
+	return NewChecker(Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n})
+}
+
+// count returns the TXT questions until d after start.
+func (n *memNet) count(start time.Time, d time.Duration) (c int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, at := range n.times {
+		if at.Sub(start) <= d {
+			c++
+		}
+	}
+	return c
+}
+
+// told collects what notify gets.
+type told struct {
+	mu   sync.Mutex
+	reps []Report
+}
+
+func (l *told) notify(r Report) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reps = append(l.reps, r)
+}
+
+func (l *told) statuses() (all []Status) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.reps {
+		all = append(all, r.Status)
+	}
+	return all
+}
+
+func (l *told) last() Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reps[len(l.reps)-1]
+}
+
+func TestInterval(t *testing.T) {
+	t.Parallel()
+	cfg := SchedulerConfig{}.withDefaults()
+	for elapsed, want := range map[time.Duration]time.Duration{
+		0: time.Second, 5 * time.Second: time.Second, time.Minute: 6 * time.Second, 10 * time.Minute: time.Minute,
+		time.Hour: 5 * time.Minute, 23 * time.Hour: 5 * time.Minute, 24 * time.Hour: time.Hour,
+		6 * 24 * time.Hour: time.Hour, 7 * 24 * time.Hour: 24 * time.Hour, 1000 * time.Hour: 24 * time.Hour,
+	} {
+		if got := cfg.interval(elapsed); got != want {
+			t.Errorf("interval after %v: %v, want %v", elapsed, got, want)
+		}
+	}
+}
+
+// What a name costs that nobody publishes: polls, and TXT queries with the
+// full looks at two servers among them.
+func TestSchedulerDecays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		defer s.Close()
+		start := time.Now()
+		stop := s.Watch("k", n.checker(), target, nil, nil)
+		time.Sleep(15 * 24 * time.Hour)
+		for _, tt := range []struct {
+			until    time.Duration
+			min, max int
+		}{
+			{time.Minute, 27, 35},
+			{10 * time.Minute, 50, 65},
+			{time.Hour, 70, 90},
+			{24 * time.Hour, 340, 410},
+			{7 * 24 * time.Hour, 480, 580},
+			{14*24*time.Hour + time.Hour, 487, 590},
+		} {
+			if got := n.count(start, tt.until); got < tt.min || got > tt.max {
+				t.Errorf("%d queries in %v, want %d to %d", got, tt.until, tt.min, tt.max)
+			} else {
+				t.Logf("%d queries in %v", got, tt.until)
+			}
+		}
+		n.mu.Lock()
+		first := slices.Clone(n.addrs[:8])
+		n.mu.Unlock()
+		slices.Sort(first[:2])
+		want := []string{"192.0.2.1:53", "192.0.2.2:53", "192.0.2.2:53", "192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"}
+		if !slices.Equal(first, want) {
+			t.Errorf("asked %q, want all, then one after another: %q", first, want)
+		}
+		stop()
+		if s.Len() != 0 {
+			t.Error("still watched")
+		}
+		before := n.count(start, 1e6*time.Hour)
+		time.Sleep(30 * 24 * time.Hour)
+		if after := n.count(start, 1e6*time.Hour); after != before {
+			t.Error("polled after stop")
+		}
+	})
+}
+
+func TestSchedulerAppears(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		s := NewScheduler(SchedulerConfig{})
+		defer s.Close()
+		var l told
+		start := time.Now()
+		s.Watch("k", n.checker(), target, nil, l.notify)
+		time.Sleep(time.Hour)
+		n.publish(t, "192.0.2.2")
+		time.Sleep(10 * time.Minute)
+		if got := l.statuses(); !slices.Equal(got, []Status{StatusAbsent, StatusPartial}) {
+			t.Fatalf("told %q", got)
+		}
+		// Only one of two servers has it: seen at the latest at the second
+		// poll, and the interval began again at a second.
+		rep := l.last()
+		if d := rep.FirstYes.Sub(start.Add(time.Hour)); d < 0 || d > 12*time.Minute {
+			t.Errorf("first yes %v after publication", d)
+		}
+		before := n.count(start, 1e6*time.Hour)
+		s.Poke("k")
+		time.Sleep(10 * time.Second)
+		if polls := (n.count(start, 1e6*time.Hour) - before) / 2; polls < 8 || polls > 12 {
+			t.Errorf("%d polls in ten seconds after Poke", polls)
+		}
+		n.publish(t, "192.0.2.1")
+		published := time.Now()
+		time.Sleep(3 * time.Minute)
+		got := l.statuses()
+		if len(got) < 5 || !slices.Equal(got[:4], []Status{StatusAbsent, StatusPartial, StatusSettling, StatusReady}) || got[len(got)-1] != StatusReady {
+			t.Fatalf("told %q, want settling, ready and ready again", got)
+		}
+		l.mu.Lock()
+		ready := l.reps[3].When.Sub(published)
+		l.mu.Unlock()
+		if ready < DefaultSettle || ready > DefaultSettle+4*time.Second {
+			t.Errorf("ready %v after publication", ready)
+		}
+		if rep, ok := s.Report("k"); !ok || rep.Status != StatusReady {
+			t.Errorf("report %+v %v", rep, ok)
+		}
+		if _, ok := s.Report("other"); ok {
+			t.Error("report on what is not watched")
+		}
+	})
+}
+
+func TestSchedulerSecondWatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		defer s.Close()
+		var a, b told
+		stopA := s.Watch("k", n.checker(), target, nil, a.notify)
+		time.Sleep(time.Hour + time.Second)
+		before := len(n.times)
+		stopB := s.Watch("k", n.checker(), target, nil, b.notify)
+		stopA()
+		time.Sleep(10 * time.Second)
+		if after := len(n.times); s.Len() != 1 || after > before+2 {
+			t.Errorf("the schedule began anew: %d more queries, %d watched", after-before, s.Len())
+		}
+		n.publish(t, "192.0.2.1")
+		n.publish(t, "192.0.2.2")
+		time.Sleep(11 * time.Minute)
+		if len(a.statuses()) != 1 || len(b.statuses()) == 0 || b.last().Status != StatusReady {
+			t.Errorf("told the first %q, the second %q", a.statuses(), b.statuses())
+		}
+		stopB()
+		stopB()
+		if s.Len() != 0 {
+			t.Error("still watched")
+		}
+	})
+}
+
+func TestSchedulerObeysNegativeTTL(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		s := NewScheduler(SchedulerConfig{})
+		defer s.Close()
+		start := time.Now()
+		s.Watch("k", NewChecker(Config{Mode: ModeRecursive, Resolvers: []string{"192.0.2.53"}, Exchanger: n}), target, nil, nil)
+		time.Sleep(time.Minute)
+		s.Poke("k")
+		time.Sleep(59 * time.Second)
+		if got := n.count(start, time.Hour); got != 1 {
+			t.Errorf("%d questions before the negative TTL of 2 m was over", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := n.count(start, time.Hour); got != 2 {
+			t.Errorf("%d questions after it", got)
+		}
+	})
+}
+
+func TestSchedulerManyNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		n.latency = 50 * time.Millisecond
+		s := NewScheduler(SchedulerConfig{})
+		c := n.checker()
+		start := time.Now()
+		const names = 300
+		var l told
+		for i := range names {
+			host := fmt.Sprintf("h%d.example.test", i)
+			s.Watch(host, c, Target{Name: "_validation-persist." + host, Host: host}, nil, l.notify)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := len(l.statuses()); got != names {
+			t.Errorf("%d names told of, want %d", got, names)
+		}
+		// 5/s and a burst of 5 for each of two servers.
+		if got, most := n.count(start, time.Minute), 2*(60*5+5); got > most || got < most-50 {
+			t.Errorf("%d queries in a minute, want %d at most, and nearly so many", got, most)
+		}
+		s.Close() // in the middle of it
+		if s.Len() != names {
+			t.Error("Close forgets watches")
+		}
+	})
+}
+
+func TestSchedulerPanic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		s := NewScheduler(SchedulerConfig{})
+		defer s.Close()
+		var l told
+		s.Watch("bad", n.checker(), target, nil, func(Report) { panic("no") })
+		s.Watch("good", n.checker(), target, nil, l.notify)
+		time.Sleep(time.Minute)
+		if len(l.statuses()) != 1 {
+			t.Error("the other name is not polled")
+		}
+		if s.Len() != 2 {
+			t.Error("the name is lost")
+		}
+	})
+}
+
+// With real sockets and a server that does not answer.
+func TestSchedulerCloseWaits(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	t.Run("", func(t *testing.T) {
+		w := newWorld(t, without, without)
+		w.ns1.set("silent")
+		w.ns2.set("silent")
+		s := NewScheduler(SchedulerConfig{})
+		for _, k := range strings.Fields("a b c d e f") {
+			s.Watch(k, w.checker(), target, nil, nil)
+		}
+		for w.asked("TXT") == 0 {
+			time.Sleep(time.Millisecond) // until a look is under way
+		}
+		began := time.Now()
+		s.Close()
+		if d := time.Since(began); d > testUDPTimeout {
+			t.Errorf("Close took %v", d)
+		}
+	})
+}
