@@ -16,6 +16,8 @@ const (
 	failureTTL    = 5 * time.Second
 	minAgeToDrop  = 10 * time.Second // data this fresh would only be found again
 	maxZoneServer = 32               // addresses asked in one zone
+
+	flightPatience = time.Second
 )
 
 // sharedZones serves all Checkers of the process, so that a further name in a
@@ -74,7 +76,7 @@ func newZoneCache(limit int) *zoneCache {
 // cacheFor is the cache for checkers that use e: the process's, unless e
 // cannot be part of a key.
 func cacheFor(e Exchanger) *zoneCache {
-	if !reflect.TypeOf(e).Comparable() {
+	if !reflect.ValueOf(e).Comparable() {
 		return newZoneCache(maxCached)
 	}
 	return sharedZones
@@ -122,7 +124,10 @@ func (c *zoneCache) drop(key cacheKey) {
 	}
 }
 
-// lock lets one caller per key through at a time. Unlike a single-flight
+// lock lets one caller per key through at a time, for the others to find in
+// the cache what it found. It is an economy and excludes nobody: who has
+// waited for flightPatience goes ahead, so that a name whose servers are dead
+// does not hold up its neighbours. Unlike a single-flight
 // group it runs nothing in a goroutine of its own: a caller that gives up
 // takes its queries with it, and the next one begins anew.
 func (c *zoneCache) lock(ctx context.Context, key cacheKey) (unlock func(), err error) {
@@ -142,9 +147,13 @@ func (c *zoneCache) lock(ctx context.Context, key cacheKey) (unlock func(), err 
 			delete(c.flights, key)
 		}
 	}
+	patience := time.NewTimer(flightPatience)
+	defer patience.Stop()
 	select {
 	case f.sem <- struct{}{}:
 		return func() { <-f.sem; release() }, nil
+	case <-patience.C:
+		return release, nil
 	case <-ctx.Done():
 		release()
 		return nil, ctx.Err()

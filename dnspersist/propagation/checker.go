@@ -90,8 +90,13 @@ func (c *Checker) round(ctx context.Context, t Target, nth int) Round {
 // Check looks and tells g. Where the record stands complete at the first
 // look, the second one that g asks for follows at once. If ctx is cancelled,
 // the look does not count, and the report is the last one.
+//
+// In recursive mode nobody is asked before Report.NextLookNotBefore.
 func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
-	var rep Report
+	rep := g.Report()
+	if rep.NextLookNotBefore.After(time.Now()) {
+		return rep
+	}
 	for range 2 {
 		r := c.Look(ctx, t)
 		if errors.Is(ctx.Err(), context.Canceled) {

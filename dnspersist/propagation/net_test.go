@@ -28,11 +28,13 @@ type testNet struct {
 
 	mu      sync.Mutex
 	servers map[string]*testServer
-	queries []string // "addr qname qtype rd"
+	queries []string // "network addr qname qtype rd"
+
+	txtAsked chan struct{} // closed at the first TXT question
 }
 
 func newTestNet(t *testing.T) *testNet {
-	return &testNet{t: t, servers: make(map[string]*testServer)}
+	return &testNet{t: t, servers: make(map[string]*testServer), txtAsked: make(chan struct{})}
 }
 
 // Exchange implements Exchanger.
@@ -41,6 +43,13 @@ func (n *testNet) Exchange(ctx context.Context, network, addr string, query *dns
 	n.mu.Lock()
 	s := n.servers[addr]
 	n.queries = append(n.queries, fmt.Sprintf("%s %s %s %s rd=%v", network, addr, q.Name, dns.TypeToString[q.Qtype], query.RecursionDesired))
+	if q.Qtype == dns.TypeTXT {
+		select {
+		case <-n.txtAsked:
+		default:
+			close(n.txtAsked)
+		}
+	}
 	n.mu.Unlock()
 	if s == nil {
 		return nil, errors.New("network is unreachable")
