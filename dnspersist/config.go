@@ -64,6 +64,9 @@ type Issuer struct {
 	// `dns_persist` sets it, because `tls internal` beside the directive would
 	// silently add a second issuer.
 	Exclusive bool `json:"exclusive,omitempty"`
+
+	// rt is what Provision makes; config fields stay as they were configured.
+	rt *runtime
 }
 
 // DNS configures how the issuer looks for the record.

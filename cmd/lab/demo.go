@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+const (
+	zone    = "example.test"
+	plain   = "www.example.test"
+	apex    = "shop.example.test"
+	late    = "late.example.test"
+	someone = "anyone.shop.example.test"
+
+	// certificateLife is short enough to see a renewal within a minute.
+	certificateLife = 45 * time.Second
+	// firstServer and secondServer are how long the late site's owner takes.
+	firstServer  = 3 * time.Second
+	secondServer = 4 * time.Second
+)
+
+// demo is one run.
+type demo struct {
+	began   time.Time
+	ca      *lab.CA
+	dns     *lab.DNS
+	dir     string
+	port    int
+	restore func()
+
+	mu       sync.Mutex
+	wanted   map[string]string // validation name -> value
+	complete time.Time         // when the last server had the late record
+	changes  int               // of DNS
+	wake     chan struct{}
+	verbose  bool
+}
+
+// start brings up the name servers, the CA and Caddy.
+func start(verbose bool) (*demo, error) {
+	d := &demo{began: time.Now(), wanted: make(map[string]string), wake: make(chan struct{}, 1), verbose: verbose}
+	var err error
+	if d.dir, err = os.MkdirTemp("", "dns-persist-lab-"); err != nil {
+		return nil, err
+	}
+	if d.dns, err = lab.NewDNS(2); err != nil {
+		return nil, err
+	}
+	d.dns.AddZone(zone)
+	// a CA may ask any of the servers; this one asks the one that makes it fail
+	d.dns.SetPick("worst")
+	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: certificateLife}); err != nil {
+		return nil, err
+	}
+	d.ca.OnEvent(d.caEvent)
+	d.restore = tuning.Set(tuning.Values{
+		Exchanger: d.dns.Exchanger(), // "port 53 of ns1" is a port of this machine
+		Grace:     10 * time.Second, Settle: 2 * time.Second,
+		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second,
+	})
+	narrator = d
+	d.say("A CA at %s", d.ca.Directory())
+	d.say("Two authoritative name servers for %s (%s, %s), a recursive one at %s", zone, d.dns.Host(1), d.dns.Host(2), d.dns.Resolver())
+
+	httpPort, err := lab.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	if d.port, err = lab.FreePort(); err != nil {
+		return nil, err
+	}
+	config := d.caddyfile(httpPort)
+	d.say("Caddy starts with this Caddyfile:\n\n%s", indent(config))
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, fmt.Errorf("adapting the Caddyfile: %w", err)
+	}
+	if err := caddy.Load(adapted, true); err != nil {
+		return nil, fmt.Errorf("starting Caddy: %w", err)
+	}
+	return d, nil
+}
+
+func (d *demo) caddyfile(httpPort int) string {
+	return fmt.Sprintf(`{
+	admin off
+	persist_config off
+	http_port %d
+	https_port %d
+	default_bind 127.0.0.1
+	renew_interval 2s
+	storage file_system %q
+	log {
+		output dns_persist_lab
+		format json
+	}
+	cert_issuer dns_persist {
+		dir %s
+		trusted_roots %q
+		resolvers %s
+	}
+}
+
+%s {
+	respond "a plain name"
+}
+
+%s, *.%s {
+	respond "an apex and its wildcard, from one record"
+}
+
+%s {
+	dns_persist
+	respond "a name whose record came late"
+}
+`, httpPort, d.port, filepath.ToSlash(filepath.Join(d.dir, "storage")), d.ca.Directory(), filepath.ToSlash(d.ca.RootsFile()), d.dns.Resolver(),
+		plain, apex, apex, late)
+}
+
+// demonstrate plays the owners of the sites and verifies what comes of it.
+func (d *demo) demonstrate(ctx context.Context) error {
+	names := []string{plain, apex, late}
+	for _, name := range names {
+		if err := d.until(ctx, "Caddy to ask for the record of "+name, func() error { _, err := d.value(name); return err }); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{plain, apex} {
+		value, _ := d.value(name)
+		d.publish(0, name, value)
+	}
+	d.say("The owner of %s takes a while …", late)
+	value, _ := d.value(late)
+	if err := pause(ctx, firstServer); err != nil {
+		return err
+	}
+	d.publish(1, late, value)
+	if err := pause(ctx, secondServer); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.complete = time.Now()
+	d.mu.Unlock()
+	d.publish(2, late, value)
+
+	serials := make(map[string]string)
+	for _, name := range []string{plain, apex, someone, late} {
+		if err := d.until(ctx, "HTTPS for "+name, func() (err error) { serials[name], err = d.serial(name); return err }); err != nil {
+			return err
+		}
+		d.say("Caddy serves https://%s:%d/ with a certificate of the CA", name, d.port)
+	}
+	first := time.Since(d.began)
+	changes := d.changes
+	d.say("Nobody touches DNS any more. Certificates live for %s here, so that the maintenance loop renews soon …", certificateLife)
+	err := d.until(ctx, "the renewal of "+plain, func() error {
+		serial, err := d.serial(plain)
+		if err == nil && serial == serials[plain] {
+			err = errors.New("it is still the first certificate")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.say("Caddy has renewed %s by itself, with no DNS change", plain)
+	return d.summary(first, changes)
+}
+
+// summary prints the figures and checks those that must hold.
+func (d *demo) summary(first time.Duration, changesBefore int) error {
+	failed := d.ca.FailedValidations()
+	d.say("Done: all certificates after %.1f s, a renewal after %.1f s; %d orders, %d validations asked, %d validations failed",
+		first.Seconds(), time.Since(d.began).Seconds(), len(d.ca.Orders()), d.ca.Count("challenge"), len(failed))
+	d.say("See for yourself:  curl --cacert %s --resolve %s:%d:127.0.0.1 https://%s:%d/", d.issuanceRoots(), plain, d.port, plain, d.port)
+	switch {
+	case len(failed) > 0:
+		return fmt.Errorf("%d validations failed, the first: %s", len(failed), failed[0].Detail)
+	case d.changes != changesBefore:
+		return fmt.Errorf("DNS was changed %d times for the renewal", d.changes-changesBefore)
+	}
+	for _, c := range d.ca.Challenges() {
+		if c.Identifier == late && c.Time.Before(d.complete) {
+			return fmt.Errorf("the CA was asked for %s before the last server had its record", late)
+		}
+	}
+	return nil
+}
+
+// issuanceRoots writes the roots of the served certificates to a file.
+func (d *demo) issuanceRoots() string {
+	file := filepath.Join(d.dir, "roots.pem")
+	if err := os.WriteFile(file, d.ca.IssuanceRootsPEM(), 0o600); err != nil {
+		return "ROOTS"
+	}
+	return file
+}
+
+func (d *demo) publish(server int, name, value string) {
+	d.mu.Lock()
+	d.changes++
+	d.mu.Unlock()
+	d.dns.SetTXT(server, "_validation-persist."+name, value)
+	where := "both name servers have it"
+	if server > 0 {
+		where = d.dns.Host(server) + " has it"
+	}
+	d.say("The owner of %s publishes the record: %s", name, where)
+}
+
+// value returns what Caddy asked to publish for a name.
+func (d *demo) value(name string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v, ok := d.wanted["_validation-persist."+name]
+	if !ok {
+		return "", errors.New("it was not asked for")
+	}
+	return v, nil
+}
+
+// serial returns the serial number of the certificate that Caddy serves, if the CA issued it.
+func (d *demo) serial(name string) (string, error) {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", fmt.Sprintf("127.0.0.1:%d", d.port),
+		&tls.Config{ServerName: name, RootCAs: d.ca.IssuanceRoots(), MinVersion: tls.VersionTLS12})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
+}
+
+// until waits for a condition.
+func (d *demo) until(ctx context.Context, what string, cond func() error) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := cond()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w (last: %w)", what, ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func pause(ctx context.Context, t time.Duration) error {
+	select {
+	case <-time.After(t):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *demo) close() {
+	_ = caddy.Stop()
+	d.restore()
+	d.ca.Close()
+	d.dns.Close()
+	_ = os.RemoveAll(d.dir)
+}
+
+func indent(s string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n    ") + "\n"
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // the standard Caddy
+
+	_ "github.com/dnspersist/caddy-dnspersist" // the plugin
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+)
+
+func init() {
+	caddy.RegisterModule(logWriter{})
+}
+
+// narrator is the run that Caddy's log is told to.
+var narrator *demo
+
+// printing keeps lines whole.
+var printing sync.Mutex
+
+// say prints one line of the story, with the seconds since the start.
+func (d *demo) say(format string, args ...any) {
+	printing.Lock()
+	defer printing.Unlock()
+	fmt.Printf("%6.1fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// caEvent tells what the CA sees.
+func (d *demo) caEvent(e lab.Event) {
+	switch e.Kind {
+	case "challenge":
+		d.say("The CA is asked to validate %s", e.Identifier)
+	case "invalid":
+		d.say("The CA REFUSES %s: %s", e.Identifier, e.Detail)
+	case "certificate":
+		d.say("The CA issues a certificate for %s", e.Identifier)
+	}
+}
+
+// logEntry is what the story takes from Caddy's log.
+type logEntry struct {
+	Level      string   `json:"level"`
+	Msg        string   `json:"msg"`
+	Name       string   `json:"name"`
+	Value      string   `json:"value"`
+	ZoneLine   string   `json:"zone_line"`
+	Identifier string   `json:"identifier"`
+	Status     string   `json:"status"`
+	DNS        string   `json:"dns"`
+	Error      string   `json:"error"`
+	CA         string   `json:"ca"`
+	Names      []string `json:"issuer_domain_names"`
+}
+
+// logLine tells what Caddy says.
+func (d *demo) logLine(line []byte) {
+	if d.verbose {
+		printing.Lock()
+		fmt.Fprintf(os.Stderr, "%s\n", line)
+		printing.Unlock()
+	}
+	var e logEntry
+	if json.Unmarshal(line, &e) != nil {
+		return
+	}
+	switch e.Msg {
+	case "the CA offers dns-persist-01":
+		d.say("Caddy has learned that the CA offers the challenge, under the name %v", e.Names)
+	case "publish this TXT record once; the certificate follows by itself":
+		d.mu.Lock()
+		d.wanted[e.Name] = e.Value
+		d.mu.Unlock()
+		d.say("Caddy asks for a record, once and for all:\n\n    %s\n", e.ZoneLine)
+	case "record changed in DNS":
+		d.say("Caddy sees %s: %s", e.Identifier, e.DNS)
+	case "certificate renewed successfully":
+		d.say("Caddy has a new certificate for %s", e.Identifier)
+	}
+}
+
+// logWriter is the log output that feeds the story.
+type logWriter struct{}
+
+// CaddyModule returns the Caddy module information.
+func (logWriter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.logging.writers.dns_persist_lab", New: func() caddy.Module { return new(logWriter) }}
+}
+
+func (logWriter) String() string    { return "the lab's narrator" }
+func (logWriter) WriterKey() string { return "dns_persist_lab" }
+
+// OpenWriter implements caddy.WriterOpener.
+func (logWriter) OpenWriter() (io.WriteCloser, error) { return new(lineWriter), nil }
+
+// lineWriter cuts the log into lines.
+type lineWriter struct{ rest []byte }
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		if narrator != nil {
+			narrator.logLine(line)
+		}
+		w.rest = rest
+	}
+}
+
+func (w *lineWriter) Close() error { return nil }

@@ -1,0 +1,7 @@
+package acmepersist
+
+import "github.com/caddyserver/certmagic"
+
+func certmagicPreference(smallest *bool) certmagic.ChainPreference {
+	return certmagic.ChainPreference{Smallest: smallest}
+}

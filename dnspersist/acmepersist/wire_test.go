@@ -1,0 +1,139 @@
+package acmepersist
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+func TestParseRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		header string
+		want   time.Duration
+		has    bool
+	}{
+		{"", 0, false},
+		{"0", 0, true},
+		{"17", 17 * time.Second, true},
+		{"-3", 0, true},
+		{"Sun, 01 Nov 2026 12:00:30 GMT", 30 * time.Second, true},
+		{"Sun, 01 Nov 2026 11:00:30 GMT", 0, true},
+		{"soon", 0, false},
+		{"99999999999999999999", 0, false},
+	} {
+		got, has := parseRetryAfter(tc.header, now)
+		if got != tc.want || has != tc.has {
+			t.Errorf("parseRetryAfter(%q) = %s, %v, want %s, %v", tc.header, got, has, tc.want, tc.has)
+		}
+	}
+}
+
+// FuzzWire feeds the answers of a hostile CA through the transport.
+func FuzzWire(f *testing.F) {
+	f.Add(`{"challenges":[{"type":"dns-persist-01","url":"https://ca/c","accounturi":"https://ca/a"}]}`, "1")
+	f.Add(`{"challenges":[null,1]}`, "Sun, 01 Nov 2026 12:00:30 GMT")
+	f.Add(`[]`, "x")
+	f.Fuzz(func(t *testing.T, body, retry string) {
+		w := &wire{directory: &directory{URL: "https://ca/dir"}, base: roundTrip(func(*http.Request) (*http.Response, error) {
+			return &http.Response{
+				StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {retry}},
+				Body: io.NopCloser(strings.NewReader(body)),
+			}, nil
+		})}
+		req := httptest.NewRequest(http.MethodPost, "https://ca/authz", nil)
+		resp, err := w.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || string(got) != body {
+			t.Fatalf("the body came through as %q, %v, want %q", got, err, body)
+		}
+		if _, wait, _ := w.last(); wait < 0 {
+			t.Fatalf("Retry-After %q became %s", retry, wait)
+		}
+	})
+}
+
+// FuzzDirectory reads what a CA may serve as its directory.
+func FuzzDirectory(f *testing.F) {
+	f.Add([]byte(`{"newNonce":"https://ca/n","newAccount":"https://ca/a","newOrder":"https://ca/o","meta":{"caaIdentities":["ca.example","evil;","\n"]}}`))
+	f.Add([]byte(`{"meta":{"caaIdentities":null}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d, err := parseDirectory("https://ca/dir", body)
+		if err != nil {
+			return
+		}
+		for _, n := range d.issuerDomainNames() {
+			if strings.ContainsAny(n, "; \t\n\"\\") {
+				t.Fatalf("the issuer domain name %q got in", n)
+			}
+		}
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestWireKeepsAccountURI(t *testing.T) {
+	w := &wire{directory: &directory{}}
+	w.note([]byte(`{"challenges":[{"type":"dns-01","url":"https://ca/1","accounturi":"no"},{"type":"dns-persist-01","url":"https://ca/2","accounturi":"https://ca/acct"}]}`))
+	if got := w.accountURI("https://ca/2"); got != "https://ca/acct" {
+		t.Errorf("accountURI = %q", got)
+	}
+	if got := w.accountURI("https://ca/1"); got != "" {
+		t.Errorf("another challenge's member was kept: %q", got)
+	}
+}
+
+// A CA that hangs once must not make the directory of a healthy one wait, nor a
+// certificate wait for CertMagic's retry.
+func TestDirectoryIsFetchedOnceAndKept(t *testing.T) {
+	hits, broken := 0, false
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		hits++
+		if broken {
+			rw.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(rw, `{"newNonce":"https://ca/n","newAccount":"https://ca/a","newOrder":"https://ca/o"}`)
+	}))
+	defer srv.Close()
+	var c directories
+	ctx := context.Background()
+	for range 3 {
+		if _, err := c.get(ctx, srv.URL, http.DefaultTransport, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if hits != 1 {
+		t.Errorf("the directory was fetched %d times, want once", hits)
+	}
+	c.expire()
+	broken = true
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	if _, err := c.get(short, srv.URL, http.DefaultTransport, "test"); err != nil {
+		t.Errorf("while the CA is down the older copy is not used: %v", err)
+	}
+}
+
+func TestPreferredChain(t *testing.T) {
+	yes := true
+	chains := []acme.Certificate{{URL: "a", ChainPEM: []byte("long chain")}, {URL: "b", ChainPEM: []byte("short")}}
+	if got := preferredChain(chains, certmagicPreference(nil)); got.URL != "a" {
+		t.Errorf("without a preference the chain is %s, want the first", got.URL)
+	}
+	if got := preferredChain(chains, certmagicPreference(&yes)); got.URL != "b" {
+		t.Errorf("the smallest chain is %s, want b", got.URL)
+	}
+}

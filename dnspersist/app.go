@@ -1,0 +1,136 @@
+package dnspersist
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App watches the names whose record does not stand yet, for all issuers of the
+// module `tls.issuance.dns_persist`. It is started by them and needs no
+// configuration.
+type App struct {
+	ctx    caddy.Context
+	logger *zap.Logger
+	shared *shared
+
+	// alive ends when this configuration is replaced: names are handed back with
+	// it, so that nothing is issued for a configuration that is gone.
+	alive  context.Context
+	cancel context.CancelFunc
+	work   *sync.WaitGroup
+
+	mu      *sync.Mutex
+	issuers []*Issuer
+	stopped bool
+	managed *managedNames
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "dns_persist",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// pool holds what survives a reload: watches go on, and no name is asked for again.
+var pool = caddy.NewUsagePool()
+
+const poolKey = "dns_persist"
+
+// Provision sets up the app. It reads no other app: issuers are provisioned while
+// theirs is.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	a.work, a.mu = new(sync.WaitGroup), new(sync.Mutex)
+	a.alive, a.cancel = context.WithCancel(context.Background())
+	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(), nil })
+	if err != nil {
+		return fmt.Errorf("getting the shared watches: %w", err)
+	}
+	a.shared = value.(*shared)
+	a.shared.setLogger(a.logger)
+	return nil
+}
+
+// add registers an issuer of this configuration.
+func (a *App) add(iss *Issuer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.issuers = append(a.issuers, iss)
+}
+
+func (a *App) allIssuers() []*Issuer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.issuers)
+}
+
+// Start says what the configuration makes of the names in it.
+func (a *App) Start() error {
+	a.warnAtLoad()
+	return nil
+}
+
+// Stop ends the hand-backs of this configuration and waits for them.
+func (a *App) Stop() error {
+	a.end()
+	a.work.Wait()
+	return nil
+}
+
+// Cleanup gives up the shared watches. It also ends an app that was never started
+// because another one failed.
+func (a *App) Cleanup() error {
+	if a.shared == nil {
+		return nil
+	}
+	a.end()
+	a.work.Wait()
+	a.shared = nil
+	_, err := pool.Delete(poolKey)
+	return err
+}
+
+func (a *App) end() {
+	a.mu.Lock()
+	stopped := a.stopped
+	a.stopped = true
+	a.mu.Unlock()
+	a.cancel()
+	if !stopped {
+		a.shared.disown(a)
+	}
+}
+
+// spawn runs fn unless the app has ended; Stop waits for it.
+func (a *App) spawn(fn func(ctx context.Context)) bool {
+	a.mu.Lock()
+	if a.stopped {
+		a.mu.Unlock()
+		return false
+	}
+	a.work.Add(1)
+	a.mu.Unlock()
+	go func() {
+		defer a.work.Done()
+		fn(a.alive)
+	}()
+	return true
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,122 @@
+package dnspersist
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+)
+
+// handBackTimeout bounds one hand-back: CertMagic would go on for thirty days.
+const handBackTimeout = 15 * time.Minute
+
+// waiting returns the WaitingError in err, if there is one.
+func waiting(err error) *acmepersist.WaitingError {
+	var w *acmepersist.WaitingError
+	if errors.As(err, &w) {
+		return w
+	}
+	return nil
+}
+
+// handBack gives a parked name back to CertMagic, through the newest live
+// configuration that wants it. A reload may fail and leave an older one running.
+func (s *shared) handBack(p *parked, why string) {
+	s.mu.Lock()
+	if s.parked[p.key] != p || time.Now().Before(p.busyUntil) || len(p.owners) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	o := p.owners[len(p.owners)-1]
+	p.busyUntil = time.Now().Add(handBackTimeout)
+	s.mu.Unlock()
+
+	started := o.iss.rt.app.spawn(func(alive context.Context) {
+		rest := time.Duration(0)
+		defer func() { s.handed(p, rest) }()
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		case <-alive.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(alive, handBackTimeout)
+		defer cancel()
+		o.iss.rt.logger.Info("handing the name back to obtain its certificate",
+			zap.String("identifier", p.identifier), zap.String("reason", why))
+		var err error
+		if rest, err = s.obtain(ctx, o, p); err != nil && alive.Err() == nil && waiting(err) == nil {
+			o.iss.rt.logger.Error("handed-back name got no certificate",
+				zap.String("identifier", p.identifier), zap.Error(err))
+		}
+	})
+	if !started {
+		s.handed(p, 0)
+	}
+}
+
+// handed ends a hand-back; for as long as rest CertMagic may still be at work in
+// the background. A name that is still parked gets its next turn.
+func (s *shared) handed(p *parked, rest time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !p.busyUntil.IsZero() {
+		p.busyUntil = time.Now().Add(rest)
+	}
+	if s.parked[p.key] == p && !time.Now().Before(p.retry) {
+		p.retry = time.Now().Add(handBackEvery / 6)
+		p.timer.Stop()
+		p.timer = time.AfterFunc(time.Until(p.retry), func() { s.handBack(p, "it is time to try again") })
+	}
+}
+
+// backgroundJob is how long a job that CertMagic runs in the background is left
+// alone before the name may be handed back again.
+const backgroundJob = time.Minute
+
+// obtain asks CertMagic for the certificate in the way that fits where the name
+// stands. rest is how long CertMagic goes on after it.
+func (s *shared) obtain(ctx context.Context, o owner, p *parked) (rest time.Duration, err error) {
+	cfg, name := o.cfg, p.identifier
+	stored := cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(o.iss.IssuerKey(), name))
+	if cfg.OnDemand != nil {
+		// CertMagic asks for permission at the handshake only
+		if decide := cfg.OnDemand.DecisionFunc; decide != nil {
+			if err := decide(ctx, name); err != nil {
+				s.forget(p)
+				o.iss.rt.logger.Info("no longer permitted; not watching the name any more",
+					zap.String("identifier", name), zap.Error(err))
+				return 0, nil
+			}
+		}
+		if stored {
+			return 0, cfg.RenewCertAsync(ctx, name, false)
+		}
+		return 0, cfg.ObtainCertAsync(ctx, name)
+	}
+	if !stored {
+		// with the configuration's own life, for the job outlives this call
+		return backgroundJob, cfg.ManageAsync(o.iss.rt.app.alive, []string{name})
+	}
+	err = cfg.RenewCertAsync(ctx, name, false)
+	if err == nil && !p.parking.NotAfter.IsZero() && time.Now().After(p.parking.NotAfter) {
+		// maintenance serves the new one at its next tick, an expired one must go now
+		_, err = cfg.CacheManagedCertificate(ctx, name)
+	}
+	return 0, err
+}
+
+// forget drops a parked name.
+func (s *shared) forget(p *parked) {
+	s.mu.Lock()
+	if s.parked[p.key] == p {
+		delete(s.parked, p.key)
+	}
+	s.mu.Unlock()
+	p.stop()
+	s.announcer.done(p.identifier, p.parking.Record)
+}

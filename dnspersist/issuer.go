@@ -1,0 +1,310 @@
+package dnspersist
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+// runtime is the state of a provisioned issuer.
+type runtime struct {
+	logger    *zap.Logger
+	app       *App
+	core      acmepersist.Config
+	transport *http.Transport
+	// fingerprint tells configurations apart: a parked name is answered from memory
+	// only for the one under which it was parked.
+	fingerprint string
+
+	mu    sync.Mutex
+	magic *certmagic.Config
+	// active is the issuer made for magic's storage.
+	active *acmepersist.Issuer
+}
+
+// Provision sets up the issuer. It asks nothing of the network or the storage.
+func (iss *Issuer) Provision(ctx caddy.Context) error {
+	if iss.ACMEIssuer == nil {
+		iss.ACMEIssuer = new(caddytls.ACMEIssuer)
+	}
+	rt := &runtime{logger: ctx.Logger(), fingerprint: iss.fingerprint()}
+
+	if strings.Contains(iss.AccountKey, "-----BEGIN") {
+		rt.logger.Warn("account_key holds a private key in the configuration, where anybody who reads the configuration finds it; use a placeholder such as {file./path/to/key.pem} or {env.NAME}")
+	}
+	if err := iss.expand(caddy.NewReplacer()); err != nil {
+		return err
+	}
+	dns := iss.takeDNSSettings(ctx)
+
+	transport, err := iss.newTransport(ctx)
+	if err != nil {
+		return err
+	}
+	rt.transport = transport
+	iss.rt = rt
+	if err := iss.ACMEIssuer.Provision(ctx); err != nil {
+		return err
+	}
+	iss.CA = directoryURL(iss.CA)
+	if err := iss.checkPolicies(ctx); err != nil {
+		return err
+	}
+	app, err := ctx.App("dns_persist")
+	if err != nil {
+		return fmt.Errorf("getting the dns_persist app: %w", err)
+	}
+	rt.app = app.(*App)
+	rt.core = iss.newCore(dns)
+	rt.app.add(iss)
+	return nil
+}
+
+// directoryURL completes the configured CA as CertMagic does: Let's Encrypt if there
+// is none, https if it has no scheme.
+func directoryURL(ca string) string {
+	if ca == "" {
+		return certmagic.LetsEncryptProductionCA
+	}
+	if !strings.Contains(ca, "://") {
+		return "https://" + ca
+	}
+	return ca
+}
+
+// expand replaces placeholders in the fields that the embedded issuer does not know.
+func (iss *Issuer) expand(repl *caddy.Replacer) error {
+	fields := map[string]*string{
+		"account_url": &iss.AccountURL, "account_uri": &iss.AccountURI, "issuer_domain_name": &iss.IssuerDomainName,
+	}
+	for name, field := range fields {
+		if *field == "" {
+			continue
+		}
+		expanded, err := repl.ReplaceOrErr(*field, true, true)
+		if err != nil {
+			return fmt.Errorf("expanding %s '%s': %w", name, *field, err)
+		}
+		*field = expanded
+	}
+	if iss.AccountKey != "" {
+		// the embedded issuer's own error would quote the field
+		key, err := repl.ReplaceOrErr(iss.AccountKey, true, true)
+		if err != nil {
+			return errors.New("expanding account_key: a placeholder in it has no value (the field is not shown)")
+		}
+		iss.AccountKey = key
+	}
+	return nil
+}
+
+// takeDNSSettings moves what ordinary global options have put into the embedded
+// issuer's DNS challenge out of it: the embedded issuer would load a provider of
+// its own, or fail without one.
+func (iss *Issuer) takeDNSSettings(ctx caddy.Context) DNS {
+	var dns DNS
+	if iss.DNS != nil {
+		dns = *iss.DNS
+	}
+	if iss.Challenges != nil && iss.Challenges.DNS != nil {
+		if len(dns.Resolvers) == 0 {
+			dns.Resolvers = iss.Challenges.DNS.Resolvers
+		}
+		iss.Challenges.DNS = nil
+	}
+	if len(dns.Resolvers) == 0 {
+		if app, err := ctx.AppIfConfigured("tls"); err == nil {
+			dns.Resolvers = app.(*caddytls.TLS).Resolvers
+		}
+	}
+	return dns
+}
+
+// newCore translates the configuration for acmepersist.
+func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
+	t := tuning.Get()
+	core := acmepersist.Config{
+		CA:                     iss.CA,
+		Logger:                 iss.rt.logger,
+		Transport:              iss.rt.transport,
+		UserAgent:              "caddy-dnspersist " + certmagic.UserAgent,
+		Email:                  iss.Email,
+		AccountKeyPEM:          iss.AccountKey,
+		AccountURL:             iss.AccountURL,
+		AccountURI:             iss.AccountURI,
+		OnAccountLost:          iss.OnAccountLost,
+		ExternalAccount:        iss.ExternalAccount,
+		Profile:                iss.Profile,
+		CertificateLifetime:    time.Duration(iss.CertificateLifetime),
+		Timeout:                time.Duration(iss.ACMETimeout),
+		Policy:                 iss.Policy,
+		IssuerDomainName:       iss.IssuerDomainName,
+		Grace:                  t.Grace,
+		Settle:                 t.Settle,
+		PropagationTimeout:     t.PropagationTimeout,
+		PollInterval:           t.MinPoll,
+		NotOfferedRetry:        t.NotOffered,
+		NotOfferedRenewalRetry: t.NotOfferedRenewal,
+	}
+	if iss.PreferredChains != nil {
+		core.PreferredChains = certmagic.ChainPreference{
+			Smallest:       iss.PreferredChains.Smallest,
+			AnyCommonName:  iss.PreferredChains.AnyCommonName,
+			RootCommonName: iss.PreferredChains.RootCommonName,
+		}
+	}
+	if dns.PropagationTimeout > 0 {
+		core.PropagationTimeout = time.Duration(dns.PropagationTimeout)
+	}
+	if dns.PropagationDelay > 0 {
+		core.Settle = time.Duration(dns.PropagationDelay)
+	}
+	switch {
+	case iss.RateLimit != nil:
+		core.Limiter = acmepersist.SharedLimiter(iss.CA, iss.RateLimit.Orders, time.Duration(iss.RateLimit.Window))
+	case len(iss.TrustedRootsPEMFiles) == 0:
+		core.Limiter = acmepersist.SharedLimiter(iss.CA, 10, 10*time.Second)
+	}
+	if dns.Check == "none" {
+		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record stands, and each failure counts against its rate limits",
+			zap.String("ca", iss.CA))
+		return core
+	}
+	mode := propagation.ModeAuthoritative
+	if dns.Check == "recursive" {
+		mode = propagation.ModeRecursive
+	}
+	core.Checker = propagation.NewChecker(propagation.Config{
+		Mode:      mode,
+		Resolvers: dns.Resolvers,
+		// tenants control their NS records; a public CA would not ask such servers either
+		AllowPrivate: len(iss.TrustedRootsPEMFiles) > 0 || len(dns.Resolvers) > 0,
+		Grace:        core.Grace,
+		Settle:       core.Settle,
+		Exchanger:    t.Exchanger,
+		Logger:       iss.rt.logger,
+	})
+	return core
+}
+
+// Validate checks what can be known without network and storage.
+func (iss *Issuer) Validate() error { return iss.validateConfig() }
+
+// Cleanup closes idle connections and gives up the issuer's parked names.
+func (iss *Issuer) Cleanup() error {
+	if iss.rt != nil && iss.rt.transport != nil {
+		iss.rt.transport.CloseIdleConnections()
+	}
+	return nil
+}
+
+// SetConfig stores the CertMagic config; Caddy calls it several times.
+func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
+	iss.ACMEIssuer.SetConfig(cfg)
+	iss.rt.mu.Lock()
+	defer iss.rt.mu.Unlock()
+	iss.rt.magic = cfg
+	iss.rt.active = nil
+}
+
+// active returns the issuer for the current CertMagic config.
+func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
+	iss.rt.mu.Lock()
+	defer iss.rt.mu.Unlock()
+	if iss.rt.active == nil {
+		cfg := iss.rt.magic
+		core := iss.rt.core
+		core.Storage = cfg.Storage
+		core.RenewalWindowRatio = cfg.RenewalWindowRatio
+		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
+		core.Wildcard = iss.wildcardManaged
+		core.Renewal = iss.renewsOther
+		core.Parker = &parker{iss: iss, cfg: cfg}
+		iss.rt.active = acmepersist.New(core)
+	}
+	return iss.rt.active, iss.rt.magic
+}
+
+// alone reports whether ours is the policy's only issuer. Beside others a name is
+// never parked: the next issuer has its turn at once.
+func alone(cfg *certmagic.Config) bool { return len(cfg.Issuers) == 1 }
+
+// PreCheck lets every name pass: CertMagic would skip a refusal without a word, so
+// Issue says it.
+func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil }
+
+// Issue obtains a certificate for the CSR.
+func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	active, cfg := iss.active()
+	cert, err := active.Issue(ctx, csr)
+	if err != nil && alone(cfg) && hopeless(err) {
+		// frees the job slot and the lock; the app hands the name back
+		return nil, certmagic.ErrNoRetry{Err: err}
+	}
+	return cert, err
+}
+
+// hopeless reports whether trying again in a minute can change nothing.
+func hopeless(err error) bool {
+	var (
+		waiting     *acmepersist.WaitingError
+		notOffered  *acmepersist.NotOfferedError
+		unsupported *acmepersist.UnsupportedNameError
+		account     *acmepersist.AccountError
+		uri         *acmepersist.AccountURIError
+		budget      *acmepersist.BudgetError
+	)
+	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
+		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget)
+}
+
+// Revoke revokes a certificate with the bound account.
+func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
+	active, _ := iss.active()
+	return active.Revoke(ctx, cert, reason)
+}
+
+// renewsOther reports whether another issuer of the policy has a certificate for the name.
+func (iss *Issuer) renewsOther(ctx context.Context, name string) bool {
+	_, cfg := iss.active()
+	for _, other := range cfg.Issuers {
+		if cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(other.IssuerKey(), name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Interface guards
+var (
+	_ caddy.Module                                               = (*Issuer)(nil)
+	_ caddy.Provisioner                                          = (*Issuer)(nil)
+	_ caddy.Validator                                            = (*Issuer)(nil)
+	_ caddy.CleanerUpper                                         = (*Issuer)(nil)
+	_ caddyfile.Unmarshaler                                      = (*Issuer)(nil)
+	_ caddytls.ConfigSetter                                      = (*Issuer)(nil)
+	_ certmagic.Issuer                                           = (*Issuer)(nil)
+	_ certmagic.PreChecker                                       = (*Issuer)(nil)
+	_ certmagic.Revoker                                          = (*Issuer)(nil)
+	_ certmagic.RenewalInfoGetter                                = (*Issuer)(nil)
+	_ interface{ GetACMEIssuer() *caddytls.ACMEIssuer }          = (*Issuer)(nil)
+	_ interface {
+		GetRenewalInfo(context.Context, certmagic.Certificate) (acme.RenewalInfo, error)
+	} = (*Issuer)(nil)
+)

@@ -1,0 +1,199 @@
+package dnspersist
+
+import (
+	"context"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+// parked is a name whose certificate waits for its record, for one configuration
+// of an issuer. Its fields are guarded by shared.mu.
+type parked struct {
+	key        string
+	identifier string
+	parking    acmepersist.Parking
+	report     propagation.Report
+	// readyAt is when a watch last saw the record complete.
+	readyAt time.Time
+	// retry is when the name is handed back whatever DNS shows.
+	retry time.Time
+	timer *time.Timer
+	// busyUntil is while CertMagic works on the name at our bidding.
+	busyUntil time.Time
+	// owners are the live configurations that want the name, the newest last.
+	owners    []owner
+	stopWatch func()
+}
+
+// owner is one configuration's interest in a parked name.
+type owner struct {
+	iss *Issuer
+	cfg *certmagic.Config
+}
+
+func (p *parked) stop() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	if p.stopWatch != nil {
+		p.stopWatch()
+	}
+}
+
+// own makes the configuration the newest owner.
+func (p *parked) own(o owner) {
+	for i, other := range p.owners {
+		if other.iss == o.iss {
+			p.owners = append(p.owners[:i], p.owners[i+1:]...)
+			break
+		}
+	}
+	p.owners = append(p.owners, o)
+}
+
+// disown removes the owners of an app, and reports whether there were any.
+func (p *parked) disown(a *App) bool {
+	var rest []owner
+	for _, o := range p.owners {
+		if o.iss.rt.app != a {
+			rest = append(rest, o)
+		}
+	}
+	changed := len(rest) != len(p.owners)
+	p.owners = rest
+	return changed
+}
+
+// parker is the acmepersist.Parker of one issuer and CertMagic config.
+type parker struct {
+	iss *Issuer
+	cfg *certmagic.Config
+}
+
+func (k *parker) key(identifier string) string {
+	return k.iss.IssuerKey() + "|" + k.iss.rt.fingerprint + "|" + identifier
+}
+
+// Parked implements acmepersist.Parker: a parked name costs no query, no storage and
+// no request.
+func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Report, error) {
+	s := k.iss.rt.app.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.parked[k.key(identifier)]
+	if p == nil {
+		return nil, nil
+	}
+	p.own(owner{k.iss, k.cfg})
+	now := time.Now()
+	switch {
+	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < readyFor:
+		report := p.report
+		return &report, nil
+	case !p.readyAt.IsZero(), !now.Before(p.retry):
+		return nil, nil
+	default:
+		return nil, p.parking.Err
+	}
+}
+
+// Park implements acmepersist.Parker.
+func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
+	app := k.iss.rt.app
+	s := app.shared
+	waits := parking.Checker != nil
+	if waits {
+		s.announcer.want(parking)
+	}
+	if !alone(k.cfg) {
+		return parking.Err
+	}
+	key := k.key(parking.Identifier)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return parking.Err
+	}
+	p := s.parked[key]
+	if p == nil {
+		p = &parked{key: key, identifier: parking.Identifier}
+		s.parked[key] = p
+	}
+	p.own(owner{k.iss, k.cfg})
+	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
+	p.retry = time.Now().Add(tuning.Or(tuning.Get().HandBack, handBackEvery))
+	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
+		p.retry = parking.Retry
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timer = time.AfterFunc(max(time.Until(p.retry), time.Second), func() { s.handBack(p, "it is time to try again whatever DNS shows") })
+	if waits {
+		// the same key goes on with the same schedule
+		p.stopWatch = s.scheduler.Watch(key, parking.Checker, parking.Target, parking.Gate, func(r propagation.Report) { s.observed(p, r) })
+	}
+	var stop func()
+	if !waits {
+		stop, p.stopWatch = p.stopWatch, nil
+	}
+	s.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	return parking.Err
+}
+
+// Unpark implements acmepersist.Parker.
+func (k *parker) Unpark(identifier string) {
+	s := k.iss.rt.app.shared
+	key := k.key(identifier)
+	s.mu.Lock()
+	p := s.parked[key]
+	delete(s.parked, key)
+	s.mu.Unlock()
+	if p != nil {
+		p.stop()
+		s.announcer.done(identifier, p.parking.Record)
+		return
+	}
+	s.announcer.got(identifier)
+}
+
+// observed takes the report of a poll.
+func (s *shared) observed(p *parked, r propagation.Report) {
+	s.mu.Lock()
+	if s.parked[p.key] != p {
+		s.mu.Unlock()
+		return
+	}
+	changed := p.report.Status != r.Status
+	p.report = r
+	if w := waiting(p.parking.Err); w != nil {
+		fresh := *w
+		fresh.Report = r
+		p.parking.Err = &fresh
+	}
+	ready := r.Status == propagation.StatusReady
+	if ready {
+		p.readyAt = time.Now()
+	} else {
+		p.readyAt = time.Time{}
+	}
+	logger := s.logger
+	s.mu.Unlock()
+	if changed {
+		logger.Info("record changed in DNS",
+			zap.String("identifier", p.identifier), zap.String("name", p.parking.Record.Name),
+			zap.String("status", string(r.Status)), zap.String("dns", r.Summary()))
+	}
+	if ready {
+		s.handBack(p, "the record stands on every server")
+	}
+}

@@ -1,0 +1,119 @@
+package dnspersist
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+const (
+	// handBackEvery is how long a parked name waits at most until CertMagic tries it again.
+	handBackEvery = 6 * time.Hour
+	// readyFor is how long the word of a watch that the record is complete is good
+	// for, without another look.
+	readyFor = time.Minute
+	// orphanFor is how long a watch goes on while no configuration owns it: during a
+	// reload the old one may be gone before the new one has asked.
+	orphanFor = 2 * time.Minute
+	// handBacks is how many names are handed back at once.
+	handBacks = 32
+)
+
+// shared is the state of the process that survives reloads.
+type shared struct {
+	scheduler *propagation.Scheduler
+	announcer *announcer
+	slots     chan struct{}
+
+	mu     sync.Mutex
+	parked map[string]*parked
+	closed bool
+	logger *zap.Logger
+	// orphans are the timers that end watches which nobody wants any more.
+	orphans []*time.Timer
+}
+
+func newShared() *shared {
+	t := tuning.Get()
+	s := &shared{
+		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
+		slots:     make(chan struct{}, handBacks),
+		parked:    make(map[string]*parked),
+		logger:    zap.NewNop(),
+	}
+	s.announcer = newAnnouncer(s.log)
+	return s
+}
+
+// Destruct implements caddy.Destructor: the last configuration is gone.
+func (s *shared) Destruct() error {
+	s.mu.Lock()
+	s.closed = true
+	all := s.parked
+	s.parked = make(map[string]*parked)
+	orphans := s.orphans
+	s.mu.Unlock()
+	for _, t := range orphans {
+		t.Stop()
+	}
+	for _, p := range all {
+		p.stop()
+	}
+	s.announcer.close()
+	s.scheduler.Close()
+	return nil
+}
+
+// setLogger takes the newest configuration's logger.
+func (s *shared) setLogger(l *zap.Logger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logger = l
+}
+
+func (s *shared) log() *zap.Logger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logger
+}
+
+// disown takes a configuration that ends out of all parked names.
+func (s *shared) disown(a *App) {
+	s.mu.Lock()
+	var gone []*parked
+	for _, p := range s.parked {
+		if p.disown(a) && len(p.owners) == 0 {
+			gone = append(gone, p)
+		}
+	}
+	s.mu.Unlock()
+	if len(gone) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.orphans = append(s.orphans, time.AfterFunc(orphanFor, func() { s.dropOrphans(gone) }))
+	}
+}
+
+// dropOrphans forgets names that no configuration wants any more.
+func (s *shared) dropOrphans(candidates []*parked) {
+	s.mu.Lock()
+	var gone []*parked
+	for _, p := range candidates {
+		if len(p.owners) == 0 && s.parked[p.key] == p {
+			delete(s.parked, p.key)
+			gone = append(gone, p)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range gone {
+		p.stop()
+		s.announcer.done(p.identifier, p.parking.Record)
+	}
+}

@@ -1,0 +1,69 @@
+package dnspersist
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// newTransport makes the issuer's own connections to the CA, over the configured
+// proxy and with the configured roots. The embedded issuer's cannot be reached.
+func (iss *Issuer) newTransport(ctx caddy.Context) (*http.Transport, error) {
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 2 * time.Minute}).DialContext,
+		TLSHandshakeTimeout:   30 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   8,
+	}
+	if len(iss.NetworkProxyRaw) > 0 {
+		// loading a module clears its raw form, which the embedded issuer needs again
+		raw := iss.NetworkProxyRaw
+		mod, err := ctx.LoadModule(iss.ACMEIssuer, "NetworkProxyRaw")
+		iss.NetworkProxyRaw = raw
+		if err != nil {
+			return nil, fmt.Errorf("loading network_proxy module: %w", err)
+		}
+		producer, ok := mod.(caddy.ProxyFuncProducer)
+		if !ok {
+			return nil, fmt.Errorf("network_proxy module %T makes no proxy function", mod)
+		}
+		transport.Proxy = producer.ProxyFunc()
+	}
+	if len(iss.TrustedRootsPEMFiles) > 0 {
+		pool := x509.NewCertPool()
+		for _, file := range iss.TrustedRootsPEMFiles {
+			pem, err := os.ReadFile(file)
+			if err != nil {
+				return nil, fmt.Errorf("loading trusted root '%s': %w", file, err)
+			}
+			if !pool.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("loading trusted root '%s': there is no PEM certificate in it", file)
+			}
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return transport, nil
+}
+
+// fingerprint identifies the configuration of the issuer, secrets included, without
+// telling them.
+func (iss *Issuer) fingerprint() string {
+	data, err := json.Marshal(iss)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:12])
+}

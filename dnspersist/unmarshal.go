@@ -1,0 +1,254 @@
+package dnspersist
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// UnmarshalCaddyfile sets up the issuer from Caddyfile tokens. Syntax:
+//
+//	... dns_persist [<directory_url>] {
+//	    dir <directory_url>
+//	    email <email>
+//	    profile <name>
+//	    timeout <duration>
+//	    account_key <pem>
+//	    eab <key_id> <mac_key>
+//	    trusted_roots <pem_files...>
+//	    preferred_chains [smallest] {
+//	        root_common_name <common_names...>
+//	        any_common_name  <common_names...>
+//	    }
+//	    lifetime <duration>
+//	    account_url <url>
+//	    account_uri <uri>
+//	    on_account_lost fail|replace
+//	    resolvers <servers...>
+//	    check authoritative|recursive|none
+//	    propagation_timeout <duration>
+//	    propagation_delay <duration>
+//	    policy auto|exact|wildcard
+//	    issuer_domain_name <name>
+//	    rate_limit <orders> <window>
+//	}
+//
+// The words that `acme` has too mean the same as there. A word may stand once in a
+// block; an issuer that already has values keeps those that the block does not name.
+func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if !d.Next() { // the name of the issuer or directive
+		return d.ArgErr()
+	}
+	if iss.ACMEIssuer == nil {
+		iss.ACMEIssuer = new(caddytls.ACMEIssuer)
+	}
+	name, seen := d.Val(), make(map[string]bool)
+
+	args := d.RemainingArgs()
+	switch {
+	case len(args) > 1:
+		return d.Errf("%s takes one argument at most, the URL of the CA's directory; there are %d", name, len(args))
+	case len(args) == 1:
+		if strings.HasPrefix(args[0], "@") {
+			return d.Errf("%s takes no matcher (%s): a certificate is for the whole site; the argument is the URL of the CA's directory, such as https://ca.example/directory", name, args[0])
+		}
+		if err := checkDirectoryURL(args[0]); err != nil {
+			return d.Errf("the argument of %s is the URL of the CA's directory: %w", name, err)
+		}
+		iss.CA, seen["dir"] = args[0], true
+	}
+
+	for d.NextBlock(0) {
+		if err := iss.unmarshalWord(d, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmarshalWord reads one line of the block, or one subdirective with its block.
+func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) error {
+	word := d.Val()
+	if why, ok := refused[word]; ok {
+		return d.Errf("%s %s", word, why)
+	}
+	if seen[word] {
+		if word == "dir" {
+			return d.Errf("the CA's directory is given twice, as argument or with dir: %s", iss.CA)
+		}
+		return d.Errf("%s is given twice", word)
+	}
+	seen[word] = true
+
+	if word == "preferred_chains" {
+		chains, err := caddytls.ParseCaddyfilePreferredChainsOptions(d)
+		if err != nil {
+			return err
+		}
+		if chains.Smallest == nil && chains.RootCommonName == nil && chains.AnyCommonName == nil {
+			return d.Errf("preferred_chains says nothing: use smallest, or a block with root_common_name or any_common_name")
+		}
+		iss.PreferredChains = chains
+		return nil
+	}
+
+	spec, ok := words[word]
+	if !ok {
+		return d.Errf("unrecognized subdirective '%s' of dns_persist: it is not one of %s", word, allWords)
+	}
+	args := d.RemainingArgs()
+	if len(args) < spec.min || (spec.max > 0 && len(args) > spec.max) {
+		return d.Errf("wrong argument count for %s: it reads %s %s", word, word, spec.syntax)
+	}
+	for _, arg := range args {
+		if strings.TrimSpace(arg) == "" {
+			return d.Errf("%s has an empty argument: it reads %s %s", word, word, spec.syntax)
+		}
+	}
+	if d.NextArg() { // only an opening brace is left over
+		return d.Errf("%s takes no block", word)
+	}
+	if err := spec.set(iss, args); err != nil {
+		return d.Errf("%s: %w", word, err)
+	}
+	return nil
+}
+
+// wordSpec is a subdirective: how many arguments it takes (max 0: any number), how
+// they are named to a person, and what they set.
+type wordSpec struct {
+	min, max int
+	syntax   string
+	set      func(iss *Issuer, args []string) error
+}
+
+// allWords lists the words in the order of the documentation.
+const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
+	"account_url, account_uri, on_account_lost, resolvers, check, propagation_timeout, propagation_delay, " +
+	"policy, issuer_domain_name, rate_limit"
+
+var words = map[string]wordSpec{
+	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, checkDirectoryURL),
+	"email":       text("<email>", func(i *Issuer) *string { return &i.Email }, checkEmail),
+	"profile":     text("<name>", func(i *Issuer) *string { return &i.Profile }, nil),
+	"account_key": text("<pem>", func(i *Issuer) *string { return &i.AccountKey }, nil),
+	"account_url": text("<url>", func(i *Issuer) *string { return &i.AccountURL }, checkAccountURL),
+	"account_uri": text("<uri>", func(i *Issuer) *string { return &i.AccountURI }, unlessPlaceholder(record.ValidAccountURI)),
+	"issuer_domain_name": text("<name>", func(i *Issuer) *string { return &i.IssuerDomainName },
+		unlessPlaceholder(record.ValidIssuerDomainName)),
+	"on_account_lost": text(onAccountLostValues.syntax(), func(i *Issuer) *string { return &i.OnAccountLost }, onAccountLostValues.check),
+	"policy":          text(policyValues.syntax(), func(i *Issuer) *string { return &i.Policy }, policyValues.check),
+	"check":           text(checkValues.syntax(), func(i *Issuer) *string { return &i.dns().Check }, checkValues.check),
+
+	"timeout":             duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
+	"lifetime":            duration(func(i *Issuer) *caddy.Duration { return &i.CertificateLifetime }),
+	"propagation_timeout": duration(func(i *Issuer) *caddy.Duration { return &i.dns().PropagationTimeout }),
+	"propagation_delay":   duration(func(i *Issuer) *caddy.Duration { return &i.dns().PropagationDelay }),
+
+	"eab": {2, 2, "<key_id> <mac_key>", func(iss *Issuer, args []string) error {
+		iss.ExternalAccount = &acme.EAB{KeyID: args[0], MACKey: args[1]}
+		return nil
+	}},
+	"trusted_roots": {1, 0, "<pem_files...>", func(iss *Issuer, args []string) error {
+		iss.TrustedRootsPEMFiles = args
+		return nil
+	}},
+	"resolvers": {1, 0, "<servers...>", func(iss *Issuer, args []string) error {
+		for _, server := range args {
+			if err := checkResolver(server); err != nil {
+				return err
+			}
+		}
+		iss.dns().Resolvers = args
+		return nil
+	}},
+	"rate_limit": {2, 2, "<orders> <window>", func(iss *Issuer, args []string) error {
+		orders, err := strconv.Atoi(args[0])
+		if err != nil || orders < 1 {
+			return fmt.Errorf("%q is not a number of orders: use a whole number from 1", args[0])
+		}
+		window, err := parseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		iss.RateLimit = &RateLimit{Orders: orders, Window: window}
+		return nil
+	}},
+}
+
+const (
+	notNeeded = "is not needed with dns-persist-01, remove it"
+	notHere   = "is not available: this version does not publish records itself; publish the TXT record once, by hand or with infrastructure as code, and remove the word"
+)
+
+// refused are words of `acme` that mean nothing here, and words of a publisher that
+// this version does not have.
+var refused = map[string]string{
+	"disable_http_challenge":        notNeeded,
+	"disable_tlsalpn_challenge":     notNeeded,
+	"alt_http_port":                 notNeeded,
+	"alt_tlsalpn_port":              notNeeded,
+	"distributed":                   notNeeded,
+	"test_dir":                      notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
+	"dns":                           notHere,
+	"dns_ttl":                       notHere,
+	"publish":                       notHere,
+	"delegate_to":                   notHere,
+	"dns_challenge_override_domain": notHere,
+	"persist_for":                   notHere,
+	"dialect":                       "is not available in this version, which finds out by itself what the CA speaks; remove the word",
+}
+
+// text is a word with one argument that is kept as it is.
+func text(syntax string, field func(*Issuer) *string, check func(string) error) wordSpec {
+	return wordSpec{1, 1, syntax, func(iss *Issuer, args []string) error {
+		if check != nil {
+			if err := check(args[0]); err != nil {
+				return err
+			}
+		}
+		*field(iss) = args[0]
+		return nil
+	}}
+}
+
+// duration is a word with one argument, a time above zero.
+func duration(field func(*Issuer) *caddy.Duration) wordSpec {
+	return wordSpec{1, 1, "<duration>", func(iss *Issuer, args []string) error {
+		value, err := parseDuration(args[0])
+		if err != nil {
+			return err
+		}
+		*field(iss) = value
+		return nil
+	}}
+}
+
+func parseDuration(s string) (caddy.Duration, error) {
+	if s == "-1" {
+		return 0, fmt.Errorf("-1 is not a duration; to ask the CA without a look at DNS write check none")
+	}
+	value, err := caddy.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as 90s, 10m or 2d: %w", s, err)
+	}
+	if value <= 0 {
+		return 0, fmt.Errorf("the duration has to be more than zero, it is %s", s)
+	}
+	return caddy.Duration(value), nil
+}
+
+// dns returns the DNS settings, made when first used.
+func (iss *Issuer) dns() *DNS {
+	if iss.DNS == nil {
+		iss.DNS = new(DNS)
+	}
+	return iss.DNS
+}

@@ -1,0 +1,192 @@
+package dnspersist
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// choice is a field with a fixed set of values; the first is the default.
+type choice []string
+
+var (
+	onAccountLostValues = choice{"fail", "replace"}
+	policyValues        = choice{"auto", "exact", "wildcard"}
+	checkValues         = choice{"authoritative", "recursive", "none"}
+)
+
+func (c choice) syntax() string { return strings.Join(c, "|") }
+
+// check accepts the values only, no placeholder: the fields are not expanded.
+func (c choice) check(value string) error {
+	if slices.Contains(c, value) {
+		return nil
+	}
+	return fmt.Errorf("%q is not one of %s", value, strings.Join(c, ", "))
+}
+
+// validateConfig checks what can be known without network and storage. Placeholders
+// are expanded by now.
+func (iss *Issuer) validateConfig() error {
+	if iss.ACMEIssuer == nil {
+		return errors.New("the issuer was not provisioned")
+	}
+	if iss.TestCA != "" {
+		return fmt.Errorf("test_ca (%s) cannot be used with dns_persist, remove it: a standing record names one CA and one account, a second CA would never find its own", iss.TestCA)
+	}
+	dns, limit := DNS{}, RateLimit{Orders: 1, Window: 1}
+	if iss.DNS != nil {
+		dns = *iss.DNS
+	}
+	if iss.RateLimit != nil {
+		limit = *iss.RateLimit
+	}
+
+	var errs []error
+	field := func(name, value string, check func(string) error) {
+		if value == "" {
+			return
+		}
+		if err := check(value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	field("ca", iss.CA, checkDirectoryURL)
+	field("email", iss.Email, checkEmail)
+	field("account_url", iss.AccountURL, checkAccountURL)
+	field("account_uri", iss.AccountURI, record.ValidAccountURI)
+	field("issuer_domain_name", iss.IssuerDomainName, record.ValidIssuerDomainName)
+	field("on_account_lost", iss.OnAccountLost, onAccountLostValues.check)
+	field("policy", iss.Policy, policyValues.check)
+	field("dns.check", dns.Check, checkValues.check)
+	for _, server := range dns.Resolvers {
+		if err := checkResolver(server); err != nil {
+			errs = append(errs, fmt.Errorf("dns.resolvers: %w", err))
+		}
+	}
+	if dns.Check == "recursive" && !iss.hasResolvers() {
+		errs = append(errs, errors.New("dns.check is recursive, but there are no resolvers to ask: name them with resolvers"))
+	}
+
+	for name, value := range map[string]int64{
+		"acme_timeout": int64(iss.ACMETimeout), "certificate_lifetime": int64(iss.CertificateLifetime),
+		"dns.propagation_delay": int64(dns.PropagationDelay),
+	} {
+		if value < 0 {
+			errs = append(errs, fmt.Errorf("%s is negative", name))
+		}
+	}
+	if dns.PropagationTimeout < 0 {
+		errs = append(errs, errors.New("dns.propagation_timeout is negative; to ask the CA without a look at DNS set dns.check to none"))
+	}
+	if limit.Orders < 1 || limit.Window <= 0 {
+		errs = append(errs, fmt.Errorf("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window)))
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// hasResolvers reports whether resolvers are configured, with the issuer or for all
+// of Caddy.
+func (iss *Issuer) hasResolvers() bool {
+	if iss.DNS != nil && len(iss.DNS.Resolvers) > 0 {
+		return true
+	}
+	return iss.rt != nil && iss.rt.globalResolvers
+}
+
+func hasPlaceholder(s string) bool { return strings.Contains(s, "{") }
+
+// unlessPlaceholder leaves a value with a placeholder to Validate.
+func unlessPlaceholder(check func(string) error) func(string) error {
+	return func(s string) error {
+		if hasPlaceholder(s) {
+			return nil
+		}
+		return check(s)
+	}
+}
+
+// checkDirectoryURL accepts https URLs, and http ones of this machine: an ACME account
+// must not be used over a connection that others can read and change (RFC 8555 section
+// 6.1).
+func checkDirectoryURL(s string) error {
+	if hasPlaceholder(s) {
+		return nil
+	}
+	u, err := absoluteURL(s)
+	if err != nil {
+		return err
+	}
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		return fmt.Errorf("%q is not encrypted: use https (http is for a CA on localhost only)", s)
+	}
+	return nil
+}
+
+// checkAccountURL accepts what can stand in a record and be asked over HTTP.
+func checkAccountURL(s string) error {
+	if hasPlaceholder(s) {
+		return nil
+	}
+	if _, err := absoluteURL(s); err != nil {
+		return err
+	}
+	return record.ValidAccountURI(s)
+}
+
+func absoluteURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" {
+		return nil, fmt.Errorf("%q is not an absolute URL such as https://ca.example/directory", s)
+	}
+	return u, nil
+}
+
+func isLoopback(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.IsLoopback()
+	}
+	host = strings.ToLower(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+func checkEmail(s string) error {
+	if strings.Contains(s, "@") || hasPlaceholder(s) {
+		return nil
+	}
+	return fmt.Errorf("%q is not an email address", s)
+}
+
+// checkResolver accepts host[:port], with IPv6 addresses in brackets or bare.
+func checkResolver(s string) error {
+	if hasPlaceholder(s) {
+		return nil
+	}
+	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return nil
+	}
+	host := s
+	if strings.Contains(s, ":") {
+		var port string
+		var err error
+		host, port, err = net.SplitHostPort(s)
+		if err != nil {
+			return fmt.Errorf("%q is not a DNS server as host or host:port", s)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("%q has no port from 1 to 65535", s)
+		}
+	}
+	if host == "" || strings.ContainsAny(host, "/@?# \t,;") {
+		return fmt.Errorf("%q is not a DNS server as host or host:port", s)
+	}
+	return nil
+}
