@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/miekg/dns"
@@ -71,14 +72,27 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	case tcpErr == nil:
 		return overTCP, nil
 	case err == nil:
-		return answer{}, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, tcpErr)
+		return answer{}, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr))
 	case errors.Is(err, ErrBadReply):
-		return answer{}, fmt.Errorf("%w (and over TCP: %w)", err, tcpErr)
+		return answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
 	case errors.Is(tcpErr, ErrBadReply):
 		return answer{}, tcpErr
 	}
-	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", err, tcpErr)
+	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
 }
+
+// cause is err without what a person knows already: the addresses.
+func cause(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		if op.Timeout() {
+			return errTimedOut
+		}
+		return op.Err
+	}
+	return err
+}
+
+var errTimedOut = errors.New("timed out")
 
 func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
 	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {

@@ -51,7 +51,7 @@ func Example() {
 	report := checker.Check(ctx, target, checker.NewGate())
 	fmt.Println(report.Summary())
 	// Output:
-	// _validation-persist.example.com: ready: 1 of 1 name servers of example.com has the record
+	// _validation-persist.example.com: ready: record on 1 of 1 name servers of example.com
 }
 
 func ExampleScheduler() {

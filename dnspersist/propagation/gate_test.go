@@ -125,7 +125,7 @@ func TestGateReport(t *testing.T) {
 			t.Errorf("server %d: since %v, want %v", i, got, want)
 		}
 	}
-	for _, part := range []string{"1 of 3 name servers of example.test has the record", "missing on ns1 (192.0.2.10:53"} {
+	for _, part := range []string{"record on 1 of 3 name servers of example.test", "missing on ns1 (192.0.2.10:53"} {
 		if !strings.Contains(rep.Summary(), part) {
 			t.Errorf("summary %q lacks %q", rep.Summary(), part)
 		}

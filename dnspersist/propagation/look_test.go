@@ -256,6 +256,10 @@ func TestLookWays(t *testing.T) {
 			w.ns2.load(t, loop)
 		}, "ns1.example.test 192.0.2.1=yes\nns1.example.test 192.0.2.1=yes\nns2.other.test 192.0.2.2=yes\nns2.other.test 192.0.2.2=yes\n" +
 			"error: CNAME loop: _validation-persist.www.example.test → a.example.test → _validation-persist.www.example.test; remove the CNAME"},
+		{"SOA records made up", func(t *testing.T, w *world) {
+			w.ns1.set("odd-soa")
+			w.ns2.set("odd-soa")
+		}, "ns1.example.test 192.0.2.1=no\nns2.other.test 192.0.2.2=no"},
 		{"host is an alias into another zone", func(t *testing.T, w *world) {
 			w.ns1.load(t, withRecord)
 			w.ns2.load(t, withRecord)
@@ -304,6 +308,66 @@ func TestLookWays(t *testing.T) {
 			if n := w.asked("192.0.2.53:53", "_validation-persist"); n != 0 {
 				t.Errorf("a resolver was asked for the validation name %d times", n)
 			}
+		})
+	}
+}
+
+func TestLookAliasChain(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		aliases int
+		ok      bool
+	}{{10, true}, {11, false}} {
+		zone := without
+		name := validationName
+		for i := range tt.aliases {
+			next := fmt.Sprintf("a%d.example.test", i)
+			zone += name + ". CNAME " + next + ".\n"
+			name = next
+		}
+		zone += name + `. TXT "` + wantedValue + "\"\n"
+		w := newWorld(t, zone, zone)
+		c := w.checker()
+		rep := c.Check(t.Context(), target, c.NewGate())
+		if tt.ok && rep.Status != StatusReady {
+			t.Errorf("%d aliases: %s", tt.aliases, rep.Summary())
+		}
+		if !tt.ok && (rep.Status != StatusBlocked || !strings.Contains(rep.Reason, "more than 10 CNAMEs")) {
+			t.Errorf("%d aliases: %s", tt.aliases, rep.Summary())
+		}
+	}
+}
+
+// What a person reads where nothing can be said.
+func TestBlockedReasons(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		setup func(w *world)
+		want  []string
+	}{
+		{"intercepted", func(w *world) { w.ns1.set("resolver"); w.ns2.set("resolver") }, []string{"intercepted", "port 53"}},
+		{"silent", func(w *world) { w.ns1.set("silent"); w.ns2.set("silent") }, []string{"ns1.example.test (192.0.2.1:53), ns2.other.test (192.0.2.2:53): no answer over UDP (timed out) or TCP (timed out)", "port 53"}},
+		{"private", func(w *world) {
+			w.resolver.load(t, soaRecord+"example.test. NS ns1.example.test.\nns1.example.test. A 10.0.0.1\n")
+		}, []string{"ns1.example.test (10.0.0.1:53): private address"}},
+		{"no name servers", func(w *world) { w.resolver.load(t, soaRecord) }, []string{"shows no NS records", "check the delegation"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, withRecord, withRecord)
+			tt.setup(w)
+			c := w.checker()
+			rep := c.Check(t.Context(), target, c.NewGate())
+			if rep.Status != StatusBlocked {
+				t.Fatalf("status %s", rep.Status)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(rep.Summary(), part) {
+					t.Errorf("summary %q lacks %q", rep.Summary(), part)
+				}
+			}
+			t.Log(rep.Summary())
 		})
 	}
 }

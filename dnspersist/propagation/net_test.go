@@ -186,6 +186,12 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		}
 	case "nodata":
 		m.Answer, m.Ns = nil, []dns.RR{s.soa(q.Name)}
+	case "odd-soa": // as load balancers make them up
+		if q.Qtype == dns.TypeTXT {
+			for _, rr := range m.Ns {
+				rr.Header().Name = q.Name
+			}
+		}
 	case "resolver": // an interceptor
 		m.Authoritative, m.RecursionAvailable = false, true
 	case "no-aa":

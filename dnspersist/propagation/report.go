@@ -15,11 +15,13 @@ const maxNamed = 4
 func (r Report) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s", r.Name, r.Status)
-	if where := r.where(); where != "" {
-		b.WriteString(": " + where)
+	separator := ": "
+	if where := r.where(); where != "" && r.Status != StatusBlocked {
+		b.WriteString(separator + where)
+		separator = "; "
 	}
 	if r.Reason != "" {
-		b.WriteString("; " + r.Reason)
+		b.WriteString(separator + r.Reason)
 	}
 	return b.String()
 }
@@ -28,18 +30,15 @@ func (r Report) Summary() string {
 func (r Report) where() string {
 	var parts []string
 	for _, g := range groupServers(r.Servers) {
-		what := "has the record"
-		if g.count(VerdictYes) != 1 {
-			what = "have the record"
-		}
+		what := "record"
 		if slices.ContainsFunc(g.hosts, func(h host) bool { return h.report.Alias != "" }) {
-			what = strings.TrimSuffix(what, "the record") + "the CNAME"
+			what = "CNAME"
 		}
 		kind := "name servers of " + g.zone
 		if r.Mode == ModeRecursive {
 			kind = "resolvers"
 		}
-		parts = append(parts, fmt.Sprintf("%d of %d %s %s", g.count(VerdictYes), len(g.hosts), kind, what))
+		parts = append(parts, fmt.Sprintf("%s on %d of %d %s", what, g.count(VerdictYes), len(g.hosts), kind))
 	}
 	if len(r.Excused) > 0 {
 		parts = append(parts, "excused: "+strings.Join(r.Excused, ", "))
@@ -101,34 +100,48 @@ func explainBlocked(rep Report, groups []group) string {
 		"; check the name servers, and that port 53 is reachable from here over UDP and TCP"
 }
 
-// sayings lists the hosts that have one of verdicts with what they say.
+// sayings lists the hosts that have one of verdicts with what they say:
+// "ns1.example.net (192.0.2.1:53), ns2.example.net (192.0.2.2:53): no TXT record, serial 7".
 func sayings(groups []group, verdicts ...Verdict) string {
-	var said []string
+	var texts []string // in the order of appearance
+	hosts := make(map[string][]string)
 	for _, g := range groups {
 		for _, h := range g.hosts {
-			if slices.Contains(verdicts, h.verdict) {
-				said = append(said, h.says())
+			if !slices.Contains(verdicts, h.verdict) {
+				continue
 			}
+			text := h.says()
+			if hosts[text] == nil {
+				texts = append(texts, text)
+			}
+			hosts[text] = append(hosts[text], h.shown())
 		}
 	}
-	if more := len(said) - maxNamed; more > 0 {
-		said = append(said[:maxNamed], fmt.Sprintf("and %d more", more))
+	for i, text := range texts {
+		names := hosts[text]
+		if more := len(names) - maxNamed; more > 0 {
+			names = append(names[:maxNamed], fmt.Sprintf("%d more", more))
+		}
+		texts[i] = strings.Join(names, ", ") + ": " + text
 	}
-	return strings.Join(said, ", ")
+	if more := len(texts) - maxNamed; more > 0 {
+		texts = append(texts[:maxNamed], fmt.Sprintf("%d other failures", more))
+	}
+	return strings.Join(texts, "; ")
 }
 
-// says is what one host said: "ns1.example.net (192.0.2.1:53: no TXT record, serial 7)".
+// shown is the host with the address that decided.
+func (h host) shown() string {
+	if h.report.Addr == "" || h.report.Addr == h.key.host {
+		return h.key.host
+	}
+	return h.key.host + " (" + h.report.Addr + ")"
+}
+
+// says is what the host said.
 func (h host) says() string {
-	var about []string
-	if h.report.Reason != "" {
-		about = append(about, h.report.Reason)
-	}
 	if h.report.Serial != 0 {
-		about = append(about, fmt.Sprintf("serial %d", h.report.Serial))
+		return fmt.Sprintf("%s, serial %d", h.report.Reason, h.report.Serial)
 	}
-	text := strings.Join(about, ", ")
-	if h.report.Addr != "" && h.report.Addr != h.key.host {
-		text = h.report.Addr + ": " + text
-	}
-	return h.key.host + " (" + text + ")"
+	return h.report.Reason
 }

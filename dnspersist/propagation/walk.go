@@ -88,7 +88,7 @@ func arrows(names []string) string {
 
 // station asks the servers of the zone that st.name is in, going down where
 // answers show a zone below, and returns that zone and the targets of CNAMEs.
-func (w *walk) station(ctx context.Context, st station) (zone string, targets []string, err error) {
+func (w *walk) station(ctx context.Context, st station) (zoneName string, targets []string, err error) {
 	d := w.c.discovery
 	z, err := d.find(ctx, st.name, st.host)
 	if err != nil {
@@ -105,11 +105,17 @@ func (w *walk) station(ctx context.Context, st station) (zone string, targets []
 		if !ok {
 			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
 		}
+		var below *zone
 		if ok {
-			below, err := d.delegated(ctx, del, st.name)
-			if err != nil {
+			below, err = d.delegated(ctx, del, st.name)
+			if err != nil && (len(del.hosts) > 0 || ctx.Err() != nil) {
 				return z.name, nil, err
 			}
+			// Without a referral there was but an SOA record: load balancers
+			// make them up, and the name is in z after all.
+			ok = err == nil
+		}
+		if ok {
 			agreed := w.nth < 0
 			for _, o := range outcomes {
 				// A server that does not know of the cut: resolvers that ask
