@@ -17,8 +17,8 @@ import (
 
 // Short enough for many silent servers, long enough for a loaded machine.
 const (
-	testUDPTimeout = 150 * time.Millisecond
-	testTCPTimeout = 300 * time.Millisecond
+	testUDPTimeout = 250 * time.Millisecond
+	testTCPTimeout = 500 * time.Millisecond
 )
 
 // testNet is an Internet of name servers at virtual addresses, each a real
