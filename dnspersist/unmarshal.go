@@ -59,7 +59,7 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if strings.HasPrefix(args[0], "@") {
 			return d.Errf("%s takes no matcher (%s): a certificate is for the whole site; the argument is the URL of the CA's directory, such as https://ca.example/directory", name, args[0])
 		}
-		if err := checkDirectoryURL(args[0]); err != nil {
+		if err := unlessPlaceholder(checkDirectoryURL)(args[0]); err != nil {
 			return d.Errf("the argument of %s is the URL of the CA's directory: %w", name, err)
 		}
 		iss.CA, seen["dir"] = args[0], true
@@ -135,11 +135,11 @@ const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots,
 	"policy, issuer_domain_name, rate_limit"
 
 var words = map[string]wordSpec{
-	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, checkDirectoryURL),
-	"email":       text("<email>", func(i *Issuer) *string { return &i.Email }, checkEmail),
+	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, unlessPlaceholder(checkDirectoryURL)),
+	"email":       text("<email>", func(i *Issuer) *string { return &i.Email }, unlessPlaceholder(checkEmail)),
 	"profile":     text("<name>", func(i *Issuer) *string { return &i.Profile }, nil),
 	"account_key": text("<pem>", func(i *Issuer) *string { return &i.AccountKey }, nil),
-	"account_url": text("<url>", func(i *Issuer) *string { return &i.AccountURL }, checkAccountURL),
+	"account_url": text("<url>", func(i *Issuer) *string { return &i.AccountURL }, unlessPlaceholder(checkAccountURL)),
 	"account_uri": text("<uri>", func(i *Issuer) *string { return &i.AccountURI }, unlessPlaceholder(record.ValidAccountURI)),
 	"issuer_domain_name": text("<name>", func(i *Issuer) *string { return &i.IssuerDomainName },
 		unlessPlaceholder(record.ValidIssuerDomainName)),
@@ -162,7 +162,7 @@ var words = map[string]wordSpec{
 	}},
 	"resolvers": {1, 0, "<servers...>", func(iss *Issuer, args []string) error {
 		for _, server := range args {
-			if err := checkResolver(server); err != nil {
+			if err := unlessPlaceholder(checkResolver)(server); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -99,15 +101,17 @@ func (iss *Issuer) hasResolvers() bool {
 	if iss.DNS != nil && len(iss.DNS.Resolvers) > 0 {
 		return true
 	}
-	return iss.rt != nil && iss.rt.globalResolvers
+	if iss.rt == nil || iss.rt.app == nil {
+		return false
+	}
+	app, err := iss.rt.app.ctx.AppIfConfigured("tls")
+	return err == nil && len(app.(*caddytls.TLS).Resolvers) > 0
 }
-
-func hasPlaceholder(s string) bool { return strings.Contains(s, "{") }
 
 // unlessPlaceholder leaves a value with a placeholder to Validate.
 func unlessPlaceholder(check func(string) error) func(string) error {
 	return func(s string) error {
-		if hasPlaceholder(s) {
+		if strings.Contains(s, "{") {
 			return nil
 		}
 		return check(s)
@@ -118,9 +122,6 @@ func unlessPlaceholder(check func(string) error) func(string) error {
 // must not be used over a connection that others can read and change (RFC 8555 section
 // 6.1).
 func checkDirectoryURL(s string) error {
-	if hasPlaceholder(s) {
-		return nil
-	}
 	u, err := absoluteURL(s)
 	if err != nil {
 		return err
@@ -133,9 +134,6 @@ func checkDirectoryURL(s string) error {
 
 // checkAccountURL accepts what can stand in a record and be asked over HTTP.
 func checkAccountURL(s string) error {
-	if hasPlaceholder(s) {
-		return nil
-	}
 	if _, err := absoluteURL(s); err != nil {
 		return err
 	}
@@ -159,7 +157,7 @@ func isLoopback(host string) bool {
 }
 
 func checkEmail(s string) error {
-	if strings.Contains(s, "@") || hasPlaceholder(s) {
+	if strings.Contains(s, "@") {
 		return nil
 	}
 	return fmt.Errorf("%q is not an email address", s)
@@ -167,9 +165,6 @@ func checkEmail(s string) error {
 
 // checkResolver accepts host[:port], with IPv6 addresses in brackets or bare.
 func checkResolver(s string) error {
-	if hasPlaceholder(s) {
-		return nil
-	}
 	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		return nil
 	}
@@ -185,7 +180,7 @@ func checkResolver(s string) error {
 			return fmt.Errorf("%q has no port from 1 to 65535", s)
 		}
 	}
-	if host == "" || strings.ContainsAny(host, "/@?# \t,;") {
+	if host == "" || strings.ContainsAny(host, "/@?# \t,;{}") {
 		return fmt.Errorf("%q is not a DNS server as host or host:port", s)
 	}
 	return nil

@@ -1,0 +1,201 @@
+package dnspersist
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// checkPolicies refuses policies in which a site's directives have added up to
+// something that nobody meant. The Caddyfile adapter gives a plugin no way to see it.
+func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
+	app, err := ctx.AppIfConfigured("tls")
+	if err != nil {
+		return nil // the issuer is not used by the tls app
+	}
+	automation := app.(*caddytls.TLS).Automation
+	if automation == nil {
+		return nil
+	}
+	for _, policy := range automation.Policies {
+		if policy == nil {
+			continue
+		}
+		if err := checkChain(policy.IssuersRaw); err != nil {
+			return fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
+		}
+	}
+	return nil
+}
+
+// checkChain checks the issuers of one policy. Those that Caddy has loaded already are
+// gone from the raw configuration.
+func checkChain(issuers []json.RawMessage) error {
+	var ours int
+	var internal, exclusive bool
+	for _, raw := range issuers {
+		var i struct {
+			Module    string `json:"module"`
+			Exclusive bool   `json:"exclusive"`
+		}
+		if json.Unmarshal(raw, &i) != nil {
+			continue // Caddy says what is wrong with it
+		}
+		switch i.Module {
+		case "dns_persist":
+			ours++
+			exclusive = exclusive || i.Exclusive
+		case "internal":
+			internal = true
+		}
+	}
+	switch {
+	case ours > 1:
+		return errors.New("there are two dns_persist issuers for the same site, remove one: the directive `dns_persist` stands twice, or beside `issuer dns_persist` in a `tls` block")
+	case internal && exclusive:
+		return errors.New("the site has both `dns_persist` and `tls internal`, which would be used side by side; remove one")
+	}
+	return nil
+}
+
+func policyNames(subjects []string) string {
+	if len(subjects) == 0 {
+		return "TLS automation policy for all other names"
+	}
+	return "TLS automation policy for " + strings.Join(subjects, ", ")
+}
+
+// warnAtLoad logs what of the configuration cannot work, or is not what it seems.
+func (a *App) warnAtLoad() {
+	if app, err := a.ctx.AppIfConfigured("tls"); err == nil && app.(*caddytls.TLS).Automation != nil {
+		policies := app.(*caddytls.TLS).Automation.Policies
+		a.warnHopeless(policies)
+		a.warnReplaced(policies)
+		a.tellChains(policies)
+	}
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
+		a.warnFinalDots(app.(*caddyhttp.App).Servers)
+	}
+}
+
+// warnHopeless names the subjects that can never get a certificate by this challenge.
+func (a *App) warnHopeless(policies []*caddytls.AutomationPolicy) {
+	for _, policy := range policies {
+		if !hasOurs(policy) {
+			continue
+		}
+		for _, subject := range policy.Subjects() {
+			if why := hopelessName(subject); why != "" {
+				a.logger.Warn("this name can never get a certificate with dns_persist",
+					zap.String("name", subject), zap.String("reason", why))
+			}
+		}
+	}
+}
+
+// hopelessName says why a name can never be validated, or nothing.
+func hopelessName(name string) string {
+	_, isIP := netip.ParseAddr(strings.Trim(name, "[]"))
+	switch {
+	case isIP == nil:
+		return "it is an IP address, the challenge validates DNS names only: use another issuer for it"
+	case strings.HasSuffix(name, "."):
+		return "it ends with a dot, and Caddy never manages certificates for such names: write it without the dot"
+	case strings.Contains(strings.TrimPrefix(name, "*."), "*"):
+		return "a certificate can have one wildcard only, as the leftmost label"
+	case strings.ContainsRune(name, '{'):
+		return "" // a placeholder
+	}
+	if _, err := record.Normalize(name); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// warnReplaced finds the sites whose `tls <email>` or `tls { ca … }` has silently taken
+// them out of a global `cert_issuer dns_persist`: the adapter makes acme issuers of it.
+func (a *App) warnReplaced(policies []*caddytls.AutomationPolicy) {
+	if !slices.ContainsFunc(policies, func(p *caddytls.AutomationPolicy) bool {
+		return len(p.Subjects()) == 0 && hasOurs(p)
+	}) {
+		return
+	}
+	for _, policy := range policies {
+		subjects := policy.Subjects()
+		if len(subjects) == 0 || len(policy.Issuers) == 0 || slices.ContainsFunc(issuerNames(policy), func(n string) bool { return n != "acme" }) {
+			continue
+		}
+		a.logger.Warn("a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside",
+			zap.Strings("subjects", subjects))
+	}
+}
+
+// tellChains logs policies in which a name gets its certificate from whichever issuer
+// succeeds first.
+func (a *App) tellChains(policies []*caddytls.AutomationPolicy) {
+	for _, policy := range policies {
+		if len(policy.Issuers) < 2 || !hasOurs(policy) {
+			continue
+		}
+		a.logger.Info("dns_persist stands in a chain of issuers: they are tried in this order, and no name waits for its record",
+			zap.Strings("issuers", issuerNames(policy)), zap.Strings("subjects", policy.Subjects()))
+	}
+}
+
+// warnFinalDots finds sites that Caddy leaves without a certificate, without a word.
+func (a *App) warnFinalDots(servers map[string]*caddyhttp.Server) {
+	said := make(map[string]bool)
+	for name, server := range servers {
+		for _, host := range routeHosts(server.Routes) {
+			if !strings.HasSuffix(host, ".") || said[host] {
+				continue
+			}
+			said[host] = true
+			a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
+				zap.String("name", host), zap.String("server", name))
+		}
+	}
+}
+
+// routeHosts returns all names in the routes' host matchers, also those that do not
+// qualify for a certificate.
+func routeHosts(routes caddyhttp.RouteList) []string {
+	var hosts []string
+	for _, route := range routes {
+		for _, set := range route.MatcherSets {
+			for _, matcher := range set {
+				if match, ok := matcher.(*caddyhttp.MatchHost); ok {
+					hosts = append(hosts, *match...)
+				}
+			}
+		}
+	}
+	return hosts
+}
+
+func hasOurs(policy *caddytls.AutomationPolicy) bool {
+	return slices.Contains(issuerNames(policy), "dns_persist")
+}
+
+// issuerNames returns the module names of a policy's issuers, in their order.
+func issuerNames(policy *caddytls.AutomationPolicy) []string {
+	names := make([]string, 0, len(policy.Issuers))
+	for _, issuer := range policy.Issuers {
+		name := fmt.Sprintf("%T", issuer)
+		if module, ok := issuer.(caddy.Module); ok {
+			name = module.CaddyModule().ID.Name()
+		}
+		names = append(names, name)
+	}
+	return names
+}
