@@ -98,6 +98,12 @@ func foreignReason(txt string, p Parsed, want Want) string {
 			return "the semicolons are escaped in the value itself: publish it without the backslashes"
 		}
 	}
+	switch {
+	case p.IssuerDomainName == "":
+		return "it names no issuer"
+	case ValidIssuerDomainName(p.IssuerDomainName) != nil:
+		return "it is not a record of this kind"
+	}
 	return "it is for another issuer: " + p.Issuer
 }
 

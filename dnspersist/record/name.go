@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -92,9 +93,16 @@ func Base(identifier string) string { return strings.TrimPrefix(identifier, "*."
 func IsWildcard(identifier string) bool { return strings.HasPrefix(identifier, "*.") }
 
 // normalizeIssuer returns an issuer domain name as CAs compare it: in lower case
-// and without a final dot.
+// and without a final dot. Only ASCII changes case, or a name with a Kelvin sign would
+// turn into another one; two final dots are no name and stay.
 func normalizeIssuer(name string) string {
-	return strings.ToLower(strings.TrimSuffix(name, "."))
+	if !strings.HasSuffix(name, "..") {
+		name = strings.TrimSuffix(name, ".")
+	}
+	if strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
+		return name
+	}
+	return strings.ToLower(name)
 }
 
 // ValidIssuerDomainName checks a name that comes from a CA or a configuration, before
@@ -124,7 +132,7 @@ func ValidAccountURI(uri string) error {
 		return fmt.Errorf("the account URI has %d octets, at most %d are allowed", len(uri), maxAccountURI)
 	}
 	scheme, rest, ok := strings.Cut(uri, ":")
-	if !ok || scheme == "" || rest == "" || !isAlpha(scheme[0]) {
+	if !ok || rest == "" || !isScheme(scheme) {
 		return fmt.Errorf("%q is not an absolute URI", uri)
 	}
 	const allowed = "-._~:/?#[]@!$&'()*+,=%"
@@ -134,6 +142,16 @@ func ValidAccountURI(uri string) error {
 		}
 	}
 	return nil
+}
+
+// isScheme reports whether s is a scheme by RFC 3986 section 3.1.
+func isScheme(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !isAlpha(c) && (i == 0 || (c < '0' || c > '9') && strings.IndexByte("+-.", c) < 0) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 func isAlpha(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }

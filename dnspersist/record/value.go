@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func Parse(txt string) (Parsed, error) {
 	issuer, rest, more := strings.Cut(txt, ";")
 	p.Issuer = trimSpace(issuer)
 	p.IssuerDomainName = normalizeIssuer(p.Issuer)
-	if p.Issuer == "" {
+	if p.IssuerDomainName == "" {
 		return p, fmt.Errorf("%w: there is no issuer domain name", ErrMalformed)
 	}
 	var seen [8]string
@@ -118,10 +119,10 @@ func Parse(txt string) (Parsed, error) {
 		if tag == "" {
 			return p, fmt.Errorf("%w: the parameter %q has no tag", ErrMalformed, param)
 		}
-		for _, t := range tags {
-			if strings.EqualFold(t, tag) {
-				return p, fmt.Errorf("%w: %s stands twice", ErrMalformed, tag)
-			}
+		// Lower case rather than folded: CAs take "perſistUntil" for another tag.
+		tag = strings.ToLower(tag)
+		if slices.Contains(tags, tag) {
+			return p, fmt.Errorf("%w: %q stands twice", ErrMalformed, tag)
 		}
 		tags = append(tags, tag)
 		if err := checkValue(tag, value); err != nil {
@@ -137,18 +138,18 @@ func Parse(txt string) (Parsed, error) {
 	return p, nil
 }
 
-// set takes one parameter. Unknown ones are ignored.
+// set takes one parameter, its tag in lower case. Unknown ones are ignored.
 func (p *Parsed) set(tag, value string) error {
-	switch {
-	case strings.EqualFold(tag, "accounturi"):
+	switch tag {
+	case "accounturi":
 		if value == "" {
 			return fmt.Errorf("%w: accounturi is empty", ErrMalformed)
 		}
 		p.AccountURI = value
-	case strings.EqualFold(tag, "policy"):
+	case "policy":
 		p.PolicyRaw = value
 		p.Wildcard = strings.EqualFold(value, "wildcard")
-	case strings.EqualFold(tag, "persistUntil"):
+	case "persistuntil":
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
 			return fmt.Errorf("%w: persistUntil=%s is not a number of seconds", ErrMalformed, value)
@@ -162,7 +163,7 @@ func (p *Parsed) set(tag, value string) error {
 func checkValue(tag, value string) error {
 	for i := range len(value) {
 		if c := value[i]; c < 0x21 || c > 0x7e {
-			return fmt.Errorf("%w: the value of %s holds %q", ErrMalformed, tag, c)
+			return fmt.Errorf("%w: the value of %q holds %q", ErrMalformed, tag, c)
 		}
 	}
 	return nil

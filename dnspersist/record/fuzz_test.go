@@ -1,0 +1,94 @@
+package record
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzParse checks that no value panics, and that the canonical spelling of an accepted
+// value means the same.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"", ";", ".", "ca.example", "ca.example; accounturi=" + testAccount,
+		"CA.example.;accounturi=x:y;policy=WILDCARD;persistUntil=+0005;future=1",
+		"ca.example..; accounturi=x", "\u212a; accounturi=x", "\xff; accounturi=x",
+		"ca.example; accounturi=x; persistUntil=-62135596800", "ca.example; accounturi=x; persistUntil=9223372036854775807",
+		"ca.example; accounturi=x; persistUntil=-9223372036854775808", "ca.example; accounturi=x;", "a;=;b=\t",
+		`"ca.example\; accounturi=x"`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, txt string) {
+		p, err := Parse(txt)
+		Evaluate([]string{txt}, Want{IssuerDomainNames: []string{p.IssuerDomainName, "ca.example"}, AccountURI: p.AccountURI}, time.Unix(0, 0)).Explain()
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("Parse(%q): %v does not wrap ErrMalformed", txt, err)
+			}
+			return
+		}
+		again, err := Parse(p.String())
+		if err != nil {
+			t.Fatalf("Parse(%q) is good, its String() %q is not: %v", txt, p.String(), err)
+		}
+		if again.Value != p.Value {
+			t.Fatalf("Parse(%q) = %+v, its String() %q = %+v", txt, p.Value, p.String(), again.Value)
+		}
+	})
+}
+
+// FuzzRoundTrip checks that a record of valid parts says what it was built of, also after
+// it was cut into character-strings.
+func FuzzRoundTrip(f *testing.F) {
+	f.Add("ca.example", testAccount, true, int64(1767225600))
+	f.Add("CA.example", "urn:x", false, int64(0))
+	f.Add("xn--strae-oqa.example", "https://ca.example/"+strings.Repeat("a", 400), true, int64(-1))
+	f.Add("a.b", "a:=", false, int64(1<<63-1))
+	f.Fuzz(func(t *testing.T, issuer, account string, wildcard bool, until int64) {
+		if ValidIssuerDomainName(issuer) != nil || ValidAccountURI(account) != nil {
+			return
+		}
+		v := Value{IssuerDomainName: strings.ToLower(issuer), AccountURI: account, Wildcard: wildcard, PersistUntil: time.Unix(until, 0).UTC()}
+		if until == 0 {
+			v.PersistUntil = time.Time{}
+		}
+		p, err := Parse(strings.Join(Split(v.String()), ""))
+		if err != nil {
+			t.Fatalf("%q: %v", v, err)
+		}
+		if p.Value != v {
+			t.Fatalf("%q: built of %+v, read as %+v", v, v, p.Value)
+		}
+		r := Evaluate([]string{v.String()}, Want{IssuerDomainNames: []string{issuer}, AccountURI: account, Wildcard: wildcard}, time.Unix(until, 0))
+		if !r.Good() {
+			t.Fatalf("%q is not good at its end: %s", v, r.Explain())
+		}
+	})
+}
+
+// FuzzNormalize checks that a normalized name stays as it is, and leads to a validation
+// name that DNS can hold.
+func FuzzNormalize(f *testing.F) {
+	for _, seed := range []string{
+		"example.com", "*.Example.COM.", "stra\u00dfe.example", "\u0130.example", "\u212a.example", "a\u3002b", "xn--abc-",
+		"xn--xn--foo--", "xn--", "xn--a", "*.*.x", "192.0.2.1", "[::1]", "\xff", " . ", nameOf(233), nameOf(234),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		once, err := Normalize(name)
+		if err != nil {
+			return
+		}
+		twice, err := Normalize(once)
+		if err != nil || twice != once {
+			t.Fatalf("%q: %q, then %q, %v", name, once, twice, err)
+		}
+		at, err := ValidationName(name)
+		if err != nil || len(at) > 253 || at != Label+"."+Base(once) {
+			t.Fatalf("%q: validation name %q, %v", name, at, err)
+		}
+	})
+}
