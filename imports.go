@@ -5,5 +5,6 @@
 package caddydnspersist
 
 import (
+	_ "github.com/dnspersist/caddy-dnspersist/caddyfile"
 	_ "github.com/dnspersist/caddy-dnspersist/dnspersist"
 )

@@ -61,7 +61,7 @@ func checkChain(issuers []json.RawMessage) error {
 	}
 	switch {
 	case ours > 1:
-		return errors.New("there are two dns_persist issuers for the same site, remove one: the directive `dns_persist` stands twice, or beside `issuer dns_persist` in a `tls` block")
+		return errors.New("there are two dns_persist issuers for the same site, remove one: the directive `dns_persist` stands twice, beside `issuer dns_persist` in a `tls` block, or under two global `cert_issuer dns_persist`")
 	case internal && exclusive:
 		return errors.New("the site has both `dns_persist` and `tls internal`, which would be used side by side; remove one")
 	}

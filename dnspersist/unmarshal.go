@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -76,6 +77,9 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // unmarshalWord reads one line of the block, or one subdirective with its block.
 func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) error {
 	word := d.Val()
+	if word == "{" {
+		return d.Errf("unexpected {: no word of dns_persist but preferred_chains takes a block")
+	}
 	if why, ok := refused[word]; ok {
 		return d.Errf("%s %s", word, why)
 	}
@@ -112,9 +116,6 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 			return d.Errf("%s has an empty argument: it reads %s %s", word, word, spec.syntax)
 		}
 	}
-	if d.NextArg() { // only an opening brace is left over
-		return d.Errf("%s takes no block", word)
-	}
 	if err := spec.set(iss, args); err != nil {
 		return d.Errf("%s: %w", word, err)
 	}
@@ -147,10 +148,17 @@ var words = map[string]wordSpec{
 	"policy":          text(policyValues.syntax(), func(i *Issuer) *string { return &i.Policy }, policyValues.check),
 	"check":           text(checkValues.syntax(), func(i *Issuer) *string { return &i.dns().Check }, checkValues.check),
 
-	"timeout":             duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
-	"lifetime":            duration(func(i *Issuer) *caddy.Duration { return &i.CertificateLifetime }),
-	"propagation_timeout": duration(func(i *Issuer) *caddy.Duration { return &i.dns().PropagationTimeout }),
-	"propagation_delay":   duration(func(i *Issuer) *caddy.Duration { return &i.dns().PropagationDelay }),
+	"timeout":  duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
+	"lifetime": duration(func(i *Issuer) *caddy.Duration { return &i.CertificateLifetime }),
+	"propagation_timeout": {1, 1, "<duration>", func(iss *Issuer, args []string) error {
+		if args[0] == "-1" { // what acme understands
+			return errors.New("-1 is not a duration; to ask the CA without a look at DNS write check none")
+		}
+		value, err := parseDuration(args[0])
+		iss.dns().PropagationTimeout = value
+		return err
+	}},
+	"propagation_delay": duration(func(i *Issuer) *caddy.Duration { return &i.dns().PropagationDelay }),
 
 	"eab": {2, 2, "<key_id> <mac_key>", func(iss *Issuer, args []string) error {
 		iss.ExternalAccount = &acme.EAB{KeyID: args[0], MACKey: args[1]}
@@ -232,9 +240,6 @@ func duration(field func(*Issuer) *caddy.Duration) wordSpec {
 }
 
 func parseDuration(s string) (caddy.Duration, error) {
-	if s == "-1" {
-		return 0, fmt.Errorf("-1 is not a duration; to ask the CA without a look at DNS write check none")
-	}
 	value, err := caddy.ParseDuration(s)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a duration such as 90s, 10m or 2d: %w", s, err)
