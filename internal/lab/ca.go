@@ -1,0 +1,321 @@
+package lab
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	pebbleca "github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/core"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// DefaultIssuerName is the issuer domain name of a CA that is told no other.
+const DefaultIssuerName = "pebble.letsencrypt.org"
+
+// defaultProfile is used for orders that name no profile.
+const defaultProfile = "default"
+
+// CAConfig configures a CA.
+type CAConfig struct {
+	// Resolver is the "127.0.0.1:port" that Pebble asks over TCP.
+	Resolver string
+	// IssuerNames are the CA's issuer domain names. Default: DefaultIssuerName.
+	IssuerNames []string
+	// Lifetime of certificates, in whole seconds. 0: as Pebble likes it.
+	Lifetime time.Duration
+	// Profiles are further profiles with their lifetimes.
+	Profiles map[string]time.Duration
+	// EAB has the keys for external account binding, base64url, by key id.
+	EAB        map[string]string
+	RequireEAB bool
+	// NonceReject is how many percent of good nonces are rejected.
+	NonceReject int
+	// ValidationSleep lets Pebble sleep for up to five seconds, at random,
+	// before it validates.
+	ValidationSleep bool
+	// AlternateRoots is the number of alternate chains.
+	AlternateRoots int
+	// Log gets what Pebble logs. Default: io.Discard.
+	Log io.Writer
+}
+
+// CA is a certification authority. All methods may be called at any time.
+type CA struct {
+	config CAConfig
+	dir    string
+	url    string
+	roots  *x509.CertPool
+	server *http.Server
+	client *http.Client
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	once   sync.Once
+	wg     sync.WaitGroup
+
+	newOrders chan struct{} // one at a time
+	posts     chan struct{} // a few at a time
+
+	mu            sync.Mutex
+	pebble        *pebble
+	issuanceRoots *x509.CertPool
+
+	requests   []*Request
+	orders     []Order
+	challenges []Challenge
+	accounts   []string
+	known      []*orderState          // every order, of all stores
+	byOrder    map[string]*orderState // by id
+	byAuthz    map[string]*authzState
+	byChal     map[string]*chalState
+
+	listeners       []func(Event)
+	withhold        bool // dns-persist-01 is not offered
+	mutateAuthz     func(map[string]any)
+	mutateDirectory func(map[string]any)
+	faults          []*faultState
+	validationDelay time.Duration
+	finalizeDelay   time.Duration
+	retryAfter      string
+}
+
+// pebble is one Pebble with an own store.
+type pebble struct {
+	store   *db.MemoryStore
+	ca      *pebbleca.CAImpl
+	handler http.Handler
+}
+
+// environment guards the variables that configure a Pebble.
+var environment sync.Mutex
+
+// NewCA starts a CA.
+func NewCA(config CAConfig) (*CA, error) {
+	if len(config.IssuerNames) == 0 {
+		config.IssuerNames = []string{DefaultIssuerName}
+	}
+	if config.Log == nil {
+		config.Log = io.Discard
+	}
+	c := &CA{
+		config:        config,
+		newOrders:     make(chan struct{}, 1),
+		posts:         make(chan struct{}, 8),
+		issuanceRoots: x509.NewCertPool(),
+		byOrder:       make(map[string]*orderState),
+		byAuthz:       make(map[string]*authzState),
+		byChal:        make(map[string]*chalState),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if err := c.start(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *CA) start() error {
+	root, leaf, err := endpointCertificate()
+	if err != nil {
+		return fmt.Errorf("certificate of the endpoint: %w", err)
+	}
+	c.roots = x509.NewCertPool()
+	c.roots.AddCert(root)
+	if c.dir, err = os.MkdirTemp("", "lab-ca-"); err != nil {
+		return err
+	}
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+	if err := os.WriteFile(c.RootsFile(), block, 0o600); err != nil {
+		return err
+	}
+	if c.pebble, err = c.newPebble(); err != nil {
+		return err
+	}
+	c.trust(c.pebble)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	c.url = "https://" + listener.Addr().String()
+	c.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.roots}}}
+	c.server = &http.Server{
+		Handler:  http.HandlerFunc(c.serve),
+		ErrorLog: log.New(io.Discard, "", 0),
+		// No HTTP/2, because its connections cannot be hijacked.
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ReadHeaderTimeout: 30 * time.Second,
+	}
+	secure := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{leaf}, NextProtos: []string{"http/1.1"}})
+	c.wg.Go(func() { c.server.Serve(secure) })
+	return nil
+}
+
+// Close stops the CA and removes its files.
+func (c *CA) Close() {
+	c.once.Do(func() {
+		c.cancel()
+		if c.server != nil {
+			c.server.Close()
+		}
+		if c.client != nil {
+			c.client.CloseIdleConnections()
+		}
+		c.wg.Wait()
+		if c.dir != "" {
+			os.RemoveAll(c.dir)
+		}
+	})
+}
+
+// Directory is the URL of the ACME directory.
+func (c *CA) Directory() string { return c.url + wfe.DirectoryPath }
+
+// RootsFile is a PEM file with the root certificate of the https endpoint.
+func (c *CA) RootsFile() string { return filepath.Join(c.dir, "roots.pem") }
+
+// HTTPClient trusts the https endpoint.
+func (c *CA) HTTPClient() *http.Client { return c.client }
+
+// IssuanceRoots has the roots of the certificates that were issued.
+func (c *CA) IssuanceRoots() *x509.CertPool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.issuanceRoots.Clone()
+}
+
+// Forget replaces Pebble's store by an empty one. It panics if Pebble does not
+// start, which it did before.
+func (c *CA) Forget() {
+	fresh, err := c.newPebble()
+	if err != nil {
+		panic(fmt.Sprintf("lab: %v", err))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pebble = fresh
+	c.trust(fresh)
+}
+
+// trust is called with c.mu held or before the CA is in use.
+func (c *CA) trust(p *pebble) {
+	for i := range p.ca.GetNumberOfRootCerts() {
+		c.issuanceRoots.AddCert(p.ca.GetRootCert(i).Cert)
+	}
+}
+
+func (c *CA) newPebble() (*pebble, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	noSleep := "1"
+	if c.config.ValidationSleep {
+		noSleep = "0"
+	}
+	for name, value := range map[string]string{
+		"PEBBLE_VA_NOSLEEP":      noSleep,
+		"PEBBLE_VA_ALWAYS_VALID": "",
+		"PEBBLE_AUTHZREUSE":      "0",
+		"PEBBLE_WFE_NONCEREJECT": strconv.Itoa(c.config.NonceReject),
+	} {
+		before, was := os.LookupEnv(name)
+		os.Setenv(name, value)
+		defer func() {
+			if was {
+				os.Setenv(name, before)
+			} else {
+				os.Unsetenv(name)
+			}
+		}()
+	}
+
+	lifetimes := map[string]time.Duration{defaultProfile: c.config.Lifetime}
+	maps.Copy(lifetimes, c.config.Profiles)
+	profiles := make(map[string]pebbleca.Profile, len(lifetimes))
+	for name, lifetime := range lifetimes {
+		profiles[name] = pebbleca.Profile{Description: "The profile " + name, ValidityPeriod: uint64(lifetime / time.Second)}
+	}
+
+	logger := log.New(c.config.Log, "pebble ", log.LstdFlags)
+	store := db.NewMemoryStore()
+	for id, key := range c.config.EAB {
+		if err := store.AddExternalAccountKeyByID(id, key); err != nil {
+			return nil, fmt.Errorf("external account key %s: %w", id, err)
+		}
+	}
+	p := &pebble{store: store}
+	p.ca = pebbleca.New(logger, store, "", "ecdsa", c.config.AlternateRoots, 1, profiles)
+	validator := va.New(logger, 80, 443, true, c.config.Resolver, store)
+	front := wfe.New(logger, store, validator, p.ca, c.config.IssuerNames, true, c.config.RequireEAB, 0, 0)
+	p.handler = front.Handler()
+	return p, nil
+}
+
+// certificateOf reads an order of Pebble.
+func certificateOf(order *core.Order) *core.Certificate {
+	order.RLock()
+	defer order.RUnlock()
+	return order.CertificateObject
+}
+
+// endpointCertificate makes a root and a certificate for 127.0.0.1.
+func endpointCertificate() (*x509.Certificate, tls.Certificate, error) {
+	var none tls.Certificate
+	rootKey, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	leafKey, err2 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, none, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "lab endpoint root"},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.AddDate(1, 0, 0),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, rootKey.Public(), rootKey)
+	if err != nil {
+		return nil, none, err
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, none, err
+	}
+	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: "lab endpoint"},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.AddDate(1, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}, root, leafKey.Public(), rootKey)
+	if err != nil {
+		return nil, none, err
+	}
+	return root, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: leafKey}, nil
+}
