@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Want is what a CA has to find.
@@ -86,26 +87,30 @@ func judge(txt string, want Want, now time.Time) Verdict {
 // foreignReason names the near misses of writing a record: values that were meant for
 // this CA but do not look so to it.
 func foreignReason(txt string, p Parsed, want Want) string {
-	bare := strings.TrimLeft(txt, `" `)
-	for _, n := range want.IssuerDomainNames {
-		if !strings.HasPrefix(strings.ToLower(bare), normalizeIssuer(n)) {
-			continue
-		}
-		switch {
-		case strings.HasPrefix(txt, `"`):
-			return "the quotes are part of the value: publish it without them"
-		case strings.Contains(txt, `\;`):
-			return "the semicolons are escaped in the value itself: publish it without the backslashes"
+	quoted, escaped := strings.HasPrefix(txt, `"`), strings.Contains(txt, `\;`)
+	if quoted || escaped {
+		bare := strings.ToLower(strings.TrimLeft(txt, `" `))
+		for _, n := range want.IssuerDomainNames {
+			switch {
+			case !strings.HasPrefix(bare, normalizeIssuer(n)):
+			case quoted:
+				return "the quotes are part of the value: publish it without them"
+			default:
+				return "the semicolons are escaped in the value itself: publish it without the backslashes"
+			}
 		}
 	}
 	switch {
 	case p.IssuerDomainName == "":
 		return "it names no issuer"
-	case ValidIssuerDomainName(p.IssuerDomainName) != nil:
+	case !strings.Contains(p.IssuerDomainName, ".") || len(p.IssuerDomainName) > 253 || strings.ContainsFunc(p.IssuerDomainName, notNameRune):
 		return "it is not a record of this kind"
 	}
 	return "it is for another issuer: " + p.Issuer
 }
+
+// notNameRune reports whether r cannot stand in a domain name.
+func notNameRune(r rune) bool { return r != '.' && (r >= utf8.RuneSelf || !isLDH(byte(r))) }
 
 // Good reports whether the CA accepts the name.
 func (r Result) Good() bool {

@@ -32,6 +32,9 @@ func Normalize(name string) (string, error) {
 	if _, err := netip.ParseAddr(strings.Trim(base, "[]")); err == nil {
 		return "", fmt.Errorf("%s is an IP address, the challenge validates DNS names only: use another issuer for it", name)
 	}
+	if len(base) > 4*MaxIdentifierLen { // no A-labels are this much shorter, and the mapping takes quadratic time
+		return "", fmt.Errorf("the name beginning with %.40q has %d octets, with %s. before it at most %d fit", name, len(base), Label, MaxIdentifierLen)
+	}
 	ascii, err := idna.ToASCII(strings.ToLower(base))
 	if err != nil {
 		return "", fmt.Errorf("%q is not a domain name: %w", name, err)
@@ -99,8 +102,10 @@ func normalizeIssuer(name string) string {
 	if !strings.HasSuffix(name, "..") {
 		name = strings.TrimSuffix(name, ".")
 	}
-	if strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0 {
-		return name
+	for i := range len(name) {
+		if name[i] >= utf8.RuneSelf {
+			return name
+		}
 	}
 	return strings.ToLower(name)
 }

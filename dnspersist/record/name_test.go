@@ -112,6 +112,7 @@ func TestNormalizeErrors(t *testing.T) {
 		nameOf(234):                   "234 octets",
 		"*." + nameOf(234):            "234 octets",
 		strings.Repeat("\u00e9", 240): "",
+		strings.Repeat("\u00e9", 1e6): "2000000 octets",
 		"xn--abc-.example":            "not a domain name",
 		"xn--.example":                "not a domain name",
 	} {

@@ -77,6 +77,9 @@ func Quote(value string) string {
 // ErrMalformed is wrapped by the errors of Parse.
 var ErrMalformed = errors.New("malformed")
 
+// errNoAccount is made once: it is what most TXT records of other kinds come to.
+var errNoAccount = fmt.Errorf("%w: accounturi is missing", ErrMalformed)
+
 // Parsed is a value as it was read.
 type Parsed struct {
 	Value
@@ -120,7 +123,11 @@ func Parse(txt string) (Parsed, error) {
 			return p, fmt.Errorf("%w: the parameter %q has no tag", ErrMalformed, param)
 		}
 		// Lower case rather than folded: CAs take "perſistUntil" for another tag.
-		tag = strings.ToLower(tag)
+		if tag == "persistUntil" {
+			tag = tagPersistUntil // the usual spelling costs no memory
+		} else {
+			tag = strings.ToLower(tag)
+		}
 		if slices.Contains(tags, tag) {
 			return p, fmt.Errorf("%w: %q stands twice", ErrMalformed, tag)
 		}
@@ -133,10 +140,13 @@ func Parse(txt string) (Parsed, error) {
 		}
 	}
 	if p.AccountURI == "" {
-		return p, fmt.Errorf("%w: accounturi is missing", ErrMalformed)
+		return p, errNoAccount
 	}
 	return p, nil
 }
+
+// tagPersistUntil is the tag in lower case.
+const tagPersistUntil = "persistuntil"
 
 // set takes one parameter, its tag in lower case. Unknown ones are ignored.
 func (p *Parsed) set(tag, value string) error {
@@ -149,7 +159,7 @@ func (p *Parsed) set(tag, value string) error {
 	case "policy":
 		p.PolicyRaw = value
 		p.Wildcard = strings.EqualFold(value, "wildcard")
-	case "persistuntil":
+	case tagPersistUntil:
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
 			return fmt.Errorf("%w: persistUntil=%s is not a number of seconds", ErrMalformed, value)
