@@ -31,6 +31,8 @@ type runtime struct {
 	// fingerprint tells configurations apart: a parked name is answered from memory
 	// only for the one under which it was parked.
 	fingerprint string
+	// globalResolvers is true if there are resolvers, from whatever option.
+	globalResolvers bool
 
 	mu    sync.Mutex
 	magic *certmagic.Config
@@ -52,6 +54,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 		return err
 	}
 	dns := iss.takeDNSSettings(ctx)
+	rt.globalResolvers = len(dns.Resolvers) > 0
 
 	transport, err := iss.newTransport(ctx)
 	if err != nil {
@@ -293,17 +296,17 @@ func (iss *Issuer) renewsOther(ctx context.Context, name string) bool {
 
 // Interface guards
 var (
-	_ caddy.Module                                               = (*Issuer)(nil)
-	_ caddy.Provisioner                                          = (*Issuer)(nil)
-	_ caddy.Validator                                            = (*Issuer)(nil)
-	_ caddy.CleanerUpper                                         = (*Issuer)(nil)
-	_ caddyfile.Unmarshaler                                      = (*Issuer)(nil)
-	_ caddytls.ConfigSetter                                      = (*Issuer)(nil)
-	_ certmagic.Issuer                                           = (*Issuer)(nil)
-	_ certmagic.PreChecker                                       = (*Issuer)(nil)
-	_ certmagic.Revoker                                          = (*Issuer)(nil)
-	_ certmagic.RenewalInfoGetter                                = (*Issuer)(nil)
-	_ interface{ GetACMEIssuer() *caddytls.ACMEIssuer }          = (*Issuer)(nil)
+	_ caddy.Module                                      = (*Issuer)(nil)
+	_ caddy.Provisioner                                 = (*Issuer)(nil)
+	_ caddy.Validator                                   = (*Issuer)(nil)
+	_ caddy.CleanerUpper                                = (*Issuer)(nil)
+	_ caddyfile.Unmarshaler                             = (*Issuer)(nil)
+	_ caddytls.ConfigSetter                             = (*Issuer)(nil)
+	_ certmagic.Issuer                                  = (*Issuer)(nil)
+	_ certmagic.PreChecker                              = (*Issuer)(nil)
+	_ certmagic.Revoker                                 = (*Issuer)(nil)
+	_ certmagic.RenewalInfoGetter                       = (*Issuer)(nil)
+	_ interface{ GetACMEIssuer() *caddytls.ACMEIssuer } = (*Issuer)(nil)
 	_ interface {
 		GetRenewalInfo(context.Context, certmagic.Certificate) (acme.RenewalInfo, error)
 	} = (*Issuer)(nil)

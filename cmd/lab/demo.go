@@ -74,7 +74,7 @@ func start(verbose bool) (*demo, error) {
 	})
 	narrator = d
 	d.say("A CA at %s", d.ca.Directory())
-	d.say("Two authoritative name servers for %s (%s, %s), a recursive one at %s", zone, d.dns.Host(1), d.dns.Host(2), d.dns.Resolver())
+	d.say("Two authoritative name servers for %s (%s, %s), a recursive one at %s", zone, host(d.dns, 1), host(d.dns, 2), d.dns.Resolver())
 
 	httpPort, err := lab.FreePort()
 	if err != nil {
@@ -217,10 +217,13 @@ func (d *demo) publish(server int, name, value string) {
 	d.dns.SetTXT(server, "_validation-persist."+name, value)
 	where := "both name servers have it"
 	if server > 0 {
-		where = d.dns.Host(server) + " has it"
+		where = host(d.dns, server) + " has it"
 	}
 	d.say("The owner of %s publishes the record: %s", name, where)
 }
+
+// host is the name of a server as people write it.
+func host(dns *lab.DNS, server int) string { return strings.TrimSuffix(dns.Host(server), ".") }
 
 // value returns what Caddy asked to publish for a name.
 func (d *demo) value(name string) (string, error) {

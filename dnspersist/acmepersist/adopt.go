@@ -19,7 +19,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 	if email := strings.ToLower(strings.TrimSpace(s.iss.Email)); email != "" {
 		var bound boundAccount
 		var found bool
-		err := s.store.locked(ctx, "register_acme_account_"+email, func() (err error) {
+		err := s.store.locked(ctx, "register_acme_account_"+email, nil, func() (err error) {
 			bound, found, err = s.loadCertMagicAccount(ctx, certmagic.StorageKeys.Safe(email))
 			return err
 		})
@@ -27,7 +27,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 	}
 	var bound boundAccount
 	var found bool
-	err := s.store.locked(ctx, "register_acme_account", func() error {
+	err := s.store.locked(ctx, "register_acme_account", nil, func() error {
 		all, err := s.certMagicAccounts(ctx)
 		if err != nil || len(all) == 0 {
 			return err

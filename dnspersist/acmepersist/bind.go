@@ -65,13 +65,16 @@ func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
 		return bound, err
 	}
 	var bound boundAccount
-	err = s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+	already := func() (found bool, err error) {
+		bound, found, err = s.loadBinding(ctx, key)
+		return found, err
+	}
+	err = s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
 		// another node may have bound it while we waited
-		var found bool
-		var err error
-		if bound, found, err = s.loadBinding(ctx, key); err != nil || found {
+		if found, err := already(); err != nil || found {
 			return err
 		}
+		var err error
 		bound, err = s.bindNew(ctx, key)
 		return err
 	})
@@ -256,7 +259,7 @@ func (s *session) replaceLost(ctx context.Context, lost *AccountError) error {
 	if err != nil {
 		return err
 	}
-	return s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+	return s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), nil, func() error {
 		var old boundAccount
 		found, err := s.store.load(ctx, storageKey, &old)
 		if err != nil {

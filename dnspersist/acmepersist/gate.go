@@ -184,13 +184,22 @@ func (s *session) waitInline(ctx context.Context, t propagation.Target, g *propa
 		if waited >= s.iss.propagationTimeout() {
 			return r
 		}
-		interval := min(max(waited/10, s.iss.pollInterval()), 5*time.Second)
-		if sleep(ctx, interval) != nil {
+		if sleep(ctx, nextLook(r, waited, s.iss.pollInterval())) != nil {
 			return r
 		}
 		r = s.iss.Checker.Check(ctx, t, g)
 	}
 	return r
+}
+
+// nextLook is how long to wait until the next look: a tenth of what was waited, and
+// not beyond the moment at which the gate may open by itself.
+func nextLook(r propagation.Report, waited, shortest time.Duration) time.Duration {
+	interval := min(max(waited/10, shortest), 5*time.Second)
+	if !r.LookAgainAt.IsZero() {
+		interval = min(interval, max(time.Until(r.LookAgainAt), 10*time.Millisecond))
+	}
+	return interval
 }
 
 // clock says when the CA is to be asked whatever DNS shows, and keeps what it

@@ -103,16 +103,23 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 // the whole cluster, so that a thousand names cost one.
 func (s *session) firstContact(ctx context.Context, names []string, job job) (offer, error) {
 	var o offer
-	err := s.store.locked(ctx, "dns_persist_first_contact_"+s.store.safe(IssuerKey(s.iss.CA)), func() error {
+	known := func() (bool, error) {
 		s.iss.mu.Lock()
 		s.iss.offer = nil
 		s.iss.mu.Unlock()
 		var err error
 		if o, err = s.loadOffer(ctx); err != nil || o.yes() {
-			return err
+			return o.yes(), err
 		}
 		if err := o.refusal(job.renewal, s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
-			return s.notOffered(ctx, names[0], err)
+			return false, s.notOffered(ctx, names[0], err)
+		}
+		return false, nil
+	}
+	err := s.store.locked(ctx, "dns_persist_first_contact_"+s.store.safe(IssuerKey(s.iss.CA)), known, func() error {
+		// another node may have asked while we waited
+		if ok, err := known(); ok || err != nil {
+			return err
 		}
 		order, err := s.order(ctx, names)
 		if err != nil {

@@ -78,7 +78,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 		if report.Status == propagation.StatusReady {
 			return nil
 		}
-		if sleep(ctx, max(time.Since(start)/10, orDefault(s.PollInterval, defaultPollInterval))) != nil {
+		if sleep(ctx, nextLook(report, time.Since(start), orDefault(s.PollInterval, defaultPollInterval))) != nil {
 			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report}
 		}
 	}
