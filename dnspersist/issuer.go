@@ -272,9 +272,10 @@ func hopeless(err error) bool {
 		account     *acmepersist.AccountError
 		uri         *acmepersist.AccountURIError
 		budget      *acmepersist.BudgetError
+		limited     *acmepersist.RateLimitedError
 	)
 	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
-		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget)
+		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited)
 }
 
 // Revoke revokes a certificate with the bound account.

@@ -108,7 +108,8 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	app := k.iss.rt.app
 	s := app.shared
 	waits := parking.Checker != nil
-	if waits {
+	if waits && (parking.Report.Status == propagation.StatusAbsent || parking.Report.Status == propagation.StatusBlocked) {
+		// a record that some servers already show is on its way
 		s.announcer.want(parking)
 	}
 	if !alone(k.cfg) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -58,6 +60,9 @@ func (s *session) challenge(authz acme.Authorization) (c acme.Challenge, ok bool
 	c.IssuerDomainNames = conformingNames(c.IssuerDomainNames)
 	if len(c.IssuerDomainNames) == 0 {
 		return c, true, fmt.Errorf("the challenge for %s has no conforming issuer domain name: this is the CA's fault", id)
+	}
+	if mine := s.iss.IssuerDomainName; mine != "" && !slices.ContainsFunc(c.IssuerDomainNames, func(n string) bool { return strings.EqualFold(n, mine) }) {
+		return c, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(c.IssuerDomainNames, ", "))
 	}
 	if uri := s.wire.accountURI(c.URL); uri != "" && uri != s.accountURI() {
 		return c, true, &AccountURIError{CA: s.iss.CA, Identifier: id, Expected: uri, Ours: s.accountURI()}

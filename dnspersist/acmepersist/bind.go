@@ -235,8 +235,12 @@ func (s *session) registerKey(ctx context.Context, storageKey string, bound boun
 		account, err = s.client.NewAccount(ctx, account)
 		return err
 	})
-	if err != nil {
+	var problem acme.Problem
+	if errors.As(err, &problem) && !isProblem(err, "rateLimited", "serverInternal") {
 		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: err}
+	}
+	if err != nil {
+		return boundAccount{}, err
 	}
 	if account.Location == "" {
 		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New("the CA answered new-account without the account's URL")}

@@ -83,29 +83,19 @@ func (n *nameState) accepts(values []string, account string, wildcard bool) bool
 	return false
 }
 
-// names keeps the states of an issuer's names, cached: a parked name must cost no
-// storage access.
-type names struct {
-	mu    sync.Mutex
-	cache map[string]*nameState
-}
+// names changes the states of an issuer's names, one at a time. Nothing is cached:
+// other nodes of a cluster count their attempts in the same place.
+type names struct{ mu sync.Mutex }
 
 // update loads the state of a validation name, lets fn change it, and saves it if
 // fn says so.
 func (c *names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	state, ok := c.cache[validationName]
+	state := &nameState{Name: validationName}
 	key := st.key("names", st.safe(validationName)+".json")
-	if !ok {
-		state = &nameState{Name: validationName}
-		if _, err := st.load(ctx, key, state); err != nil {
-			return err
-		}
-		if c.cache == nil {
-			c.cache = make(map[string]*nameState)
-		}
-		c.cache[validationName] = state
+	if _, err := st.load(ctx, key, state); err != nil {
+		return err
 	}
 	if !fn(state) {
 		return nil

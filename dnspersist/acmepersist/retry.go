@@ -51,7 +51,7 @@ func (s *session) step(ctx context.Context, name string, fn func() error) error 
 			return fmt.Errorf("%s: %w", name, errors.Join(context.Cause(ctx), err))
 		}
 		wait, again := s.pause(err, attempt)
-		if wait > maxRetryWait {
+		if again && wait > maxRetryWait {
 			return fmt.Errorf("%s: %w", name, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 		}
 		if !again || attempt >= maxStepRetries {
