@@ -175,7 +175,9 @@ func (c *CA) start() error {
 // Close stops the CA and removes its files.
 func (c *CA) Close() {
 	c.once.Do(func() {
+		c.mu.Lock()
 		c.cancel()
+		c.mu.Unlock()
 		if c.server != nil {
 			c.server.Close()
 		}

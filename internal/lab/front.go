@@ -79,7 +79,10 @@ func parseSigned(step string, body []byte) signed {
 
 // serve is the handler in front of Pebble.
 func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
-	c.wg.Add(1)
+	if !c.begin() {
+		hangUp(w)
+		return
+	}
 	defer c.wg.Done()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -142,17 +145,19 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 		hangUp(w)
 		return
 	}
-	if request.Step == "new-order" {
-		c.spendAuthzs(pebble)
-	}
-	if request.Step == "authz" && authz != nil && len(jws.payload) > 0 {
-		c.awaitValidation(authz)
-	}
 	recorder := httptest.NewRecorder()
-	pebble.handler.ServeHTTP(recorder, r)
+	func() {
+		defer release() // also if Pebble panics
+		if request.Step == "new-order" {
+			c.spendAuthzs(pebble)
+		}
+		if request.Step == "authz" && authz != nil && len(jws.payload) > 0 {
+			c.awaitValidation(authz)
+		}
+		pebble.handler.ServeHTTP(recorder, r)
+		c.learn(pebble, request, jws, recorder, order, chal)
+	}()
 	status, header, answer := recorder.Code, recorder.Header(), recorder.Body.Bytes()
-	c.learn(pebble, request, jws, status, header, answer, order, chal)
-	release()
 
 	if header, answer, ok = c.rewrite(request.Step, status, header, answer, order, authz); ok {
 		header.Del("Content-Length")
@@ -165,6 +170,17 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 	maps.Copy(w.Header(), header)
 	w.WriteHeader(status)
 	w.Write(answer)
+}
+
+// begin counts a request that starts, unless the CA is closed.
+func (c *CA) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return false
+	}
+	c.wg.Add(1)
+	return true
 }
 
 // find returns what a path is about. c.mu is held.
@@ -268,8 +284,8 @@ func (c *CA) poll(done func() bool) bool {
 }
 
 // learn takes down what an answer of Pebble says.
-func (c *CA) learn(p *pebble, request *Request, jws signed, status int, header http.Header, answer []byte, order *orderState, chal *chalState) {
-	now := time.Now()
+func (c *CA) learn(p *pebble, request *Request, jws signed, recorder *httptest.ResponseRecorder, order *orderState, chal *chalState) {
+	now, status, header, answer := time.Now(), recorder.Code, recorder.Header(), recorder.Body.Bytes()
 	switch {
 	case request.Step == "new-account" && status == http.StatusCreated:
 		c.mu.Lock()
