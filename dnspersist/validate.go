@@ -91,6 +91,9 @@ func (iss *Issuer) validateConfig() error {
 	if limit.Orders < 1 || limit.Window <= 0 {
 		errs = append(errs, fmt.Errorf("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window)))
 	}
+	if eab := iss.ExternalAccount; eab != nil && (eab.KeyID == "") != (eab.MACKey == "") {
+		errs = append(errs, errors.New("external_account needs both key_id and mac_key"))
+	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }
@@ -165,7 +168,11 @@ func checkEmail(s string) error {
 
 // checkResolver accepts host[:port], with IPv6 addresses in brackets or bare.
 func checkResolver(s string) error {
-	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+	bare := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		bare = s[1 : len(s)-1]
+	}
+	if _, err := netip.ParseAddr(bare); err == nil {
 		return nil
 	}
 	host := s

@@ -1,0 +1,135 @@
+package caddyfile_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// validate does what `caddy validate` does, with a storage of its own.
+func validate(t *testing.T, config, storage string) error {
+	t.Helper()
+	var raw map[string]any
+	if err := json.Unmarshal([]byte(config), &raw); err != nil {
+		t.Fatal(err)
+	}
+	raw["storage"] = map[string]any{"module": "file_system", "root": storage}
+	raw["admin"] = map[string]any{"disabled": true, "config": map[string]any{"persist": false}}
+	raw["logging"] = map[string]any{"logs": map[string]any{"default": map[string]any{"level": "ERROR"}}}
+	out, err := json.Marshal(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg caddy.Config
+	if err := caddy.StrictUnmarshalJSON(out, &cfg); err != nil {
+		return err
+	}
+	return caddy.Validate(&cfg)
+}
+
+func validateCaddyfile(t *testing.T, input string) error {
+	t.Helper()
+	config, _, err := adapt(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return validate(t, config, t.TempDir())
+}
+
+func TestValidate(t *testing.T) {
+	t.Setenv("DNSPERSIST_TEST_CA", "https://ca.example/directory")
+	t.Setenv("DNSPERSIST_TEST_BAD", "not a url")
+	for name, test := range map[string]struct{ input, want string }{
+		"directive":      {"example.com {\n\tdns_persist\n}", ""},
+		"placeholder":    {"example.com {\n\tdns_persist {env.DNSPERSIST_TEST_CA} {\n\t\taccount_url {env.DNSPERSIST_TEST_CA}\n\t}\n}", ""},
+		"global ports":   {"{\n\thttp_port 8080\n\thttps_port 8443\n\tcert_issuer dns_persist\n}\nexample.com {\n\trespond ok\n}", ""},
+		"bind":           {"{\n\tdefault_bind 192.0.2.1\n}\nexample.com {\n\tdns_persist\n}", ""},
+		"chain":          {"{\n\tcert_issuer dns_persist\n\tcert_issuer acme\n}\nexample.com {\n\tdns_persist\n}", ""},
+		"chain internal": {"{\n\tcert_issuer dns_persist\n\tcert_issuer internal\n}\nexample.com {\n\tdns_persist\n}", ""},
+		"tls resolvers":  {"{\n\ttls_resolvers 192.0.2.53\n}\nexample.com {\n\tdns_persist {\n\t\tcheck recursive\n\t}\n}", ""},
+		"beside email":   {"example.com {\n\tdns_persist\n\ttls me@example.com\n}", ""},
+
+		"twice":           {"example.com {\n\tdns_persist\n\tdns_persist\n}", "two dns_persist issuers for the same site"},
+		"beside issuer":   {"example.com {\n\tdns_persist\n\ttls {\n\t\tissuer dns_persist\n\t}\n}", "two dns_persist issuers for the same site"},
+		"internal after":  {"example.com {\n\tdns_persist\n\ttls internal\n}", "both `dns_persist` and `tls internal`"},
+		"internal before": {"example.com {\n\ttls internal\n\tdns_persist\n}", "TLS automation policy for example.com"},
+		"bad placeholder": {"example.com {\n\tdns_persist {\n\t\taccount_url {env.DNSPERSIST_TEST_BAD}\n\t}\n}", "account_url:"},
+		"no resolvers":    {"example.com {\n\tdns_persist {\n\t\tcheck recursive\n\t}\n}", "there are no resolvers to ask"},
+		"acme_ca by http": {"{\n\tacme_ca http://ca.example/directory\n}\nexample.com {\n\tdns_persist\n}", "is not encrypted"},
+	} {
+		t.Run(name, func(t *testing.T) { wantError(t, validateCaddyfile(t, test.input+"\n"), test.want) })
+	}
+}
+
+func TestValidateJSON(t *testing.T) {
+	for name, test := range map[string]struct{ fields, want string }{
+		"plain":            {`"policy": "exact"`, ""},
+		"challenges":       {`"challenges": {"http": {"disabled": true}, "tls-alpn": {"alternate_port": 8443}, "bind_host": "192.0.2.1"}`, ""},
+		"test_ca":          {`"test_ca": "https://staging.example/directory"`, "a standing record names one CA and one account"},
+		"policy":           {`"policy": "star"`, `policy: "star" is not one of auto, exact, wildcard`},
+		"check":            {`"dns": {"check": "maybe"}`, "dns.check:"},
+		"on_account_lost":  {`"on_account_lost": "ignore"`, "on_account_lost:"},
+		"rate_limit":       {`"rate_limit": {"orders": 10}`, "rate_limit has 10 orders"},
+		"negative timeout": {`"dns": {"propagation_timeout": -1}`, "set dns.check to none"},
+		"http":             {`"ca": "http://ca.example/directory"`, "is not encrypted"},
+		"unknown":          {`"polcy": "exact"`, "polcy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := fmt.Sprintf(`{"apps": {"tls": {"automation": {"policies": [{"subjects": ["example.com"], "issuers": [{"module": "dns_persist", %s}]}]}}}}`, test.fields)
+			wantError(t, validate(t, config, t.TempDir()), test.want)
+		})
+	}
+}
+
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("got the error %v", err)
+	case want != "" && err == nil:
+		t.Errorf("no error, want %q", want)
+	case want != "" && !strings.Contains(err.Error(), want):
+		t.Errorf("got the error %v, want %q in it", err, want)
+	}
+}
+
+// Validation must leave no trace: it also runs on machines that never serve the sites.
+func TestValidateLeavesNoTrace(t *testing.T) {
+	var asked atomic.Int32
+	ca := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.Error(w, "not during validation", http.StatusInternalServerError)
+	}))
+	defer ca.Close()
+
+	config, _, err := adapt("example.com, *.example.com {\n\tdns_persist " + ca.URL + "/directory {\n\t\temail ops@example.com\n\t\tresolvers 127.0.0.1:9\n\t}\n}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage := t.TempDir()
+	for range 2 {
+		if err := validate(t, config, storage); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = filepath.WalkDir(storage, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			t.Errorf("validation wrote %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if n := asked.Load(); n > 0 {
+		t.Errorf("validation asked the CA %d times", n)
+	}
+}

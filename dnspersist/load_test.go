@@ -1,0 +1,148 @@
+package dnspersist
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/caddypki"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func TestCheckChain(t *testing.T) {
+	const (
+		ours      = `{"module":"dns_persist"}`
+		exclusive = `{"module":"dns_persist","exclusive":true}`
+		internal  = `{"module":"internal"}`
+		acme      = `{"module":"acme"}`
+	)
+	for name, test := range map[string]struct {
+		issuers []string
+		want    string
+	}{
+		"none":               {nil, ""},
+		"ours":               {[]string{ours}, ""},
+		"chain":              {[]string{ours, acme, internal}, ""},
+		"loaded already":     {[]string{"", exclusive}, ""},
+		"not JSON":           {[]string{"{", exclusive}, ""},
+		"exclusive and acme": {[]string{exclusive, acme}, ""},
+		"two":                {[]string{ours, exclusive}, "two dns_persist"},
+		"internal after":     {[]string{exclusive, internal}, "tls internal"},
+		"internal before":    {[]string{internal, exclusive}, "tls internal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var raw []json.RawMessage
+			for _, i := range test.issuers {
+				raw = append(raw, json.RawMessage(i))
+			}
+			err := checkChain(raw)
+			if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestHopelessName(t *testing.T) {
+	long := strings.Repeat(strings.Repeat("a", 60)+".", 4) + "example"
+	for name, want := range map[string]string{
+		"example.com": "", "*.example.com": "", "straße.example": "", "{env.HOST}": "",
+		"192.0.2.1": "IP address", "2001:db8::1": "IP address", "[2001:db8::1]": "IP address",
+		"example.com.": "ends with a dot", "*.*.example.com": "one wildcard", "a.*.example.com": "one wildcard",
+		long: "at most 233", "*." + long: "at most 233",
+	} {
+		got := hopelessName(name)
+		if (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// provisionedApp returns the app of a configuration that is provisioned but not
+// started, and what it logs.
+func provisionedApp(t *testing.T, apps string) (*App, *observer.ObservedLogs) {
+	t.Helper()
+	dir, err := json.Marshal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := `{"admin":{"disabled":true},"logging":{"logs":{"default":{"level":"ERROR"}}},` +
+		`"storage":{"module":"file_system","root":` + string(dir) + `},"apps":` + apps + `}`
+	var cfg caddy.Config
+	if err := caddy.StrictUnmarshalJSON([]byte(config), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := caddy.ProvisionContext(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ctx.AppIfConfigured("dns_persist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := app.(*App)
+	t.Cleanup(func() {
+		if err := a.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	})
+	core, logs := observer.New(zapcore.InfoLevel)
+	a.logger = zap.New(core)
+	return a, logs
+}
+
+func TestWarnAtLoad(t *testing.T) {
+	a, logs := provisionedApp(t, `{
+		"tls": {"automation": {"policies": [
+			{"subjects": ["192.0.2.1", "*.*.example.com", "good.example.com"], "issuers": [{"module": "dns_persist"}]},
+			{"subjects": ["replaced.example.com"], "issuers": [{"module": "acme", "email": "me@example.com"}]},
+			{"subjects": ["local.example.com"], "issuers": [{"module": "internal"}]},
+			{"issuers": [{"module": "dns_persist"}, {"module": "acme"}]}
+		]}},
+		"http": {"servers": {"srv0": {"listen": [":0"], "automatic_https": {"disable": true}, "routes": [
+			{"match": [{"host": ["dotted.example.com.", "plain.example.com"]}]}
+		]}}}
+	}`)
+	a.warnAtLoad()
+
+	var got []string
+	for _, entry := range logs.All() {
+		about := entry.ContextMap()["name"]
+		if about == nil {
+			about = entry.ContextMap()["subjects"]
+		}
+		line, err := json.Marshal(about)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(entry.Message, ":")
+		got = append(got, entry.Level.String()+" "+first+" "+string(line))
+	}
+	want := []string{
+		`warn this name can never get a certificate with dns_persist "192.0.2.1"`,
+		`warn this name can never get a certificate with dns_persist "*.*.example.com"`,
+		"warn a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside " + `["replaced.example.com"]`,
+		`info dns_persist stands in a chain of issuers []`,
+		`warn Caddy never manages certificates for names with a final dot "dotted.example.com."`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestWarnAtLoadSaysNothingOfAGoodConfiguration(t *testing.T) {
+	a, logs := provisionedApp(t, `{"tls": {"automation": {"policies": [
+		{"subjects": ["example.com", "*.example.com"], "issuers": [{"module": "dns_persist", "exclusive": true}]},
+		{"subjects": ["other.example.com"], "issuers": [{"module": "acme"}]}
+	]}}}`)
+	a.warnAtLoad()
+	for _, entry := range logs.All() {
+		t.Errorf("logged %s %v", entry.Message, entry.ContextMap())
+	}
+}
