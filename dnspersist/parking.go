@@ -2,6 +2,8 @@ package dnspersist
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -48,13 +50,21 @@ func (p *parked) stop() {
 
 // own makes the configuration the newest owner.
 func (p *parked) own(o owner) {
-	for i, other := range p.owners {
-		if other.iss == o.iss {
-			p.owners = append(p.owners[:i], p.owners[i+1:]...)
-			break
-		}
-	}
-	p.owners = append(p.owners, o)
+	p.owners = append(slices.DeleteFunc(p.owners, func(other owner) bool { return other.iss == o.iss }), o)
+}
+
+// ownedBy reports whether the issuer has asked for the name before.
+func (p *parked) ownedBy(iss *Issuer) bool {
+	return slices.ContainsFunc(p.owners, func(o owner) bool { return o.iss == iss })
+}
+
+// limited reports whether an error sets a time before which the CA must not be asked.
+func limited(err error) bool {
+	var (
+		rate   *acmepersist.RateLimitedError
+		budget *acmepersist.BudgetError
+	)
+	return errors.As(err, &rate) || errors.As(err, &budget)
 }
 
 // disown removes the owners of an app, and reports whether there were any.
@@ -90,9 +100,13 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 	if p == nil {
 		return nil, nil
 	}
+	known := p.ownedBy(k.iss)
 	p.own(owner{k.iss, k.cfg})
 	now := time.Now()
 	switch {
+	case !known && p.stopWatch == nil && !limited(p.parking.Err):
+		// the wait is not for DNS but for somebody to act, and a reload may be just that
+		return nil, nil
 	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < readyFor:
 		report := p.report
 		return &report, nil

@@ -42,6 +42,11 @@ func (d *demo) caEvent(e lab.Event) {
 	case "invalid":
 		d.say("The CA REFUSES %s: %s", e.Identifier, e.Detail)
 	case "certificate":
+		d.mu.Lock()
+		if d.firstIssued.IsZero() {
+			d.firstIssued = e.Time
+		}
+		d.mu.Unlock()
 		d.say("The CA issues a certificate for %s", e.Identifier)
 	}
 }
