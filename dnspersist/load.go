@@ -77,16 +77,19 @@ func policyNames(subjects []string) string {
 
 // warnAtLoad logs what of the configuration cannot work, or is not what it seems.
 func (a *App) warnAtLoad() {
+	var policies []*caddytls.AutomationPolicy
 	if app, err := a.ctx.AppIfConfigured("tls"); err == nil && app.(*caddytls.TLS).Automation != nil {
-		policies := app.(*caddytls.TLS).Automation.Policies
-		a.warnHopeless(policies)
-		a.warnReplaced(policies)
-		a.tellChains(policies)
+		policies = app.(*caddytls.TLS).Automation.Policies
 	}
+	a.warnHopeless(policies)
+	a.warnReplaced(policies)
+	a.tellChains(policies)
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
-		a.warnFinalDots(app.(*caddyhttp.App).Servers)
+		a.warnHosts(app.(*caddyhttp.App), policies)
 	}
 }
+
+const neverMessage = "this name can never get a certificate with dns_persist"
 
 // warnHopeless names the subjects that can never get a certificate by this challenge.
 func (a *App) warnHopeless(policies []*caddytls.AutomationPolicy) {
@@ -96,7 +99,7 @@ func (a *App) warnHopeless(policies []*caddytls.AutomationPolicy) {
 		}
 		for _, subject := range policy.Subjects() {
 			if why := hopelessName(subject); why != "" {
-				a.logger.Warn("this name can never get a certificate with dns_persist",
+				a.logger.Warn(neverMessage,
 					zap.String("name", subject), zap.String("reason", why))
 			}
 		}
@@ -152,19 +155,53 @@ func (a *App) tellChains(policies []*caddytls.AutomationPolicy) {
 	}
 }
 
-// warnFinalDots finds sites that Caddy leaves without a certificate, without a word.
-func (a *App) warnFinalDots(servers map[string]*caddyhttp.Server) {
+// warnHosts looks at the sites' names. Caddy leaves those with a final dot without a
+// certificate, without a word; and those that no policy names fall to the policy
+// without subjects, which may be ours.
+func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolicy) {
+	named, ours := make(map[string]bool), false
+	for _, policy := range policies {
+		for _, subject := range policy.Subjects() {
+			named[subject] = true
+		}
+		ours = ours || len(policy.Subjects()) == 0 && hasOurs(policy)
+	}
 	said := make(map[string]bool)
-	for name, server := range servers {
+	for name, server := range app.Servers {
+		if plainHTTP(app, server) {
+			continue
+		}
 		for _, host := range routeHosts(server.Routes) {
-			if !strings.HasSuffix(host, ".") || said[host] {
+			if said[host] {
 				continue
 			}
 			said[host] = true
-			a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
-				zap.String("name", host), zap.String("server", name))
+			if strings.HasSuffix(host, ".") {
+				a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
+					zap.String("name", host), zap.String("server", name))
+			} else if why := hopelessName(host); ours && !named[host] && why != "" {
+				a.logger.Warn(neverMessage, zap.String("name", host), zap.String("reason", why))
+			}
 		}
 	}
+}
+
+// plainHTTP reports whether Caddy manages no certificates for the server.
+func plainHTTP(app *caddyhttp.App, server *caddyhttp.Server) bool {
+	if server.AutoHTTPS != nil && (server.AutoHTTPS.Disabled || server.AutoHTTPS.DisableCerts) {
+		return true
+	}
+	port := uint(caddyhttp.DefaultHTTPPort)
+	if app.HTTPPort > 0 {
+		port = uint(app.HTTPPort)
+	}
+	for _, listen := range server.Listen {
+		addr, err := caddy.ParseNetworkAddress(listen)
+		if err != nil || addr.StartPort != port || addr.EndPort != port {
+			return false
+		}
+	}
+	return true
 }
 
 // routeHosts returns all names in the routes' host matchers, also those that do not

@@ -98,6 +98,7 @@ func provisionedApp(t *testing.T, apps string) (*App, *observer.ObservedLogs) {
 }
 
 func TestWarnAtLoad(t *testing.T) {
+	long := strings.Repeat(strings.Repeat("a", 58)+".", 4) + "example"
 	a, logs := provisionedApp(t, `{
 		"tls": {"automation": {"policies": [
 			{"subjects": ["192.0.2.1", "*.*.example.com", "good.example.com"], "issuers": [{"module": "dns_persist"}]},
@@ -105,8 +106,12 @@ func TestWarnAtLoad(t *testing.T) {
 			{"subjects": ["local.example.com"], "issuers": [{"module": "internal"}]},
 			{"issuers": [{"module": "dns_persist"}, {"module": "acme"}]}
 		]}},
-		"http": {"servers": {"srv0": {"listen": [":0"], "automatic_https": {"disable": true}, "routes": [
-			{"match": [{"host": ["dotted.example.com.", "plain.example.com"]}]}
+		"http": {"servers": {"srv0": {"listen": [":8443"], "routes": [
+			{"match": [{"host": ["dotted.example.com.", "plain.example.com", "`+long+`", "*.*.example.com"]}]}
+		]}, "srv1": {"listen": [":80"], "routes": [
+			{"match": [{"host": ["http.example.com."]}]}
+		]}, "srv2": {"listen": [":8444"], "automatic_https": {"disable": true}, "routes": [
+			{"match": [{"host": ["off.example.com."]}]}
 		]}}}
 	}`)
 	a.warnAtLoad()
@@ -130,6 +135,7 @@ func TestWarnAtLoad(t *testing.T) {
 		"warn a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside " + `["replaced.example.com"]`,
 		`info dns_persist stands in a chain of issuers []`,
 		`warn Caddy never manages certificates for names with a final dot "dotted.example.com."`,
+		`warn this name can never get a certificate with dns_persist "` + long + `"`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
