@@ -31,7 +31,9 @@ type App struct {
 	mu      *sync.Mutex
 	issuers []*Issuer
 	stopped bool
-	managed *managedNames
+	// released is true once the reference to the shared watches was given back.
+	released bool
+	managed  *managedNames
 }
 
 // CaddyModule returns the Caddy module information.
@@ -92,11 +94,18 @@ func (a *App) Stop() error {
 // because another one failed.
 func (a *App) Cleanup() error {
 	if a.shared == nil {
-		return nil
+		return nil // Provision has failed
 	}
 	a.end()
 	a.work.Wait()
-	a.shared = nil
+	a.mu.Lock()
+	released := a.released
+	a.released = true
+	a.mu.Unlock()
+	if released {
+		return nil
+	}
+	// a.shared stays: CertMagic's jobs of this configuration may still come by
 	_, err := pool.Delete(poolKey)
 	return err
 }
