@@ -76,6 +76,13 @@ type CA struct {
 
 	newOrders chan struct{} // one at a time
 	posts     chan struct{} // a few at a time
+	// validations limits how many are under way: Pebble gives each of its DNS
+	// queries two seconds, which a busy machine needs.
+	validations chan struct{}
+
+	// reuse keeps new orders, which look for valid authorizations, apart from
+	// challenges until these are marked as used.
+	reuse sync.RWMutex
 
 	mu            sync.Mutex
 	pebble        *pebble
@@ -122,6 +129,7 @@ func NewCA(config CAConfig) (*CA, error) {
 		config:        config,
 		newOrders:     make(chan struct{}, 1),
 		posts:         make(chan struct{}, 8),
+		validations:   make(chan struct{}, 16),
 		issuanceRoots: x509.NewCertPool(),
 		byOrder:       make(map[string]*orderState),
 		byAuthz:       make(map[string]*authzState),

@@ -19,8 +19,9 @@ import (
 )
 
 // usedMark is appended to the type of identifiers in Pebble's store whose
-// authorization is valid, so that Pebble does not reuse it: at
-// PEBBLE_AUTHZREUSE=0 it still does in one of a hundred orders.
+// authorization is being validated, so that Pebble does not reuse it: at
+// PEBBLE_AUTHZREUSE=0 it still does in one of a hundred orders. Pebble needs the
+// type no more by then; authorizations are shown without the mark.
 const usedMark = "+used"
 
 // patience limits waiting for Pebble.
@@ -140,6 +141,29 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 
+	if request.Step == "challenge" && len(jws.payload) > 0 && !c.config.ValidationSleep {
+		select {
+		case c.validations <- struct{}{}:
+		case <-r.Context().Done():
+			hangUp(w)
+			return
+		case <-c.ctx.Done():
+			hangUp(w)
+			return
+		}
+		finished := make(chan struct{})
+		defer close(finished)
+		c.wg.Go(func() {
+			<-finished
+			if chal != nil {
+				c.poll(func() bool {
+					status, _, _, _ := chalStatus(chal.challenge)
+					return status != acme.StatusProcessing
+				})
+			}
+			<-c.validations
+		})
+	}
 	release, ok := c.enter(r, request.Step, order)
 	if !ok {
 		hangUp(w)
@@ -148,8 +172,13 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 	recorder := httptest.NewRecorder()
 	func() {
 		defer release() // also if Pebble panics
-		if request.Step == "new-order" {
-			c.spendAuthzs(pebble)
+		switch request.Step {
+		case "new-order":
+			c.reuse.Lock()
+			defer c.reuse.Unlock()
+		case "challenge":
+			c.reuse.RLock()
+			defer c.reuse.RUnlock()
 		}
 		if request.Step == "authz" && authz != nil && len(jws.payload) > 0 {
 			c.awaitValidation(authz)
@@ -235,19 +264,13 @@ func (c *CA) enter(r *http.Request, step string, order *orderState) (release fun
 	return nil, false
 }
 
-// spendAuthzs keeps valid authorizations from being reused.
-func (c *CA) spendAuthzs(p *pebble) {
-	for _, o := range c.states() {
-		if o.store != p {
-			continue
-		}
-		for _, a := range o.authzs {
-			a.authz.Lock()
-			if a.authz.Status == acme.StatusValid && !strings.HasSuffix(a.authz.Identifier.Type, usedMark) {
-				a.authz.Identifier.Type += usedMark
-			}
-			a.authz.Unlock()
-		}
+// spend keeps an authorization whose validation has begun from being reused.
+// CA.reuse is held.
+func (a *authzState) spend() {
+	a.authz.Lock()
+	defer a.authz.Unlock()
+	if !strings.HasSuffix(a.authz.Identifier.Type, usedMark) {
+		a.authz.Identifier.Type += usedMark
 	}
 }
 
@@ -297,6 +320,7 @@ func (c *CA) learn(p *pebble, request *Request, jws signed, recorder *httptest.R
 		c.emit("order", strings.Join(request.Identifiers, " "), header.Get("Location"))
 
 	case request.Step == "challenge" && status == http.StatusOK && len(jws.payload) > 0 && chal != nil:
+		chal.authz.spend()
 		c.mu.Lock()
 		c.challenges = append(c.challenges, Challenge{
 			Time: now, Identifier: chal.authz.identifier, Account: jws.kid, Type: chal.kind, URL: c.url + request.Path,

@@ -181,8 +181,8 @@ func (c *CA) PollGap(step string) time.Duration {
 	return gap
 }
 
-// OnEvent adds a function that is called for events, never twice at once for
-// the same event, but perhaps from several goroutines.
+// OnEvent adds a function that is called for events, from several goroutines and
+// while the CA waits; it must not make requests to the CA itself.
 func (c *CA) OnEvent(f func(Event)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
