@@ -4,9 +4,6 @@
 package caddyfile
 
 import (
-	"bytes"
-	"encoding/json"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -28,58 +25,66 @@ func init() {
 // It starts from the global `cert_issuer dns_persist`, if there is one: the words of
 // the block override its. The other issuers of that global chain stay, in their order.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	global, _ := h.Option("cert_issuer").([]certmagic.Issuer)
-
-	// one global chain may name ours more than once, with different CAs: a site means
-	// the first
-	at := -1
-	own := &dnspersist.Issuer{ACMEIssuer: new(caddytls.ACMEIssuer)}
-	for i, issuer := range global {
-		if ours, ok := issuer.(*dnspersist.Issuer); ok {
-			clone, err := cloneIssuer(ours)
-			if err != nil {
-				return nil, h.WrapErr(err)
-			}
-			at, own = i, clone
-			break
-		}
-	}
-	if err := own.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	// what the site says itself, without what it inherits
+	said := newIssuer()
+	if err := said.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
+	toDirective(h)
 
-	chain := []certmagic.Issuer{own}
+	addresses := siteAddresses(h)
+	if plainHTTP(h, addresses) {
+		return nil, h.Errf("dns_persist in a site that is served over plain HTTP only (%s): no certificate is obtained for it; remove the directive, or http:// and the HTTP port from the address", listed(addresses))
+	}
+
+	chain, at, err := cloneGlobal(h)
+	if err != nil {
+		return nil, h.WrapErr(err)
+	}
+	// as tls does: a site without a host name is served in plain HTTP without it
+	values := []httpcaddyfile.ConfigValue{{Class: "tls.connection_policy", Value: new(caddytls.ConnectionPolicy)}}
+
+	if len(chain) > 0 && hostless(addresses) {
+		// Caddy has one policy for all names that no site names, the global one
+		bare, err := isBare(said)
+		if err != nil {
+			return nil, h.WrapErr(err)
+		}
+		if at < 0 || !bare {
+			return nil, h.Errf("dns_persist in a site without a host name (%s), beside a global cert_issuer: both are for all other names; write what is meant as cert_issuer dns_persist in the global options", listed(addresses))
+		}
+		return values, nil
+	}
+
+	own := said
 	if at >= 0 {
-		chain = append(append(append([]certmagic.Issuer{}, global[:at]...), own), global[at+1:]...)
+		own = chain[at].(*dnspersist.Issuer)
+		if err := checkInherited(h, said, own); err != nil {
+			return nil, err
+		}
+		h.Reset()
+		if err := own.UnmarshalCaddyfile(h.Dispenser); err != nil {
+			return nil, err
+		}
+	} else {
+		chain = []certmagic.Issuer{own}
 	}
 	own.Exclusive = !hasInternal(chain)
 
-	values := make([]httpcaddyfile.ConfigValue, 0, len(chain)+1)
 	for _, issuer := range chain {
 		values = append(values, httpcaddyfile.ConfigValue{Class: "tls.cert_issuer", Value: issuer})
 	}
-	// as tls does: a site without a host name is served in plain HTTP without it
-	return append(values, httpcaddyfile.ConfigValue{
-		Class: "tls.connection_policy", Value: new(caddytls.ConnectionPolicy),
-	}), nil
+	return values, nil
 }
 
-// cloneIssuer copies what is configured. The issuer of the global option is shared by
-// all sites that follow it.
-func cloneIssuer(iss *dnspersist.Issuer) (*dnspersist.Issuer, error) {
-	raw, err := json.Marshal(iss)
-	if err != nil {
-		return nil, err
-	}
-	clone := &dnspersist.Issuer{ACMEIssuer: new(caddytls.ACMEIssuer)}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(clone); err != nil {
-		return nil, err
-	}
-	return clone, nil
+// toDirective goes back to the directive's own line, for errors about all of it.
+func toDirective(h httpcaddyfile.Helper) {
+	h.Reset()
+	h.Next()
 }
 
+// hasInternal reports whether the chain itself has an internal issuer, so that one
+// beside ours is meant.
 func hasInternal(chain []certmagic.Issuer) bool {
 	for _, issuer := range chain {
 		if module, ok := issuer.(caddy.Module); ok && module.CaddyModule().ID == "tls.issuance.internal" {

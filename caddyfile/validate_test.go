@@ -73,6 +73,7 @@ func TestValidateJSON(t *testing.T) {
 	for name, test := range map[string]struct{ fields, want string }{
 		"plain":            {`"policy": "exact"`, ""},
 		"challenges":       {`"challenges": {"http": {"disabled": true}, "tls-alpn": {"alternate_port": 8443}, "bind_host": "192.0.2.1"}`, ""},
+		"resolvers":        {`"challenges": {"dns": {"resolvers": ["192.0.2.53"]}}, "dns": {"check": "recursive"}`, ""},
 		"test_ca":          {`"test_ca": "https://staging.example/directory"`, "a standing record names one CA and one account"},
 		"policy":           {`"policy": "star"`, `policy: "star" is not one of auto, exact, wildcard`},
 		"check":            {`"dns": {"check": "maybe"}`, "dns.check:"},

@@ -170,7 +170,7 @@ var words = map[string]wordSpec{
 	}},
 	"resolvers": {1, 0, "<servers...>", func(iss *Issuer, args []string) error {
 		for _, server := range args {
-			if err := unlessPlaceholder(checkResolver)(server); err != nil {
+			if err := checkResolver(server); err != nil {
 				return err
 			}
 		}

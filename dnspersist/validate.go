@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
-
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -98,17 +96,10 @@ func (iss *Issuer) validateConfig() error {
 	return errors.Join(errs...)
 }
 
-// hasResolvers reports whether resolvers are configured, with the issuer or for all
-// of Caddy.
+// hasResolvers reports whether resolvers are configured: with the issuer, or for all of
+// Caddy, which Provision has found out.
 func (iss *Issuer) hasResolvers() bool {
-	if iss.DNS != nil && len(iss.DNS.Resolvers) > 0 {
-		return true
-	}
-	if iss.rt == nil || iss.rt.app == nil {
-		return false
-	}
-	app, err := iss.rt.app.ctx.AppIfConfigured("tls")
-	return err == nil && len(app.(*caddytls.TLS).Resolvers) > 0
+	return iss.DNS != nil && len(iss.DNS.Resolvers) > 0 || iss.rt != nil && iss.rt.globalResolvers
 }
 
 // unlessPlaceholder leaves a value with a placeholder to Validate.
@@ -168,6 +159,9 @@ func checkEmail(s string) error {
 
 // checkResolver accepts host[:port], with IPv6 addresses in brackets or bare.
 func checkResolver(s string) error {
+	if strings.Contains(s, "{") {
+		return fmt.Errorf("%q: placeholders are not expanded here; in a Caddyfile {$NAME} takes the value of an environment variable", s)
+	}
 	bare := s
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		bare = s[1 : len(s)-1]

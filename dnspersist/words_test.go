@@ -1,0 +1,79 @@
+package dnspersist
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// good has arguments that each word takes.
+var good = map[string]string{
+	"dir": "https://ca.example/directory", "email": "ops@example.com", "profile": "shortlived", "timeout": "5m",
+	"account_key": "{env.KEY}", "eab": "kid mac", "trusted_roots": "a.pem b.pem", "lifetime": "90d",
+	"account_url": "https://ca.example/acct/1", "account_uri": "urn:acct:1", "on_account_lost": "fail",
+	"resolvers": "192.0.2.1 dns.example:53", "check": "none", "propagation_timeout": "90s", "propagation_delay": "10s",
+	"policy": "exact", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
+}
+
+func unmarshalBlock(lines ...string) error {
+	return newIssuer().UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n\t" + strings.Join(lines, "\n\t") + "\n}"))
+}
+
+func wantLine(t *testing.T, err error, line string, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want %q", parts)
+		return
+	}
+	for _, part := range append(parts, "at Testfile:"+line) {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("got the error %v, want %q in it", err, part)
+		}
+	}
+}
+
+// Every word is refused without arguments, with too many, empty ones, doubled, and with
+// a block, and the error names the word and its line.
+func TestEveryWord(t *testing.T) {
+	for word, spec := range words {
+		t.Run(word, func(t *testing.T) {
+			args, ok := good[word]
+			if !ok {
+				t.Fatal("the test has no arguments for it")
+			}
+			if err := unmarshalBlock(word + " " + args); err != nil {
+				t.Fatal(err)
+			}
+			wantLine(t, unmarshalBlock(word), "2", word, spec.syntax)
+			wantLine(t, unmarshalBlock(word+strings.Repeat(` ""`, spec.min)), "2", word, spec.syntax)
+			wantLine(t, unmarshalBlock(word+" "+args, word+" "+args), "3", word)
+			wantLine(t, unmarshalBlock(word+" "+args+" {", "x", "}"), "2")
+			if spec.max > 0 {
+				wantLine(t, unmarshalBlock(word+" "+args+" more"), "2", word, spec.syntax)
+			}
+		})
+	}
+}
+
+func TestEveryRefusedWord(t *testing.T) {
+	for word, why := range refused {
+		wantLine(t, unmarshalBlock(word), "2", word, why, "remove")
+		wantLine(t, unmarshalBlock("check none", word+" x y"), "3", word, why)
+	}
+}
+
+// A placeholder is left to Validate where the field is expanded, and refused where not.
+func TestPlaceholders(t *testing.T) {
+	expanded := map[string]bool{
+		"dir": true, "email": true, "account_key": true, "account_url": true, "account_uri": true, "issuer_domain_name": true,
+	}
+	for word, spec := range words {
+		if spec.max != 1 || word == "profile" { // a profile is any text
+			continue
+		}
+		if err := unmarshalBlock(word + " {env.X}"); (err == nil) != expanded[word] {
+			t.Errorf("%s {env.X}: got %v", word, err)
+		}
+	}
+}
