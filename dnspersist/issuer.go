@@ -256,11 +256,15 @@ func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil 
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	active, cfg := iss.active()
 	cert, err := active.Issue(ctx, csr)
-	if err != nil && alone(cfg) && hopeless(err) {
+	switch {
+	case err == nil:
+		return cert, nil
+	case alone(cfg) && hopeless(err):
 		// frees the job slot and the lock; the app hands the name back
-		return nil, certmagic.ErrNoRetry{Err: err}
+		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+	default:
+		return nil, explained{err}
 	}
-	return cert, err
 }
 
 // hopeless reports whether trying again in a minute can change nothing.
