@@ -33,6 +33,7 @@ func (s *shared) handBack(p *parked, why string) {
 	}
 	o := p.owners[len(p.owners)-1]
 	p.busyUntil = time.Now().Add(handBackTimeout)
+	notAfter := p.parking.NotAfter
 	s.mu.Unlock()
 
 	started := o.iss.rt.app.spawn(func(alive context.Context) {
@@ -49,7 +50,7 @@ func (s *shared) handBack(p *parked, why string) {
 		o.iss.rt.logger.Info("handing the name back to obtain its certificate",
 			zap.String("identifier", p.identifier), zap.String("reason", why))
 		var err error
-		if rest, err = s.obtain(ctx, o, p); err != nil && alive.Err() == nil && waiting(err) == nil {
+		if rest, err = s.obtain(ctx, o, p, notAfter); err != nil && alive.Err() == nil && waiting(err) == nil {
 			o.iss.rt.logger.Error("handed-back name got no certificate",
 				zap.String("identifier", p.identifier), zap.Error(err))
 		}
@@ -79,11 +80,14 @@ func (s *shared) handed(p *parked, rest time.Duration) {
 const backgroundJob = time.Minute
 
 // obtain asks CertMagic for the certificate in the way that fits where the name
-// stands. rest is how long CertMagic goes on after it.
-func (s *shared) obtain(ctx context.Context, o owner, p *parked) (rest time.Duration, err error) {
+// stands; notAfter is the end of the one that is to be renewed, zero for a first one.
+// rest is how long CertMagic goes on after it. A name that another node of the cluster
+// has served meanwhile is not parked any longer.
+func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.Time) (rest time.Duration, err error) {
 	cfg, name := o.cfg, p.identifier
 	stored := cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(o.iss.IssuerKey(), name))
-	if cfg.OnDemand != nil {
+	switch {
+	case cfg.OnDemand != nil:
 		// CertMagic asks for permission at the handshake only
 		if decide := cfg.OnDemand.DecisionFunc; decide != nil {
 			if err := decide(ctx, name); err != nil {
@@ -94,18 +98,26 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked) (rest time.Dura
 			}
 		}
 		if stored {
-			return 0, cfg.RenewCertAsync(ctx, name, false)
+			err = cfg.RenewCertAsync(ctx, name, false)
+		} else {
+			err = cfg.ObtainCertAsync(ctx, name)
 		}
-		return 0, cfg.ObtainCertAsync(ctx, name)
+	case notAfter.IsZero():
+		// with the configuration's own life, for the job outlives this call; it loads a
+		// certificate that another node has obtained
+		err = cfg.ManageAsync(o.iss.rt.app.alive, []string{name})
+		if !stored {
+			return backgroundJob, err
+		}
+	default:
+		err = cfg.RenewCertAsync(ctx, name, false)
+		if err == nil && time.Now().After(notAfter) {
+			// maintenance serves the new one at its next tick, an expired one must go now
+			_, err = cfg.CacheManagedCertificate(ctx, name)
+		}
 	}
-	if !stored {
-		// with the configuration's own life, for the job outlives this call
-		return backgroundJob, cfg.ManageAsync(o.iss.rt.app.alive, []string{name})
-	}
-	err = cfg.RenewCertAsync(ctx, name, false)
-	if err == nil && !p.parking.NotAfter.IsZero() && time.Now().After(p.parking.NotAfter) {
-		// maintenance serves the new one at its next tick, an expired one must go now
-		_, err = cfg.CacheManagedCertificate(ctx, name)
+	if err == nil {
+		s.forget(p)
 	}
 	return 0, err
 }
@@ -116,7 +128,7 @@ func (s *shared) forget(p *parked) {
 	if s.parked[p.key] == p {
 		delete(s.parked, p.key)
 	}
+	end := p.end()
 	s.mu.Unlock()
-	p.stop()
-	s.announcer.done(p.identifier, p.parking.Record)
+	end(s)
 }

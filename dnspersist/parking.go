@@ -39,12 +39,18 @@ type owner struct {
 	cfg *certmagic.Config
 }
 
-func (p *parked) stop() {
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	if p.stopWatch != nil {
-		p.stopWatch()
+// end returns what is to be done, without shared.mu, to end the watch and the
+// announcement of the name.
+func (p *parked) end() func(*shared) {
+	timer, stopWatch, identifier, record := p.timer, p.stopWatch, p.identifier, p.parking.Record
+	return func(s *shared) {
+		if timer != nil {
+			timer.Stop()
+		}
+		if stopWatch != nil {
+			stopWatch()
+		}
+		s.announcer.done(identifier, record)
 	}
 }
 
@@ -172,13 +178,12 @@ func (k *parker) Unpark(identifier string) {
 	s.mu.Lock()
 	p := s.parked[key]
 	delete(s.parked, key)
-	s.mu.Unlock()
+	end := func(s *shared) { s.announcer.got(identifier) }
 	if p != nil {
-		p.stop()
-		s.announcer.done(identifier, p.parking.Record)
-		return
+		end = p.end()
 	}
-	s.announcer.got(identifier)
+	s.mu.Unlock()
+	end(s)
 }
 
 // observed takes the report of a poll.
@@ -201,11 +206,11 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	} else {
 		p.readyAt = time.Time{}
 	}
-	logger := s.logger
+	logger, name := s.logger, p.parking.Record.Name
 	s.mu.Unlock()
 	if changed {
 		logger.Info("record changed in DNS",
-			zap.String("identifier", p.identifier), zap.String("name", p.parking.Record.Name),
+			zap.String("identifier", p.identifier), zap.String("name", name),
 			zap.String("status", string(r.Status)), zap.String("dns", r.Summary()))
 	}
 	if ready {

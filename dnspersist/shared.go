@@ -53,15 +53,18 @@ func newShared() *shared {
 func (s *shared) Destruct() error {
 	s.mu.Lock()
 	s.closed = true
-	all := s.parked
+	var ends []func(*shared)
+	for _, p := range s.parked {
+		ends = append(ends, p.end())
+	}
 	s.parked = make(map[string]*parked)
 	orphans := s.orphans
 	s.mu.Unlock()
 	for _, t := range orphans {
 		t.Stop()
 	}
-	for _, p := range all {
-		p.stop()
+	for _, end := range ends {
+		end(s)
 	}
 	s.announcer.close()
 	s.scheduler.Close()
@@ -104,16 +107,15 @@ func (s *shared) disown(a *App) {
 // dropOrphans forgets names that no configuration wants any more.
 func (s *shared) dropOrphans(candidates []*parked) {
 	s.mu.Lock()
-	var gone []*parked
+	var ends []func(*shared)
 	for _, p := range candidates {
 		if len(p.owners) == 0 && s.parked[p.key] == p {
 			delete(s.parked, p.key)
-			gone = append(gone, p)
+			ends = append(ends, p.end())
 		}
 	}
 	s.mu.Unlock()
-	for _, p := range gone {
-		p.stop()
-		s.announcer.done(p.identifier, p.parking.Record)
+	for _, end := range ends {
+		end(s)
 	}
 }

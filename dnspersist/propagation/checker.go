@@ -3,6 +3,7 @@ package propagation
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/miekg/dns"
@@ -33,6 +34,10 @@ func NewChecker(cfg Config) *Checker {
 	}
 	if cfg.Exchanger == nil {
 		cfg.Exchanger = NetExchanger{}
+	}
+	if !reflect.ValueOf(cfg.Exchanger).Comparable() {
+		// it is part of the zone cache's key
+		cfg.Exchanger = &comparableExchanger{cfg.Exchanger}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -109,3 +114,6 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 	}
 	return rep
 }
+
+// comparableExchanger is an Exchanger that can be the key of a map.
+type comparableExchanger struct{ Exchanger }

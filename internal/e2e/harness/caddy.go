@@ -40,7 +40,6 @@ func (e *Env) Global(more ...string) string {
 	return fmt.Sprintf(`{
 	admin off
 	persist_config off
-	skip_install_trust
 	http_port %d
 	https_port %d
 	default_bind 127.0.0.1

@@ -101,8 +101,13 @@ func (e *Env) NewCA(o Options) *lab.CA {
 // Name returns a name that no other test uses: Caddy, CertMagic and acmez keep some state
 // for the whole process.
 func (e *Env) Name(label string) string {
-	test := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", "#", "-").Replace(e.T.Name()))
-	return fmt.Sprintf("%s.%s-%d.%s", label, test[max(0, len(test)-40):], e.HTTPSPort, zone)
+	test := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(e.T.Name()))
+	return fmt.Sprintf("%s.t%s-%d.%s", label, test[max(0, len(test)-40):], e.HTTPSPort, zone)
 }
 
 // BlockFor is an issuer's block for a CA; more is put into it.

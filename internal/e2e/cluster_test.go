@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+// childEnv carries what a Caddy process of its own has to know.
+const childEnv = "DNS_PERSIST_E2E_CHILD"
+
+// child is one Caddy process of a cluster.
+type child struct {
+	Config []byte
+	// Servers maps the lab's name server addresses to those of this machine.
+	Servers map[string]string
+}
+
+// redirected sends queries to the lab's servers from another process.
+type redirected struct {
+	servers map[string]string
+	net     propagation.NetExchanger
+}
+
+func (r redirected) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
+	if real, ok := r.servers[addr]; ok {
+		addr = real
+	}
+	return r.net.Exchange(ctx, network, addr, query)
+}
+
+// TestMain lets the test binary be a Caddy process of a cluster.
+func TestMain(m *testing.M) {
+	if file := os.Getenv(childEnv); file != "" {
+		if err := runChild(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// runChild runs Caddy until standard input ends.
+func runChild(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var c child
+	if err := json.Unmarshal(data, &c); err != nil {
+		return err
+	}
+	tuning.Set(tuning.Values{
+		Exchanger: redirected{servers: c.Servers},
+		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
+		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
+		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
+	})
+	if err := caddy.Load(c.Config, true); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return caddy.Stop()
+}
+
+// startCluster starts Caddy processes at once, on the environment's storage, CA and name
+// servers. It returns their environments, which share everything but ports and log.
+func startCluster(e *harness.Env, processes int, names []string) []*harness.Env {
+	e.T.Helper()
+	servers := make(map[string]string)
+	for i := 1; i <= 2; i++ {
+		servers[net.JoinHostPort(e.DNS.Address(i), "53")] = e.DNS.RealAddr(i)
+	}
+	var nodes []*harness.Env
+	var commands []*exec.Cmd
+	dir := e.T.TempDir()
+	for i := range processes {
+		node := *e
+		node.LogFile = filepath.ToSlash(filepath.Join(dir, fmt.Sprintf("caddy-%d.log", i)))
+		for _, p := range []*int{&node.HTTPPort, &node.HTTPSPort} {
+			var err error
+			if *p, err = lab.FreePort(); err != nil {
+				e.T.Fatal(err)
+			}
+		}
+		config, err := harness.Adapt(node.Global() + site(&node, strings.Join(names, ", "), e.Block()))
+		if err != nil {
+			e.T.Fatal(err)
+		}
+		data, err := json.Marshal(child{Config: config, Servers: servers})
+		if err != nil {
+			e.T.Fatal(err)
+		}
+		file := filepath.Join(dir, fmt.Sprintf("child-%d.json", i))
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			e.T.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"="+file)
+		cmd.Stderr = os.Stderr
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			e.T.Fatal(err)
+		}
+		e.T.Cleanup(func() {
+			_ = stdin.Close()
+			if err := cmd.Wait(); err != nil {
+				e.T.Errorf("a Caddy process ended badly: %v", err)
+			}
+		})
+		nodes = append(nodes, &node)
+		commands = append(commands, cmd)
+	}
+	for _, cmd := range commands {
+		if err := cmd.Start(); err != nil {
+			e.T.Fatal(err)
+		}
+	}
+	return nodes
+}
+
+// Three Caddys on one storage start at once: one account, an order for each site.
+func TestThreeProcessesOnOneStorage(t *testing.T) {
+	for _, registered := range []bool{true, false} {
+		t.Run(fmt.Sprintf("registered before: %v", registered), func(t *testing.T) {
+			e := harness.New(t, harness.Options{})
+			var names []string
+			for i := range 5 {
+				names = append(names, e.Name(fmt.Sprintf("site%d", i)))
+			}
+			if registered {
+				value := e.Value(e.Bind(), false)
+				for _, n := range names {
+					e.Publish(n, value)
+				}
+			}
+			nodes := startCluster(e, 3, names)
+			if !registered {
+				var value string
+				e.Eventually(soon, "the record to be asked for", func() error {
+					for _, node := range nodes {
+						for _, l := range node.Logs("publish this TXT record once") {
+							value, _ = l["value"].(string)
+							return nil
+						}
+					}
+					return fmt.Errorf("no entry")
+				})
+				for _, n := range names {
+					e.Publish(n, value)
+				}
+			}
+			for i, node := range nodes {
+				for _, n := range names {
+					node.Eventually(90*time.Second, fmt.Sprintf("process %d to serve %s", i, n), func() error {
+						_, err := node.Trusted(n)
+						return err
+					})
+				}
+			}
+			e.AssertClean(5)
+			if n := e.CA.Certificates(); n != 5 {
+				t.Errorf("the CA issued %d certificates, want 5", n)
+			}
+		})
+	}
+}
