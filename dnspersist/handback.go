@@ -14,6 +14,10 @@ import (
 // handBackTimeout bounds one hand-back: CertMagic would go on for thirty days.
 const handBackTimeout = 15 * time.Minute
 
+// retryAgain is how long a name that was handed back in vain waits, if nothing else
+// was said about it.
+const retryAgain = time.Hour
+
 // waiting returns the WaitingError in err, if there is one.
 func waiting(err error) *acmepersist.WaitingError {
 	var w *acmepersist.WaitingError
@@ -69,9 +73,14 @@ func (s *shared) handed(p *parked, rest time.Duration) {
 		p.busyUntil = time.Now().Add(rest)
 	}
 	if s.parked[p.key] == p && !time.Now().Before(p.retry) {
-		p.retry = time.Now().Add(handBackEvery / 6)
+		// p.retry stays past until the name is parked anew, or a job that is still
+		// on its way would be answered from memory
 		p.timer.Stop()
-		p.timer = time.AfterFunc(time.Until(p.retry), func() { s.handBack(p, "it is time to try again") })
+		wait := rest
+		if wait == 0 {
+			wait = retryAgain
+		}
+		p.timer = time.AfterFunc(wait, func() { s.handBack(p, "it is time to try again") })
 	}
 }
 

@@ -116,8 +116,12 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < readyFor:
 		report := p.report
 		return &report, nil
-	case !p.readyAt.IsZero(), !now.Before(p.retry):
+	case !p.readyAt.IsZero():
 		return nil, nil
+	case !now.Before(p.retry):
+		// not ready, but since when it is partly there counts
+		report := p.report
+		return &report, nil
 	default:
 		return nil, p.parking.Err
 	}
@@ -205,6 +209,12 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 		p.readyAt = time.Now()
 	} else {
 		p.readyAt = time.Time{}
+	}
+	if at := r.FirstYes.Add(acmepersist.PartialPatience); p.parking.NotAfter.IsZero() && r.Status == propagation.StatusPartial && !r.FirstYes.IsZero() && at.Before(p.retry) {
+		// a first certificate does not wait for ever for the last server
+		p.retry = at
+		p.timer.Stop()
+		p.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { s.handBack(p, "the record has been on some servers for long") })
 	}
 	logger, name := s.logger, p.parking.Record.Name
 	s.mu.Unlock()

@@ -14,8 +14,8 @@ const (
 	// lastHours is when a certificate is running out however long its renewal
 	// window is; of a short-lived one, a quarter of its life.
 	lastHours = 48 * time.Hour
-	// partialPatience is how long a first certificate waits for the last servers.
-	partialPatience = time.Hour
+	// PartialPatience is how long a first certificate waits for the last servers.
+	PartialPatience = time.Hour
 )
 
 // clock decides when the CA is asked whatever DNS shows. A share of servers that
@@ -42,7 +42,7 @@ func (c clock) due() time.Time {
 		at = c.certificate.NotAfter.Add(-left)
 		interval = min(max(left/8, minAskInterval), askInterval)
 	case !c.partialSince.IsZero():
-		at = c.partialSince.Add(partialPatience)
+		at = c.partialSince.Add(PartialPatience)
 	default:
 		return time.Time{}
 	}

@@ -15,9 +15,10 @@ import (
 // for DNS. A program without one waits inside Issue.
 type Parker interface {
 	// Parked is asked before anything else. It returns the error to answer with if
-	// the name is parked, or the report of the watch if that has seen the record
-	// complete just now.
-	Parked(ctx context.Context, identifier string) (ready *propagation.Report, err error)
+	// the name is parked and its time has not come; else the last report of the
+	// watch, if there is one: with StatusReady it has seen the record complete just
+	// now, and no further look is needed.
+	Parked(ctx context.Context, identifier string) (watched *propagation.Report, err error)
 	// Park watches the name and hands it back when the record is complete, and at
 	// p.Retry whatever DNS shows. It returns the error for the attempt.
 	Park(ctx context.Context, p Parking) error
@@ -129,8 +130,8 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 		return nil, s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: next,
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next}})
 	}
-	if job.ready != nil && job.ready.Status == propagation.StatusReady {
-		return job.ready.Values, nil
+	if job.watched != nil && job.watched.Status == propagation.StatusReady {
+		return job.watched.Values, nil
 	}
 	target := s.target(w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
@@ -218,6 +219,10 @@ func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, sta
 		if err != nil {
 			return time.Time{}, err
 		}
+	}
+	if w := job.watched; w != nil && partial && !w.FirstYes.IsZero() && w.FirstYes.Before(state.PartialSince) {
+		// the watch has seen it before this attempt did
+		state.PartialSince = w.FirstYes
 	}
 	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince}
 	if len(state.Attempts) > 0 {

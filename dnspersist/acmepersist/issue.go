@@ -20,8 +20,8 @@ type job struct {
 	certificate *x509.Certificate
 	// renewal is true also where another issuer's certificate is renewed.
 	renewal bool
-	// ready is the report of a watch that has just seen the record complete.
-	ready *propagation.Report
+	// watched is the last report of the watch, if the name was parked.
+	watched *propagation.Report
 }
 
 func (j job) notAfter() time.Time {
@@ -43,7 +43,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	job := job{}
 	if iss.Parker != nil {
-		if job.ready, err = iss.Parker.Parked(ctx, names[0]); err != nil {
+		if job.watched, err = iss.Parker.Parked(ctx, names[0]); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +57,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		if replaceErr := s.replaceLost(ctx, lost); replaceErr != nil {
 			return nil, errors.Join(err, replaceErr)
 		}
-		job.ready = nil
+		job.watched = nil
 		cert, err = iss.issue(ctx, csr, names, job)
 	}
 	switch {
@@ -276,7 +276,7 @@ func (s *session) authorize(ctx context.Context, authz acme.Authorization, names
 	if !looked || s.iss.Checker != nil && c.Status == acme.StatusPending && !s.agrees(c, id, seen[id]) && s.newNames(c, wants[id]) {
 		// the challenge wants another issuer domain name than was known before
 		o := offer{IssuerDomainNames: c.IssuerDomainNames}
-		job.ready = nil
+		job.watched = nil
 		if err := s.look(ctx, id, o, job, wants, seen); err != nil {
 			return err
 		}
