@@ -3,7 +3,6 @@ package dnspersist
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -29,7 +28,6 @@ type App struct {
 	work   *sync.WaitGroup
 
 	mu      *sync.Mutex
-	issuers []*Issuer
 	stopped bool
 	// released is true once the reference to the shared watches was given back.
 	released bool
@@ -62,19 +60,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.shared = value.(*shared)
 	a.shared.setLogger(a.logger)
 	return nil
-}
-
-// add registers an issuer of this configuration.
-func (a *App) add(iss *Issuer) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.issuers = append(a.issuers, iss)
-}
-
-func (a *App) allIssuers() []*Issuer {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.issuers)
 }
 
 // Start says what the configuration makes of the names in it.

@@ -75,7 +75,6 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	}
 	rt.app = app.(*App)
 	rt.core = iss.newCore(dns)
-	rt.app.add(iss)
 	return nil
 }
 

@@ -28,8 +28,10 @@ func TestValidateConfig(t *testing.T) {
 		"negative lifetime": {func(i *Issuer) { i.CertificateLifetime = -1 }, []string{"certificate_lifetime is negative"}},
 		"rate limit":        {func(i *Issuer) { i.RateLimit = &RateLimit{Orders: 1} }, []string{"rate_limit has 1 orders"}},
 		"half eab":          {func(i *Issuer) { i.ExternalAccount = &acme.EAB{KeyID: "k"} }, []string{"external_account"}},
-		"several": {func(i *Issuer) { i.Policy, i.OnAccountLost = "x", "y" },
-			[]string{"policy: ", "on_account_lost: "}},
+		"several": {
+			func(i *Issuer) { i.Policy, i.OnAccountLost = "x", "y" },
+			[]string{"policy: ", "on_account_lost: "},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			iss := newIssuer()

@@ -90,7 +90,6 @@ type directories struct {
 	mu       sync.Mutex
 	current  *directory
 	fetching chan struct{}
-	lastErr  error
 }
 
 // get returns the directory, fetched at most once an hour. An older copy is

@@ -127,8 +127,10 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 		return nil, err
 	}
 	if next := state.nextAttempt(time.Now()); time.Now().Before(next) {
-		return nil, s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: next,
-			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next}})
+		return nil, s.park(ctx, Parking{
+			Identifier: w.identifier, Record: w.record, Retry: next,
+			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
+		})
 	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
 		return job.watched.Values, nil

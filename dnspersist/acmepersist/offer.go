@@ -35,8 +35,6 @@ type offer struct {
 	SeenAt     time.Time `json:"seen_at,omitzero"`
 }
 
-func (o offer) known() bool { return o.Offered != nil }
-
 func (o offer) yes() bool { return o.Offered != nil && *o.Offered }
 
 // refusal returns the error for a CA that does not offer the challenge, nil if it

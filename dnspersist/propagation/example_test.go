@@ -6,8 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // oneServer plays a resolver and the only name server of example.com.
