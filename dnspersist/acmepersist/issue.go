@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // job is what is known of one attempt.
@@ -68,30 +67,6 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		err = iss.parkUntilTold(ctx, names[0], err)
 	}
 	return cert, err
-}
-
-// accountRetry is how long a name waits until an account that could not be used is
-// tried again: somebody has to act.
-const accountRetry = time.Hour
-
-// parkUntilTold parks a name whose error has nothing to do with DNS and does not pass
-// within a minute.
-func (iss *Issuer) parkUntilTold(ctx context.Context, name string, err error) error {
-	var (
-		account *AccountError
-		uri     *AccountURIError
-		limited *RateLimitedError
-		retry   time.Time
-	)
-	switch {
-	case errors.As(err, &limited):
-		retry = limited.RetryAt
-	case errors.As(err, &account), errors.As(err, &uri):
-		retry = time.Now().Add(accountRetry)
-	default:
-		return err
-	}
-	return iss.Parker.Park(ctx, Parking{Identifier: name, CA: iss.CA, Retry: retry, Err: err})
 }
 
 func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, names []string, job job) (*certmagic.IssuedCertificate, error) {
@@ -312,31 +287,4 @@ func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, 
 		}
 	}
 	return order, errors.New("all authorizations are valid, but the order stays pending: this is the CA's fault")
-}
-
-// NamesFromCSR returns the DNS names of a CSR as they are sent in an order. Other
-// names cannot be validated by this challenge.
-func NamesFromCSR(csr *x509.CertificateRequest) ([]string, error) {
-	for _, ip := range csr.IPAddresses {
-		return nil, &UnsupportedNameError{ip.String(), errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
-	}
-	if len(csr.EmailAddresses)+len(csr.URIs) > 0 {
-		return nil, &UnsupportedNameError{csr.Subject.String(), errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
-	}
-	all := csr.DNSNames
-	if len(all) == 0 && csr.Subject.CommonName != "" {
-		all = []string{csr.Subject.CommonName}
-	}
-	if len(all) == 0 {
-		return nil, errors.New("the certificate request has no name")
-	}
-	var names []string
-	for _, n := range all {
-		normal, err := record.Normalize(n)
-		if err != nil {
-			return nil, &UnsupportedNameError{n, err}
-		}
-		names = append(names, normal)
-	}
-	return names, nil
 }

@@ -1,0 +1,31 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// accountRetry is how long a name waits until an account that could not be used is
+// tried again: somebody has to act.
+const accountRetry = time.Hour
+
+// parkUntilTold parks a name whose error has nothing to do with DNS and does not pass
+// within a minute.
+func (iss *Issuer) parkUntilTold(ctx context.Context, name string, err error) error {
+	var (
+		account *AccountError
+		uri     *AccountURIError
+		limited *RateLimitedError
+		retry   time.Time
+	)
+	switch {
+	case errors.As(err, &limited):
+		retry = limited.RetryAt
+	case errors.As(err, &account), errors.As(err, &uri):
+		retry = time.Now().Add(accountRetry)
+	default:
+		return err
+	}
+	return iss.Parker.Park(ctx, Parking{Identifier: name, CA: iss.CA, Retry: retry, Err: err})
+}

@@ -1,0 +1,103 @@
+package dnspersist
+
+import (
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+// takeDNSSettings moves what ordinary global options have put into the embedded
+// issuer's DNS challenge out of it: the embedded issuer would load a provider of
+// its own, or fail without one.
+func (iss *Issuer) takeDNSSettings(ctx caddy.Context) DNS {
+	var dns DNS
+	if iss.DNS != nil {
+		dns = *iss.DNS
+	}
+	if iss.Challenges != nil && iss.Challenges.DNS != nil {
+		if len(dns.Resolvers) == 0 {
+			dns.Resolvers = iss.Challenges.DNS.Resolvers
+		}
+		iss.Challenges.DNS = nil
+	}
+	if len(dns.Resolvers) == 0 {
+		if app, err := ctx.AppIfConfigured("tls"); err == nil {
+			dns.Resolvers = app.(*caddytls.TLS).Resolvers
+		}
+	}
+	return dns
+}
+
+// newCore translates the configuration for acmepersist.
+func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
+	t := tuning.Get()
+	core := acmepersist.Config{
+		CA:                     iss.CA,
+		Logger:                 iss.rt.logger,
+		Transport:              iss.rt.transport,
+		UserAgent:              "caddy-dnspersist " + certmagic.UserAgent,
+		Email:                  iss.Email,
+		AccountKeyPEM:          iss.AccountKey,
+		AccountURL:             iss.AccountURL,
+		AccountURI:             iss.AccountURI,
+		OnAccountLost:          iss.OnAccountLost,
+		ExternalAccount:        iss.ExternalAccount,
+		Profile:                iss.Profile,
+		CertificateLifetime:    time.Duration(iss.CertificateLifetime),
+		Timeout:                time.Duration(iss.ACMETimeout),
+		Policy:                 iss.Policy,
+		IssuerDomainName:       iss.IssuerDomainName,
+		Grace:                  t.Grace,
+		Settle:                 t.Settle,
+		PropagationTimeout:     t.PropagationTimeout,
+		PollInterval:           t.MinPoll,
+		NotOfferedRetry:        t.NotOffered,
+		NotOfferedRenewalRetry: t.NotOfferedRenewal,
+	}
+	if iss.PreferredChains != nil {
+		core.PreferredChains = certmagic.ChainPreference{
+			Smallest:       iss.PreferredChains.Smallest,
+			AnyCommonName:  iss.PreferredChains.AnyCommonName,
+			RootCommonName: iss.PreferredChains.RootCommonName,
+		}
+	}
+	if dns.PropagationTimeout > 0 {
+		core.PropagationTimeout = time.Duration(dns.PropagationTimeout)
+	}
+	if dns.PropagationDelay > 0 {
+		core.Settle = time.Duration(dns.PropagationDelay)
+	}
+	switch {
+	case iss.RateLimit != nil:
+		core.Limiter = acmepersist.SharedLimiter(iss.CA, iss.RateLimit.Orders, time.Duration(iss.RateLimit.Window))
+	case len(iss.TrustedRootsPEMFiles) == 0:
+		core.Limiter = acmepersist.SharedLimiter(iss.CA, 10, 10*time.Second)
+	}
+	if dns.Check == "none" {
+		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record stands, and each failure counts against its rate limits",
+			zap.String("ca", iss.CA))
+		return core
+	}
+	mode := propagation.ModeAuthoritative
+	if dns.Check == "recursive" {
+		mode = propagation.ModeRecursive
+	}
+	core.Checker = propagation.NewChecker(propagation.Config{
+		Mode:      mode,
+		Resolvers: dns.Resolvers,
+		// tenants control their NS records; a public CA would not ask such servers either
+		AllowPrivate: len(iss.TrustedRootsPEMFiles) > 0 || len(dns.Resolvers) > 0,
+		Grace:        core.Grace,
+		Settle:       core.Settle,
+		Exchanger:    t.Exchanger,
+		Logger:       iss.rt.logger,
+	})
+	return core
+}
