@@ -20,7 +20,7 @@ func chained(e *harness.Env, names string) string {
 // internalServes waits until Caddy serves the internal issuer's certificate.
 func internalServes(e *harness.Env, name string) {
 	e.T.Helper()
-	e.Eventually(soon, "the next issuer's certificate for "+name, func() error {
+	e.Eventually(harness.Soon, "the next issuer's certificate for "+name, func() error {
 		cert, err := e.Served(name)
 		if err == nil && !strings.Contains(cert.Issuer.CommonName, "Caddy Local Authority") {
 			err = fmt.Errorf("issued by %s", cert.Issuer)
@@ -56,8 +56,8 @@ func TestNextIssuerUntilTheCAOffersIt(t *testing.T) {
 	}
 	_ = offered
 	e.CA.SetOffer(true)
-	e.WaitTrusted(one, soon)
-	e.WaitTrusted(two, soon)
+	e.WaitTrusted(one, harness.Soon)
+	e.WaitTrusted(two, harness.Soon)
 	if failed := e.CA.FailedValidations(); len(failed) != 0 {
 		t.Errorf("failed validations: %v", failed)
 	}
@@ -75,7 +75,7 @@ func TestNextIssuerServesWhileTheRecordIsAbsent(t *testing.T) {
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("the next issuer had its turn after %s", took)
 	}
-	asked(e, name)
+	e.Asked(name)
 }
 
 // Alone with such a CA a name is parked: one error, one order, no loop.
@@ -85,8 +85,8 @@ func TestAloneWithACAThatDoesNotOfferIt(t *testing.T) {
 	name := e.Name("alone")
 	e.Publish(name, e.Value(account, false))
 	e.CA.SetOffer(false)
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.Eventually(soon, "the error", func() error {
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Eventually(harness.Soon, "the error", func() error {
 		for _, l := range e.Logs("could not get certificate from issuer") {
 			if strings.Contains(fmt.Sprint(l["error"]), "does not offer the challenge dns-persist-01") {
 				return nil
@@ -110,9 +110,9 @@ func TestValidAuthorizationTeachesNothing(t *testing.T) {
 	name := e.Name("valid")
 	e.CA.SetOffer(false)
 	e.CA.MutateAuthz(func(authz map[string]any) { authz["status"] = "valid" })
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.Eventually(soon, "the order", func() error { return harness.AtLeast(e.CA.Count("authz"), 1) })
-	e.Eventually(soon, "the end of the attempt", func() error {
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Eventually(harness.Soon, "the order", func() error { return harness.AtLeast(e.CA.Count("authz"), 1) })
+	e.Eventually(harness.Soon, "the end of the attempt", func() error {
 		return harness.AtLeast(len(e.Logs("releasing lock"))+len(e.Logs("will retry")), 1)
 	})
 	files, err := filepath.Glob(filepath.Join(e.Storage, "dns_persist", "*", "ca.json"))

@@ -100,7 +100,7 @@ func startCluster(e *harness.Env, processes int, names []string) []*harness.Env 
 				e.T.Fatal(err)
 			}
 		}
-		config, err := harness.Adapt(node.Global() + site(&node, strings.Join(names, ", "), e.Block()))
+		config, err := harness.Adapt(node.Global() + node.Site(strings.Join(names, ", "), e.Block()))
 		if err != nil {
 			e.T.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestThreeProcessesOnOneStorage(t *testing.T) {
 			nodes := startCluster(e, 3, names)
 			if !registered {
 				var value string
-				e.Eventually(soon, "the record to be asked for", func() error {
+				e.Eventually(harness.Soon, "the record to be asked for", func() error {
 					for _, node := range nodes {
 						for _, l := range node.Logs("publish this TXT record once") {
 							value, _ = l["value"].(string)

@@ -21,7 +21,7 @@ func TestPatchOfAnIssuer(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("patch")
 	value := e.Value(e.Bind(), false)
-	config, err := harness.Adapt(e.Global() + site(e, name, e.Block()))
+	config, err := harness.Adapt(e.Global() + e.Site(name, e.Block()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestPatchOfAnIssuer(t *testing.T) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
-	asked(e, name)
+	e.Asked(name)
 
 	request := func(method, path, body string) (int, string) {
 		t.Helper()
@@ -71,7 +71,7 @@ func TestPatchOfAnIssuer(t *testing.T) {
 	if status, answer := request(http.MethodPatch, issuer, strings.Replace(was, `"module"`, `"policy":"wildcard","module"`, 1)); status != http.StatusOK {
 		t.Fatalf("PATCH: %d %s", status, answer)
 	}
-	e.Eventually(soon, "the record with the policy to be asked for", func() error {
+	e.Eventually(harness.Soon, "the record with the policy to be asked for", func() error {
 		for _, l := range e.Logs("publish this TXT record once") {
 			if strings.HasSuffix(fmt.Sprint(l["value"]), "policy=wildcard") {
 				return nil
@@ -83,7 +83,7 @@ func TestPatchOfAnIssuer(t *testing.T) {
 		t.Errorf("a PATCH with an unknown key was accepted: %s", answer)
 	}
 	e.Publish(name, value)
-	e.WaitTrusted(name, soon)
+	e.WaitTrusted(name, harness.Soon)
 	e.AssertClean(1)
 }
 
@@ -91,8 +91,8 @@ func TestCheckRecursive(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("recursive")
 	e.Publish(name, e.Value(e.Bind(), false))
-	e.Load(e.Global() + site(e, name, e.Block("check recursive")))
-	e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block("check recursive")))
+	e.WaitTrusted(name, harness.Soon)
 	e.AssertClean(1)
 }
 
@@ -101,8 +101,8 @@ func TestCheckNoneAsksAtOnce(t *testing.T) {
 	name := e.Name("none")
 	e.Publish(name, e.Value(e.Bind(), false))
 	before := len(e.DNS.Queries())
-	e.Load(e.Global() + site(e, name, e.Block("check none")))
-	e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block("check none")))
+	e.WaitTrusted(name, harness.Soon)
 	for _, q := range e.DNS.Queries()[before:] {
 		if q.Server != 0 || q.Network != "tcp" {
 			// the CA's own question goes to the recursive server over TCP
@@ -120,8 +120,8 @@ func TestAccountIsCheckedBeforeARecordIsShown(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("checked")
 	e.Bind()
-	e.Load(e.Global() + site(e, name, e.Block()))
-	asked(e, name)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Asked(name)
 	if e.CA.Count("account") == 0 {
 		t.Error("the CA was not asked for the account before the record was shown")
 	}
@@ -136,8 +136,8 @@ func TestRecursiveServerIsNotAskedForTheValidationName(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("quiet")
 	e.Bind()
-	e.Load(e.Global() + site(e, name, e.Block()))
-	asked(e, name)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Asked(name)
 	for _, q := range e.DNS.Queries() {
 		if q.Server == 0 && strings.Contains(q.Name, "_validation-persist") {
 			t.Errorf("the recursive server was asked %s %s", q.Type, q.Name)

@@ -14,25 +14,12 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
-// asked waits until the record of a name was asked for.
-func asked(e *harness.Env, name string) {
-	e.T.Helper()
-	e.Eventually(soon, "the record of "+name+" to be asked for", func() error {
-		for _, l := range e.Logs("publish this TXT record once") {
-			if strings.HasSuffix(fmt.Sprint(l["name"]), "."+name) {
-				return nil
-			}
-		}
-		return fmt.Errorf("no entry")
-	})
-}
-
 func TestFirstCertificateIsParkedAndHandedBack(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("first")
 	value := e.Value(e.Bind(), false)
-	e.Load(e.Global() + site(e, name, e.Block()))
-	asked(e, name)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Asked(name)
 	e.Publish(name, value)
 	e.WaitTrusted(name, 10*time.Second) // CertMagic's own retry comes after 60
 	e.AssertClean(1)
@@ -42,9 +29,9 @@ func TestParkedThroughReloads(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("reload")
 	value := e.Value(e.Bind(), false)
-	config := e.Global() + site(e, name, e.Block())
+	config := e.Global() + e.Site(name, e.Block())
 	e.Load(config)
-	asked(e, name)
+	e.Asked(name)
 	for range 5 {
 		e.Load(config)
 	}
@@ -60,9 +47,9 @@ func TestParkedAfterAFailedReload(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("failed")
 	value := e.Value(e.Bind(), false)
-	config := e.Global() + site(e, name, e.Block())
+	config := e.Global() + e.Site(name, e.Block())
 	e.Load(config)
-	asked(e, name)
+	e.Asked(name)
 	// an occupied port makes an app fail after the issuers were started
 	occupied := httptest.NewServer(http.NotFoundHandler())
 	defer occupied.Close()
@@ -81,12 +68,12 @@ func TestRenewalWhoseRecordVanished(t *testing.T) {
 	name := e.Name("vanished")
 	value := e.Value(e.Bind(), false)
 	e.Publish(name, value)
-	e.Load(e.Global("renew_interval 1s") + site(e, name, e.Block()))
-	first := e.WaitTrusted(name, soon)
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
+	first := e.WaitTrusted(name, harness.Soon)
 	e.Publish(name)
-	asked(e, name)
+	e.Asked(name)
 	e.Publish(name, value)
-	e.Eventually(soon, "the renewed certificate", func() error {
+	e.Eventually(harness.Soon, "the renewed certificate", func() error {
 		cert, err := e.Trusted(name)
 		if err == nil && cert.SerialNumber.Cmp(first.SerialNumber) == 0 {
 			err = fmt.Errorf("still the first one")
@@ -119,19 +106,19 @@ func TestOnDemand(t *testing.T) {
 		if took := time.Since(start); took > 8*time.Second {
 			t.Errorf("the handshake of a waiting name took %s, it must fail at once", took)
 		}
-		asked(e, n)
+		e.Asked(n)
 	}
 	refuse.Store(true)
 	e.Publish(allowed, value)
 	e.Publish(denied, value)
-	e.Eventually(soon, "the parked name to be handed back", func() error {
+	e.Eventually(harness.Soon, "the parked name to be handed back", func() error {
 		if !e.StoredCertificate(allowed) {
 			return fmt.Errorf("no certificate in storage")
 		}
 		return nil
 	})
-	e.WaitTrusted(allowed, soon)
-	e.Eventually(soon, "the refusal", func() error { return harness.AtLeast(len(e.Logs("no longer permitted")), 1) })
+	e.WaitTrusted(allowed, harness.Soon)
+	e.Eventually(harness.Soon, "the refusal", func() error { return harness.AtLeast(len(e.Logs("no longer permitted")), 1) })
 	if e.StoredCertificate(denied) {
 		t.Error("a name that is no longer permitted got a certificate")
 	}
@@ -145,11 +132,11 @@ func TestStaleServerAndTheClock(t *testing.T) {
 	name := e.Name("stale")
 	value := e.Value(e.Bind(), false)
 	e.Publish(name, value)
-	e.Load(e.Global("renew_interval 1s") + site(e, name, e.Block()))
-	first := e.WaitTrusted(name, soon)
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
+	first := e.WaitTrusted(name, harness.Soon)
 	e.PublishOn(2, name)
 	validations := e.CA.Count("challenge")
-	e.Eventually(soon, "the renewed certificate", func() error {
+	e.Eventually(harness.Soon, "the renewed certificate", func() error {
 		cert, err := e.Trusted(name)
 		if err != nil {
 			return err
@@ -182,7 +169,7 @@ func TestThousandWaitingNamesHoldNothing(t *testing.T) {
 	}
 	names = append(names, good)
 	start := time.Now()
-	e.Load(e.Global() + site(e, strings.Join(names, ", "), e.Block()))
+	e.Load(e.Global() + e.Site(strings.Join(names, ", "), e.Block()))
 	e.WaitTrusted(good, 60*time.Second)
 	t.Logf("certificate beside 1000 waiting names after %s", time.Since(start).Round(10*time.Millisecond))
 	// one more where first contact was made for a waiting name, which keeps its order
@@ -199,12 +186,12 @@ func TestRestartMakesNoOrder(t *testing.T) {
 	name := e.Name("restart")
 	account := e.Bind()
 	e.Publish(name, e.Value(account, false))
-	config := e.Global() + site(e, name, e.Block())
+	config := e.Global() + e.Site(name, e.Block())
 	e.Load(config)
-	first := e.WaitTrusted(name, soon)
+	first := e.WaitTrusted(name, harness.Soon)
 	e.Stop()
 	e.Load(config)
-	again := e.WaitTrusted(name, soon)
+	again := e.WaitTrusted(name, harness.Soon)
 	if first.SerialNumber.Cmp(again.SerialNumber) != 0 {
 		t.Error("a restart obtained another certificate")
 	}
@@ -218,16 +205,16 @@ func TestKeptOrderSurvivesARestart(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("kept")
 	value := e.Value(e.Bind(), false)
-	config := e.Global() + site(e, name, e.Block())
+	config := e.Global() + e.Site(name, e.Block())
 	e.Load(config)
-	asked(e, name)
+	e.Asked(name)
 	if files, _ := filepath.Glob(filepath.Join(e.Storage, "dns_persist", "*", "orders", "*.json")); len(files) != 1 {
 		t.Fatalf("%d orders in storage after first contact, want 1", len(files))
 	}
 	e.Stop()
 	e.Publish(name, value)
 	e.Load(config)
-	e.WaitTrusted(name, soon)
+	e.WaitTrusted(name, harness.Soon)
 	e.AssertClean(1)
 	if files, _ := filepath.Glob(filepath.Join(e.Storage, "dns_persist", "*", "orders", "*.json")); len(files) != 0 {
 		t.Errorf("finished orders stay in storage: %v", files)

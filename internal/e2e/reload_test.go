@@ -16,8 +16,8 @@ func TestTwentyReloads(t *testing.T) {
 	warm := harness.New(t, harness.Options{})
 	name := warm.Name("warm")
 	warm.Publish(name, warm.Value(warm.Bind(), false))
-	warm.Load(warm.Global() + site(warm, name, warm.Block()))
-	warm.WaitTrusted(name, soon)
+	warm.Load(warm.Global() + warm.Site(name, warm.Block()))
+	warm.WaitTrusted(name, harness.Soon)
 	warm.Stop()
 
 	e := harness.New(t, harness.Options{})
@@ -26,11 +26,11 @@ func TestTwentyReloads(t *testing.T) {
 	names := []string{e.Name("a"), e.Name("b"), e.Name("c")}
 	config := e.Global()
 	for _, n := range names {
-		config += site(e, n, e.Block())
+		config += e.Site(n, e.Block())
 	}
 	e.Load(config)
 	for _, n := range names {
-		asked(e, n)
+		e.Asked(n)
 	}
 	for range 20 {
 		e.Load(config)

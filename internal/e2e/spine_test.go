@@ -9,29 +9,22 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 )
 
-// soon is how long a certificate may take that waits for nothing but this machine.
-const soon = 40 * time.Second
-
-func site(e *harness.Env, names string, issuer string) string {
-	return fmt.Sprintf("%s {\n\ttls {\n\t\tissuer dns_persist %s\n\t}\n\trespond \"served by caddy\"\n}\n", names, issuer)
-}
-
 func TestPlainName(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("www")
 	e.Publish(name, e.Value(e.Bind(), false))
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.WaitTrusted(name, harness.Soon)
 	e.AssertClean(1)
 }
 
 func TestApexAndWildcardShareOneRecord(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	apex := e.Name("apex")
-	e.Load(e.Global() + site(e, apex+", *."+apex, e.Block()))
+	e.Load(e.Global() + e.Site(apex+", *."+apex, e.Block()))
 
 	var value string
-	e.Eventually(soon, "the record to be asked for", func() error {
+	e.Eventually(harness.Soon, "the record to be asked for", func() error {
 		logs := e.Logs("publish this TXT record once")
 		if len(logs) == 0 {
 			return fmt.Errorf("no entry")
@@ -43,8 +36,8 @@ func TestApexAndWildcardShareOneRecord(t *testing.T) {
 		t.Errorf("the record asked for is %q, want it with the policy", value)
 	}
 	e.Publish(apex, value)
-	e.WaitTrusted(apex, soon)
-	e.WaitTrusted("anything."+apex, soon)
+	e.WaitTrusted(apex, harness.Soon)
+	e.WaitTrusted("anything."+apex, harness.Soon)
 	if n := len(e.Logs("publish this TXT record once")); n != 1 {
 		t.Errorf("the record was asked for %d times, want once", n)
 	}
@@ -56,9 +49,9 @@ func TestTwoCAsAtOneValidationName(t *testing.T) {
 	other := e.NewCA(harness.Options{})
 	name := e.Name("shared")
 	e.Publish(name, e.Value(e.Bind(), false), e.ValueFor(other, e.BindFor(other), true))
-	e.Load(e.Global() + site(e, name, e.Block()) + site(e, "*."+name, e.BlockFor(other)))
-	e.WaitTrusted(name, soon)
-	e.Eventually(soon, "the other CA's certificate", func() error { return e.TrustedBy(other, "x."+name) })
+	e.Load(e.Global() + e.Site(name, e.Block()) + e.Site("*."+name, e.BlockFor(other)))
+	e.WaitTrusted(name, harness.Soon)
+	e.Eventually(harness.Soon, "the other CA's certificate", func() error { return e.TrustedBy(other, "x."+name) })
 	e.AssertClean(1)
 	e.AssertCleanFor(other, 1)
 }
@@ -67,11 +60,11 @@ func TestLateRecordIsNotAskedForTooEarly(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("late")
 	value := e.Value(e.Bind(), false)
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.Eventually(soon, "the record to be asked for", func() error { return harness.Want(len(e.Logs("publish this TXT record once")), 1) })
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Eventually(harness.Soon, "the record to be asked for", func() error { return harness.Want(len(e.Logs("publish this TXT record once")), 1) })
 
 	e.PublishOn(1, name, value)
-	e.Eventually(soon, "the first server's record to be seen", func() error {
+	e.Eventually(harness.Soon, "the first server's record to be seen", func() error {
 		for _, l := range e.Logs("record changed in DNS") {
 			if l["status"] == "partial" {
 				return nil
@@ -84,7 +77,7 @@ func TestLateRecordIsNotAskedForTooEarly(t *testing.T) {
 	}
 	complete := time.Now()
 	e.PublishOn(2, name, value)
-	e.WaitTrusted(name, soon)
+	e.WaitTrusted(name, harness.Soon)
 	for _, c := range e.CA.Requests("challenge") {
 		if c.Time.Before(complete) {
 			t.Errorf("a challenge was posted at %s, the last server had the record at %s", c.Time, complete)
@@ -98,7 +91,7 @@ func TestRenewalByMaintenance(t *testing.T) {
 	name := e.Name("renew")
 	account := e.Bind()
 	e.Publish(name, e.Value(account, false))
-	e.Load(e.Global("renew_interval 1s") + site(e, name, e.Block()))
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
 	serials := map[string]bool{}
 	e.Eventually(2*time.Minute, "three certificates one after another", func() error {
 		cert, err := e.Trusted(name)
@@ -127,7 +120,7 @@ func TestRenewalByMaintenance(t *testing.T) {
 		t.Errorf("%d failed validations, want 0", n)
 	}
 	// one more renewal may be under way
-	e.Eventually(soon, "as many certificates as orders", func() error {
+	e.Eventually(harness.Soon, "as many certificates as orders", func() error {
 		return harness.Want(len(e.CA.Orders()), e.CA.Certificates())
 	})
 }

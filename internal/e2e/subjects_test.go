@@ -19,7 +19,7 @@ import (
 // checks that nobody tries again.
 func refused(e *harness.Env, name, reason string) {
 	e.T.Helper()
-	e.Eventually(soon, "the refusal of "+name, func() error {
+	e.Eventually(harness.Soon, "the refusal of "+name, func() error {
 		for _, l := range e.Logs("could not get certificate from issuer") {
 			if l["identifier"] == name && strings.Contains(fmt.Sprint(l["error"]), reason) {
 				return nil
@@ -41,7 +41,7 @@ func TestNamesThatCannotBeValidated(t *testing.T) {
 	if len(long) != 234 {
 		t.Fatalf("the long name has %d octets", len(long))
 	}
-	e.Load(e.Global() + site(e, "192.0.2.77, "+long, e.Block()))
+	e.Load(e.Global() + e.Site("192.0.2.77, "+long, e.Block()))
 	refused(e, "192.0.2.77", "IP address")
 	refused(e, long, "234 octets")
 	if n := len(e.CA.Requests("new-order")); n != 0 {
@@ -60,10 +60,10 @@ func TestInternationalNames(t *testing.T) {
 		{"UPPER." + suffix, "upper." + suffix},
 	} {
 		t.Run(tc.written, func(t *testing.T) {
-			e.Load(e.Global() + site(e, tc.written, e.Block()))
-			asked(e, tc.ascii)
+			e.Load(e.Global() + e.Site(tc.written, e.Block()))
+			e.Asked(tc.ascii)
 			e.Publish(tc.ascii, value)
-			cert := e.WaitTrusted(tc.ascii, soon)
+			cert := e.WaitTrusted(tc.ascii, harness.Soon)
 			if len(cert.DNSNames) != 1 || cert.DNSNames[0] != tc.ascii {
 				t.Errorf("the certificate is for %v, want %s", cert.DNSNames, tc.ascii)
 			}
@@ -77,8 +77,8 @@ func TestInternationalNames(t *testing.T) {
 // Caddy never manages a name with a final dot, without a word; we say it at load.
 func TestFinalDotIsWarnedOf(t *testing.T) {
 	e := harness.New(t, harness.Options{})
-	e.Load(e.Global() + site(e, e.Name("dot")+".", e.Block()))
-	e.Eventually(soon, "the warning", func() error {
+	e.Load(e.Global() + e.Site(e.Name("dot")+".", e.Block()))
+	e.Eventually(harness.Soon, "the warning", func() error {
 		data, err := os.ReadFile(e.LogFile)
 		if err == nil && !strings.Contains(string(data), "final dot") {
 			err = fmt.Errorf("no entry")
@@ -91,8 +91,8 @@ func TestRevocationWithOurAccount(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("revoked")
 	e.Publish(name, e.Value(e.Bind(), false))
-	e.Load(e.Global() + site(e, name, e.Block()))
-	cert := e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	cert := e.WaitTrusted(name, harness.Soon)
 	iss := acmepersist.New(acmepersist.Config{CA: e.CA.Directory(), Storage: e.FileStorage(), Transport: e.CA.HTTPClient().Transport})
 	resource := certmagic.CertificateResource{SANs: []string{name}, CertificatePEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})}
 	for range 2 { // the second time it is revoked already
@@ -113,8 +113,8 @@ func TestStorageLayout(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("layout")
 	e.Publish(name, e.Value(e.Bind(), false))
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.WaitTrusted(name, harness.Soon)
 	ca := certmagic.StorageKeys.Safe(acmepersist.IssuerKey(e.CA.Directory()))
 	for _, want := range []string{"account.json", "ca.json", "names/_validation-persist." + name + ".json"} {
 		if _, err := os.Stat(filepath.Join(e.Storage, "dns_persist", ca, filepath.FromSlash(want))); err != nil {

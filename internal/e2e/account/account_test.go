@@ -24,12 +24,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
-const soon = 60 * time.Second
-
-func site(names, issuer string) string {
-	return fmt.Sprintf("%s {\n\ttls {\n\t\tissuer dns_persist %s\n\t}\n\trespond \"hi\"\n}\n", names, issuer)
-}
-
 // register makes an account at the CA, as another program would.
 func register(t *testing.T, ca *lab.CA, email string) acme.Account {
 	t.Helper()
@@ -107,7 +101,7 @@ func bound(t *testing.T, e *harness.Env) (url string, raw []byte) {
 // logged waits for an entry whose text holds all of the words.
 func logged(e *harness.Env, message string, words ...string) {
 	e.T.Helper()
-	e.Eventually(soon, fmt.Sprintf("a log entry with %q", words), func() error {
+	e.Eventually(harness.Soon, fmt.Sprintf("a log entry with %q", words), func() error {
 	entries:
 		for _, l := range e.Logs(message) {
 			text, _ := json.Marshal(l)
@@ -149,10 +143,10 @@ func TestMovingFromAcme(t *testing.T) {
 
 	names := []string{old}
 	config := func(global string, more ...string) string {
-		return e.Global(global) + site(strings.Join(names, ", "), e.Block(more...))
+		return e.Global(global) + e.Site(strings.Join(names, ", "), e.Block(more...))
 	}
 	e.Load(config(""))
-	stored := e.WaitTrusted(old, soon)
+	stored := e.WaitTrusted(old, harness.Soon)
 	if n := len(e.CA.Orders()); n != orders {
 		t.Fatalf("moving the site made %d orders, want none", n-orders)
 	}
@@ -163,7 +157,7 @@ func TestMovingFromAcme(t *testing.T) {
 		e.Publish(name, value)
 		names = append(names, name)
 		load()
-		e.WaitTrusted(name, soon)
+		e.WaitTrusted(name, harness.Soon)
 		all := e.CA.Orders()
 		if got := all[len(all)-1].Account; got != account {
 			t.Errorf("%s: the order was made with account %s, want %s", step, got, account)
@@ -179,7 +173,7 @@ func TestMovingFromAcme(t *testing.T) {
 	use("another CA's email in the process", func() {
 		second := e.Name("other")
 		e.Publish(second, e.ValueFor(other, e.BindFor(other), false))
-		e.Load(config("email all@example.org") + site(second, e.BlockFor(other, "email other@example.net")))
+		e.Load(config("email all@example.org") + e.Site(second, e.BlockFor(other, "email other@example.net")))
 	})
 	asAcme(e, "zoe@example.com")
 	asAcme(e, "amy@example.com")
@@ -196,10 +190,10 @@ func TestMovingFromAcme(t *testing.T) {
 	e.CA.Forget()
 	name := e.Name("forgotten")
 	e.Publish(name, value)
-	e.Load(e.Global() + site(old, e.Block()) + fmt.Sprintf("%s {\n\ttls {\n\t\tissuer dns_persist %s\n\t\tissuer acme {\n\t\t\tdir %s\n\t\t\ttrusted_roots %q\n\t\t}\n\t}\n}\n",
+	e.Load(e.Global() + e.Site(old, e.Block()) + fmt.Sprintf("%s {\n\ttls {\n\t\tissuer dns_persist %s\n\t\tissuer acme {\n\t\t\tdir %s\n\t\t\ttrusted_roots %q\n\t\t}\n\t}\n}\n",
 		name, e.Block(), e.CA.Directory(), filepath.ToSlash(e.CA.RootsFile())))
 	logged(e, "could not get certificate from issuer", "cannot be used", account)
-	e.Eventually(soon, "acme to ask the CA as well", func() error { return harness.AtLeast(len(e.CA.Requests("new-account")), 1) })
+	e.Eventually(harness.Soon, "acme to ask the CA as well", func() error { return harness.AtLeast(len(e.CA.Requests("new-account")), 1) })
 	if _, after := bound(t, e); !bytes.Equal(before, after) {
 		t.Error("the bound account's file has changed")
 	}
@@ -233,15 +227,15 @@ func TestSeveralAccountsAndNoEmail(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	a, b := asAcme(e, "amy@example.com"), asAcme(e, "zoe@example.com")
 	name := e.Name("several")
-	e.Load(e.Global() + site(name, e.Block()))
+	e.Load(e.Global() + e.Site(name, e.Block()))
 	logged(e, "could not get certificate from issuer", "several accounts", a, b, "account_url")
 	if n := len(e.CA.Accounts()); n != 2 {
 		t.Errorf("the CA has %d accounts, want the 2 of acme", n)
 	}
 	// the email chooses
 	e.Publish(name, e.Value(b, false))
-	e.Load(e.Global() + site(name, e.Block("email zoe@example.com")))
-	e.WaitTrusted(name, soon)
+	e.Load(e.Global() + e.Site(name, e.Block("email zoe@example.com")))
+	e.WaitTrusted(name, harness.Soon)
 	if got, _ := bound(t, e); got != b {
 		t.Errorf("the bound account is %s, want %s", got, b)
 	}
@@ -252,11 +246,11 @@ func TestCAForgetsTheAccount(t *testing.T) {
 	account := e.Bind()
 	known, name := e.Name("known"), e.Name("forgotten")
 	e.Publish(known, e.Value(account, false))
-	e.Load(e.Global() + site(known, e.Block()))
-	e.WaitTrusted(known, soon)
+	e.Load(e.Global() + e.Site(known, e.Block()))
+	e.WaitTrusted(known, harness.Soon)
 	_, before := bound(t, e)
 	e.CA.Forget()
-	e.Load(e.Global() + site(known+", "+name, e.Block()))
+	e.Load(e.Global() + e.Site(known+", "+name, e.Block()))
 	logged(e, "could not get certificate from issuer", account, "_validation-persist."+known, "does not know it")
 	if n := len(e.CA.Accounts()); n != 1 {
 		t.Errorf("%d accounts were registered, want the first only", n)
@@ -265,14 +259,14 @@ func TestCAForgetsTheAccount(t *testing.T) {
 		t.Error("the bound account's file has changed")
 	}
 	// private CAs that are reset now and then
-	e.Load(e.Global() + site(known+", "+name, e.Block("on_account_lost replace")))
+	e.Load(e.Global() + e.Site(known+", "+name, e.Block("on_account_lost replace")))
 	logged(e, "publish this TXT record once", "_validation-persist."+name)
 	fresh, _ := bound(t, e)
 	if fresh == account {
 		t.Fatal("the account was not replaced")
 	}
 	e.Publish(name, e.Value(fresh, false))
-	e.WaitTrusted(name, soon)
+	e.WaitTrusted(name, harness.Soon)
 	assertNoKey(e)
 }
 
@@ -286,8 +280,8 @@ func TestDeactivatedAccount(t *testing.T) {
 	pinned := fmt.Sprintf("account_key {file.%s}", filepath.ToSlash(keyFile))
 	first, second := e.Name("first"), e.Name("second")
 	e.Publish(first, e.Value(mine.Location, false))
-	e.Load(e.Global() + site(first, e.Block(pinned)))
-	e.WaitTrusted(first, soon)
+	e.Load(e.Global() + e.Site(first, e.Block(pinned)))
+	e.WaitTrusted(first, harness.Soon)
 	if _, err := os.Stat(filepath.Join(users(e), "default")); err == nil {
 		t.Error("the pinned key was put into acme's folders")
 	}
@@ -296,7 +290,7 @@ func TestDeactivatedAccount(t *testing.T) {
 	if _, err := client.UpdateAccount(context.Background(), mine); err != nil {
 		t.Fatal(err)
 	}
-	e.Load(e.Global() + site(first+", "+second, e.Block(pinned)))
+	e.Load(e.Global() + e.Site(first+", "+second, e.Block(pinned)))
 	logged(e, "could not get certificate from issuer", mine.Location, "deactivated")
 	if n := len(e.CA.Accounts()); n != 1 {
 		t.Errorf("the CA has %d accounts, want 1", n)
@@ -307,7 +301,7 @@ func TestDeactivatedAccount(t *testing.T) {
 func TestAccountURL(t *testing.T) {
 	t.Run("empty storage", func(t *testing.T) {
 		e := harness.New(t, harness.Options{})
-		e.Load(e.Global() + site(e.Name("empty"), e.Block("account_url "+strings.Replace(e.CA.Directory(), "/dir", "/my-account/1", 1))))
+		e.Load(e.Global() + e.Site(e.Name("empty"), e.Block("account_url "+strings.Replace(e.CA.Directory(), "/dir", "/my-account/1", 1))))
 		logged(e, "could not get certificate from issuer", "account_url", "/my-account/1", "no account is registered")
 		if n := len(e.CA.Accounts()); n != 0 {
 			t.Errorf("%d accounts were registered, want none", n)
@@ -316,7 +310,7 @@ func TestAccountURL(t *testing.T) {
 	t.Run("another than the bound one", func(t *testing.T) {
 		e := harness.New(t, harness.Options{})
 		account := e.Bind()
-		e.Load(e.Global() + site(e.Name("other"), e.Block("account_url "+account+"x")))
+		e.Load(e.Global() + e.Site(e.Name("other"), e.Block("account_url "+account+"x")))
 		logged(e, "could not get certificate from issuer", "account_url", account+"x")
 		if n := len(e.CA.Accounts()); n != 1 {
 			t.Errorf("the CA has %d accounts, want 1", n)
@@ -328,8 +322,8 @@ func TestAccountURL(t *testing.T) {
 		zoe := asAcme(e, "zoe@example.com")
 		name := e.Name("zoe")
 		e.Publish(name, e.Value(zoe, false))
-		e.Load(e.Global() + site(name, e.Block("account_url "+zoe)))
-		e.WaitTrusted(name, soon)
+		e.Load(e.Global() + e.Site(name, e.Block("account_url "+zoe)))
+		e.WaitTrusted(name, harness.Soon)
 	})
 }
 
@@ -363,13 +357,13 @@ func TestExternalAccountBinding(t *testing.T) {
 	const mac = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 	e := harness.New(t, harness.Options{CA: lab.CAConfig{EAB: map[string]string{"kid-1": mac}, RequireEAB: true}})
 	name := e.Name("eab")
-	e.Load(e.Global() + site(name, e.Block()))
+	e.Load(e.Global() + e.Site(name, e.Block()))
 	logged(e, "could not get certificate from issuer", "external account binding", "eab")
-	e.Load(e.Global() + site(name, e.Block("eab kid-1 "+mac)))
+	e.Load(e.Global() + e.Site(name, e.Block("eab kid-1 "+mac)))
 	logged(e, "publish this TXT record once", name)
 	account, _ := bound(t, e)
 	e.Publish(name, e.Value(account, false))
-	e.WaitTrusted(name, soon)
+	e.WaitTrusted(name, harness.Soon)
 	assertNoKey(e, mac)
 }
 
@@ -378,6 +372,6 @@ func TestStorageLost(t *testing.T) {
 	lost := register(t, e.CA, "")
 	name := e.Name("lost")
 	e.Publish(name, e.Value(lost.Location, false))
-	e.Load(e.Global() + site(name, e.Block()))
+	e.Load(e.Global() + e.Site(name, e.Block()))
 	logged(e, "storage lost?", lost.Location, `"level":"error"`)
 }

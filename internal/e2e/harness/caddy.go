@@ -193,3 +193,27 @@ func (e *Env) StoredCertificate(name string) bool {
 	found, _ := filepath.Glob(filepath.Join(e.Storage, "certificates", "*", certmagic.StorageKeys.Safe(name), "*.crt"))
 	return len(found) > 0
 }
+
+// Soon is how long something may take that waits for nothing but this machine.
+const Soon = 60 * time.Second
+
+// Site is a site block with dns_persist as its only issuer, with an issuer's block as
+// Block makes it.
+func (e *Env) Site(names, block string) string {
+	return fmt.Sprintf("%s {\n\ttls {\n\t\tissuer dns_persist %s\n\t}\n\trespond \"served by caddy\"\n}\n", names, block)
+}
+
+// Asked waits until the record of a name was asked for, and returns its value.
+func (e *Env) Asked(name string) (value string) {
+	e.T.Helper()
+	e.Eventually(Soon, "the record of "+name+" to be asked for", func() error {
+		for _, l := range e.Logs("publish this TXT record once") {
+			if strings.HasSuffix(fmt.Sprint(l["name"]), "."+name) {
+				value, _ = l["value"].(string)
+				return nil
+			}
+		}
+		return fmt.Errorf("no entry")
+	})
+	return value
+}

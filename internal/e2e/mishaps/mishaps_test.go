@@ -1,4 +1,5 @@
-package e2e
+// Package mishaps tests certificates through what can go wrong at a CA.
+package mishaps
 
 import (
 	"fmt"
@@ -18,7 +19,7 @@ const mishapLimit = 50 * time.Second
 // the certificate.
 func obtainAskedFor(e *harness.Env, name string) {
 	e.T.Helper()
-	e.Load(e.Global() + site(e, name, e.Block()))
+	e.Load(e.Global() + e.Site(name, e.Block()))
 	var value string
 	e.Eventually(mishapLimit, "the record to be asked for", func() error {
 		for _, l := range e.Logs("publish this TXT record once") {
@@ -145,10 +146,10 @@ func TestReplacesRefused(t *testing.T) {
 			e := harness.New(t, harness.Options{Lifetime: 12 * time.Second})
 			name := e.Name("replaces")
 			e.Publish(name, e.Value(e.Bind(), false))
-			e.Load(e.Global("renew_interval 1s") + site(e, name, e.Block()))
-			first := e.WaitTrusted(name, soon)
+			e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
+			first := e.WaitTrusted(name, harness.Soon)
 			e.CA.Inject(lab.Fault{Step: "new-order", Status: status, Type: "urn:ietf:params:acme:error:malformed", Detail: "no such certificate"})
-			e.Eventually(soon, "the renewed certificate", func() error {
+			e.Eventually(harness.Soon, "the renewed certificate", func() error {
 				cert, err := e.Trusted(name)
 				if err == nil && cert.SerialNumber.Cmp(first.SerialNumber) == 0 {
 					err = fmt.Errorf("still the first one")
@@ -173,8 +174,8 @@ func TestLongRetryAfterParks(t *testing.T) {
 	name := e.Name("limited")
 	e.Publish(name, e.Value(e.Bind(), false))
 	e.CA.Inject(lab.Fault{Step: "new-order", Status: http.StatusTooManyRequests, RetryAfter: "7200", Times: -1})
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.Eventually(soon, "the CA's answer", func() error {
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Eventually(harness.Soon, "the CA's answer", func() error {
 		for _, l := range e.Logs("could not get certificate from issuer") {
 			if strings.Contains(fmt.Sprint(l["identifier"]), name) {
 				return nil
@@ -182,8 +183,8 @@ func TestLongRetryAfterParks(t *testing.T) {
 		}
 		return fmt.Errorf("no entry")
 	})
-	e.Load(e.Global() + site(e, name, e.Block()))
-	e.Eventually(soon, "the second attempt, from memory", func() error {
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.Eventually(harness.Soon, "the second attempt, from memory", func() error {
 		return harness.AtLeast(len(e.Logs("could not get certificate from issuer")), 2)
 	})
 	if n := e.CA.Count("new-order"); n != 1 {
