@@ -33,8 +33,8 @@ type shared struct {
 	parked map[string]*parked
 	closed bool
 	logger *zap.Logger
-	// orphans are the timers that end watches which nobody wants any more.
-	orphans []*time.Timer
+	// orphan is the timer that ends watches which nobody wants any more.
+	orphan *time.Timer
 }
 
 func newShared() *shared {
@@ -58,11 +58,10 @@ func (s *shared) Destruct() error {
 		ends = append(ends, p.end())
 	}
 	s.parked = make(map[string]*parked)
-	orphans := s.orphans
-	s.mu.Unlock()
-	for _, t := range orphans {
-		t.Stop()
+	if s.orphan != nil {
+		s.orphan.Stop()
 	}
+	s.mu.Unlock()
 	for _, end := range ends {
 		end(s)
 	}
@@ -87,29 +86,28 @@ func (s *shared) log() *zap.Logger {
 // disown takes a configuration that ends out of all parked names.
 func (s *shared) disown(a *App) {
 	s.mu.Lock()
-	var gone []*parked
+	defer s.mu.Unlock()
+	orphaned := false
 	for _, p := range s.parked {
 		if p.disown(a) && len(p.owners) == 0 {
-			gone = append(gone, p)
+			orphaned = true
 		}
 	}
-	s.mu.Unlock()
-	if len(gone) == 0 {
+	if !orphaned || s.closed {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.orphans = append(s.orphans, time.AfterFunc(orphanFor, func() { s.dropOrphans(gone) }))
+	if s.orphan != nil {
+		s.orphan.Stop()
 	}
+	s.orphan = time.AfterFunc(orphanFor, s.dropOrphans)
 }
 
 // dropOrphans forgets names that no configuration wants any more.
-func (s *shared) dropOrphans(candidates []*parked) {
+func (s *shared) dropOrphans() {
 	s.mu.Lock()
 	var ends []func(*shared)
-	for _, p := range candidates {
-		if len(p.owners) == 0 && s.parked[p.key] == p {
+	for _, p := range s.parked {
+		if len(p.owners) == 0 {
 			delete(s.parked, p.key)
 			ends = append(ends, p.end())
 		}
