@@ -126,6 +126,7 @@ func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s; the order is kept", w.identifier, s.iss.timeout())
 		}
+		s.keepLock(ctx, w.identifier)
 		if err := sleep(ctx, s.interval(interval)); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
 		}

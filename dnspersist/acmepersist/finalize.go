@@ -54,11 +54,20 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		if time.Now().After(deadline) {
 			return order, fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, s.iss.timeout())
 		}
+		s.keepLock(ctx, csrName(csr))
 		if err := sleep(ctx, s.interval(interval)); err != nil {
 			return order, fmt.Errorf("finalizing the order: %w", err)
 		}
 		interval = min(interval*2, 10*time.Second)
 	}
+}
+
+// csrName is the name under which CertMagic holds its lock for a request.
+func csrName(csr *x509.CertificateRequest) string {
+	if len(csr.DNSNames) > 0 {
+		return csr.DNSNames[0]
+	}
+	return csr.Subject.CommonName
 }
 
 // interval is the time until the next poll: the CA's Retry-After if it sent one,

@@ -138,7 +138,7 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 	target := s.target(w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
-	report = s.waitInline(ctx, target, gate, report)
+	report = s.waitInline(ctx, w.identifier, target, gate, report)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
@@ -177,7 +177,7 @@ func (s *session) park(ctx context.Context, p Parking) error {
 
 // waitInline looks again while at least one server shows the record, for as long
 // as one attempt may take.
-func (s *session) waitInline(ctx context.Context, t propagation.Target, g *propagation.Gate, r propagation.Report) propagation.Report {
+func (s *session) waitInline(ctx context.Context, identifier string, t propagation.Target, g *propagation.Gate, r propagation.Report) propagation.Report {
 	if s.iss.NoWait {
 		return r
 	}
@@ -187,6 +187,7 @@ func (s *session) waitInline(ctx context.Context, t propagation.Target, g *propa
 		if waited >= s.iss.propagationTimeout() {
 			return r
 		}
+		s.keepLock(ctx, identifier)
 		if sleep(ctx, nextLook(r, waited, s.iss.pollInterval())) != nil {
 			return r
 		}

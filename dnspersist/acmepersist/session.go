@@ -22,6 +22,8 @@ type session struct {
 	client    *acme.Client
 	account   acme.Account
 	logger    *zap.Logger
+	// leased is when the lock's lease was last extended.
+	leased time.Time
 }
 
 // open fetches the directory if need be and makes a client. The account is not
@@ -38,6 +40,7 @@ func (iss *Issuer) open(ctx context.Context) (*session, error) {
 		directory: dir,
 		wire:      w,
 		logger:    iss.logger(),
+		leased:    time.Now(),
 		client: &acme.Client{
 			Directory: dir.URL + "#" + dir.fragment(),
 			HTTPClient: &http.Client{

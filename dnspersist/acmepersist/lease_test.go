@@ -1,0 +1,37 @@
+package acmepersist
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+type leasing struct {
+	certmagic.Storage
+	keys []string
+}
+
+func (l *leasing) RenewLockLease(_ context.Context, key string, _ time.Duration) error {
+	l.keys = append(l.keys, key)
+	return nil
+}
+
+func TestLockLeaseIsExtendedWhileWaiting(t *testing.T) {
+	storage := &leasing{}
+	s := &session{store: store{storage: storage}, logger: zap.NewNop(), leased: time.Now()}
+	s.keepLock(t.Context(), "example.com")
+	if len(storage.keys) != 0 {
+		t.Fatal("the lease was extended right after it was taken")
+	}
+	s.leased = time.Now().Add(-leaseEvery)
+	s.keepLock(t.Context(), "example.com")
+	s.keepLock(t.Context(), "example.com")
+	if len(storage.keys) != 1 || storage.keys[0] != "issue_cert_example.com" {
+		t.Errorf("extended %v, want issue_cert_example.com once", storage.keys)
+	}
+	// a storage without leases needs nothing
+	(&session{store: store{storage: &certmagic.FileStorage{}}, logger: zap.NewNop()}).keepLock(t.Context(), "example.com")
+}
