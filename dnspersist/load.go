@@ -28,12 +28,15 @@ func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 		return nil
 	}
 	for _, policy := range automation.Policies {
-		if policy == nil {
+		// Caddy has loaded and emptied the policies before the one that is being
+		// provisioned now, which is ours; those behind it have their own turn
+		if policy == nil || len(policy.IssuersRaw) == 0 {
 			continue
 		}
 		if err := checkChain(policy.IssuersRaw); err != nil {
 			return fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
 		}
+		return nil
 	}
 	return nil
 }
