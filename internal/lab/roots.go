@@ -13,3 +13,15 @@ func (c *CA) IssuanceRootsPEM() []byte {
 	}
 	return bundle
 }
+
+// IssuanceRootNames is the common names of the present issuance roots, the one of the
+// default chain first.
+func (c *CA) IssuanceRootNames() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for i := range c.pebble.ca.GetNumberOfRootCerts() {
+		names = append(names, c.pebble.ca.GetRootCert(i).Cert.Subject.CommonName)
+	}
+	return names
+}

@@ -217,3 +217,16 @@ func (e *Env) Asked(name string) (value string) {
 	})
 	return value
 }
+
+// ChainRoot returns the common name of the issuer of the last certificate that Caddy
+// serves for a name.
+func (e *Env) ChainRoot(name string) (string, error) {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", fmt.Sprintf("127.0.0.1:%d", e.HTTPSPort),
+		&tls.Config{ServerName: name, RootCAs: e.CA.IssuanceRoots(), MinVersion: tls.VersionTLS12})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	chain := conn.ConnectionState().PeerCertificates
+	return chain[len(chain)-1].Issuer.CommonName, nil
+}
