@@ -84,6 +84,12 @@ func judge(txt string, want Want, now time.Time) Verdict {
 	return v
 }
 
+// Near misses of writing a record, by which a value is not recognized as this CA's.
+const (
+	reasonQuotes      = "the quotes are part of the value: publish it without them"
+	reasonBackslashes = "the semicolons are escaped in the value itself: publish it without the backslashes"
+)
+
 // foreignReason names the near misses of writing a record: values that were meant for
 // this CA but do not look so to it.
 func foreignReason(txt string, p Parsed, want Want) string {
@@ -94,19 +100,24 @@ func foreignReason(txt string, p Parsed, want Want) string {
 			switch {
 			case !strings.HasPrefix(bare, normalizeIssuer(n)):
 			case quoted:
-				return "the quotes are part of the value: publish it without them"
+				return reasonQuotes
 			default:
-				return "the semicolons are escaped in the value itself: publish it without the backslashes"
+				return reasonBackslashes
 			}
 		}
 	}
 	switch {
 	case p.IssuerDomainName == "":
 		return "it names no issuer"
-	case !strings.Contains(p.IssuerDomainName, ".") || len(p.IssuerDomainName) > 253 || strings.ContainsFunc(p.IssuerDomainName, notNameRune):
+	case !looksLikeName(p.IssuerDomainName):
 		return "it is not a record of this kind"
 	}
 	return "it is for another issuer: " + p.Issuer
+}
+
+// looksLikeName reports whether an issuer may be a domain name, and is safe to print.
+func looksLikeName(issuer string) bool {
+	return strings.Contains(issuer, ".") && len(issuer) <= 253 && !strings.ContainsFunc(issuer, notNameRune)
 }
 
 // notNameRune reports whether r cannot stand in a domain name.
@@ -142,8 +153,33 @@ func (r Result) Explain() string {
 	case v.Code == CodeGood:
 		return ""
 	case v.Code == CodeForeign && len(r.Verdicts) > 1:
-		return fmt.Sprintf("%d TXT records, none of them for this CA", len(r.Verdicts))
+		return r.explainForeign()
 	default:
 		return v.Reason
+	}
+}
+
+// maxIssuersNamed bounds how many issuers an explanation lists: anybody may write them.
+const maxIssuersNamed = 5
+
+// explainForeign explains several values of which none is this CA's: a near miss first,
+// then whose they are.
+func (r Result) explainForeign() string {
+	var issuers []string
+	for _, v := range r.Verdicts {
+		if v.Reason == reasonQuotes || v.Reason == reasonBackslashes {
+			return v.Reason
+		}
+		if name := v.Value.IssuerDomainName; looksLikeName(name) && !slices.Contains(issuers, name) {
+			issuers = append(issuers, name)
+		}
+	}
+	switch n := len(issuers); {
+	case n == 0:
+		return fmt.Sprintf("%d TXT records, none of them of this kind", len(r.Verdicts))
+	case n > maxIssuersNamed:
+		return fmt.Sprintf("records of other issuers only: %s and %d more", strings.Join(issuers[:maxIssuersNamed], ", "), n-maxIssuersNamed)
+	default:
+		return "records of other issuers only: " + strings.Join(issuers, ", ")
 	}
 }

@@ -19,18 +19,20 @@ func TestEvaluate(t *testing.T) {
 		code   Code
 		reason string
 	}{
-		"good":                           {good, want, CodeGood, ""},
-		"good under another name":        {"ca2.EXAMPLE; accounturi=" + testAccount, want, CodeGood, ""},
-		"good with policy":               {good + "; policy=wildcard", want, CodeGood, ""},
-		"good with other policy":         {good + "; policy=x", want, CodeGood, ""},
-		"wildcard":                       {good + "; policy=Wildcard", wild, CodeGood, ""},
-		"wildcard without policy":        {good, wild, CodePolicyMissing, "policy=wildcard is missing"},
-		"wildcard with other policy":     {good + "; policy=x", wild, CodePolicyMissing, "policy=wildcard is missing"},
-		"wildcard with empty policy":     {good + "; policy=", wild, CodePolicyMissing, "policy=wildcard is missing"},
-		"until now":                      {good + "; persistUntil=1800000000", want, CodeGood, ""},
-		"until a second ago":             {good + "; persistUntil=1799999999", want, CodeExpired, "is past"},
-		"until before 1970":              {good + "; persistUntil=-5", want, CodeExpired, "is past"},
-		"until the year one":             {good + "; persistUntil=-62135596800", want, CodeExpired, "is past"},
+		"good":                       {good, want, CodeGood, ""},
+		"good under another name":    {"ca2.EXAMPLE; accounturi=" + testAccount, want, CodeGood, ""},
+		"good with policy":           {good + "; policy=wildcard", want, CodeGood, ""},
+		"good with other policy":     {good + "; policy=x", want, CodeGood, ""},
+		"wildcard":                   {good + "; policy=Wildcard", wild, CodeGood, ""},
+		"wildcard without policy":    {good, wild, CodePolicyMissing, "policy=wildcard is missing"},
+		"wildcard with other policy": {good + "; policy=x", wild, CodePolicyMissing, "policy=wildcard is missing"},
+		"wildcard with empty policy": {good + "; policy=", wild, CodePolicyMissing, "policy=wildcard is missing"},
+		"until now":                  {good + "; persistUntil=1800000000", want, CodeGood, ""},
+		"until a second ago":         {good + "; persistUntil=1799999999", want, CodeExpired, "is past"},
+		"until before 1970":          {good + "; persistUntil=-5", want, CodeExpired, "is past"},
+		"until the year one":         {good + "; persistUntil=-62135596800", want, CodeExpired, "is past"},
+		// time.Unix wraps around at the far end, at Pebble as here.
+		"until the greatest number":      {good + "; persistUntil=9223372036854775807", want, CodeExpired, "is past"},
 		"wrong account":                  {"ca.example; accounturi=https://ca.example/acct/2", want, CodeWrongAccount, "/acct/2"},
 		"account in other case":          {"ca.example; accounturi=https://CA.example/acct/1", want, CodeWrongAccount, "CA.example"},
 		"account with a slash more":      {good + "/", want, CodeWrongAccount, "/acct/1/"},
@@ -114,6 +116,36 @@ func TestEvaluateMany(t *testing.T) {
 	none := Evaluate(nil, want, now)
 	if _, ok := none.Closest(); ok || none.Good() || none.Explain() != "no TXT record" {
 		t.Errorf("without values: Good() = %v, Explain() = %q", none.Good(), none.Explain())
+	}
+}
+
+// TestExplainForeign checks the explanation of several values that are all not this CA's.
+func TestExplainForeign(t *testing.T) {
+	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
+	of := func(issuers ...string) (txts []string) {
+		for _, issuer := range issuers {
+			txts = append(txts, issuer+"; accounturi="+testAccount)
+		}
+		return txts
+	}
+	for name, tt := range map[string]struct {
+		txts []string
+		want string
+	}{
+		"two issuers":          {of("B.example.", "a.example"), "records of other issuers only: b.example, a.example"},
+		"one issuer twice":     {of("b.example", "B.example"), "records of other issuers only: b.example"},
+		"beside other records": {append(of("b.example"), "v=spf1 include:c.example -all"), "records of other issuers only: b.example"},
+		"no issuer at all":     {[]string{"v=spf1 -all", "\x1b[31m"}, "2 TXT records, none of them of this kind"},
+		"many issuers": {
+			of("a.a", "b.b", "c.c", "d.d", "e.e", "f.f", "g.g"),
+			"records of other issuers only: a.a, b.b, c.c, d.d, e.e and 2 more",
+		},
+		"quotes beside another":      {append(of("b.example"), `"`+of("ca.example")[0]+`"`), reasonQuotes},
+		"backslashes beside another": {append(of("b.example"), `ca.example\; accounturi=x:y`), reasonBackslashes},
+	} {
+		if got := Evaluate(tt.txts, want, time.Unix(0, 0)).Explain(); got != tt.want {
+			t.Errorf("%s: Explain() = %q, want %q", name, got, tt.want)
+		}
 	}
 }
 
