@@ -2,6 +2,7 @@ package dnspersist
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -106,8 +107,8 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 				return 0, nil
 			}
 		}
-		if stored {
-			err = cfg.RenewCertAsync(ctx, name, false)
+		if stored && !notAfter.IsZero() {
+			err = renew(ctx, cfg, name, notAfter)
 		} else {
 			err = cfg.ObtainCertAsync(ctx, name)
 		}
@@ -119,8 +120,10 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 			return backgroundJob, err
 		}
 	default:
-		err = cfg.RenewCertAsync(ctx, name, false)
-		if err == nil && time.Now().After(notAfter) {
+		if err = renew(ctx, cfg, name, notAfter); err != nil {
+			return 0, err
+		}
+		if time.Now().After(notAfter) {
 			// maintenance serves the new one at its next tick, an expired one must go now
 			_, err = cfg.CacheManagedCertificate(ctx, name)
 		}
@@ -129,6 +132,38 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 		s.forget(p)
 	}
 	return 0, err
+}
+
+// replacing is the context key of the end of the certificate that a hand-back renews.
+type replacing struct{}
+
+// errRenewedMeanwhile ends a hand-back that came second in a cluster.
+var errRenewedMeanwhile = errors.New("another node has renewed the certificate meanwhile")
+
+// renew renews a certificate that ends at notAfter. It is forced, for CertMagic has
+// found it due before the name was parked, and what storage knows of the CA's renewal
+// window may be older; Issue then sees to it that a cluster does not renew twice.
+func renew(ctx context.Context, cfg *certmagic.Config, name string, notAfter time.Time) error {
+	err := cfg.RenewCertAsync(context.WithValue(ctx, replacing{}, notAfter), name, true)
+	if errors.Is(err, errRenewedMeanwhile) {
+		return nil
+	}
+	return err
+}
+
+// renewedMeanwhile reports, under CertMagic's lock, whether the certificate that a
+// hand-back is to renew is no longer the one in storage.
+func (iss *Issuer) renewedMeanwhile(ctx context.Context, cfg *certmagic.Config, csr *x509.CertificateRequest) bool {
+	notAfter, ok := ctx.Value(replacing{}).(time.Time)
+	if !ok {
+		return false
+	}
+	names, err := acmepersist.NamesFromCSR(csr)
+	if err != nil {
+		return false
+	}
+	cert := acmepersist.StoredCertificate(ctx, cfg.Storage, iss.IssuerKey(), names[0])
+	return cert != nil && !cert.NotAfter.Equal(notAfter)
 }
 
 // forget drops a parked name.

@@ -162,6 +162,9 @@ func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil 
 // Issue obtains a certificate for the CSR.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	active, cfg := iss.active()
+	if iss.renewedMeanwhile(ctx, cfg, csr) {
+		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
+	}
 	cert, err := active.Issue(ctx, csr)
 	switch {
 	case err == nil:

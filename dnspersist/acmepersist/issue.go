@@ -70,7 +70,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 }
 
 func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, names []string, job job) (*certmagic.IssuedCertificate, error) {
-	job.certificate = storedCertificate(ctx, iss.Storage, IssuerKey(iss.CA), names[0])
+	job.certificate = StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), names[0])
 	job.renewal = job.certificate != nil || iss.Renewal != nil && iss.Renewal(ctx, names[0])
 
 	s, err := iss.open(ctx)

@@ -143,7 +143,7 @@ func (s *session) replaces(ctx context.Context, names []string) string {
 	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.Location {
 		return ""
 	}
-	leaf := s.storedCertificate(ctx, names[0])
+	leaf := StoredCertificate(ctx, s.store.storage, key, names[0])
 	if leaf == nil {
 		return ""
 	}
@@ -154,13 +154,9 @@ func (s *session) replaces(ctx context.Context, names []string) string {
 	return id
 }
 
-// storedCertificate returns the certificate in storage for the name, nil if there
-// is none.
-func (s *session) storedCertificate(ctx context.Context, name string) *x509.Certificate {
-	return storedCertificate(ctx, s.store.storage, IssuerKey(s.iss.CA), name)
-}
-
-func storedCertificate(ctx context.Context, storage certmagic.Storage, issuerKey, name string) *x509.Certificate {
+// StoredCertificate returns the certificate that CertMagic keeps in storage for a name
+// under an issuer's key, nil if there is none that can be read.
+func StoredCertificate(ctx context.Context, storage certmagic.Storage, issuerKey, name string) *x509.Certificate {
 	chain, err := storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuerKey, name))
 	if err != nil {
 		return nil
