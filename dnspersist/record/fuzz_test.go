@@ -13,7 +13,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", ";", ".", "ca.example", "ca.example; accounturi=" + testAccount,
 		"CA.example.;accounturi=x:y;policy=WILDCARD;persistUntil=+0005;future=1",
-		"ca.example..; accounturi=x", "\u212a; accounturi=x", "\xff; accounturi=x",
+		"ca.example..; accounturi=x", "ca.example .; accounturi=x", "\u212a; accounturi=x", "\xff; accounturi=x",
 		"ca.example; accounturi=x; persistUntil=-62135596800", "ca.example; accounturi=x; persistUntil=9223372036854775807",
 		"ca.example; accounturi=x; persistUntil=-9223372036854775808", "ca.example; accounturi=x;", "a;=;b=\t",
 		`"ca.example\; accounturi=x"`,

@@ -97,10 +97,11 @@ func IsWildcard(identifier string) bool { return strings.HasPrefix(identifier, "
 
 // normalizeIssuer returns an issuer domain name as CAs compare it: in lower case
 // and without a final dot. Only ASCII changes case, or a name with a Kelvin sign would
-// turn into another one; two final dots are no name and stay.
+// turn into another one; a final dot after another dot or white space ends no name and
+// stays.
 func normalizeIssuer(name string) string {
-	if !strings.HasSuffix(name, "..") {
-		name = strings.TrimSuffix(name, ".")
+	if before, ok := strings.CutSuffix(name, "."); ok && !strings.HasSuffix(before, ".") && trimSpace(before) == before {
+		name = before
 	}
 	for i := range len(name) {
 		if name[i] >= utf8.RuneSelf {

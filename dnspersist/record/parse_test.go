@@ -154,6 +154,7 @@ func TestParseIssuer(t *testing.T) {
 		"Ca.Example":         "ca.example",
 		"ca.example.":        "ca.example",
 		"ca.example..":       "ca.example..",
+		"ca.example .":       "ca.example .",
 		"\u212aa.example":    "\u212aa.example",
 		"\xffCA.example":     "\xffCA.example",
 		`"ca.example`:        `"ca.example`,
