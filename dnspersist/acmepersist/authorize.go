@@ -78,35 +78,29 @@ func (s *session) agrees(c acme.Challenge, identifier string, values []string) b
 }
 
 // validate asks the CA to validate one pending authorization and waits for its
-// word. A challenge is posted only while it is pending: a second post could spoil
-// a validation that is under way.
+// word. A challenge is posted only while it is pending and until the CA has taken
+// a post: some CAs leave it pending while they validate, and validate once more at
+// each further post.
 func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme.Challenge, w wanted, values []string) error {
-	if c.Status == acme.StatusPending {
+	taken := c.Status != acme.StatusPending
+	if !taken {
 		if err := s.countAttempt(ctx, w); err != nil {
 			return err
 		}
 		s.logger.Info("asking the CA to validate",
 			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", s.iss.CA))
-		s.wire.reset()
-		if _, err := s.client.InitiateChallenge(ctx, s.account, c); err != nil {
-			// the CA may have acted all the same; the authorization tells
-			s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
-			status, wait, has := s.wire.last()
-			if wait > maxRetryWait {
-				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
-			}
-			if has && (status == 429 || status >= 500) {
-				if err := sleep(ctx, max(wait, minInterval)); err != nil {
-					return err
-				}
-			}
-		}
 	}
 	deadline := time.Now().Add(s.iss.timeout())
-	retries := 0
+	posts := 0
 	for interval := minInterval; ; {
-		authz, err := s.readAuthorization(ctx, authz.Location)
-		if err != nil {
+		var err error
+		if !taken && posts <= maxStepRetries {
+			posts++
+			if taken, err = s.post(ctx, c, w); err != nil {
+				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
+			}
+		}
+		if authz, err = s.readAuthorization(ctx, authz.Location); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
 		}
 		switch authz.Status {
@@ -116,12 +110,9 @@ func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme
 		default:
 			return s.refused(ctx, authz, w)
 		}
-		if fresh, ok, _ := s.challenge(authz); ok && fresh.Status == acme.StatusPending && retries < maxStepRetries {
-			// the CA did not get the post, or refused it for a reason that passes
-			retries++
-			if _, err := s.client.InitiateChallenge(ctx, s.account, fresh); err != nil {
-				s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
-			}
+		if fresh, ok, _ := s.challenge(authz); ok {
+			// the CA may have acted on a post whose answer was lost
+			taken = taken || fresh.Status != acme.StatusPending
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s; the order is kept", w.identifier, s.iss.timeout())
@@ -132,6 +123,23 @@ func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme
 		}
 		interval = min(interval*2, 10*time.Second)
 	}
+}
+
+// post asks for a validation. taken is true if the CA has said that it will
+// validate; else this has waited as long as the CA wanted, and the authorization
+// tells whether it acted all the same.
+func (s *session) post(ctx context.Context, c acme.Challenge, w wanted) (taken bool, err error) {
+	s.wire.reset()
+	_, err = s.client.InitiateChallenge(ctx, s.account, c)
+	status, wait, _ := s.wire.last()
+	if err == nil || status >= 200 && status < 300 {
+		return true, nil
+	}
+	s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
+	if wait > maxRetryWait {
+		return false, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err}
+	}
+	return false, sleep(ctx, max(wait, minInterval))
 }
 
 // countAttempt writes the attempt down before the CA is asked, so that a crash

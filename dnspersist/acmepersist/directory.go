@@ -163,8 +163,11 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 			return d, nil
 		}
 		lastErr = err
+		if wait > maxRetryWait {
+			return nil, fmt.Errorf("fetching the directory %s: %w", url, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
+		}
 		if wait > 0 {
-			if err := sleep(ctx, min(wait, maxRetryWait)); err != nil {
+			if err := sleep(ctx, wait); err != nil {
 				break
 			}
 		}

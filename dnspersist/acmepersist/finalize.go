@@ -23,14 +23,14 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			s.wire.reset()
 			_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
 			sent = true
-			status, wait, has := s.wire.last()
+			status, wait, _ := s.wire.last()
 			if err != nil {
 				s.logger.Debug("answer to finalize", zap.Strings("identifiers", identifiers(order)), zap.Error(err))
-				if status >= 500 || status == 429 || status == 0 {
-					if !has {
-						wait = minInterval
+				if s.passing() || status == 0 {
+					if wait > maxRetryWait {
+						return order, fmt.Errorf("finalizing the order: %w", &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 					}
-					if err := sleep(ctx, min(max(wait, minInterval), maxRetryWait)); err != nil {
+					if err := sleep(ctx, max(wait, minInterval)); err != nil {
 						return order, fmt.Errorf("finalizing the order: %w", err)
 					}
 				} else if isProblem(err, "badCSR") {

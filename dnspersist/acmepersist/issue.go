@@ -257,6 +257,9 @@ func (s *session) authorize(ctx context.Context, authz acme.Authorization, names
 		}
 	}
 	if err := s.validate(ctx, authz, c, wants[id], seen[id]); err != nil {
+		if putOff(err) {
+			return err
+		}
 		fresh, readErr := s.readAuthorization(context.WithoutCancel(ctx), authz.Location)
 		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
 			err = errors.Join(err, s.store.remove(ctx, s.orderKey(names)))

@@ -63,7 +63,7 @@ func (s *session) order(ctx context.Context, names []string) (acme.Order, error)
 func (s *session) resume(ctx context.Context, url string) (acme.Order, bool, error) {
 	order, err := s.readOrder(ctx, acme.Order{Location: url})
 	var problem acme.Problem
-	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") {
+	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !s.passing() {
 		// the CA has forgotten the order, or it is another account's
 		return order, false, nil
 	}
@@ -104,7 +104,7 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 	}
 	made, err := s.postOrder(ctx, order)
 	var problem acme.Problem
-	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") {
+	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") && !s.passing() {
 		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
 		s.logger.Info("the CA refused the order with replaces; ordering without it",
 			zap.Strings("identifiers", names), zap.String("replaces", order.Replaces), zap.Error(err))

@@ -36,6 +36,19 @@ func (e *RateLimitedError) Error() string {
 
 func (e *RateLimitedError) Unwrap() error { return e.Err }
 
+// putOff reports whether err says that the CA is not to be asked for now.
+func putOff(err error) bool {
+	var limited *RateLimitedError
+	return errors.As(err, &limited)
+}
+
+// passing reports whether the CA's last answer says nothing of what it was asked:
+// that it is overloaded or broken.
+func (s *session) passing() bool {
+	status, _, _ := s.wire.last()
+	return status >= 500 || status == http.StatusTooManyRequests
+}
+
 // step runs fn, one exchange with the CA, and again after a hiccup that may
 // pass: a lost connection, a 5xx, a 429, a nonce that did not come through. It
 // obeys Retry-After. name says what is being done, for errors and logs.

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+)
+
+// hiccupLimit is what a certificate may take through any hiccups: CertMagic's own retry
+// comes after a minute.
+const hiccupLimit = 45 * time.Second
+
+// A CA fails once at every step of one certificate, also at those that only read.
+func TestEveryStepFailsOnce(t *testing.T) {
+	const wait = 2 * time.Second
+	steps := []string{"directory", "nonce", "new-account", "account", "new-order", "order", "authz", "challenge", "finalize", "certificate"}
+	for _, kind := range []struct {
+		name  string
+		fault lab.Fault
+		wait  time.Duration
+		// orders is the most that may be made: one whose answer was lost is not found again.
+		orders int
+	}{
+		{"500", lab.Fault{Status: http.StatusInternalServerError, RetryAfter: "2"}, wait, 1},
+		{"503", lab.Fault{Status: http.StatusServiceUnavailable, RetryAfter: "2"}, wait, 1},
+		{"429", lab.Fault{Status: http.StatusTooManyRequests, RetryAfter: "2"}, wait, 1},
+		{"cut before", lab.Fault{CutBefore: true}, 0, 1},
+		{"cut after", lab.Fault{CutAfter: true}, 0, 2},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			e := harness.New(t, harness.Options{})
+			for _, step := range steps {
+				fault := kind.fault
+				fault.Step = step
+				e.CA.Inject(fault)
+			}
+			name := e.Name("every")
+			began := time.Now()
+			e.Load(e.Global() + e.Site(name, e.Block()))
+			e.Publish(name, e.Asked(name))
+			e.WaitTrusted(name, hiccupLimit)
+			took := time.Since(began)
+			t.Logf("a certificate after %s", took.Round(100*time.Millisecond))
+			if took > hiccupLimit {
+				t.Errorf("the certificate took %s, want at most %s", took, hiccupLimit)
+			}
+			if n := len(e.Logs("will retry")); n != 0 {
+				t.Errorf("CertMagic had to try again %d times", n)
+			}
+			oneCertificate(t, e, kind.orders)
+			for _, step := range steps {
+				var hit time.Time
+				for _, r := range e.CA.Requests(step) {
+					if gap := r.Time.Sub(hit); !hit.IsZero() && gap < kind.wait {
+						t.Errorf("the step %s was repeated after %s, the CA wanted %s", step, gap, kind.wait)
+					}
+					if r.Faulted {
+						hit = r.Time
+					}
+				}
+				if hit.IsZero() {
+					t.Errorf("the fault at the step %s did not happen", step)
+				}
+			}
+		})
+	}
+}
+
+// oneCertificate checks what must hold however a certificate came about.
+func oneCertificate(t *testing.T, e *harness.Env, orders int) {
+	t.Helper()
+	if n := e.CA.Certificates(); n != 1 {
+		t.Errorf("the CA issued %d certificates, want 1", n)
+	}
+	if n := len(e.CA.Orders()); n > orders {
+		t.Errorf("the CA saw %d orders, want at most %d", n, orders)
+	}
+	if n := len(e.CA.Accounts()); n != 1 {
+		t.Errorf("the CA has %d accounts, want 1", n)
+	}
+	if failed := e.CA.FailedValidations(); len(failed) != 0 {
+		t.Errorf("failed validations: %v", failed)
+	}
+}
+
+// A wait too long for one attempt ends it at whatever step. Neither the step nor an order
+// in place of the kept one is tried before its time.
+func TestLongRetryAfterIsObeyedAtEachStep(t *testing.T) {
+	for _, step := range []string{"directory", "new-order", "order", "authz", "challenge", "finalize"} {
+		for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+			t.Run(fmt.Sprint(step, " ", status), func(t *testing.T) {
+				e := harness.New(t, harness.Options{})
+				name := e.Name("long")
+				e.Publish(name, e.Value(e.Bind(), false))
+				before := e.CA.Count(step)
+				e.CA.Inject(lab.Fault{Step: step, Status: status, RetryAfter: "7200", Times: -1})
+				e.Load(e.Global() + e.Site(name, e.Block()))
+				e.Eventually(20*time.Second, "the end of the attempt", func() error {
+					for _, l := range e.Logs("could not get certificate from issuer") {
+						if text := fmt.Sprint(l["error"]); strings.Contains(text, "the CA asks to wait until") {
+							return nil
+						}
+					}
+					return fmt.Errorf("no entry")
+				})
+				if n := e.CA.Count(step) - before; n != 1 {
+					t.Errorf("the step %s was tried %d times, want once", step, n)
+				}
+				if n := e.CA.Count("new-order"); n > 1 {
+					t.Errorf("%d orders were tried, want at most 1", n)
+				}
+			})
+		}
+	}
+}
+
+// A renewal's order that the CA puts off is not tried again without `replaces`.
+func TestPutOffOrderKeepsReplaces(t *testing.T) {
+	e := harness.New(t, harness.Options{Lifetime: 12 * time.Second})
+	name := e.Name("putoff")
+	e.Publish(name, e.Value(e.Bind(), false))
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
+	e.WaitTrusted(name, harness.Soon)
+	e.CA.Inject(lab.Fault{Step: "new-order", Status: http.StatusServiceUnavailable, RetryAfter: "7200", Times: -1})
+	e.Eventually(harness.Soon, "the end of the attempt", func() error {
+		return harness.AtLeast(len(e.Logs("could not get certificate from issuer")), 1)
+	})
+	tried := e.CA.Requests("new-order")[1:]
+	if len(tried) != 1 || tried[0].Replaces == "" {
+		t.Errorf("the renewal's order was tried %d times, want once, with replaces: %+v", len(tried), tried)
+	}
+}
+
+// Boulder leaves a challenge pending while it validates, and validates once more at each
+// further POST.
+func TestChallengeThatStaysPendingIsPostedOnce(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	e.CA.SetValidationDelay(5 * time.Second)
+	e.CA.MutateAuthz(func(authz map[string]any) {
+		challenges, _ := authz["challenges"].([]any)
+		for _, c := range challenges {
+			if c, ok := c.(map[string]any); ok && c["status"] == "processing" {
+				c["status"] = "pending"
+			}
+		}
+	})
+	name := e.Name("pending")
+	e.Publish(name, e.Value(e.Bind(), false))
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.WaitTrusted(name, hiccupLimit)
+	if n := e.CA.Count("challenge"); n != 1 {
+		t.Errorf("the challenge was posted %d times, want once", n)
+	}
+	if gap := e.CA.PollGap("authz"); gap == 0 || gap > 5*time.Second {
+		t.Errorf("the shortest time between two polls was %s: the delay did not happen", gap)
+	}
+	oneCertificate(t, e, 1)
+}
+
+// A post that the CA has refused comes again after a second at the earliest, and after as
+// long as the CA wants.
+func TestRefusedChallengePosts(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	name := e.Name("refused")
+	e.Publish(name, e.Value(e.Bind(), false))
+	e.CA.Inject(lab.Fault{Step: "challenge", Status: http.StatusInternalServerError})
+	e.CA.Inject(lab.Fault{Step: "challenge", Status: http.StatusServiceUnavailable, RetryAfter: "3"})
+	e.CA.Inject(lab.Fault{Step: "challenge", Status: http.StatusServiceUnavailable, RetryAfter: "0"})
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	e.WaitTrusted(name, hiccupLimit)
+	posts := e.CA.Requests("challenge")
+	if len(posts) != 4 {
+		t.Fatalf("the challenge was posted %d times, want 4", len(posts))
+	}
+	for i, want := range []time.Duration{time.Second, 3 * time.Second, time.Second} {
+		if gap := posts[i+1].Time.Sub(posts[i].Time); gap < want {
+			t.Errorf("post %d came %s after the one before, want at least %s", i+2, gap, want)
+		}
+	}
+	oneCertificate(t, e, 1)
+}
