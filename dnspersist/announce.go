@@ -37,6 +37,7 @@ type announcer struct {
 type announcement struct {
 	identifiers []string
 	ca, account string
+	also        *acmepersist.Record
 	report      propagation.Report
 	next        time.Time
 	interval    time.Duration
@@ -68,7 +69,7 @@ func (a *announcer) want(p acmepersist.Parking) {
 		w.identifiers = append(w.identifiers, p.Identifier)
 		sort.Strings(w.identifiers)
 	}
-	w.ca, w.account, w.report = p.CA, p.Account, p.Report
+	w.ca, w.account, w.also, w.report = p.CA, p.Account, p.Also, p.Report
 	a.arm(w.next)
 }
 
@@ -122,7 +123,11 @@ func (a *announcer) fire() {
 		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(entries)))
 	}
 	for _, e := range entries {
-		logger.Warn("publish this TXT record once; the certificate follows by itself",
+		also := zap.Skip()
+		if e.also != nil {
+			also = zap.String("or_value", e.also.Value) // as long as the CA is of two minds
+		}
+		logger.Warn("publish this TXT record once; the certificate follows by itself", also,
 			zap.String("name", e.record.Name), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", recordTTL),
 			zap.String("zone_line", e.record.ZoneLine()),
 			zap.Strings("identifiers", e.identifiers), zap.String("ca", e.ca), zap.String("account", e.account),

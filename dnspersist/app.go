@@ -65,6 +65,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 // Start says what the configuration makes of the names in it.
 func (a *App) Start() error {
 	a.warnAtLoad()
+	a.spawn(a.readDirectories)
 	return nil
 }
 

@@ -51,6 +51,12 @@ type Issuer struct {
 	// does, `wildcard` always does.
 	Policy string `json:"policy,omitempty"`
 
+	// In which form records name the account: `auto` (the default) goes by what
+	// the CA's directory and challenges say, `account_url` writes the account's
+	// URL (drafts -00 and -01), `hashed` a hash of the name, the account's key and
+	// its URL (draft -02). Set it only where a CA says one thing and means another.
+	Dialect string `json:"dialect,omitempty"`
+
 	// The issuer domain name to write in the record, where the CA offers several.
 	// Default: the one of a record that already stands, else the first that the CA
 	// names.

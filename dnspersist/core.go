@@ -53,6 +53,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		CertificateLifetime:    time.Duration(iss.CertificateLifetime),
 		Timeout:                time.Duration(iss.ACMETimeout),
 		Policy:                 iss.Policy,
+		Dialect:                iss.Dialect,
 		IssuerDomainName:       iss.IssuerDomainName,
 		Grace:                  t.Grace,
 		Settle:                 t.Settle,

@@ -37,6 +37,7 @@ import (
 //	    propagation_timeout <duration>
 //	    propagation_delay <duration>
 //	    policy auto|exact|wildcard
+//	    dialect auto|account_url|hashed
 //	    issuer_domain_name <name>
 //	    rate_limit <orders> <window>
 //	}
@@ -133,7 +134,7 @@ type wordSpec struct {
 // allWords lists the words in the order of the documentation.
 const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
 	"account_url, account_uri, on_account_lost, resolvers, check, propagation_timeout, propagation_delay, " +
-	"policy, issuer_domain_name, rate_limit"
+	"policy, dialect, issuer_domain_name, rate_limit"
 
 var words = map[string]wordSpec{
 	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, unlessPlaceholder(checkDirectoryURL)),
@@ -146,6 +147,7 @@ var words = map[string]wordSpec{
 		unlessPlaceholder(record.ValidIssuerDomainName)),
 	"on_account_lost": text(onAccountLostValues.syntax(), func(i *Issuer) *string { return &i.OnAccountLost }, onAccountLostValues.check),
 	"policy":          text(policyValues.syntax(), func(i *Issuer) *string { return &i.Policy }, policyValues.check),
+	"dialect":         text(dialectValues.syntax(), func(i *Issuer) *string { return &i.Dialect }, dialectValues.check),
 	"check":           text(checkValues.syntax(), func(i *Issuer) *string { return &i.dns().Check }, checkValues.check),
 
 	"timeout":  duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
@@ -211,7 +213,6 @@ var refused = map[string]string{
 	"delegate_to":                   notHere,
 	"dns_challenge_override_domain": notHere,
 	"persist_for":                   notHere,
-	"dialect":                       "is not available in this version, which finds out by itself what the CA speaks; remove the word",
 }
 
 // text is a word with one argument that is kept as it is.

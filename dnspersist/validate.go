@@ -19,6 +19,7 @@ type choice []string
 var (
 	onAccountLostValues = choice{"fail", "replace"}
 	policyValues        = choice{"auto", "exact", "wildcard"}
+	dialectValues       = choice{"auto", "account_url", "hashed"}
 	checkValues         = choice{"authoritative", "recursive", "none"}
 )
 
@@ -65,6 +66,7 @@ func (iss *Issuer) validateConfig() error {
 	field("issuer_domain_name", iss.IssuerDomainName, record.ValidIssuerDomainName)
 	field("on_account_lost", iss.OnAccountLost, onAccountLostValues.check)
 	field("policy", iss.Policy, policyValues.check)
+	field("dialect", iss.Dialect, dialectValues.check)
 	field("dns.check", dns.Check, checkValues.check)
 	for _, server := range dns.Resolvers {
 		if err := checkResolver(server); err != nil {

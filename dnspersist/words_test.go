@@ -13,7 +13,7 @@ var good = map[string]string{
 	"account_key": "{env.KEY}", "eab": "kid mac", "trusted_roots": "a.pem b.pem", "lifetime": "90d",
 	"account_url": "https://ca.example/acct/1", "account_uri": "urn:acct:1", "on_account_lost": "fail",
 	"resolvers": "192.0.2.1 dns.example:53", "check": "none", "propagation_timeout": "90s", "propagation_delay": "10s",
-	"policy": "exact", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
+	"policy": "exact", "dialect": "hashed", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
 }
 
 func unmarshalBlock(lines ...string) error {

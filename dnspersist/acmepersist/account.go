@@ -28,12 +28,14 @@ type boundAccount struct {
 	CA string `json:"ca"`
 	// URL is empty from the moment the key is stored until the CA has answered
 	// new-account: a crash in between must not lose the account.
-	URL        string    `json:"url,omitempty"`
-	Thumbprint string    `json:"thumbprint"`
-	Contact    []string  `json:"contact,omitempty"`
-	Origin     string    `json:"origin"`
-	BoundAt    time.Time `json:"bound_at"`
-	KeyPEM     string    `json:"key"`
+	URL        string `json:"url,omitempty"`
+	Thumbprint string `json:"thumbprint"`
+	// EarlierThumbprints are those of the account's former keys, the latest first.
+	EarlierThumbprints []string  `json:"earlier_thumbprints,omitempty"`
+	Contact            []string  `json:"contact,omitempty"`
+	Origin             string    `json:"origin"`
+	BoundAt            time.Time `json:"bound_at"`
+	KeyPEM             string    `json:"key"`
 }
 
 // Account is what may be told about the bound account: everything but its key.

@@ -4,18 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
-
-// maxIssuerDomainNames is the most that a challenge may offer (section 4.1 of the draft).
-const maxIssuerDomainNames = 10
 
 // authorizations reads those of an order and learns from them.
 func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.Authorization, error) {
@@ -41,47 +35,11 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 	return authz, err
 }
 
-// challenge finds our challenge in a pending authorization and holds it against
-// the rules of the draft. ok is false if the CA does not offer it.
-func (s *session) challenge(authz acme.Authorization) (c acme.Challenge, ok bool, err error) {
-	for _, c = range authz.Challenges {
-		if c.Type == ChallengeType {
-			ok = true
-			break
-		}
-	}
-	if !ok {
-		return c, false, nil
-	}
-	id := authz.IdentifierValue()
-	if n := len(c.IssuerDomainNames); n == 0 || n > maxIssuerDomainNames {
-		return c, true, fmt.Errorf("the challenge for %s names %d issuer domain names, the draft wants 1 to %d: this is the CA's fault", id, n, maxIssuerDomainNames)
-	}
-	c.IssuerDomainNames = conformingNames(c.IssuerDomainNames)
-	if len(c.IssuerDomainNames) == 0 {
-		return c, true, fmt.Errorf("the challenge for %s has no conforming issuer domain name: this is the CA's fault", id)
-	}
-	if mine := s.iss.IssuerDomainName; mine != "" && !slices.ContainsFunc(c.IssuerDomainNames, func(n string) bool { return strings.EqualFold(n, mine) }) {
-		return c, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(c.IssuerDomainNames, ", "))
-	}
-	if uri := s.wire.accountURI(c.URL); uri != "" && uri != s.accountURI() {
-		return c, true, &AccountURIError{CA: s.iss.CA, Identifier: id, Expected: uri, Ours: s.accountURI()}
-	}
-	return c, true, nil
-}
-
-// agrees reports whether the values that DNS showed satisfy the real challenge:
-// the names that were checked for may have been older ones.
-func (s *session) agrees(c acme.Challenge, identifier string, values []string) bool {
-	want := record.Want{IssuerDomainNames: c.IssuerDomainNames, AccountURI: s.accountURI(), Wildcard: record.IsWildcard(identifier)}
-	return record.Evaluate(values, want, time.Now()).Good()
-}
-
 // validate asks the CA to validate one pending authorization and waits for its
 // word. A challenge is posted only while it is pending and until the CA has taken
 // a post: some CAs leave it pending while they validate, and validate once more at
 // each further post.
-func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme.Challenge, w wanted, values []string) error {
+func (s *session) validate(ctx context.Context, authz acme.Authorization, c offered, w wanted, values []string) error {
 	taken := c.Status != acme.StatusPending
 	if !taken {
 		if err := s.countAttempt(ctx, w); err != nil {
@@ -108,9 +66,9 @@ func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme
 			return s.remember(ctx, w, values)
 		case acme.StatusPending:
 		default:
-			return s.refused(ctx, authz, w)
+			return s.refused(ctx, authz, w, values)
 		}
-		if fresh, ok, _ := s.challenge(authz); ok {
+		if fresh, ok := ourChallenge(authz); ok {
 			// the CA may have acted on a post whose answer was lost
 			taken = taken || fresh.Status != acme.StatusPending
 		}
@@ -128,9 +86,9 @@ func (s *session) validate(ctx context.Context, authz acme.Authorization, c acme
 // post asks for a validation. taken is true if the CA has said that it will
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
-func (s *session) post(ctx context.Context, c acme.Challenge, w wanted) (taken bool, err error) {
+func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, err error) {
 	s.wire.reset()
-	_, err = s.client.InitiateChallenge(ctx, s.account, c)
+	_, err = s.client.InitiateChallenge(ctx, s.account, c.Challenge)
 	status, wait, _ := s.wire.last()
 	if err == nil || status >= 200 && status < 300 {
 		return true, nil
@@ -154,27 +112,24 @@ func (s *session) countAttempt(ctx context.Context, w wanted) error {
 // remember notes that the CA has accepted the record as it stands.
 func (s *session) remember(ctx context.Context, w wanted, values []string) error {
 	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.Attempts, n.PartialSince, n.Accepted = nil, time.Time{}, nil
-		for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
-			if v.Code == record.CodeGood {
-				n.Accepted = append(n.Accepted, acceptedValue{Value: v.Text, Account: s.account.Location, Wildcard: v.Value.Wildcard, At: time.Now().UTC()})
-			}
-		}
+		n.satisfied(values, w.want, s.account.Location, time.Now())
 		return true
 	})
 }
 
 // refused makes the error for an authorization that the CA has not given.
-func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted) error {
+func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted, values []string) error {
 	var reason error = fmt.Errorf("the authorization is %s", authz.Status)
+	problem := ""
 	for _, c := range authz.Challenges {
 		if c.Error != nil {
 			reason = *c.Error
+			problem = strings.TrimPrefix(c.Error.Type, acme.ProblemTypeNamespace)
 		}
 	}
 	// the CA's word beats our model: what it refuses is no longer presumed good
 	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.Accepted = nil
+		n.dissatisfied(values, w.want, s.account.Location, problem, time.Now())
 		return true
 	})
 	return errors.Join(fmt.Errorf("the CA did not validate %s by the record at %s: %w", w.identifier, w.record.Name, reason), err)

@@ -36,6 +36,11 @@ func (s *session) use(bound boundAccount) error {
 		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: err}
 	}
 	s.account = acme.Account{Status: acme.StatusValid, Contact: bound.Contact, Location: bound.URL, PrivateKey: key}
+	// from the key itself: a record with the thumbprint of another one is of no use
+	if s.thumbprint, err = s.account.Thumbprint(); err != nil {
+		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: fmt.Errorf("computing the key's thumbprint: %w", err)}
+	}
+	s.earlierThumbprints = bound.EarlierThumbprints
 	return nil
 }
 

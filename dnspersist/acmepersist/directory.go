@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 const (
@@ -36,7 +34,7 @@ type directory struct {
 	NewOrder    string `json:"newOrder"`
 	RenewalInfo string `json:"renewalInfo"`
 	Meta        struct {
-		CAAIdentities           []string          `json:"caaIdentities"`
+		directoryMeta
 		ExternalAccountRequired bool              `json:"externalAccountRequired"`
 		TermsOfService          string            `json:"termsOfService"`
 		Profiles                map[string]string `json:"profiles"`
@@ -59,18 +57,6 @@ func (d *directory) response(req *http.Request) *http.Response {
 		ContentLength: int64(len(d.Body)),
 		Request:       req,
 	}
-}
-
-// issuerDomainNames returns the conforming names of `caaIdentities`: at CAs of the
-// deployed drafts these are the names that a challenge offers.
-func (d *directory) issuerDomainNames() []string {
-	var names []string
-	for _, n := range d.Meta.CAAIdentities {
-		if record.ValidIssuerDomainName(n) == nil {
-			names = append(names, n)
-		}
-	}
-	return names
 }
 
 func parseDirectory(url string, body []byte) (*directory, error) {

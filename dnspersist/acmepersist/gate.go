@@ -31,6 +31,8 @@ type Parking struct {
 	Identifier string
 	// Record is what has to be published.
 	Record Record
+	// Also is what other frontends of the CA may want to see, nil if they agree.
+	Also *Record
 	// CA and Account say for whom.
 	CA, Account string
 	// Checker, Target and Gate go on where Issue has stopped. Checker is nil where
@@ -47,78 +49,9 @@ type Parking struct {
 	Err error
 }
 
-// wanted is what a CA has to find for one identifier.
-type wanted struct {
-	identifier string
-	want       record.Want
-	record     Record
-}
-
-// want works out the record for an identifier. wide is the record to ask for,
-// which serves all names that share the validation name; the CA is content with
-// less.
-func (s *session) want(ctx context.Context, identifier string, o offer) (wanted, error) {
-	names := s.issuerDomainNames(o)
-	if len(names) == 0 {
-		return wanted{}, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
-	}
-	vname, err := record.ValidationName(identifier)
-	if err != nil {
-		return wanted{}, &UnsupportedNameError{identifier, err}
-	}
-	wildcard := record.IsWildcard(identifier)
-	if wildcard && s.iss.Policy == PolicyExact {
-		return wanted{}, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
-	}
-	wide := wildcard
-	switch {
-	case s.iss.Policy == PolicyWildcard:
-		wide = true
-	case s.iss.Policy != PolicyExact && s.iss.Wildcard != nil:
-		wide = wide || s.iss.Wildcard(ctx, vname)
-	}
-	uri := s.accountURI()
-	return wanted{
-		identifier: identifier,
-		want:       record.Want{IssuerDomainNames: names, AccountURI: uri, Wildcard: wildcard},
-		record: Record{
-			Name:  vname,
-			Value: record.Value{IssuerDomainName: names[0], AccountURI: uri, Wildcard: wide}.String(),
-		},
-	}, nil
-}
-
-// accountURI is what the record names: the account URL, unless the operator has
-// pinned another URI.
-func (s *session) accountURI() string {
-	if s.iss.AccountURI != "" {
-		return s.iss.AccountURI
-	}
-	return s.account.Location
-}
-
-// target makes the wanted record a thing to look for in DNS.
-func (s *session) target(w wanted, state nameState) propagation.Target {
-	account := s.account.Location
-	return propagation.Target{
-		Name: w.record.Name,
-		Host: record.Base(w.identifier),
-		Accept: func(values []string) (bool, string) {
-			result := record.Evaluate(values, w.want, time.Now())
-			if result.Good() {
-				return true, ""
-			}
-			if state.accepts(values, account, w.want.Wildcard) {
-				return true, "accepted by the CA last time, although: " + result.Explain()
-			}
-			return false, result.Explain()
-		},
-	}
-}
-
 // pass waits at the gate for one identifier. It returns the values that DNS
 // showed, or the error for this attempt.
-func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error) {
+func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) ([]string, error) {
 	if s.iss.Checker == nil {
 		return nil, s.checkAccount(ctx)
 	}
@@ -135,7 +68,7 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
 		return job.watched.Values, nil
 	}
-	target := s.target(w, state)
+	target := s.target(*w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
 	report = s.waitInline(ctx, w.identifier, target, gate, report)
@@ -145,7 +78,7 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 	if report.Status == propagation.StatusReady {
 		return report.Values, nil
 	}
-	due, err := s.clock(ctx, w, report, state, job)
+	due, err := s.clock(ctx, *w, report, state, job)
 	if err != nil {
 		return nil, err
 	}
@@ -158,10 +91,13 @@ func (s *session) pass(ctx context.Context, w wanted, job job) ([]string, error)
 	if err := s.checkAccount(ctx); err != nil {
 		return nil, err
 	}
-	s.suspectLostStorage(w, report)
+	s.suspectLostStorage(*w, report)
+	if err := s.refine(w, report.Values, state, o); err != nil {
+		return nil, err
+	}
 	waiting := &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
 	return nil, s.park(ctx, Parking{
-		Identifier: w.identifier, Record: w.record,
+		Identifier: w.identifier, Record: w.record, Also: w.also,
 		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: due, NotAfter: job.notAfter(), Err: waiting,
 	})
 }

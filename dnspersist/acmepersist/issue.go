@@ -81,18 +81,21 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 	if err != nil {
 		return nil, err
 	}
-	if err := o.refusal(job.renewal, iss.notOfferedRetry(), iss.notOfferedRenewalRetry()); err != nil {
+	if err := o.refusal(job.renewal, s.directory.promises(), iss.notOfferedRetry(), iss.notOfferedRenewalRetry()); err != nil {
 		return nil, s.notOffered(ctx, names[0], err)
 	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
+	}
+	if err := s.heedDirectory(ctx, o); err != nil {
+		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
 	for _, n := range names {
 		if err := iss.names.see(ctx, s.store, n); err != nil {
 			return nil, err
 		}
 	}
-	if !o.yes() {
+	if !s.known(o) {
 		// a directory of the deployed drafts shows neither the challenge nor the
 		// issuer's names: the first name's order does, and is kept for it
 		if o, err = s.firstContact(ctx, names, job); err != nil {
@@ -114,7 +117,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 		if o, err = s.loadOffer(ctx); err != nil || o.yes() {
 			return o.yes(), err
 		}
-		if err := o.refusal(job.renewal, s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
+		if err := o.refusal(job.renewal, s.directory.promises(), s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
 			return false, s.notOffered(ctx, names[0], err)
 		}
 		return false, nil
@@ -138,7 +141,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 		}
 		s.iss.mu.Unlock()
 		for _, a := range authzs {
-			if _, ok, _ := s.challenge(a); a.Status == acme.StatusPending && !ok {
+			if _, ok := ourChallenge(a); a.Status == acme.StatusPending && !ok {
 				return s.refusedByCA(ctx, names)
 			}
 		}
@@ -173,9 +176,13 @@ func (s *session) notOffered(ctx context.Context, identifier string, err error) 
 func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, names []string, o offer, job job) (*certmagic.IssuedCertificate, error) {
 	wants := make(map[string]wanted)
 	seen := make(map[string][]string)
-	if o.yes() {
+	if s.known(o) {
+		t, err := s.predict(o)
+		if err != nil {
+			return nil, err
+		}
 		for _, n := range names {
-			if err := s.look(ctx, n, o, job, wants, seen); err != nil {
+			if err := s.look(ctx, n, t, o, job, wants, seen); err != nil {
 				return nil, err
 			}
 		}
@@ -190,7 +197,7 @@ func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, name
 			return nil, err
 		}
 		for _, authz := range authzs {
-			if err := s.authorize(ctx, authz, names, job, wants, seen); err != nil {
+			if err := s.authorize(ctx, authz, names, o, job, wants, seen); err != nil {
 				return nil, err
 			}
 		}
@@ -208,6 +215,11 @@ func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, name
 	if err != nil {
 		return nil, err
 	}
+	if leaf, err := leafOf(cert.Certificate); err == nil {
+		for _, w := range wants {
+			s.warnOfExpiry(ctx, w, leaf.NotAfter.Sub(leaf.NotBefore))
+		}
+	}
 	if err := s.store.remove(ctx, s.orderKey(names)); err != nil {
 		s.logger.Warn("the finished order stays in storage", zap.Strings("identifiers", names), zap.Error(err))
 	}
@@ -215,12 +227,12 @@ func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, name
 }
 
 // look passes one name through the gate.
-func (s *session) look(ctx context.Context, name string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
-	w, err := s.want(ctx, name, o)
+func (s *session) look(ctx context.Context, name string, t terms, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
+	w, err := s.want(ctx, name, t)
 	if err != nil {
 		return err
 	}
-	values, err := s.pass(ctx, w, job)
+	values, err := s.pass(ctx, &w, o, job)
 	if err != nil {
 		return err
 	}
@@ -229,7 +241,7 @@ func (s *session) look(ctx context.Context, name string, o offer, job job, wants
 }
 
 // authorize brings one authorization of the order to an end.
-func (s *session) authorize(ctx context.Context, authz acme.Authorization, names []string, job job, wants map[string]wanted, seen map[string][]string) error {
+func (s *session) authorize(ctx context.Context, authz acme.Authorization, names []string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
 	id := authz.IdentifierValue()
 	switch authz.Status {
 	case acme.StatusValid:
@@ -238,23 +250,17 @@ func (s *session) authorize(ctx context.Context, authz acme.Authorization, names
 	default:
 		w := wants[id]
 		w.identifier = id
-		return errors.Join(s.refused(ctx, authz, w), s.store.remove(ctx, s.orderKey(names)))
+		return errors.Join(s.refused(ctx, authz, w, seen[id]), s.store.remove(ctx, s.orderKey(names)))
 	}
-	c, ok, err := s.challenge(authz)
+	c, ok, err := s.challenge(ctx, authz)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return s.refusedByCA(ctx, names)
 	}
-	_, looked := wants[id]
-	if !looked || s.iss.Checker != nil && c.Status == acme.StatusPending && !s.agrees(c, id, seen[id]) && s.newNames(c, wants[id]) {
-		// the challenge wants another issuer domain name than was known before
-		o := offer{IssuerDomainNames: c.IssuerDomainNames}
-		job.watched = nil
-		if err := s.look(ctx, id, o, job, wants, seen); err != nil {
-			return err
-		}
+	if err := s.heed(ctx, c, id, o, job, wants, seen); err != nil {
+		return err
 	}
 	if err := s.validate(ctx, authz, c, wants[id], seen[id]); err != nil {
 		if putOff(err) {
@@ -269,10 +275,35 @@ func (s *session) authorize(ctx context.Context, authz acme.Authorization, names
 	return nil
 }
 
-// newNames reports whether the challenge's issuer domain names are not those that
-// were looked for.
-func (s *session) newNames(c acme.Challenge, w wanted) bool {
-	return s.iss.IssuerDomainName == "" && !sameNames(c.IssuerDomainNames, w.want.IssuerDomainNames)
+// heed holds what was looked for against the real challenge: if that wants something
+// else, and what stands cannot satisfy it, the record it wants is looked for.
+func (s *session) heed(ctx context.Context, c offered, id string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
+	w, looked := wants[id]
+	t := c.terms
+	if s.iss.IssuerDomainName != "" {
+		t.names = []string{s.iss.IssuerDomainName}
+	}
+	if looked && t.same(w.terms) {
+		return nil
+	}
+	if looked {
+		// what is noted of the CA's word is noted of what it was asked for
+		w.terms, w.want = t, s.hashedWant(t, id)
+		wants[id] = w
+		if s.iss.Checker == nil || c.Status != acme.StatusPending {
+			return nil
+		}
+		var state nameState
+		if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
+			return err
+		}
+		if ok, _ := state.satisfies(seen[id], w.want, s.account.Location); ok {
+			return nil
+		}
+	}
+	job.watched = nil
+	o.Dialect, o.IssuerDomainNames = c.terms.dialect, c.terms.names
+	return s.look(ctx, id, t, o, job, wants, seen)
 }
 
 // readReady waits until the order has seen that its authorizations are valid.

@@ -84,6 +84,8 @@ type Config struct {
 
 	// Policy is one of the Policy constants.
 	Policy string
+	// Dialect is one of the Dialect constants.
+	Dialect string
 	// IssuerDomainName is used in records, where the CA offers several.
 	IssuerDomainName string
 	// Checker looks for records; nil trusts the operator and asks the CA at once.
@@ -124,6 +126,8 @@ type Issuer struct {
 
 	dirs  directories
 	names names
+	// offerMu is held while ca.json is changed.
+	offerMu sync.Mutex
 
 	mu            sync.Mutex
 	bound         *boundAccount
@@ -223,6 +227,8 @@ func (iss *Issuer) notOfferedRetry() time.Duration {
 func (iss *Issuer) notOfferedRenewalRetry() time.Duration {
 	return orDefault(iss.NotOfferedRenewalRetry, notOfferedRenewalRetry)
 }
+
+func (iss *Issuer) dialect() string { return orDefault(iss.Dialect, DialectAuto) }
 
 func (iss *Issuer) limiter(account string) *rate.Limiter {
 	if iss.Limiter == nil {

@@ -23,6 +23,8 @@ type nameState struct {
 	Identifiers []string `json:"identifiers,omitempty"`
 	// Accepted are the values that stood when the CA last validated the name.
 	Accepted []acceptedValue `json:"accepted,omitempty"`
+	// Refused are values that the CA may accept, but did not.
+	Refused []refusedValue `json:"refused,omitempty"`
 	// Attempts are the times at which the CA was asked in vain, or asked without
 	// our having seen the answer. They are written before the CA is asked.
 	Attempts []time.Time `json:"attempts,omitempty"`
@@ -137,24 +139,37 @@ func (s store) recordNames(ctx context.Context) []string {
 // SeenIdentifiers returns the names for which certificates were ever wanted from
 // this CA, from storage.
 func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
-	st := newStore(iss.Storage, iss.CA)
-	keys, err := iss.Storage.List(ctx, st.key("names"), false)
+	states, err := newStore(iss.Storage, iss.CA).nameStates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, n := range states {
+		all = append(all, n.Identifiers...)
+	}
+	sort.Strings(all)
+	return slices.Compact(all), nil
+}
+
+// nameStates returns what is remembered of all names.
+func (s store) nameStates(ctx context.Context) ([]nameState, error) {
+	keys, err := s.storage.List(ctx, s.key("names"), false)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("listing the names in storage: %w", err)
 	}
-	var all []string
+	var all []nameState
 	for _, k := range keys {
 		var n nameState
-		if _, err := st.load(ctx, k, &n); err != nil {
+		if found, err := s.load(ctx, k, &n); err != nil {
 			return nil, err
+		} else if found {
+			all = append(all, n)
 		}
-		all = append(all, n.Identifiers...)
 	}
-	sort.Strings(all)
-	return slices.Compact(all), nil
+	return all, nil
 }
 
 func sortedList(list []string) string {

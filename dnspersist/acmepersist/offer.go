@@ -28,19 +28,24 @@ type offer struct {
 	CA string `json:"ca"`
 	// Offered is nil while nothing is known.
 	Offered *bool `json:"offered,omitempty"`
-	// IssuerDomainNames are the ones of the last challenge.
-	IssuerDomainNames []string `json:"issuer_domain_names,omitempty"`
+	// IssuerDomainNames and Dialect are those of the last challenge.
+	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
+	Dialect           record.Dialect `json:"dialect,omitempty"`
+	// Directory is what the directory said when it was last compared.
+	Directory *directoryTerms `json:"directory,omitempty"`
 	// OtherTypes are the challenges that the CA offered when ours was missing.
 	OtherTypes []string  `json:"other_types,omitempty"`
 	SeenAt     time.Time `json:"seen_at,omitzero"`
+	// Promised is true if the directory spoke of the challenge when it was missing.
+	Promised bool `json:"promised,omitempty"`
 }
 
 func (o offer) yes() bool { return o.Offered != nil && *o.Offered }
 
 // refusal returns the error for a CA that does not offer the challenge, nil if it
 // may be asked.
-func (o offer) refusal(renewal bool, retry, renewalRetry time.Duration) error {
-	if o.Offered == nil || *o.Offered {
+func (o offer) refusal(renewal, promised bool, retry, renewalRetry time.Duration) error {
+	if o.Offered == nil || *o.Offered || promised && !o.Promised {
 		return nil
 	}
 	after := retry
@@ -84,7 +89,6 @@ func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
 	for _, c := range authz.Challenges {
 		if c.Type == ChallengeType {
 			offered = true
-			o.IssuerDomainNames = conformingNames(c.IssuerDomainNames)
 		} else {
 			o.OtherTypes = append(o.OtherTypes, c.Type)
 		}
@@ -92,45 +96,71 @@ func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
 	o.Offered = &offered
 	if offered {
 		o.OtherTypes = nil
+		c, _, err := s.challenge(ctx, authz)
+		if err != nil {
+			return nil // it is said where the challenge is used
+		}
+		o.IssuerDomainNames, o.Dialect = c.terms.names, c.terms.dialect
+	} else {
+		o.Promised = s.directory.promises()
 	}
 	s.iss.mu.Lock()
 	old := s.iss.offer
-	s.iss.offer = &o
 	s.iss.mu.Unlock()
-	if old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) {
+	if old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) && old.Dialect == o.Dialect {
 		return nil
 	}
 	if offered {
 		s.logger.Info("the CA offers dns-persist-01",
-			zap.String("ca", o.CA), zap.Strings("issuer_domain_names", o.IssuerDomainNames))
+			zap.String("ca", o.CA), zap.Strings("issuer_domain_names", o.IssuerDomainNames), zap.String("dialect", string(o.Dialect)))
 	} else {
 		s.logger.Error("the CA does not offer dns-persist-01; no record in DNS can change that",
 			zap.String("ca", o.CA), zap.Strings("offered", o.OtherTypes),
 			zap.Time("asked_again_after", o.SeenAt.Add(s.iss.notOfferedRetry())))
 	}
-	return s.store.save(ctx, s.store.key("ca.json"), o)
+	return s.updateOffer(ctx, func(stored *offer) bool {
+		o.Directory = stored.Directory
+		*stored = o
+		return true
+	})
 }
 
-// conformingNames leaves out what is no issuer domain name: it ends up in zone
-// files and shell scripts.
-func conformingNames(all []string) []string {
-	var names []string
-	for _, n := range all {
-		if record.ValidIssuerDomainName(n) == nil {
-			names = append(names, n)
+// updateOffer changes what is known of the CA in storage and in memory.
+func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
+	s.iss.offerMu.Lock()
+	defer s.iss.offerMu.Unlock()
+	o := offer{CA: s.iss.CA}
+	key := s.store.key("ca.json")
+	if _, err := s.store.load(ctx, key, &o); err != nil {
+		return err
+	}
+	if fn(&o) {
+		if err := s.store.save(ctx, key, o); err != nil {
+			return err
 		}
 	}
-	return names
+	s.iss.mu.Lock()
+	s.iss.offer = &o
+	s.iss.mu.Unlock()
+	return nil
 }
 
-// issuerDomainNames returns the names that may stand in a record for this CA, the
-// preferred one first, before a challenge is at hand.
-func (s *session) issuerDomainNames(o offer) []string {
-	if s.iss.IssuerDomainName != "" {
-		return []string{s.iss.IssuerDomainName}
+// directoryTerms is what a directory said of the challenge, for comparison.
+type directoryTerms struct {
+	AccountHashPrefix string    `json:"account_hash_prefix,omitempty"`
+	IssuerDomainNames []string  `json:"issuer_domain_names,omitempty"`
+	CAAIdentities     []string  `json:"caa_identities,omitempty"`
+	AccountURL        string    `json:"account_url,omitempty"`
+	At                time.Time `json:"at"`
+}
+
+// prefixKept is how long a prefix is remembered that the directory shows no more.
+const prefixKept = 7 * 24 * time.Hour
+
+// rememberedPrefix is the accountHashPrefix of an earlier directory.
+func (o offer) rememberedPrefix() string {
+	if o.Directory == nil || time.Since(o.Directory.At) > prefixKept {
+		return ""
 	}
-	if len(o.IssuerDomainNames) > 0 {
-		return o.IssuerDomainNames
-	}
-	return s.directory.issuerDomainNames()
+	return o.Directory.AccountHashPrefix
 }

@@ -21,7 +21,10 @@ type session struct {
 	wire      *wire
 	client    *acme.Client
 	account   acme.Account
-	logger    *zap.Logger
+	// thumbprint is that of the account's key, earlierThumbprints of former keys.
+	thumbprint         string
+	earlierThumbprints []string
+	logger             *zap.Logger
 	// leased is when the lock's lease was last extended.
 	leased time.Time
 }

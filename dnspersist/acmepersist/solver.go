@@ -25,6 +25,12 @@ import (
 type Solver struct {
 	// AccountURL is the URL of the account that makes the order. Required.
 	AccountURL string
+	// AccountHashPrefix and IssuerDomainNames are those of the CA's directory, and
+	// Thumbprint is that of the account's key (acme.Account.Thumbprint). They are needed
+	// at a CA of draft -02, of whose challenges acmez does not know the names: the
+	// directory's are sure to be among them.
+	AccountHashPrefix, Thumbprint string
+	IssuerDomainNames             []string
 	// Wildcard reports whether the authorization of an identifier is for its
 	// wildcard. Without it the record must serve both.
 	Wildcard func(identifier string) bool
@@ -89,21 +95,33 @@ func (s *Solver) CleanUp(context.Context, acme.Challenge) error { return nil }
 
 // wanted is the record for a challenge and what the CA has to find in it.
 func (s *Solver) wanted(c acme.Challenge) (Record, record.Want, error) {
-	names := conformingNames(c.IssuerDomainNames)
-	if len(names) == 0 || len(c.IssuerDomainNames) > maxIssuerDomainNames {
-		return Record{}, record.Want{}, fmt.Errorf("the challenge for %s has no usable issuer domain name among %d: this is the CA's fault", c.Identifier.Value, len(c.IssuerDomainNames))
+	list, dialect := c.IssuerDomainNames, record.DialectAccountURL
+	if len(list) == 0 && s.AccountHashPrefix != "" {
+		list, dialect = s.IssuerDomainNames, record.DialectHashed
 	}
-	if err := record.ValidAccountURI(s.AccountURL); err != nil {
-		return Record{}, record.Want{}, fmt.Errorf("the solver's account URL cannot stand in a record: %w", err)
+	names, err := offeredNames(list)
+	if err != nil {
+		return Record{}, record.Want{}, fmt.Errorf("the challenge for %s cannot be answered: %w; at a CA of draft -02 the solver needs AccountHashPrefix, Thumbprint and IssuerDomainNames", c.Identifier.Value, err)
+	}
+	uri := s.AccountURL
+	if dialect == record.DialectHashed {
+		uri, err = record.HashedAccountURI(s.AccountHashPrefix, c.Identifier.Value, s.Thumbprint, s.AccountURL)
+	} else {
+		err = record.ValidAccountURI(uri)
+	}
+	if err != nil {
+		return Record{}, record.Want{}, fmt.Errorf("the solver's account cannot stand in a record for %s: %w", c.Identifier.Value, err)
 	}
 	name, err := record.ValidationName(c.Identifier.Value)
 	if err != nil {
 		return Record{}, record.Want{}, &UnsupportedNameError{c.Identifier.Value, err}
 	}
 	wildcard := s.Wildcard == nil || s.Wildcard(c.Identifier.Value)
-	value := record.Value{IssuerDomainName: names[0], AccountURI: s.AccountURL, Wildcard: wildcard}
-	return Record{Name: name, Value: value.String()},
-		record.Want{IssuerDomainNames: names, AccountURI: s.AccountURL, Wildcard: wildcard}, nil
+	value := record.Value{IssuerDomainName: names[0], AccountURI: uri, Wildcard: wildcard}
+	return Record{Name: name, Value: value.String()}, record.Want{
+		IssuerDomainNames: names, Dialect: dialect, Wildcard: wildcard, AccountURI: s.AccountURL, AccountURL: s.AccountURL,
+		Domain: record.Base(c.Identifier.Value), Thumbprint: s.Thumbprint, AccountHashPrefix: s.AccountHashPrefix,
+	}, nil
 }
 
 // Interface guards

@@ -23,8 +23,8 @@ type wire struct {
 	status     int
 	retryAfter time.Duration
 	hasRetry   bool
-	// accountURIs maps a challenge's URL to its `accounturi` member (-01).
-	accountURIs map[string]string
+	// members are what acmez does not know of a challenge, by its URL.
+	members map[string]challengeMembers
 }
 
 // maxWireBody bounds what is read of an answer: a certificate chain has some
@@ -67,14 +67,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// note keeps the `accounturi` of each dns-persist-01 challenge in an authorization.
+// note keeps the members of each dns-persist-01 challenge in an authorization.
 func (w *wire) note(body []byte) {
 	var authz struct {
-		Challenges []struct {
-			Type       string `json:"type"`
-			URL        string `json:"url"`
-			AccountURI string `json:"accounturi"`
-		} `json:"challenges"`
+		Challenges []challengeMembers `json:"challenges"`
 	}
 	if json.Unmarshal(body, &authz) != nil {
 		return
@@ -83,20 +79,19 @@ func (w *wire) note(body []byte) {
 	defer w.mu.Unlock()
 	for _, c := range authz.Challenges {
 		if c.Type == ChallengeType {
-			if w.accountURIs == nil {
-				w.accountURIs = make(map[string]string)
+			if w.members == nil {
+				w.members = make(map[string]challengeMembers)
 			}
-			w.accountURIs[c.URL] = c.AccountURI
+			w.members[c.URL] = c
 		}
 	}
 }
 
-// accountURI returns the `accounturi` member of the challenge with the given URL,
-// empty if it had none.
-func (w *wire) accountURI(challengeURL string) string {
+// challenge returns the members of the challenge with the given URL.
+func (w *wire) challenge(url string) challengeMembers {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.accountURIs[challengeURL]
+	return w.members[url]
 }
 
 // reset forgets the last answer.

@@ -71,7 +71,7 @@ func FuzzDirectory(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, n := range d.issuerDomainNames() {
+		for _, n := range append(d.Meta.names(), d.Meta.identities()...) {
 			if strings.ContainsAny(n, "; \t\n\"\\") {
 				t.Fatalf("the issuer domain name %q got in", n)
 			}
@@ -83,14 +83,16 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestWireKeepsAccountURI(t *testing.T) {
+func TestWireKeepsChallengeMembers(t *testing.T) {
 	w := &wire{directory: &directory{}}
-	w.note([]byte(`{"challenges":[{"type":"dns-01","url":"https://ca/1","accounturi":"no"},{"type":"dns-persist-01","url":"https://ca/2","accounturi":"https://ca/acct"}]}`))
-	if got := w.accountURI("https://ca/2"); got != "https://ca/acct" {
-		t.Errorf("accountURI = %q", got)
+	w.note([]byte(`{"challenges":[{"type":"dns-01","url":"https://ca/1","accounturi":"no"},
+		{"type":"dns-persist-01","url":"https://ca/2","accounturi":"https://ca/acct","issuerDomainNames":["a.example",5]}]}`))
+	got := w.challenge("https://ca/2")
+	if got.AccountURI != "https://ca/acct" || got.Names == nil || len(*got.Names) != 2 || got.Deployed != nil {
+		t.Errorf("the members are %+v", got)
 	}
-	if got := w.accountURI("https://ca/1"); got != "" {
-		t.Errorf("another challenge's member was kept: %q", got)
+	if got := w.challenge("https://ca/1"); got.AccountURI != "" {
+		t.Errorf("another challenge's member was kept: %q", got.AccountURI)
 	}
 }
 

@@ -1,0 +1,264 @@
+package acmepersist
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// rowsSaid is how many names of a change are logged; a platform has thousands.
+const rowsSaid = 100
+
+// ReadDirectory reads the CA's directory anew and holds it against what it said before. A
+// change of what records have to say is logged at once, with the name, the standing value,
+// the wanted value and the days until the certificate needs it, for every name whose
+// standing value the CA need not take any more. Without an account in storage there is
+// nothing to compare, and nothing is asked.
+func (iss *Issuer) ReadDirectory(ctx context.Context) error {
+	st := newStore(iss.Storage, iss.CA)
+	if known, err := st.load(ctx, st.key("ca.json"), new(offer)); err != nil || !known {
+		return err
+	}
+	iss.dirs.expire()
+	s, err := iss.open(ctx)
+	if err != nil {
+		return err
+	}
+	key, err := s.bindingKey()
+	if err != nil {
+		return err
+	}
+	bound, found, err := s.loadBinding(ctx, key)
+	if err != nil || !found {
+		return err
+	}
+	if err := s.use(bound); err != nil {
+		return err
+	}
+	url := ""
+	err = s.step(ctx, "looking up the account", func() error {
+		account, err := s.client.GetAccount(ctx, s.account)
+		url = account.Location
+		return err
+	})
+	if err != nil {
+		return s.accountProblem(ctx, err)
+	}
+	return s.compareDirectory(ctx, url)
+}
+
+// now is what the directory says of the challenge.
+func (d *directory) now(accountURL string) directoryTerms {
+	t := directoryTerms{AccountHashPrefix: d.Meta.prefix(), AccountURL: accountURL, At: time.Now().UTC()}
+	if t.AccountHashPrefix != "" {
+		t.IssuerDomainNames = d.Meta.names()
+	} else {
+		t.CAAIdentities = conformingNames(d.Meta.CAAIdentities)
+	}
+	return t
+}
+
+// changes lists what is different, as sentences.
+func (t directoryTerms) changes(old directoryTerms) []string {
+	var list []string
+	if t.AccountHashPrefix != old.AccountHashPrefix {
+		list = append(list, fmt.Sprintf("accountHashPrefix was %q, is %q", old.AccountHashPrefix, t.AccountHashPrefix))
+	}
+	if a, b := old.issuers(), t.issuers(); len(a) > 0 && len(b) > 0 && !sameSet(a, b) {
+		list = append(list, fmt.Sprintf("the issuer domain names were %q, are %q", a, b))
+	}
+	if t.AccountURL != "" && old.AccountURL != "" && t.AccountURL != old.AccountURL {
+		list = append(list, fmt.Sprintf("the CA named the account %s, names it %s", old.AccountURL, t.AccountURL))
+	}
+	return list
+}
+
+func (t directoryTerms) issuers() []string {
+	if len(t.IssuerDomainNames) > 0 {
+		return t.IssuerDomainNames
+	}
+	return t.CAAIdentities
+}
+
+// heedDirectory compares the directory if it differs from what was noted of it.
+func (s *session) heedDirectory(ctx context.Context, o offer) error {
+	if s.noted(&o) {
+		return nil
+	}
+	return s.compareDirectory(ctx, "")
+}
+
+// noted reports whether the directory says what is known of it.
+func (s *session) noted(o *offer) bool {
+	return o != nil && o.Directory != nil && len(s.directory.now("").merge(*o.Directory).changes(*o.Directory)) == 0
+}
+
+// merge keeps what only some frontends of a CA show yet.
+func (t directoryTerms) merge(old directoryTerms) directoryTerms {
+	if t.AccountURL == "" {
+		t.AccountURL = old.AccountURL
+	}
+	if t.AccountHashPrefix == "" && old.AccountHashPrefix != "" && t.At.Sub(old.At) < prefixKept {
+		t.AccountHashPrefix, t.IssuerDomainNames, t.CAAIdentities, t.At = old.AccountHashPrefix, old.IssuerDomainNames, old.CAAIdentities, old.At
+	}
+	return t
+}
+
+// compareDirectory notes what the directory says, and announces a change, once in a
+// cluster. What was never noted is taken for the deployed dialect: nothing else stands in
+// DNS then.
+func (s *session) compareDirectory(ctx context.Context, accountURL string) error {
+	var changes []string
+	already := func() (bool, error) {
+		s.iss.mu.Lock()
+		defer s.iss.mu.Unlock()
+		return accountURL == "" && s.noted(s.iss.offer), nil
+	}
+	err := s.store.locked(ctx, "dns_persist_directory_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
+		return s.updateOffer(ctx, func(o *offer) bool {
+			now := s.directory.now(accountURL)
+			if o.Directory != nil {
+				now = now.merge(*o.Directory)
+				changes = now.changes(*o.Directory)
+			} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
+				changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
+			}
+			o.Directory = &now
+			return true
+		})
+	})
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	return s.announceChange(ctx, changes)
+}
+
+// row is a name whose standing value the CA need not take any more.
+type row struct {
+	identifiers []string
+	record      Record
+	standing    []string
+	neededBy    time.Time
+}
+
+// announceChange says which records have to be published, and until when.
+func (s *session) announceChange(ctx context.Context, changes []string) error {
+	if err := s.bind(ctx); err != nil {
+		return err
+	}
+	// what is shown for publishing names an account that the CA has confirmed
+	if err := s.checkAccount(ctx); err != nil {
+		return err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return err
+	}
+	t, err := s.predict(o)
+	if err != nil {
+		return err
+	}
+	rows, err := s.outdated(ctx, t)
+	if err != nil {
+		return err
+	}
+	s.logger.Warn("the CA has changed what records have to say; standing ones are used until it refuses them, but publish the new ones before the certificates need them",
+		zap.String("ca", s.iss.CA), zap.Strings("changes", changes), zap.Int("records", len(rows)))
+	for i, r := range rows {
+		if i == rowsSaid {
+			s.logger.Warn("further records have to be published as well", zap.String("ca", s.iss.CA), zap.Int("records", len(rows)-rowsSaid))
+			break
+		}
+		s.logger.Warn("publish this TXT record beside the standing one before the certificate is renewed",
+			zap.String("name", r.record.Name), zap.String("type", "TXT"), zap.String("value", r.record.Value), zap.String("zone_line", r.record.ZoneLine()),
+			zap.Strings("standing_values", r.standing), zap.Strings("identifiers", r.identifiers),
+			zap.Int("days_left", int(time.Until(r.neededBy).Hours()/24)), zap.Time("needed_by", r.neededBy), zap.String("ca", s.iss.CA))
+	}
+	return nil
+}
+
+// outdated lists the names whose standing values are not what the CA asks for now, the
+// most urgent first.
+func (s *session) outdated(ctx context.Context, t terms) ([]row, error) {
+	states, err := s.store.nameStates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for _, n := range states {
+		if len(n.Identifiers) == 0 || len(n.Accepted) == 0 {
+			continue // nothing stands, as far as is known
+		}
+		identifier := n.Identifiers[0]
+		if i := slices.IndexFunc(n.Identifiers, record.IsWildcard); i >= 0 {
+			identifier = n.Identifiers[i]
+		}
+		w, err := s.want(ctx, identifier, t)
+		if err != nil {
+			continue // it is said when its certificate is due
+		}
+		r := row{identifiers: n.Identifiers, record: w.record}
+		for _, a := range n.Accepted {
+			r.standing = append(r.standing, a.Value)
+		}
+		if record.Evaluate(r.standing, w.want, time.Now()).Good() {
+			continue
+		}
+		if err := s.refine(&w, r.standing, n, offer{}); err == nil {
+			r.record = w.record
+		}
+		for _, id := range n.Identifiers {
+			cert := StoredCertificate(ctx, s.iss.Storage, IssuerKey(s.iss.CA), id)
+			if cert == nil {
+				continue
+			}
+			life := cert.NotAfter.Sub(cert.NotBefore)
+			due := cert.NotAfter.Add(-time.Duration(float64(life) * s.iss.windowRatio()))
+			if r.neededBy.IsZero() || due.Before(r.neededBy) {
+				r.neededBy = due
+			}
+		}
+		if !r.neededBy.IsZero() {
+			rows = append(rows, r)
+		}
+	}
+	sort.Slice(rows, func(i, j int) bool { return rows[i].neededBy.Before(rows[j].neededBy) })
+	return rows, nil
+}
+
+// renewalsAhead is how many renewals before a record's end its successor is asked for.
+const renewalsAhead = 3
+
+// warnOfExpiry says that the record of a name with a fresh certificate ends before its
+// third renewal from now.
+func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration) {
+	var state nameState
+	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
+		return
+	}
+	var end time.Time
+	var value string
+	for _, a := range state.Accepted {
+		p, err := record.Parse(a.Value)
+		if err != nil || !p.HasPersistUntil {
+			return
+		}
+		if p.PersistUntil.After(end) {
+			end, value = p.PersistUntil, a.Value
+		}
+	}
+	interval := time.Duration(float64(life) * (1 - s.iss.windowRatio()))
+	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
+		return
+	}
+	s.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
+		zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("standing_value", value),
+		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
+		zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
+}

@@ -1,0 +1,95 @@
+package acmepersist
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// reserve is how long a record must still be good for when the CA is asked.
+const reserve = time.Minute
+
+// wanted is what a CA has to find for one identifier.
+type wanted struct {
+	identifier string
+	want       record.Want
+	terms      terms
+	record     Record
+	// also is the record that other frontends of the CA may want to see.
+	also *Record
+	// wide is whether the record asked for serves wildcards.
+	wide bool
+}
+
+// want works out the record for an identifier. The record to ask for serves all names
+// that share the validation name; the CA is content with less.
+func (s *session) want(ctx context.Context, identifier string, t terms) (wanted, error) {
+	if len(t.names) == 0 {
+		return wanted{}, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
+	}
+	vname, err := record.ValidationName(identifier)
+	if err != nil {
+		return wanted{}, &UnsupportedNameError{identifier, err}
+	}
+	wildcard := record.IsWildcard(identifier)
+	if wildcard && s.iss.Policy == PolicyExact {
+		return wanted{}, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
+	}
+	w := wanted{identifier: identifier, want: s.hashedWant(t, identifier), terms: t, wide: wildcard}
+	switch {
+	case s.iss.Policy == PolicyWildcard:
+		w.wide = true
+	case s.iss.Policy != PolicyExact && s.iss.Wildcard != nil:
+		w.wide = w.wide || s.iss.Wildcard(ctx, vname)
+	}
+	w.record, err = s.recordFor(w, t.dialect, record.Base(identifier))
+	return w, err
+}
+
+// recordFor makes the record in one dialect. The domain is AnyDomain or the name that is
+// validated.
+func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Record, error) {
+	vname, err := record.ValidationName(w.identifier)
+	if err != nil {
+		return Record{}, &UnsupportedNameError{w.identifier, err}
+	}
+	uri := s.accountURI()
+	if dialect == record.DialectHashed {
+		if uri, err = record.HashedAccountURI(w.terms.prefix, domain, s.thumbprint, s.account.Location); err != nil {
+			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)
+		}
+	} else if err := record.ValidAccountURI(uri); err != nil {
+		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.identifier, err)
+	}
+	value := record.Value{IssuerDomainName: w.terms.names[0], AccountURI: uri, Wildcard: w.wide}
+	return Record{Name: vname, Value: value.String()}, nil
+}
+
+// refine fits the record that is asked for to what stands at the name. One for any
+// domain is followed by one of the same kind, for a name is never given both; and a form
+// that the CA has refused is not asked for again.
+func (s *session) refine(w *wanted, values []string, state nameState, o offer) error {
+	dialect, domain := w.terms.dialect, record.Base(w.identifier)
+	if s.iss.dialect() == DialectAuto && w.terms.prefix != "" && o.Dialect == record.DialectAccountURL {
+		// the directory is of draft -02, the last challenge was of an older one
+		other := record.DialectAccountURL
+		if r, err := s.recordFor(*w, dialect, domain); err == nil && state.refused(r.Value, s.account.Location) {
+			dialect, other = other, dialect
+		}
+		also, err := s.recordFor(*w, other, domain)
+		if err == nil && !state.refused(also.Value, s.account.Location) && !slices.Contains(values, also.Value) {
+			w.also = &also
+		}
+	}
+	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
+		if dialect == record.DialectHashed && w.want.ServesAnyDomain(v.Value) {
+			domain = record.AnyDomain
+		}
+	}
+	var err error
+	w.record, err = s.recordFor(*w, dialect, domain)
+	return err
+}

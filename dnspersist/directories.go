@@ -1,0 +1,70 @@
+package dnspersist
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+const (
+	// readDirectoryEvery is how often a CA is asked whether its records have to say
+	// something else, firstRead how long after a start: a change has to be known long
+	// before a certificate needs it.
+	readDirectoryEvery = 24 * time.Hour
+	firstRead          = 5 * time.Minute
+)
+
+// readDirectories compares the directory of each CA with what it said before, daily.
+func (a *App) readDirectories(ctx context.Context) {
+	every := tuning.Or(tuning.Get().ReadDirectory, readDirectoryEvery)
+	// a fleet that is started at once need not ask at once
+	wait := min(firstRead, every) + rand.N(min(firstRead, every)/2+1)
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		for _, iss := range a.issuers() {
+			active, _ := iss.active()
+			if err := active.ReadDirectory(ctx); err != nil && ctx.Err() == nil {
+				a.logger.Warn("the CA's directory was not compared with what it said before; this is tried again later",
+					zap.String("ca", iss.CA), zap.Error(err))
+			}
+		}
+		wait = every + rand.N(every/8+1)
+	}
+}
+
+// issuers returns one issuer of this configuration for each CA and account.
+func (a *App) issuers() []*Issuer {
+	tlsApp, err := a.ctx.AppIfConfigured("tls")
+	if err != nil || tlsApp.(*caddytls.TLS).Automation == nil {
+		return nil
+	}
+	var all []*Issuer
+	seen := make(map[string]bool)
+	for _, policy := range tlsApp.(*caddytls.TLS).Automation.Policies {
+		for _, i := range policy.Issuers {
+			iss, ok := i.(*Issuer)
+			if !ok || iss.rt == nil {
+				continue
+			}
+			iss.rt.mu.Lock()
+			ready := iss.rt.magic != nil
+			iss.rt.mu.Unlock()
+			if id := iss.CA + " " + iss.AccountURL + " " + iss.AccountKey; ready && !seen[id] {
+				seen[id] = true
+				all = append(all, iss)
+			}
+		}
+	}
+	return all
+}
