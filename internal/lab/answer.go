@@ -51,6 +51,7 @@ func (c *CA) rewrite(step string, status int, header http.Header, answer []byte,
 			held = order.rewrite(object, now)
 		}
 	}
+	c.speak(step, object)
 	if held && c.retryAfter != "" {
 		header.Set("Retry-After", c.retryAfter)
 	}

@@ -8,6 +8,7 @@ import (
 // signed is what the body of a POST says.
 type signed struct {
 	kid     string
+	jwk     []byte
 	payload []byte
 	order   struct {
 		Identifiers []struct{ Type, Value string }
@@ -23,9 +24,12 @@ func parseSigned(step string, body []byte) signed {
 		return s
 	}
 	if protected, err := base64.RawURLEncoding.DecodeString(jws.Protected); err == nil {
-		var header struct{ Kid string }
+		var header struct {
+			Kid string
+			JWK json.RawMessage
+		}
 		json.Unmarshal(protected, &header)
-		s.kid = header.Kid
+		s.kid, s.jwk = header.Kid, header.JWK
 	}
 	s.payload, _ = base64.RawURLEncoding.DecodeString(jws.Payload)
 	if step == "new-order" {

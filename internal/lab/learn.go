@@ -74,6 +74,14 @@ func (c *CA) learn(p *pebble, request *Request, jws signed, recorder *httptest.R
 		c.mu.Lock()
 		c.accounts = append(c.accounts, header.Get("Location"))
 		c.mu.Unlock()
+		c.learnKey(p, header.Get("Location"), jws.jwk, true)
+
+	case request.Step == "new-account" && status == http.StatusOK: // it was there
+		c.learnKey(p, header.Get("Location"), jws.jwk, false)
+
+	case request.Step == "key-change" && status == http.StatusOK:
+		// The payload is a JWS by the new key.
+		c.learnKey(p, jws.kid, parseSigned("", jws.payload).jwk, false)
 
 	case request.Step == "new-order" && status == http.StatusCreated:
 		c.learnOrder(p, request, jws, header, answer)
@@ -130,7 +138,7 @@ func (c *CA) learnOrder(p *pebble, request *Request, jws signed, header http.Hea
 		stored.Profile = defaultProfile
 		stored.Unlock()
 	}
-	o := &orderState{store: p, order: stored, identifiers: slices.Clone(request.Identifiers), replaces: request.Replaces}
+	o := &orderState{store: p, order: stored, identifiers: slices.Clone(request.Identifiers), replaces: request.Replaces, account: request.Account}
 	var shown struct{ Authorizations []string }
 	json.Unmarshal(answer, &shown)
 	var chals []*chalState
