@@ -2,19 +2,13 @@ package lab
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +22,7 @@ import (
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/miekg/dns"
 )
 
 // DefaultIssuerName is the issuer domain name of a CA that is told no other.
@@ -38,7 +33,7 @@ const defaultProfile = "default"
 
 // CAConfig configures a CA.
 type CAConfig struct {
-	// Resolver is the "127.0.0.1:port" that Pebble asks over TCP.
+	// Resolver is the "127.0.0.1:port" that the CA asks over TCP.
 	Resolver string
 	// IssuerNames are the CA's issuer domain names. Default: DefaultIssuerName.
 	IssuerNames []string
@@ -56,6 +51,8 @@ type CAConfig struct {
 	ValidationSleep bool
 	// AlternateRoots is the number of alternate chains.
 	AlternateRoots int
+	// Dialect is how the CA speaks at first. Default: draft -01.
+	Dialect Dialect
 	// Log gets what Pebble logs. Default: io.Discard.
 	Log io.Writer
 }
@@ -68,6 +65,8 @@ type CA struct {
 	roots  *x509.CertPool
 	server *http.Server
 	client *http.Client
+	// resolver is what Pebble asks.
+	resolver *dns.Server
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -97,6 +96,11 @@ type CA struct {
 	byAuthz    map[string]*authzState
 	byChal     map[string]*chalState
 
+	dialect    Dialect
+	hashPrefix string              // "" is the default
+	spoken     map[string]int      // answers by step since SetDialect
+	keys       map[string][]string // thumbprints by account URL, the current one last
+
 	listeners       []func(Event)
 	withhold        bool // dns-persist-01 is not offered
 	mutateAuthz     func(map[string]any)
@@ -125,6 +129,10 @@ func NewCA(config CAConfig) (*CA, error) {
 	if config.Log == nil {
 		config.Log = io.Discard
 	}
+	dialect, err := config.Dialect.complete()
+	if err != nil {
+		return nil, err
+	}
 	c := &CA{
 		config:        config,
 		newOrders:     make(chan struct{}, 1),
@@ -134,6 +142,9 @@ func NewCA(config CAConfig) (*CA, error) {
 		byOrder:       make(map[string]*orderState),
 		byAuthz:       make(map[string]*authzState),
 		byChal:        make(map[string]*chalState),
+		dialect:       dialect,
+		spoken:        make(map[string]int),
+		keys:          make(map[string][]string),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.start(); err != nil {
@@ -157,16 +168,23 @@ func (c *CA) start() error {
 	if err := os.WriteFile(c.RootsFile(), block, 0o600); err != nil {
 		return err
 	}
-	if c.pebble, err = c.newPebble(); err != nil {
-		return err
-	}
-	c.trust(c.pebble)
-
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if c.server == nil {
+			listener.Close()
+		}
+	}()
 	c.url = "https://" + listener.Addr().String()
+	if err := c.listenDNS(); err != nil {
+		return err
+	}
+	if c.pebble, err = c.newPebble(); err != nil {
+		return err
+	}
+	c.trust(c.pebble)
 	c.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.roots}}}
 	c.server = &http.Server{
 		Handler:  http.HandlerFunc(c.serve),
@@ -192,6 +210,7 @@ func (c *CA) Close() {
 		if c.client != nil {
 			c.client.CloseIdleConnections()
 		}
+		c.closeDNS()
 		c.wg.Wait()
 		if c.dir != "" {
 			os.RemoveAll(c.dir)
@@ -275,7 +294,7 @@ func (c *CA) newPebble() (*pebble, error) {
 	}
 	p := &pebble{store: store}
 	p.ca = pebbleca.New(logger, store, "", "ecdsa", c.config.AlternateRoots, 1, profiles)
-	validator := va.New(logger, 80, 443, true, c.config.Resolver, store)
+	validator := va.New(logger, 80, 443, true, c.resolver.Listener.Addr().String(), store)
 	front := wfe.New(logger, store, validator, p.ca, c.config.IssuerNames, true, c.config.RequireEAB, 0, 0)
 	p.handler = front.Handler()
 	return p, nil
@@ -286,46 +305,4 @@ func certificateOf(order *core.Order) *core.Certificate {
 	order.RLock()
 	defer order.RUnlock()
 	return order.CertificateObject
-}
-
-// endpointCertificate makes a root and a certificate for 127.0.0.1.
-func endpointCertificate() (*x509.Certificate, tls.Certificate, error) {
-	var none tls.Certificate
-	rootKey, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	leafKey, err2 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, none, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "lab endpoint root"},
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.AddDate(1, 0, 0),
-		KeyUsage:              x509.KeyUsageCertSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, rootKey.Public(), rootKey)
-	if err != nil {
-		return nil, none, err
-	}
-	root, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, none, err
-	}
-	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: "lab endpoint"},
-		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.AddDate(1, 0, 0),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, root, leafKey.Public(), rootKey)
-	if err != nil {
-		return nil, none, err
-	}
-	return root, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: leafKey}, nil
 }

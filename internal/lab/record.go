@@ -72,6 +72,7 @@ type orderState struct {
 	order       *core.Order
 	identifiers []string
 	replaces    string
+	account     string
 	authzs      []*authzState
 	heldUntil   time.Time // finalize delay
 }
@@ -90,6 +91,7 @@ type chalState struct {
 	authz     *authzState
 	challenge *core.Challenge
 	kind      string
+	seen      map[string]bool // good values of hashed records that its validation saw
 }
 
 // Requests returns the requests of these steps, or all.

@@ -1,0 +1,7 @@
+package lab
+
+// For tests.
+var (
+	AccountHash = accountHash
+	SplitTXT    = splitTXT
+)
