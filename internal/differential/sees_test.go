@@ -2,6 +2,7 @@ package differential
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -79,7 +80,7 @@ func TestPebbleSees(t *testing.T) {
 			if got := strings.Join(reply.Answer[0].(*dns.TXT).Txt, ""); got != pebbleSees(text, false) {
 				t.Errorf("%q, cuts %v: through miekg/dns it is %q", text, cuts, got)
 			}
-			texts, err := defaultResolver().LookupTXT(t.Context(), name)
+			texts, err := net.DefaultResolver.LookupTXT(t.Context(), name)
 			if err != nil || len(texts) != 1 || texts[0] != pebbleSees(text, true) {
 				t.Errorf("%q, cuts %v: through Go's resolver it is %q, %v", text, cuts, texts, err)
 			}
