@@ -167,6 +167,9 @@ var flaws = []func(*generator, *draft){
 		odd := pick(g, "\x00", "\x01", "\x1f", "\x7f", "\x80", "\xff", "é", "日", " ", "\t", "\n", "\u2028", "\"", `\`, "\u200b")
 		d.insert(g, pick(g, "x="+odd+"y", "x=y"+odd, "x="+odd, "z=y"+odd+"y", "x"+odd+"=y", odd+"x=y"))
 	},
+	func(g *generator, d *draft) { // the bounds of what it may
+		d.insert(g, "x="+pick(g, "", "y")+pick(g, " ", "\x1f", "!", "~", "\x7f", ":", "<")+"y")
+	},
 	func(g *generator, d *draft) {
 		odd := pick(g, "\x00", "\x7f", "\xff", "é", " ", "\t", "\n", "\"", `\`, "\r", "\u00a0", "K")
 		d.replace("accounturi", pick(g, accountMark+odd, odd+accountMark, "https://"+odd+"ca.example/1"))
@@ -186,7 +189,7 @@ var flaws = []func(*generator, *draft){
 		d.insert(g, "long="+strings.Repeat("x", 180+g.IntN(900)))
 		d.tail = pick(g, "", "", ";", " ", "é", "\x00")
 	},
-	func(g *generator, d *draft) { // several lines
+	func(g *generator, d *draft) { // what may be trimmed, or not
 		d.tail = pick(g, "\n", "\r\n", "\x00", " ", "\t", "\u00a0")
 	},
 }

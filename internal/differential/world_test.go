@@ -234,9 +234,9 @@ func (c comparison) String() string {
 			fmt.Fprintf(&b, "  Pebble %q\n", c.seen[i])
 		}
 		v := c.prediction.verdicts[i]
-		fmt.Fprintf(&b, "         %s %s\n", v.Code, v.Reason)
+		fmt.Fprintf(&b, "         %s %q\n", v.Code, v.Reason)
 	}
 	fmt.Fprintf(&b, "  predicted: %s, errors %v\n", c.prediction.outlook, c.prediction.errorTypes)
-	fmt.Fprintf(&b, "  Pebble:    good %t, %s %s", c.ruling.good, c.ruling.errorType, c.ruling.detail)
+	fmt.Fprintf(&b, "  Pebble:    good %t, %s %q", c.ruling.good, c.ruling.errorType, c.ruling.detail)
 	return b.String()
 }
