@@ -38,7 +38,8 @@ const defaultProfile = "default"
 
 // CAConfig configures a CA.
 type CAConfig struct {
-	// Resolver is the "127.0.0.1:port" that Pebble asks over TCP.
+	// Resolver is the "127.0.0.1:port" that Pebble asks over TCP. If it is empty,
+	// Pebble asks through net.DefaultResolver.
 	Resolver string
 	// IssuerNames are the CA's issuer domain names. Default: DefaultIssuerName.
 	IssuerNames []string
