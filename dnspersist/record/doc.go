@@ -2,6 +2,7 @@
 // (draft-ietf-acme-dns-persist): its name, its value, and what a CA makes of the
 // values that stand at a name. It is pure: no I/O, and the time is an argument.
 //
-// It speaks the deployed drafts -00 and -01, in which the record names the account
-// by its URL.
+// It speaks both dialects: that of drafts -00 and -01, in which the record names the
+// account by its URL, and that of draft -02, in which it names it by a hash of the name,
+// the account's key and its URL. Where CAs may differ, Evaluate says so.
 package record

@@ -3,183 +3,141 @@ package record
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 )
 
-// Want is what a CA has to find.
+// Want is what a CA has to find at a name, and what else it may be content with.
 type Want struct {
 	// IssuerDomainNames are the names under which the CA accepts a record.
 	IssuerDomainNames []string
-	// AccountURI is compared octet by octet.
-	AccountURI string
+	// Dialect is what the CA asks for. Default: DialectAccountURL.
+	Dialect Dialect
 	// Wildcard is true for a wildcard identifier.
 	Wildcard bool
-}
 
-// Code says what a value is worth.
-type Code string
+	// AccountURI is the account URL, or the URI that a challenge of draft -01 names
+	// in its place. It is compared octet by octet.
+	AccountURI string
 
-// Codes of a Verdict.
-const (
-	// CodeGood: the CA accepts it.
-	CodeGood Code = "good"
-	// CodeForeign: it is for another CA, or no record of this kind at all.
-	CodeForeign Code = "foreign"
-	// CodeWrongAccount: it names another account.
-	CodeWrongAccount Code = "wrong_account"
-	// CodePolicyMissing: policy=wildcard is missing.
-	CodePolicyMissing Code = "policy_missing"
-	// CodeExpired: persistUntil is past.
-	CodeExpired Code = "expired"
-	// CodeMalformed: it is for this CA, but breaks the grammar.
-	CodeMalformed Code = "malformed"
-)
+	// Domain is the name being validated, normalized and without "*."; AccountURL,
+	// Thumbprint and AccountHashPrefix are the other inputs of a hashed account URI.
+	// Without a prefix no hashed value is recognized.
+	Domain, AccountURL, Thumbprint, AccountHashPrefix string
+	// EarlierThumbprints are those of the account's earlier keys, the latest first.
+	EarlierThumbprints []string
 
-// Verdict is what a CA makes of one value.
-type Verdict struct {
-	// Text is the value as it stands.
-	Text string
-	Code Code
-	// Reason explains a Code other than CodeGood to a person.
-	Reason string
-	// Value is what could be read of it.
-	Value Value
-}
-
-// Result is what a CA makes of all values at a name, in their order.
-type Result struct {
-	Verdicts []Verdict
+	// Reserve is how much longer than now a value must last: there is no point in
+	// an order whose record ends before the CA has looked.
+	Reserve time.Duration
 }
 
 // Evaluate predicts what a CA makes of the TXT values at a validation name, at the
-// given time. One good value is enough, whatever stands beside it.
+// given time (sections 4.1, 4.2 and 9.3.1 of draft -02). One good value is enough,
+// whatever stands beside it.
 func Evaluate(txts []string, want Want, now time.Time) Result {
+	j := &judge{Want: want, now: now}
 	r := Result{Verdicts: make([]Verdict, 0, len(txts))}
 	for _, txt := range txts {
-		r.Verdicts = append(r.Verdicts, judge(txt, want, now))
+		v, _ := j.value(txt)
+		r.Verdicts = append(r.Verdicts, v)
+	}
+	if len(txts) > 1 && !r.Good() {
+		j.findSplit(&r)
 	}
 	return r
 }
 
-func judge(txt string, want Want, now time.Time) Verdict {
-	p, err := Parse(txt)
-	v := Verdict{Text: txt, Value: p.Value}
-	ours := slices.ContainsFunc(want.IssuerDomainNames, func(n string) bool { return normalizeIssuer(n) == p.IssuerDomainName })
-	switch {
-	case !ours:
-		v.Code, v.Reason = CodeForeign, foreignReason(txt, p, want)
-	case err != nil:
-		v.Code, v.Reason = CodeMalformed, err.Error()
-	case p.AccountURI != want.AccountURI:
-		v.Code, v.Reason = CodeWrongAccount, fmt.Sprintf("accounturi is %s, this account is %s", p.AccountURI, want.AccountURI)
-	case want.Wildcard && !p.Wildcard:
-		v.Code, v.Reason = CodePolicyMissing, "policy=wildcard is missing, the name is a wildcard"
-	case p.HasPersistUntil && now.After(p.PersistUntil):
-		v.Code, v.Reason = CodeExpired, fmt.Sprintf("persistUntil=%d (%s) is past", p.PersistUntil.Unix(), p.PersistUntil.Format(time.DateTime))
-	default:
-		v.Code = CodeGood
-	}
-	return v
+// judge reads values for one Want at one time.
+type judge struct {
+	Want
+	now time.Time
+	// explain makes reasons; without it there are only codes.
+	explain bool
+	// own and general are the hashes of the account for the name and for any name.
+	own, general string
 }
 
-// Near misses of writing a record, by which a value is not recognized as this CA's.
-const (
-	reasonQuotes      = "the quotes are part of the value: publish it without them"
-	reasonBackslashes = "the semicolons are escaped in the value itself: publish it without the backslashes"
-)
-
-// foreignReason names the near misses of writing a record: values that were meant for
-// this CA but do not look so to it.
-func foreignReason(txt string, p Parsed, want Want) string {
-	quoted, escaped := strings.HasPrefix(txt, `"`), strings.Contains(txt, `\;`)
-	if quoted || escaped {
-		bare := strings.ToLower(strings.TrimLeft(txt, `" `))
-		for _, n := range want.IssuerDomainNames {
-			switch {
-			case !strings.HasPrefix(bare, normalizeIssuer(n)):
-			case quoted:
-				return reasonQuotes
-			default:
-				return reasonBackslashes
+// value reads one value. CAs differ in some points; where the implementations that are
+// known (Boulder and Pebble) do, the outlook depends.
+func (j *judge) value(txt string) (v Verdict, reason string) {
+	p, err := Parse(txt)
+	v = Verdict{Text: txt, Value: p.Value, Outlook: OutlookBad, refusal: refusedUnauthorized, judge: j}
+	name, ours := j.issuer(p)
+	if !ours {
+		v.Code, reason = j.notOurs(txt, p, err)
+		return v, reason
+	}
+	if err != nil {
+		v.Code, reason, v.refusal = CodeMalformed, err.Error(), refusedMalformed
+	} else {
+		reason = j.parsed(&v, p)
+	}
+	// Pebble compares the issuer's name octet by octet, so this value is none of its business
+	if p.Issuer != name {
+		if v.Outlook == OutlookGood {
+			v.Outlook = OutlookDepends
+			if j.explain {
+				reason = fmt.Sprintf("the issuer domain name is written %s: a CA need not take it for %s", p.Issuer, name)
 			}
 		}
+		v.refusal |= refusedUnauthorized
 	}
+	return v, reason
+}
+
+// issuer finds the name under which the CA takes the value for its own.
+func (j *judge) issuer(p Parsed) (name string, ours bool) {
+	if slices.Contains(j.IssuerDomainNames, p.Issuer) {
+		return p.Issuer, true
+	}
+	i := slices.IndexFunc(j.IssuerDomainNames, func(n string) bool { return normalizeIssuer(n) == p.IssuerDomainName })
+	if i < 0 {
+		return "", false
+	}
+	return j.IssuerDomainNames[i], true
+}
+
+// parsed judges a well-formed value of this CA's issuer.
+func (j *judge) parsed(v *Verdict, p Parsed) (reason string) {
+	account := j.account(p.AccountURI)
 	switch {
-	case p.IssuerDomainName == "":
-		return "it names no issuer"
-	case !looksLikeName(p.IssuerDomainName):
-		return "it is not a record of this kind"
+	case account.outlook == OutlookBad:
+		v.Code, v.refusal, reason = account.code, 0, account.reason
+	case j.Wildcard && !p.Wildcard:
+		v.Code = CodePolicyMissing
+		reason = "policy=wildcard is missing, the name is a wildcard: publish the value with it"
+		if j.explain && p.PolicyRaw != "" {
+			reason = fmt.Sprintf("policy=%s counts as none, the name is a wildcard: publish the value with policy=wildcard", p.PolicyRaw)
+		}
+	case p.HasPersistUntil && j.now.After(p.PersistUntil):
+		v.Code, reason = CodeExpired, j.expired(p, "is past")
+		if p.PersistUntil.IsZero() {
+			v.Outlook = OutlookDepends // Boulder takes it for none
+		}
+	case p.HasPersistUntil && j.now.Add(j.Reserve).After(p.PersistUntil):
+		v.Code, reason = CodeExpired, j.expired(p, "is too near to ask the CA")
+	default:
+		v.Code, v.Outlook, v.refusal, reason = account.code, account.outlook, account.refusal, account.reason
 	}
-	return "it is for another issuer: " + p.Issuer
-}
-
-// looksLikeName reports whether an issuer may be a domain name, and is safe to print.
-func looksLikeName(issuer string) bool {
-	return strings.Contains(issuer, ".") && len(issuer) <= 253 && !strings.ContainsFunc(issuer, notNameRune)
-}
-
-// notNameRune reports whether r cannot stand in a domain name.
-func notNameRune(r rune) bool { return r != '.' && (r >= utf8.RuneSelf || !isLDH(byte(r))) }
-
-// Good reports whether the CA accepts the name.
-func (r Result) Good() bool {
-	return slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return v.Code == CodeGood })
-}
-
-// closeness orders the codes by how little is missing.
-var closeness = map[Code]int{
-	CodeGood: 6, CodePolicyMissing: 5, CodeExpired: 4, CodeMalformed: 3, CodeWrongAccount: 2, CodeForeign: 1,
-}
-
-// Closest returns the verdict on the value that is nearest to being accepted. ok is false
-// if there is no value.
-func (r Result) Closest() (v Verdict, ok bool) {
-	for _, other := range r.Verdicts {
-		if !ok || closeness[other.Code] > closeness[v.Code] {
-			v, ok = other, true
+	// a CA that does not know the account in this form looks no further
+	v.refusal |= account.refusal
+	if p.RepeatedTag == "" {
+		return reason
+	}
+	// Boulder reads over it as over every unknown tag
+	v.refusal |= refusedMalformed
+	if v.Outlook != OutlookBad {
+		v.Outlook = OutlookDepends
+		if j.explain {
+			reason = fmt.Sprintf("the tag %q stands twice: some CAs take the value for malformed", p.RepeatedTag)
 		}
 	}
-	return v, ok
+	return reason
 }
 
-// Explain says in a few words why no value is good; it is empty if one is.
-func (r Result) Explain() string {
-	v, ok := r.Closest()
-	switch {
-	case !ok:
-		return "no TXT record"
-	case v.Code == CodeGood:
+func (j *judge) expired(p Parsed, what string) string {
+	if !j.explain {
 		return ""
-	case v.Code == CodeForeign && len(r.Verdicts) > 1:
-		return r.explainForeign()
-	default:
-		return v.Reason
 	}
-}
-
-// maxIssuersNamed bounds how many issuers an explanation lists: anybody may write them.
-const maxIssuersNamed = 5
-
-// explainForeign explains several values of which none is this CA's: a near miss first,
-// then whose they are.
-func (r Result) explainForeign() string {
-	var issuers []string
-	for _, v := range r.Verdicts {
-		if v.Reason == reasonQuotes || v.Reason == reasonBackslashes {
-			return v.Reason
-		}
-		if name := v.Value.IssuerDomainName; looksLikeName(name) && !slices.Contains(issuers, name) {
-			issuers = append(issuers, name)
-		}
-	}
-	switch n := len(issuers); {
-	case n == 0:
-		return fmt.Sprintf("%d TXT records, none of them of this kind", len(r.Verdicts))
-	case n > maxIssuersNamed:
-		return fmt.Sprintf("records of other issuers only: %s and %d more", strings.Join(issuers[:maxIssuersNamed], ", "), n-maxIssuersNamed)
-	default:
-		return "records of other issuers only: " + strings.Join(issuers, ", ")
-	}
+	return fmt.Sprintf("persistUntil=%d (%s) %s: publish a value with a later end or none", p.PersistUntil.Unix(), p.PersistUntil.Format(time.DateTime), what)
 }

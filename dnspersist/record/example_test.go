@@ -32,6 +32,6 @@ func Example() {
 	fmt.Println(record.Evaluate(standing, want, time.Now()).Good())
 	// Output:
 	// _validation-persist.xn--strae-oqa.example TXT "ca.example; accounturi=https://ca.example/acct/1; policy=wildcard"
-	// policy=wildcard is missing, the name is a wildcard
+	// policy=wildcard is missing, the name is a wildcard: publish the value with it
 	// true
 }

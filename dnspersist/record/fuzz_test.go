@@ -61,7 +61,7 @@ func FuzzRoundTrip(f *testing.F) {
 		if p.Value != v {
 			t.Fatalf("%q: built of %+v, read as %+v", v, v, p.Value)
 		}
-		r := Evaluate([]string{v.String()}, Want{IssuerDomainNames: []string{issuer}, AccountURI: account, Wildcard: wildcard}, time.Unix(until, 0))
+		r := Evaluate([]string{v.String()}, Want{IssuerDomainNames: []string{strings.ToLower(issuer)}, AccountURI: account, Wildcard: wildcard}, time.Unix(until, 0))
 		if !r.Good() {
 			t.Fatalf("%q is not good at its end: %s", v, r.Explain())
 		}
@@ -89,6 +89,69 @@ func FuzzNormalize(f *testing.F) {
 		at, err := ValidationName(name)
 		if err != nil || len(at) > 253 || at != Label+"."+Base(once) {
 			t.Fatalf("%q: validation name %q, %v", name, at, err)
+		}
+	})
+}
+
+// FuzzEvaluate checks that no set of values panics in either dialect, that a reason stands
+// wherever something is wrong, and that a CA which asks for the hash is at least as
+// strict about our values as one that asks for the account URL is about its own.
+func FuzzEvaluate(f *testing.F) {
+	f.Add("authority.example; accounturi="+vectorURI, "authority.example; accounturi="+vectorURL, vectorPrefix, false)
+	f.Add("authority.example; accounturi="+vectorPrefix+"sha-512/x", "; policy=wildcard", vectorPrefix, true)
+	f.Add(`"authority.example\; accounturi=`, "", "", true)
+	f.Add("Authority.Example.; accounturi="+vectorAny+"; x=1; x=2", "authority.example", "https://ca.example/h", false)
+	f.Fuzz(func(t *testing.T, first, second, prefix string, wildcard bool) {
+		want := hashedWant()
+		want.AccountHashPrefix, want.Wildcard = prefix, wildcard
+		for _, dialect := range []Dialect{DialectHashed, DialectAccountURL} {
+			want.Dialect = dialect
+			r := Evaluate([]string{first, second}, want, time.Unix(1_800_000_000, 0))
+			for _, v := range r.Verdicts {
+				if (v.Reason() == "") != (v.Outlook == OutlookGood) {
+					t.Fatalf("%q is %s (%s) with the reason %q", v.Text, v.Outlook, v.Code, v.Reason())
+				}
+				if (len(v.ErrorTypes()) == 0) != (v.Outlook == OutlookGood) {
+					t.Fatalf("%q is %s with the error types %v", v.Text, v.Outlook, v.ErrorTypes())
+				}
+			}
+			if (r.Explain() == "") != r.Good() || (len(r.ErrorTypes()) == 0) != r.Good() {
+				t.Fatalf("%q, %q: %s, %q, %v", first, second, r.Outlook(), r.Explain(), r.ErrorTypes())
+			}
+		}
+	})
+}
+
+// FuzzHashedAccountURI checks that whatever comes out can stand in a record and is
+// recognized there.
+func FuzzHashedAccountURI(f *testing.F) {
+	f.Add(vectorPrefix, "example.com", vectorThumbprint, vectorURL)
+	f.Add("urn:x:", "*.B\u00fccher.example.", vectorThumbprint, "https://ca.example/1;2")
+	f.Add("https://ca.example/"+strings.Repeat("a", 430), AnyDomain, vectorThumbprint, vectorURL)
+	f.Add("x:", "-", "", "")
+	f.Fuzz(func(t *testing.T, prefix, domain, thumbprint, url string) {
+		uri, err := HashedAccountURI(prefix, domain, thumbprint, url)
+		if err != nil {
+			return
+		}
+		if err := ValidAccountURI(uri); err != nil {
+			t.Fatalf("HashedAccountURI(%q, %q, %q, %q) = %q: %v", prefix, domain, thumbprint, url, uri, err)
+		}
+		base := "example.com"
+		if domain != AnyDomain {
+			normal, err := Normalize(domain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			base = Base(normal)
+		}
+		value := Value{IssuerDomainName: "ca.example", AccountURI: uri}.String()
+		want := Want{
+			IssuerDomainNames: []string{"ca.example"}, Dialect: DialectHashed, Domain: base,
+			AccountURL: url, AccountURI: url, Thumbprint: thumbprint, AccountHashPrefix: prefix,
+		}
+		if r := Evaluate([]string{value}, want, time.Unix(0, 0)); !r.Good() {
+			t.Fatalf("%q is not good for what it was made of: %s", value, r.Explain())
 		}
 	})
 }

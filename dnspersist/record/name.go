@@ -121,6 +121,9 @@ func ValidIssuerDomainName(name string) error {
 	if !strings.Contains(name, ".") || strings.Contains(name, "_") {
 		return fmt.Errorf("%q is not an issuer domain name such as ca.example", name)
 	}
+	if strings.ToLower(name) != name {
+		return fmt.Errorf("%q is not an issuer domain name: it has to be in lower case", name)
+	}
 	if err := checkLabels(name); err != nil {
 		return fmt.Errorf("%q is not an issuer domain name: %w", name, err)
 	}

@@ -89,6 +89,9 @@ type Parsed struct {
 	PolicyRaw string
 	// HasPersistUntil is true if there is an end, also one before 1970.
 	HasPersistUntil bool
+	// RepeatedTag is an unknown tag that stands twice, in lower case: some CAs take
+	// the value for malformed, others read over it.
+	RepeatedTag string
 }
 
 // Parse reads one TXT value by the grammar of RFC 8659 section 4.2, with the bounds
@@ -128,10 +131,14 @@ func Parse(txt string) (Parsed, error) {
 		} else {
 			tag = strings.ToLower(tag)
 		}
-		if slices.Contains(tags, tag) {
+		switch {
+		case !slices.Contains(tags, tag):
+			tags = append(tags, tag)
+		case isKnown(tag):
 			return p, fmt.Errorf("%w: %q stands twice", ErrMalformed, tag)
+		default:
+			p.RepeatedTag = tag
 		}
-		tags = append(tags, tag)
 		if err := checkValue(tag, value); err != nil {
 			return p, err
 		}
@@ -147,6 +154,10 @@ func Parse(txt string) (Parsed, error) {
 
 // tagPersistUntil is the tag in lower case.
 const tagPersistUntil = "persistuntil"
+
+func isKnown(tag string) bool {
+	return tag == "accounturi" || tag == "policy" || tag == tagPersistUntil
+}
 
 // set takes one parameter, its tag in lower case. Unknown ones are ignored.
 func (p *Parsed) set(tag, value string) error {
@@ -180,4 +191,12 @@ func checkValue(tag, value string) error {
 }
 
 // trimSpace removes the white space of RFC 8659, space and tab.
-func trimSpace(s string) string { return strings.Trim(s, " \t") }
+func trimSpace(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}

@@ -1,0 +1,170 @@
+package record
+
+import "slices"
+
+// Code says what a value is worth.
+type Code string
+
+// Codes of a Verdict.
+const (
+	// CodeGood: it says all that the CA wants to see.
+	CodeGood Code = "good"
+	// CodePolicyMissing: policy=wildcard is missing.
+	CodePolicyMissing Code = "policy_missing"
+	// CodeExpired: persistUntil is past.
+	CodeExpired Code = "expired"
+	// CodeOtherDialect: it names our account in the form of another draft.
+	CodeOtherDialect Code = "other_dialect"
+	// CodeOtherAlgorithm: it names our account by another hash than SHA-256.
+	CodeOtherAlgorithm Code = "other_algorithm"
+	// CodeEarlierKey: it names our account by an earlier key of it.
+	CodeEarlierKey Code = "earlier_key"
+	// CodeMalformed: it is for this CA, but breaks the grammar.
+	CodeMalformed Code = "malformed"
+	// CodeWrongAccount: it names another account.
+	CodeWrongAccount Code = "wrong_account"
+	// CodeWrongIssuer: it is a record of this kind for another CA.
+	CodeWrongIssuer Code = "wrong_issuer"
+	// CodeForeign: it is no record of this kind at all.
+	CodeForeign Code = "foreign"
+)
+
+// Outlook is what a CA will say.
+type Outlook string
+
+const (
+	// OutlookGood: every CA accepts it.
+	OutlookGood Outlook = "good"
+	// OutlookBad: no CA accepts it.
+	OutlookBad Outlook = "bad"
+	// OutlookDepends: CAs differ, or this one may accept more than it has to.
+	OutlookDepends Outlook = "depends"
+)
+
+// Error types that a CA reports (RFC 8555 section 6.7), without the namespace.
+const (
+	ErrorUnauthorized = "unauthorized"
+	ErrorMalformed    = "malformed"
+)
+
+// refusal is what a CA may report if it does not accept a value.
+type refusal uint8
+
+const (
+	refusedUnauthorized refusal = 1 << iota
+	refusedMalformed
+)
+
+// Verdict is what a CA makes of one value.
+type Verdict struct {
+	// Text is the value as it stands.
+	Text string
+	Code Code
+	// Outlook is OutlookDepends also with CodeGood where CAs differ in spelling.
+	Outlook Outlook
+	// Value is what could be read of it.
+	Value Value
+
+	refusal refusal
+	split   bool
+	judge   *judge
+}
+
+// Reason explains what is wrong or doubtful to a person, and what to do. It is empty if
+// every CA accepts the value.
+func (v Verdict) Reason() string {
+	switch {
+	case v.split:
+		return reasonSplit
+	case v.judge == nil:
+		return ""
+	}
+	// most reasons are never read, and finding near misses takes more than judging
+	j := *v.judge
+	j.explain = true
+	_, reason := j.value(v.Text)
+	return reason
+}
+
+// ErrorTypes returns the types of which a CA reports one if it refuses the value; it
+// is empty for one that every CA accepts.
+func (v Verdict) ErrorTypes() []string { return v.refusal.types() }
+
+func (r refusal) types() []string {
+	var types []string
+	if r&refusedMalformed != 0 {
+		types = append(types, ErrorMalformed)
+	}
+	if r&refusedUnauthorized != 0 {
+		types = append(types, ErrorUnauthorized)
+	}
+	return types
+}
+
+// Result is what a CA makes of all values at a name, in their order.
+type Result struct {
+	Verdicts []Verdict
+}
+
+// Outlook says what the CA makes of the name: one good value is enough.
+func (r Result) Outlook() Outlook {
+	outlook := OutlookBad
+	for _, v := range r.Verdicts {
+		switch v.Outlook {
+		case OutlookGood:
+			return OutlookGood
+		case OutlookDepends:
+			outlook = OutlookDepends
+		}
+	}
+	return outlook
+}
+
+// Good reports whether every CA accepts the name.
+func (r Result) Good() bool { return r.Outlook() == OutlookGood }
+
+// ErrorTypes returns the types of which a CA that refuses the name reports one. A
+// malformed value of its own hides that others are merely not authorized. It is empty
+// if the name is good.
+func (r Result) ErrorTypes() []string {
+	if r.Good() {
+		return nil
+	}
+	all := refusedUnauthorized
+	for _, v := range r.Verdicts {
+		switch {
+		case v.refusal == refusedMalformed && v.Outlook == OutlookBad:
+			return refusedMalformed.types()
+		case v.refusal&refusedMalformed != 0:
+			all |= refusedMalformed
+		}
+	}
+	return all.types()
+}
+
+// closeness orders the codes by how little is missing.
+var closeness = []Code{
+	CodeForeign, CodeWrongIssuer, CodeWrongAccount, CodeMalformed, CodeExpired, CodePolicyMissing,
+	CodeOtherAlgorithm, CodeEarlierKey, CodeOtherDialect, CodeGood,
+}
+
+// closer reports whether v is nearer to being accepted than w.
+func (v Verdict) closer(w Verdict) bool {
+	if a, b := outlookRank[v.Outlook], outlookRank[w.Outlook]; a != b {
+		return a > b
+	}
+	return slices.Index(closeness, v.Code) > slices.Index(closeness, w.Code)
+}
+
+var outlookRank = map[Outlook]int{OutlookGood: 2, OutlookDepends: 1, OutlookBad: 0}
+
+// Closest returns the verdict on the value that is nearest to being accepted. ok is false
+// if there is no value.
+func (r Result) Closest() (v Verdict, ok bool) {
+	for _, other := range r.Verdicts {
+		if !ok || other.closer(v) {
+			v, ok = other, true
+		}
+	}
+	return v, ok
+}
