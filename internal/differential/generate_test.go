@@ -113,6 +113,12 @@ func generate(seed, index uint64) testSet {
 	if len(s.values) > 0 && g.chance(5) {
 		s.values = append(s.values, s.values[0])
 	}
+	if len(s.values) > 0 && g.chance(4) { // one value as two records
+		first := &s.values[0]
+		i := int(g.Float64() * float64(len(first.text)))
+		s.values = append(s.values, value{text: first.text[i:]})
+		first.text = first.text[:i]
+	}
 	return s
 }
 

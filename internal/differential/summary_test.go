@@ -41,8 +41,11 @@ func (s *summary) add(c comparison) {
 		outcome = c.ruling.errorType
 	}
 	s.counts["Pebble: "+outcome]++
-	s.counts["predicted: "+c.prediction.outlook]++
-	if c.prediction.outlook == outlookDepends {
+	s.counts["predicted: "+string(c.prediction.outlook)]++
+	if len(c.prediction.errorTypes) > 1 {
+		s.counts["predicted: one of several error types"]++
+	}
+	if c.prediction.outlook == record.OutlookDepends {
 		s.counts["depends, Pebble: "+outcome]++
 	}
 	if c.set.wildcard {
@@ -77,7 +80,8 @@ var shares = map[string][2]int{
 	"Pebble: unauthorized":                      {15, 60},
 	"predicted: good":                           {20, 60},
 	"predicted: bad":                            {30, 75},
-	"predicted: depends":                        {1, 12},
+	"predicted: depends":                        {1, 8},
+	"predicted: one of several error types":     {0, 6},
 	"wildcard, Pebble: good":                    {8, 30},
 	"octets, Pebble: good":                      {10, 30},
 	"octets, Pebble: malformed":                 {4, 30},
@@ -86,6 +90,7 @@ var shares = map[string][2]int{
 	"more than 255 octets":                      {5, 40},
 	"code: " + string(record.CodeGood):          {20, 60},
 	"code: " + string(record.CodeForeign):       {8, 40},
+	"code: " + string(record.CodeWrongIssuer):   {1, 20},
 	"code: " + string(record.CodeWrongAccount):  {3, 30},
 	"code: " + string(record.CodePolicyMissing): {2, 30},
 	"code: " + string(record.CodeExpired):       {2, 30},

@@ -220,9 +220,9 @@ func (w *world) compare(ctx context.Context, s testSet) (comparison, error) {
 func (c comparison) agrees() bool {
 	p := c.prediction
 	if c.ruling.good {
-		return p.outlook != outlookBad
+		return p.outlook != record.OutlookBad
 	}
-	return p.outlook != outlookGood && slices.Contains(p.errorTypes, c.ruling.errorType)
+	return p.outlook != record.OutlookGood && slices.Contains(p.errorTypes, c.ruling.errorType)
 }
 
 func (c comparison) String() string {
@@ -234,7 +234,7 @@ func (c comparison) String() string {
 			fmt.Fprintf(&b, "  Pebble %q\n", c.seen[i])
 		}
 		v := c.prediction.verdicts[i]
-		fmt.Fprintf(&b, "         %s %q\n", v.Code, v.Reason)
+		fmt.Fprintf(&b, "         %s %q\n", v.Code, v.Reason())
 	}
 	fmt.Fprintf(&b, "  predicted: %s, errors %v\n", c.prediction.outlook, c.prediction.errorTypes)
 	fmt.Fprintf(&b, "  Pebble:    good %t, %s %q", c.ruling.good, c.ruling.errorType, c.ruling.detail)
