@@ -133,8 +133,12 @@ var flaws = []func(*generator, *draft){
 		d.replace("persistUntil", pick(g, "{now-200}", "{now-100000}", "1000000000"))
 	},
 	func(g *generator, d *draft) { // no number
-		d.replace("persistUntil", pick(g, "", "9223372036854775808", "99999999999999999999", "-9223372036854775809", "2099-01-01T00:00:00Z",
+		d.replace("persistUntil", pick(g, "", "9223372036854775808", "99999999999999999999", "+9223372036854775808", "18446744073709551617", "-9223372036854775809", "2099-01-01T00:00:00Z",
 			"4.1e9", "4102444800.0", "0x10", "4_102_444_800", "４１０２", "4102444800s", "never", "++5", "--5", "+", "-", "4 102", "1\u00a02", "Inf"))
+	},
+	func(g *generator, d *draft) { // the bounds of a number
+		d.replace("persistUntil", pick(g, "9223372036854775807", "9223372036854775808", "99999999999999999999", "-9223372036854775808", "-9223372036854775809",
+			"00000000000000000004102444800", "-0", "+0", ""))
 	},
 	func(g *generator, d *draft) { // where CAs differ: the zero time of Go
 		d.replace("persistUntil", pick(g, "-62135596800", "-062135596800"))
@@ -175,7 +179,7 @@ var flaws = []func(*generator, *draft){
 		d.replace("accounturi", pick(g, accountMark+odd, odd+accountMark, "https://"+odd+"ca.example/1"))
 	},
 	func(g *generator, d *draft) { // tags that only look like known ones
-		p := pick(g, "perſistUntil=1", "accounturı="+accountMark, "policу=wildcard", "policy\u00a0=wildcard", "persistUntil\x00=1", "\"policy\"=wildcard", "İ=1", "persist-until=1")
+		p := pick(g, "perſistUntil=1", "perſistUntil=", "perſiſtUntil=never", "polıcy=wildcard", "accounturı="+accountMark, "policу=wildcard", "policy\u00a0=wildcard", "persistUntil\x00=1", "\"policy\"=wildcard", "İ=1", "persist-until=1")
 		d.insert(g, p)
 	},
 	func(g *generator, d *draft) { // as it stands in a zone file
