@@ -33,7 +33,8 @@ const defaultProfile = "default"
 
 // CAConfig configures a CA.
 type CAConfig struct {
-	// Resolver is the "127.0.0.1:port" that the CA asks over TCP.
+	// Resolver is the "127.0.0.1:port" that the CA asks over TCP. If it is empty,
+	// Pebble asks through net.DefaultResolver, and only a CA of the deployed drafts works.
 	Resolver string
 	// IssuerNames are the CA's issuer domain names. Default: DefaultIssuerName.
 	IssuerNames []string
@@ -294,7 +295,11 @@ func (c *CA) newPebble() (*pebble, error) {
 	}
 	p := &pebble{store: store}
 	p.ca = pebbleca.New(logger, store, "", "ecdsa", c.config.AlternateRoots, 1, profiles)
-	validator := va.New(logger, 80, 443, true, c.resolver.Listener.Addr().String(), store)
+	resolver := ""
+	if c.config.Resolver != "" {
+		resolver = c.resolver.Listener.Addr().String()
+	}
+	validator := va.New(logger, 80, 443, true, resolver, store)
 	front := wfe.New(logger, store, validator, p.ca, c.config.IssuerNames, true, c.config.RequireEAB, 0, 0)
 	p.handler = front.Handler()
 	return p, nil
