@@ -1,0 +1,131 @@
+package acmepersist
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+func TestDirectoryMeta(t *testing.T) {
+	for name, tt := range map[string]struct {
+		json, names, identities, prefix string
+	}{
+		"draft -02":               {`{"issuerDomainNames":["a.example","b.example"],"caaIdentities":["a.example"],"accountHashPrefix":"https://ca.example/h/"}`, "a.example b.example", "a.example", "https://ca.example/h/"},
+		"draft -01":               {`{"caaIdentities":["A.example."]}`, "", "a.example", ""},
+		"nothing":                 {`{}`, "", "", ""},
+		"nulls":                   {`{"issuerDomainNames":null,"caaIdentities":null,"accountHashPrefix":null}`, "", "", ""},
+		"other types":             {`{"issuerDomainNames":"a.example","caaIdentities":5,"accountHashPrefix":["x"]}`, "", "", ""},
+		"nonconforming left out":  {`{"issuerDomainNames":["A.example","a.example","b.example.",5]}`, "a.example", "", ""},
+		"none conforms":           {`{"issuerDomainNames":["A.example","x y"]}`, "", "", ""},
+		"eleven":                  {`{"issuerDomainNames":[` + strings.TrimSuffix(strings.Repeat(`"a.example",`, 11), ",") + `]}`, "", "", ""},
+		"ten times the same":      {`{"issuerDomainNames":[` + strings.TrimSuffix(strings.Repeat(`"a.example",`, 10), ",") + `]}`, "a.example", "", ""},
+		"identities with a bad":   {`{"caaIdentities":["a.example","bad;value"]}`, "", "", ""},
+		"prefix with a semicolon": {`{"accountHashPrefix":"https://ca.example/;policy=wildcard;"}`, "", "", ""},
+		"relative prefix":         {`{"accountHashPrefix":"relative/"}`, "", "", ""},
+		"prefix with white space": {`{"accountHashPrefix":"https://ca.example/ "}`, "", "", ""},
+	} {
+		var m directoryMeta
+		if err := json.Unmarshal([]byte(tt.json), &m); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := strings.Join(m.names(), " "); got != tt.names {
+			t.Errorf("%s: names %q, want %q", name, got, tt.names)
+		}
+		if got := strings.Join(m.identities(), " "); got != tt.identities {
+			t.Errorf("%s: identities %q, want %q", name, got, tt.identities)
+		}
+		if m.prefix() != tt.prefix {
+			t.Errorf("%s: prefix %q, want %q", name, m.prefix(), tt.prefix)
+		}
+	}
+}
+
+func TestCheckSubsets(t *testing.T) {
+	list := strings.Fields
+	for name, tt := range map[string]struct{ c, d, i, want string }{
+		"equal":                  {"a.a b.b", "a.a b.b", "a.a b.b", ""},
+		"more in the challenge":  {"a.a b.b", "a.a", "a.a b.b c.c", ""},
+		"no directory":           {"a.a", "", "", ""},
+		"no identities":          {"a.a b.b", "b.b", "", ""},
+		"missing in challenge":   {"a.a", "a.a b.b", "", "lacks the issuer domain name b.b"},
+		"missing in identities":  {"a.a b.b", "a.a", "a.a", "b.b is not among the directory's caaIdentities a.a"},
+		"identities, no members": {"a.a", "", "b.b", "a.a is not among"},
+	} {
+		err := checkSubsets(list(tt.c), list(tt.d), list(tt.i))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// A directory that only some frontends of a CA show is no change back, and no change is
+// said twice.
+func TestDirectoryChanges(t *testing.T) {
+	now := time.Now()
+	deployed := directoryTerms{CAAIdentities: []string{"a.example"}, At: now}
+	hashed := directoryTerms{AccountHashPrefix: "https://ca.example/h/", IssuerDomainNames: []string{"a.example"}, At: now}
+	moved := hashed
+	moved.IssuerDomainNames = []string{"b.example"}
+	url, otherURL := deployed, deployed
+	url.AccountURL, otherURL.AccountURL = "https://ca.example/acct/1", "https://acme.ca.example/acct/1"
+	old := hashed
+	old.At = now.Add(-prefixKept - time.Hour)
+	for name, tt := range map[string]struct {
+		now, old directoryTerms
+		want     string
+	}{
+		"same":                      {deployed, deployed, ""},
+		"-01 to -02":                {hashed, deployed, `accountHashPrefix was "", is "https://ca.example/h/"`},
+		"an older frontend":         {deployed, hashed, ""},
+		"back for good":             {deployed, old, `accountHashPrefix was "https://ca.example/h/", is ""`},
+		"other names":               {moved, hashed, `the issuer domain names were ["a.example"], are ["b.example"]`},
+		"other account URL":         {otherURL, url, "the CA named the account https://ca.example/acct/1, names it https://acme.ca.example/acct/1"},
+		"account URL not asked for": {deployed, url, ""},
+	} {
+		merged := tt.now.merge(tt.old)
+		if got := strings.Join(merged.changes(tt.old), "; "); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+		if again := tt.now.merge(merged).changes(merged); len(again) != 0 {
+			t.Errorf("%s: said again: %q", name, again)
+		}
+	}
+}
+
+// FuzzTerms feeds what a CA may say in a directory and a challenge through to the record
+// that somebody would publish.
+func FuzzTerms(f *testing.F) {
+	f.Add([]byte(`{"issuerDomainNames":["a.example"],"caaIdentities":["a.example"],"accountHashPrefix":"https://ca.example/h/"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":["a.example"]}]}`))
+	f.Add([]byte(`{"accountHashPrefix":"urn:x;y"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuer-domain-names":["a.example;","b.example"],"accounturi":"x"}]}`))
+	f.Add([]byte(`{"issuerDomainNames":{}}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":null,"accounturi":5}]}`))
+	f.Fuzz(func(t *testing.T, meta, authz []byte) {
+		d := &directory{}
+		if json.Unmarshal(meta, &d.Meta.directoryMeta) != nil {
+			return
+		}
+		s := &session{iss: New(Config{CA: "https://ca.example/dir"}), directory: d, wire: &wire{directory: d}}
+		s.account.Location = "https://ca.example/acct/1"
+		s.thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+		s.wire.note(authz)
+		for _, m := range s.wire.members {
+			if m.Names != nil && m.Deployed == nil && s.prefix() == "" {
+				continue // the directory would be read again
+			}
+			c, err := s.challengeTerms(t.Context(), m, "example.com")
+			if err != nil {
+				continue
+			}
+			w, err := s.want(t.Context(), "*.example.com", c)
+			if err != nil {
+				continue
+			}
+			p, err := record.Parse(w.record.Value)
+			if err != nil || !p.Wildcard || strings.ContainsAny(w.record.Value, "\n\t\"\\$`") || !record.Evaluate([]string{w.record.Value}, w.want, time.Now()).Good() {
+				t.Fatalf("%q is asked for: %v, %+v", w.record.Value, err, p)
+			}
+		}
+	})
+}
