@@ -54,8 +54,8 @@ type demo struct {
 }
 
 // start brings up the name servers, the CA and Caddy.
-func start(verbose bool) (*demo, error) {
-	d := &demo{began: time.Now(), wanted: make(map[string]string), wake: make(chan struct{}, 1), verbose: verbose}
+func start(o options) (*demo, error) {
+	d := &demo{began: time.Now(), wanted: make(map[string]string), wake: make(chan struct{}, 1), verbose: o.verbose}
 	var err error
 	if d.dir, err = os.MkdirTemp("", "dns-persist-lab-"); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func start(verbose bool) (*demo, error) {
 	d.dns.AddZone(zone)
 	// a CA may ask any of the servers; this one asks the one that makes it fail
 	d.dns.SetPick("worst")
-	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: certificateLife}); err != nil {
+	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: certificateLife, Dialect: o.dialect}); err != nil {
 		return nil, err
 	}
 	d.ca.OnEvent(d.caEvent)

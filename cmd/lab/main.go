@@ -2,37 +2,76 @@
 // authoritative name servers, a recursive one, and a real Caddy with three sites.
 // It needs no root, no fixed port and no network.
 //
-//	go run ./cmd/lab [--once]
+//	go run ./cmd/lab [--once] [--dialect 00|01|02|02+01|mixed]
 //
 // It narrates what happens as it happens, ends up serving HTTPS, and shows a renewal
 // by Caddy's maintenance loop. With --once it exits when all of that was verified,
-// with status 1 and the reason otherwise.
+// with status 1 and the reason otherwise. --dialect is the draft that the CA speaks:
+// -01 by default, -02 that still accepts records of -01, or frontends of both.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
 // within bounds the whole demonstration with --once.
 const within = 4 * time.Minute
 
+// options is what the command line says.
+type options struct {
+	once, verbose bool
+	dialect       lab.Dialect
+}
+
+// parse reads the command line. Flags that the flag package refuses, it has
+// complained about already.
+func parse(args []string, complaints io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
+	flags.SetOutput(complaints)
+	flags.BoolVar(&o.once, "once", false, "exit when everything was verified; non-zero with the reason otherwise")
+	flags.BoolVar(&o.verbose, "verbose", false, "print Caddy's log as well")
+	word := flags.String("dialect", "01", "the `draft` that the CA speaks: 00, 01, 02, 02+01 (also accepts records of -01) or mixed (frontends of both)")
+	if err := flags.Parse(args); err != nil {
+		return o, errors.Join(errRefused, err)
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q; see --help", flags.Arg(0))
+	}
+	var err error
+	if o.dialect, err = lab.ParseDialect(*word); err != nil {
+		return o, fmt.Errorf("--dialect: %w", err)
+	}
+	return o, nil
+}
+
+// errRefused marks errors that the flag package has told about.
+var errRefused = errors.New("refused flags")
+
 func main() {
-	once := flag.Bool("once", false, "exit when everything was verified; non-zero with the reason otherwise")
-	verbose := flag.Bool("verbose", false, "print Caddy's log as well")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "lab: unexpected argument %q; see --help\n", flag.Arg(0))
+	o, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case errors.Is(err, errRefused):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *once, *verbose)
+	err = run(ctx, o)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "\nlab: %v\n", err)
@@ -40,8 +79,8 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, once, verbose bool) error {
-	d, err := start(verbose)
+func run(ctx context.Context, o options) error {
+	d, err := start(o)
 	if err != nil {
 		return err
 	}
@@ -56,7 +95,7 @@ func run(ctx context.Context, once, verbose bool) error {
 		}
 		return err
 	}
-	if once {
+	if o.once {
 		return nil
 	}
 	d.say("Caddy goes on serving and renewing; press Ctrl-C to end.")

@@ -1,6 +1,7 @@
 // Package lab is a test lab inside one process: a certification authority
 // ([CA], which is Pebble behind a handler that records, delays and breaks its
-// answers) and name servers ([DNS]). It needs no root, no network and no
+// answers, and with a resolver of its own, so that it speaks other drafts than
+// Pebble does) and name servers ([DNS]). It needs no root, no network and no
 // testing.T.
 package lab
 
