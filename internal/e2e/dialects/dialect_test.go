@@ -255,15 +255,19 @@ func TestMalformedChallenge(t *testing.T) {
 		want                 string
 	}{
 		"a name of the directory is missing": {
-			func(meta map[string]any) { meta["issuerDomainNames"] = []string{harness.IssuerName, "promised.example"} },
+			func(meta map[string]any) {
+				meta["issuerDomainNames"] = []string{harness.IssuerName, "promised.example"}
+			},
 			nil, "lacks the issuer domain name promised.example",
 		},
 		"a name is not among the CAA identities": {
 			nil, func(c map[string]any) { c["issuerDomainNames"] = []string{harness.IssuerName, "other.example"} },
 			"other.example is not among the directory's caaIdentities",
 		},
-		"no names":         {nil, func(c map[string]any) { c["issuerDomainNames"] = []string{} }, "names 0 issuer domain names"},
-		"eleven names":     {nil, func(c map[string]any) { c["issuerDomainNames"] = strings.Split(strings.Repeat("a.example ", 11), " ")[:11] }, "names 11 issuer domain names"},
+		"no names": {nil, func(c map[string]any) { c["issuerDomainNames"] = []string{} }, "names 0 issuer domain names"},
+		"eleven names": {nil, func(c map[string]any) {
+			c["issuerDomainNames"] = strings.Split(strings.Repeat("a.example ", 11), " ")[:11]
+		}, "names 11 issuer domain names"},
 		"no name conforms": {nil, func(c map[string]any) { c["issuerDomainNames"] = []string{"CA.example", "ca.example."} }, "none of its 2 issuer domain names conforms"},
 	} {
 		t.Run(name, func(t *testing.T) {
