@@ -66,6 +66,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) Start() error {
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
+	a.spawn(a.lookAtNames)
 	return nil
 }
 

@@ -59,6 +59,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		Settle:                 t.Settle,
 		PropagationTimeout:     t.PropagationTimeout,
 		PollInterval:           t.MinPoll,
+		InlineProcessing:       t.InlineProcessing,
 		NotOfferedRetry:        t.NotOffered,
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 	}
@@ -68,6 +69,9 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 			AnyCommonName:  iss.PreferredChains.AnyCommonName,
 			RootCommonName: iss.PreferredChains.RootCommonName,
 		}
+	}
+	if len(iss.TrustedRootsPEMFiles) > 0 {
+		core.CacheCap = -1 // a CA within reach has resolvers within reach
 	}
 	if dns.PropagationTimeout > 0 {
 		core.PropagationTimeout = time.Duration(dns.PropagationTimeout)

@@ -43,6 +43,36 @@ func (a *App) readDirectories(ctx context.Context) {
 	}
 }
 
+const (
+	// lookEvery is how often the record of a name with a certificate is looked at,
+	// lookTick how often it is checked which are due.
+	lookEvery = 24 * time.Hour
+	lookTick  = 30 * time.Minute
+)
+
+// lookAtNames looks at standing records daily, so that one that has vanished is known long
+// before a renewal needs it.
+func (a *App) lookAtNames(ctx context.Context) {
+	every := tuning.Or(tuning.Get().LookAtNames, lookEvery)
+	tick := min(lookTick, every)
+	for {
+		timer := time.NewTimer(tick/2 + rand.N(tick))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		for _, iss := range a.issuers() {
+			active, _ := iss.active()
+			if err := active.LookAtNames(ctx, every); err != nil && ctx.Err() == nil {
+				a.logger.Warn("standing records could not be looked at; this is tried again later",
+					zap.String("ca", iss.CA), zap.Error(err))
+			}
+		}
+	}
+}
+
 // issuers returns one issuer of this configuration for each CA and account.
 func (a *App) issuers() []*Issuer {
 	tlsApp, err := a.ctx.AppIfConfigured("tls")

@@ -187,9 +187,12 @@ func hopeless(err error) bool {
 		uri         *acmepersist.AccountURIError
 		budget      *acmepersist.BudgetError
 		limited     *acmepersist.RateLimitedError
+		processing  *acmepersist.ProcessingError
+		caa         *acmepersist.CAAError
 	)
 	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
-		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited)
+		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited) ||
+		errors.As(err, &processing) || errors.As(err, &caa)
 }
 
 // Revoke revokes a certificate with the bound account.

@@ -26,19 +26,8 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 		return err
 	}
 	iss.dirs.expire()
-	s, err := iss.open(ctx)
-	if err != nil {
-		return err
-	}
-	key, err := s.bindingKey()
-	if err != nil {
-		return err
-	}
-	bound, found, err := s.loadBinding(ctx, key)
-	if err != nil || !found {
-		return err
-	}
-	if err := s.use(bound); err != nil {
+	s, err := iss.openKnown(ctx)
+	if err != nil || s == nil {
 		return err
 	}
 	url := ""
@@ -242,15 +231,25 @@ func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration
 	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
 		return
 	}
+	var values []string
+	for _, a := range state.Accepted {
+		values = append(values, a.Value)
+	}
+	s.warnOfEnd(w, values, life)
+}
+
+// warnOfEnd says that all the values that a CA may accept end before the third renewal
+// from now.
+func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
 	var end time.Time
 	var value string
-	for _, a := range state.Accepted {
-		p, err := record.Parse(a.Value)
-		if err != nil || !p.HasPersistUntil {
+	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
+		switch {
+		case v.Outlook == record.OutlookBad:
+		case v.Value.PersistUntil.IsZero():
 			return
-		}
-		if p.PersistUntil.After(end) {
-			end, value = p.PersistUntil, a.Value
+		case v.Value.PersistUntil.After(end):
+			end, value = v.Value.PersistUntil, v.Text
 		}
 	}
 	interval := time.Duration(float64(life) * (1 - s.iss.windowRatio()))

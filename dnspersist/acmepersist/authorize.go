@@ -9,6 +9,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // authorizations reads those of an order and learns from them.
@@ -39,44 +41,57 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 // word. A challenge is posted only while it is pending and until the CA has taken
 // a post: some CAs leave it pending while they validate, and validate once more at
 // each further post.
-func (s *session) validate(ctx context.Context, authz acme.Authorization, c offered, w wanted, values []string) error {
-	taken := c.Status != acme.StatusPending
+func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offered, underway bool) error {
+	w := a.wants[authz.IdentifierValue()]
+	taken := underway || c.Status != acme.StatusPending
+	since, began := time.Now(), time.Now()
 	if !taken {
-		if err := s.countAttempt(ctx, w); err != nil {
+		if err := a.countAttempt(ctx, w); err != nil {
 			return err
 		}
-		s.logger.Info("asking the CA to validate",
-			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", s.iss.CA))
+		a.logger.Info("asking the CA to validate",
+			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", a.iss.CA))
 	}
-	deadline := time.Now().Add(s.iss.timeout())
 	posts := 0
+	noted := false
 	for interval := minInterval; ; {
 		var err error
 		if !taken && posts <= maxStepRetries {
 			posts++
-			if taken, err = s.post(ctx, c, w); err != nil {
+			if taken, err = a.post(ctx, c, w); err != nil {
 				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
 			}
 		}
-		if authz, err = s.readAuthorization(ctx, authz.Location); err != nil {
+		if authz, err = a.readAuthorization(ctx, authz.Location); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
 		}
 		switch authz.Status {
 		case acme.StatusValid:
-			return s.remember(ctx, w, values)
+			return a.remember(ctx, w, a.seen[w.identifier])
 		case acme.StatusPending:
 		default:
-			return s.refused(ctx, authz, w, values)
+			return a.refused(ctx, authz, w, a.seen[w.identifier])
 		}
 		if fresh, ok := ourChallenge(authz); ok {
 			// the CA may have acted on a post whose answer was lost
 			taken = taken || fresh.Status != acme.StatusPending
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s; the order is kept", w.identifier, s.iss.timeout())
+		if taken && !noted {
+			// so that neither the end of this attempt nor of the process costs an order
+			if since, err = a.notePost(ctx, a.names, c.URL); err != nil {
+				return err
+			}
+			noted = true
 		}
-		s.keepLock(ctx, w.identifier)
-		if err := sleep(ctx, s.interval(interval)); err != nil {
+		switch {
+		case time.Since(since) > a.iss.timeout():
+			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
+			return errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
+		case time.Since(began) > a.patience():
+			return a.putAside(ctx, w, since, a.job)
+		}
+		a.keepLock(ctx, w.identifier)
+		if err := sleep(ctx, a.interval(interval)); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
 		}
 		interval = min(interval*2, 10*time.Second)
@@ -110,15 +125,15 @@ func (s *session) countAttempt(ctx context.Context, w wanted) error {
 }
 
 // remember notes that the CA has accepted the record as it stands.
-func (s *session) remember(ctx context.Context, w wanted, values []string) error {
+func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
 	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.satisfied(values, w.want, s.account.Location, time.Now())
+		n.satisfied(seen.Values, w.want, s.account.Location, time.Now())
 		return true
 	})
 }
 
 // refused makes the error for an authorization that the CA has not given.
-func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted, values []string) error {
+func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted, seen propagation.Report) error {
 	var reason error = fmt.Errorf("the authorization is %s", authz.Status)
 	problem := ""
 	for _, c := range authz.Challenges {
@@ -128,9 +143,20 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 		}
 	}
 	// the CA's word beats our model: what it refuses is no longer presumed good
+	disagrees := disagrees(seen, w.want)
+	var retry time.Time
 	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.dissatisfied(values, w.want, s.account.Location, problem, time.Now())
+		n.dissatisfied(seen.Values, w.want, s.account.Location, problem, time.Now())
+		if disagrees || problem == "dns" {
+			retry = n.notBefore(seen, s.iss.cacheCap(), time.Now())
+			n.NotBefore = retry
+		}
 		return true
 	})
+	if disagrees {
+		return errors.Join(&DisagreementError{
+			Identifier: w.identifier, Name: w.record.Name, CA: s.iss.CA, Report: seen, RetryAt: retry, Err: reason, problem: problem,
+		}, err)
+	}
 	return errors.Join(fmt.Errorf("the CA did not validate %s by the record at %s: %w", w.identifier, w.record.Name, reason), err)
 }

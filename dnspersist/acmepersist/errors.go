@@ -129,7 +129,7 @@ type BudgetError struct {
 }
 
 func (e *BudgetError) Error() string {
-	return fmt.Sprintf("the CA failed to validate %s %d times lately: it is asked again after %s, see the earlier errors for what it said",
+	return fmt.Sprintf("the CA failed to validate %s lately (%d times): it is asked again after %s, see the earlier errors for what it said",
 		e.Name, e.Failed, e.RetryAt.UTC().Format(time.RFC3339))
 }
 

@@ -17,7 +17,8 @@ import (
 // off after the CA has issued.
 func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
 	sent := false
-	deadline := time.Now().Add(s.iss.timeout())
+	patience := min(s.iss.timeout(), finalizePatience)
+	deadline := time.Now().Add(patience)
 	for interval := minInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
 			s.wire.reset()
@@ -52,7 +53,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			return order, errors.New("finalizing the order: the CA refused it without a reason")
 		}
 		if time.Now().After(deadline) {
-			return order, fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, s.iss.timeout())
+			return order, fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, patience)
 		}
 		s.keepLock(ctx, csrName(csr))
 		if err := sleep(ctx, s.interval(interval)); err != nil {

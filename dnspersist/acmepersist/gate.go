@@ -49,54 +49,54 @@ type Parking struct {
 	Err error
 }
 
-// pass waits at the gate for one identifier. It returns the values that DNS
-// showed, or the error for this attempt.
-func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) ([]string, error) {
+// pass waits at the gate for one identifier. It returns what DNS showed,
+// or the error for this attempt.
+func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propagation.Report, error) {
 	if s.iss.Checker == nil {
-		return nil, s.checkAccount(ctx)
+		return propagation.Report{}, s.checkAccount(ctx)
 	}
 	var state nameState
 	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
-		return nil, err
+		return propagation.Report{}, err
 	}
 	if next := state.nextAttempt(time.Now()); time.Now().Before(next) {
-		return nil, s.park(ctx, Parking{
+		return propagation.Report{}, s.park(ctx, Parking{
 			Identifier: w.identifier, Record: w.record, Retry: next,
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
 		})
 	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
-		return job.watched.Values, nil
+		return *job.watched, nil
 	}
 	target := s.target(*w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
 	report = s.waitInline(ctx, w.identifier, target, gate, report)
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
+		return propagation.Report{}, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
 	if report.Status == propagation.StatusReady {
-		return report.Values, nil
+		return report, nil
 	}
 	due, err := s.clock(ctx, *w, report, state, job)
 	if err != nil {
-		return nil, err
+		return propagation.Report{}, err
 	}
 	if !due.IsZero() && !time.Now().Before(due) {
 		s.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
 			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("dns", report.Summary()))
-		return report.Values, nil
+		return report, nil
 	}
 	// nobody is shown a record before the CA has confirmed the account
 	if err := s.checkAccount(ctx); err != nil {
-		return nil, err
+		return propagation.Report{}, err
 	}
 	s.suspectLostStorage(*w, report)
 	if err := s.refine(w, report.Values, state, o); err != nil {
-		return nil, err
+		return propagation.Report{}, err
 	}
 	waiting := &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
-	return nil, s.park(ctx, Parking{
+	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
 		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: due, NotAfter: job.notAfter(), Err: waiting,
 	})

@@ -102,7 +102,8 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 			return nil, err
 		}
 	}
-	return s.obtain(ctx, csr, names, o, job)
+	a := &attempt{session: s, names: names, offer: o, job: job, wants: make(map[string]wanted), seen: make(map[string]propagation.Report)}
+	return a.obtain(ctx, csr)
 }
 
 // firstContact learns from an order what the CA offers, one order at a time in
@@ -170,140 +171,6 @@ func (s *session) notOffered(ctx context.Context, identifier string, err error) 
 		return err
 	}
 	return s.park(ctx, Parking{Identifier: identifier, Retry: no.RetryAt, Err: err})
-}
-
-// obtain goes from the gate to the certificate.
-func (s *session) obtain(ctx context.Context, csr *x509.CertificateRequest, names []string, o offer, job job) (*certmagic.IssuedCertificate, error) {
-	wants := make(map[string]wanted)
-	seen := make(map[string][]string)
-	if s.known(o) {
-		t, err := s.predict(o)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range names {
-			if err := s.look(ctx, n, t, o, job, wants, seen); err != nil {
-				return nil, err
-			}
-		}
-	}
-	order, err := s.order(ctx, names)
-	if err != nil {
-		return nil, err
-	}
-	if order.Status == acme.StatusPending {
-		authzs, err := s.authorizations(ctx, order)
-		if err != nil {
-			return nil, err
-		}
-		for _, authz := range authzs {
-			if err := s.authorize(ctx, authz, names, o, job, wants, seen); err != nil {
-				return nil, err
-			}
-		}
-		if order, err = s.readReady(ctx, order); err != nil {
-			return nil, err
-		}
-	}
-	if order, err = s.finalize(ctx, order, csr); err != nil {
-		if order.Status == acme.StatusInvalid {
-			err = errors.Join(err, s.store.remove(ctx, s.orderKey(names)))
-		}
-		return nil, err
-	}
-	cert, err := s.download(ctx, order)
-	if err != nil {
-		return nil, err
-	}
-	if leaf, err := leafOf(cert.Certificate); err == nil {
-		for _, w := range wants {
-			s.warnOfExpiry(ctx, w, leaf.NotAfter.Sub(leaf.NotBefore))
-		}
-	}
-	if err := s.store.remove(ctx, s.orderKey(names)); err != nil {
-		s.logger.Warn("the finished order stays in storage", zap.Strings("identifiers", names), zap.Error(err))
-	}
-	return cert, nil
-}
-
-// look passes one name through the gate.
-func (s *session) look(ctx context.Context, name string, t terms, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
-	w, err := s.want(ctx, name, t)
-	if err != nil {
-		return err
-	}
-	values, err := s.pass(ctx, &w, o, job)
-	if err != nil {
-		return err
-	}
-	wants[name], seen[name] = w, values
-	return nil
-}
-
-// authorize brings one authorization of the order to an end.
-func (s *session) authorize(ctx context.Context, authz acme.Authorization, names []string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
-	id := authz.IdentifierValue()
-	switch authz.Status {
-	case acme.StatusValid:
-		return nil
-	case acme.StatusPending:
-	default:
-		w := wants[id]
-		w.identifier = id
-		return errors.Join(s.refused(ctx, authz, w, seen[id]), s.store.remove(ctx, s.orderKey(names)))
-	}
-	c, ok, err := s.challenge(ctx, authz)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return s.refusedByCA(ctx, names)
-	}
-	if err := s.heed(ctx, c, id, o, job, wants, seen); err != nil {
-		return err
-	}
-	if err := s.validate(ctx, authz, c, wants[id], seen[id]); err != nil {
-		if putOff(err) {
-			return err
-		}
-		fresh, readErr := s.readAuthorization(context.WithoutCancel(ctx), authz.Location)
-		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
-			err = errors.Join(err, s.store.remove(ctx, s.orderKey(names)))
-		}
-		return err
-	}
-	return nil
-}
-
-// heed holds what was looked for against the real challenge: if that wants something
-// else, and what stands cannot satisfy it, the record it wants is looked for.
-func (s *session) heed(ctx context.Context, c offered, id string, o offer, job job, wants map[string]wanted, seen map[string][]string) error {
-	w, looked := wants[id]
-	t := c.terms
-	if s.iss.IssuerDomainName != "" {
-		t.names = []string{s.iss.IssuerDomainName}
-	}
-	if looked && t.same(w.terms) {
-		return nil
-	}
-	if looked {
-		// what is noted of the CA's word is noted of what it was asked for
-		w.terms, w.want = t, s.hashedWant(t, id)
-		wants[id] = w
-		if s.iss.Checker == nil || c.Status != acme.StatusPending {
-			return nil
-		}
-		var state nameState
-		if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
-			return err
-		}
-		if ok, _ := state.satisfies(seen[id], w.want, s.account.Location); ok {
-			return nil
-		}
-	}
-	job.watched = nil
-	o.Dialect, o.IssuerDomainNames = c.terms.dialect, c.terms.names
-	return s.look(ctx, id, t, o, job, wants, seen)
 }
 
 // readReady waits until the order has seen that its authorizations are valid.

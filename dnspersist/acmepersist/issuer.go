@@ -37,8 +37,10 @@ const (
 
 const (
 	defaultPropagationTimeout = time.Minute
-	defaultTimeout            = 5 * time.Minute
-	defaultPollInterval       = time.Second
+	// defaultTimeout is less than a day, after which CAs of public trust look at CAA
+	// records again, and less than orders live there.
+	defaultTimeout      = 12 * time.Hour
+	defaultPollInterval = time.Second
 	// defaultWindowRatio is CertMagic's part of a certificate's life that is its
 	// renewal window.
 	defaultWindowRatio = 1.0 / 3.0
@@ -76,9 +78,11 @@ type Config struct {
 	Profile             string
 	PreferredChains     certmagic.ChainPreference
 	CertificateLifetime time.Duration
-	// Timeout is how long the CA may take to validate, and again to issue.
-	// Default: 5 minutes.
+	// Timeout is how long the CA may take to validate. With a Parker the attempt ends
+	// after a minute of it, and the order is looked at again. Default: 12 hours.
 	Timeout time.Duration
+	// InlineProcessing is that minute.
+	InlineProcessing time.Duration
 	// Limiter paces new orders; nil for no limit. See SharedLimiter.
 	Limiter func(account string) *rate.Limiter
 
@@ -93,6 +97,10 @@ type Config struct {
 	// Grace and Settle are those of the gate, see propagation.NewGate. Zero for
 	// the defaults.
 	Grace, Settle time.Duration
+	// CacheCap is the longest time for which the CA's resolvers keep an answer: a CA that
+	// refused what stands is not asked again before. Default: a minute for Let's
+	// Encrypt, 5 minutes for others; negative: none.
+	CacheCap time.Duration
 	// PropagationTimeout is how long one attempt waits once a server shows the
 	// record. Default: 1 minute.
 	PropagationTimeout time.Duration

@@ -28,6 +28,10 @@ type nameState struct {
 	// Attempts are the times at which the CA was asked in vain, or asked without
 	// our having seen the answer. They are written before the CA is asked.
 	Attempts []time.Time `json:"attempts,omitempty"`
+	// NotBefore is when a CA that has refused what stands may be asked again.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	// LookedAt is when the standing record was last looked at.
+	LookedAt time.Time `json:"looked_at,omitzero"`
 	// PartialSince is since when at least one server shows the record.
 	PartialSince time.Time `json:"partial_since,omitzero"`
 }
@@ -51,7 +55,7 @@ const (
 // a past time means now.
 func (n *nameState) nextAttempt(now time.Time) time.Time {
 	if len(n.Attempts) < budgetBurst {
-		return time.Time{}
+		return n.NotBefore
 	}
 	recent := 0
 	for _, at := range n.Attempts {
@@ -61,9 +65,16 @@ func (n *nameState) nextAttempt(now time.Time) time.Time {
 	}
 	last := n.Attempts[len(n.Attempts)-1]
 	if recent >= budgetBurst || len(n.Attempts) > budgetBurst {
-		return last.Add(budgetInterval)
+		return later(last.Add(budgetInterval), n.NotBefore)
 	}
-	return time.Time{}
+	return n.NotBefore
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // attempted notes an attempt, and forgets those that no longer matter.

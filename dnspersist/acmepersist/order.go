@@ -22,6 +22,17 @@ type heldOrder struct {
 	Names   []string  `json:"names"`
 	Profile string    `json:"profile,omitempty"`
 	At      time.Time `json:"at"`
+	// Posted are the challenges that the CA has been asked to validate, by URL.
+	Posted map[string]time.Time `json:"posted,omitempty"`
+}
+
+// heldOrder returns the order that is kept for the names of this account.
+func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder, found bool, err error) {
+	found, err = s.store.load(ctx, s.orderKey(names), &held)
+	if err != nil {
+		return held, false, err
+	}
+	return held, found && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
 }
 
 func (s *session) orderKey(names []string) string {

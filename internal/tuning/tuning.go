@@ -26,6 +26,10 @@ type Values struct {
 	// NotOffered and NotOfferedRenewal are how long a CA is believed that does not
 	// offer the challenge.
 	NotOffered, NotOfferedRenewal time.Duration
+	// InlineProcessing is how long one attempt waits for a CA that takes long itself.
+	InlineProcessing time.Duration
+	// LookAtNames is how often standing records are looked at.
+	LookAtNames time.Duration
 	// ReadDirectory is how often a CA's directory is compared with what it said before.
 	ReadDirectory time.Duration
 	// PropagationTimeout is how long one attempt waits inline.

@@ -1,0 +1,70 @@
+package acmepersist
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// caaRetry is how often CAA records that forbid the certificate are looked at again.
+const caaRetry = 30 * time.Minute
+
+// CAAError says that CAA records (RFC 8659) forbid the CA to issue. Nothing was asked
+// of the CA.
+type CAAError struct {
+	// Identifier is the name that the certificate is for, At where the records stand.
+	Identifier, At string
+	// CA is the directory URL.
+	CA string
+	// Reason says which record forbids it.
+	Reason string
+}
+
+func (e *CAAError) Error() string {
+	return fmt.Sprintf("caa: the CAA records at %s forbid %s to issue for %s: %s; add one that allows it, nothing was asked of the CA",
+		e.At, e.CA, e.Identifier, e.Reason)
+}
+
+// checkCAA looks whether the CA may issue for the name at all: it would refuse, and
+// count it. A certificate that runs out is asked for anyway, for our view may be another
+// than the CA's. Resolvers that cannot tell veto nothing.
+func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
+	if s.iss.Checker == nil {
+		return nil
+	}
+	reason, at := s.forbiddenByCAA(ctx, w)
+	if reason == "" {
+		return nil
+	}
+	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: reason}
+	if job.certificate != nil {
+		due := clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due()
+		if !time.Now().Before(due) {
+			s.logger.Warn("asking the CA although CAA records seem to forbid it, for the certificate runs out",
+				zap.String("identifier", w.identifier), zap.String("reason", reason))
+			return nil
+		}
+	}
+	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: time.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
+}
+
+// forbiddenByCAA returns why CAA records forbid the certificate, and where they stand.
+func (s *session) forbiddenByCAA(ctx context.Context, w wanted) (reason, at string) {
+	found, at, err := s.iss.Checker.CAA(ctx, record.Base(w.identifier))
+	if err != nil {
+		s.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
+		return "", ""
+	}
+	var list []record.CAA
+	for _, r := range found {
+		list = append(list, record.CAA{Critical: r.Flag&128 != 0, Tag: r.Tag, Value: r.Value})
+	}
+	names := append(conformingNames(s.directory.Meta.CAAIdentities), w.terms.names...)
+	return record.ForbiddenByCAA(list, record.CAAWant{
+		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ChallengeType, AccountURL: s.account.Location,
+	}), at
+}

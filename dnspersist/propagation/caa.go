@@ -1,0 +1,31 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/miekg/dns"
+)
+
+// CAA asks the resolvers for the CAA records that hold for a name: its own, or those of
+// the closest name above it that has any (RFC 8659 section 3). at is where they stand,
+// without a final dot; it is empty if there are none up to the top-level domain. An
+// error says that the resolvers could not tell: a CA that cannot either must refuse.
+func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
+	for name = dns.CanonicalName(name); name != "."; name = parent(name) {
+		ans, _, err := c.resolvers.query(ctx, name, dns.TypeCAA)
+		if err != nil {
+			return nil, "", fmt.Errorf("looking for the CAA records of %s: %w", display(name), err)
+		}
+		for _, rr := range ans.Answer {
+			// behind a CNAME the owner is another name, and the records count
+			if caa, ok := rr.(*dns.CAA); ok {
+				records = append(records, caa)
+			}
+		}
+		if len(records) > 0 {
+			return records, display(name), nil
+		}
+	}
+	return nil, "", nil
+}
