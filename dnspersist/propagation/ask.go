@@ -23,6 +23,7 @@ type answer struct {
 // asker sends questions and deals with what transports do to them.
 type asker struct {
 	exchanger Exchanger
+	memory    *memory
 }
 
 // ask asks addr. With recurse it is asked as a resolver.
@@ -53,9 +54,15 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 		ans answer
 		err error
 	)
-	for range udpTries {
-		ans, err = a.once(ctx, "udp", addr, query)
+	known := a.memory.recall(addr)
+	tries := udpTries
+	if known.silent || known.onlyTCP {
+		tries = 1
+	}
+	for range tries {
+		ans, err = a.within(ctx, udpPatience(known), "udp", addr, query)
 		if err == nil && !ans.Truncated {
+			a.memory.note(addr, func(s *serverMemory) { s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false })
 			return ans, nil
 		}
 		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
@@ -65,7 +72,20 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	if ctx.Err() != nil {
 		return answer{}, ctx.Err()
 	}
+	if known.silent && time.Since(known.tcpSilent) < tcpAgain && err != nil && !errors.Is(err, ErrBadReply) {
+		return answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
+	}
 	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
+	if ctx.Err() == nil {
+		a.memory.note(addr, func(s *serverMemory) {
+			s.tcpSilent, s.onlyTCP = time.Time{}, false
+			if tcpErr != nil {
+				s.tcpSilent = time.Now()
+			} else if err != nil && !errors.Is(err, ErrBadReply) {
+				s.onlyTCP = true
+			}
+		})
+	}
 	switch {
 	case tcpErr == nil && overTCP.Truncated:
 		return answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
@@ -93,6 +113,42 @@ func cause(err error) error {
 }
 
 var errTimedOut = errors.New("timed out")
+
+// udpPatience is how long an answer over UDP is waited for, zero for the exchanger's time.
+func udpPatience(known serverMemory) time.Duration {
+	switch {
+	case known.silent || known.onlyTCP:
+		return shortTimeout
+	case known.rtt > 0:
+		return min(max(rttFactor*known.rtt, minRTTWait), DefaultUDPTimeout)
+	}
+	return 0
+}
+
+// smooth is the smoothed round-trip time, as TCP has it.
+func smooth(old, latest time.Duration) time.Duration {
+	if old == 0 {
+		return latest
+	}
+	return old + (latest-old)/8
+}
+
+// within is once with a shorter time-out, which is an ordinary one to the caller.
+func (a asker) within(ctx context.Context, patience time.Duration, network, addr string, query *dns.Msg) (answer, error) {
+	if patience == 0 {
+		return a.once(ctx, network, addr, query)
+	}
+	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+		return answer{}, err
+	}
+	short, cancel := context.WithTimeout(withLimiter(ctx, nil), patience)
+	defer cancel()
+	ans, err := a.once(short, network, addr, query)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return answer{}, errTimedOut
+	}
+	return ans, err
+}
 
 func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
 	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {

@@ -42,7 +42,7 @@ func NewChecker(cfg Config) *Checker {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	a := asker{exchanger: cfg.Exchanger}
+	a := asker{exchanger: cfg.Exchanger, memory: memoryOf(cfg.Exchanger)}
 	r := newResolvers(a, cfg.Resolvers)
 	return &Checker{
 		cfg:       cfg,

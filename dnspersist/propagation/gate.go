@@ -200,6 +200,10 @@ func (g *Gate) countBad(groups []group, r Round) {
 			if !r.Partial {
 				b.looks++
 			}
+			// what was seen of it before this gate counts as well
+			if since := h.report.BadSince; !since.IsZero() && since.Before(b.since) {
+				b.since, b.looks = since, max(b.looks, h.report.BadLooks)
+			}
 			bad[h.key] = b
 		}
 	}

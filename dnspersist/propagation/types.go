@@ -123,6 +123,11 @@ type ServerReport struct {
 	NegativeTTL uint32        // how long the answer "no" may be cached, seconds
 	RTT         time.Duration // of the exchange that was answered
 	Since       time.Time     // since when the verdict has been the same; set by Gate
+
+	// BadSince and BadLooks are since when, and for how many looks, the address has not
+	// answered usefully, whoever asked it; zero if it does.
+	BadSince time.Time
+	BadLooks int
 }
 
 // Round is the outcome of asking once.

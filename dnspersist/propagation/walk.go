@@ -96,11 +96,17 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 	}
 	for {
 		asked := z.servers()
+		if w.c.asker.memory.ipv6IsDown() {
+			asked = withoutIPv6(asked)
+		}
 		if w.nth >= 0 && len(asked) > 0 {
 			n := w.nth % len(asked)
 			asked = asked[n : n+1]
 		}
 		outcomes := w.askAll(ctx, z, st.name, asked)
+		if w.nth < 0 && ctx.Err() == nil {
+			w.c.asker.memory.noteFamilies(asked, outcomes)
+		}
 		del, ok := delegationOf(outcomes, asked)
 		if !ok {
 			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
@@ -192,6 +198,9 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 		o.Network, o.RTT = ans.network, ans.rtt
 	}
 	o.Addr = addr
+	if ctx.Err() == nil {
+		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, o.Verdict)
+	}
 	return o
 }
 
