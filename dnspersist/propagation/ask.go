@@ -36,7 +36,11 @@ func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse
 	query.SetQuestion(name, qtype)
 	query.RecursionDesired = recurse
 	query.SetEdns0(udpSize, false)
+	return a.send(ctx, addr, query)
+}
 
+// send is ask with a question of one's own.
+func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
 	ans, err := a.transports(ctx, addr, query)
 	if err == nil && (ans.Rcode == dns.RcodeFormatError || ans.Rcode == dns.RcodeNotImplemented || ans.Rcode == dns.RcodeBadVers) {
 		plain := query.Copy()
@@ -92,7 +96,7 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	case tcpErr == nil:
 		return overTCP, nil
 	case err == nil:
-		return answer{}, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr))
+		return answer{}, coded(CodeTCPBlocked, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr)))
 	case errors.Is(err, ErrBadReply):
 		return answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
 	case errors.Is(tcpErr, ErrBadReply):

@@ -39,6 +39,7 @@ const (
 	kindZone      cacheKind = iota // a zone, to be asked for every name below
 	kindDelegated                  // a zone that is to be reached through the zone above
 	kindFailure                    // a host whose zone could not be found
+	kindParent                     // a zone above, to be asked for delegations
 )
 
 type cacheEntry struct {

@@ -82,8 +82,11 @@ func (c *Checker) round(ctx context.Context, t Target, nth int) Round {
 		var zone string
 		zone, r.Err = w.authoritative(ctx, name, host)
 		r.Zone = display(zone)
+		if !r.Partial && r.Err == nil && w.signed && complete(w.reports) {
+			r.Bogus = c.bogus(ctx, name)
+		}
 	}
-	r.Servers = w.reports
+	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
 	r.When = time.Now()
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),

@@ -31,10 +31,14 @@ type acceptFunc func(values []string) (good bool, reason string)
 func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		return o.broken(fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, display(zone)))
+		code := CodeLame
+		if m.Rcode == dns.RcodeServerFailure {
+			code = CodeServfail
+		}
+		return o.broken(code, fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, display(zone)))
 	}
 	if !m.Authoritative && m.RecursionAvailable {
-		return o.broken("answers as a resolver would, not as a name server of the zone (AA clear, RA set): DNS is intercepted on the way, or a resolver is listed as a name server")
+		return o.broken(CodeIntercepted, "answers as a resolver would, not as a name server of the zone (AA clear, RA set): DNS is intercepted on the way, or a resolver is listed as a name server")
 	}
 	if o.fromAnswer(name, m, accept) {
 		return o
@@ -53,14 +57,14 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 			o.deeper = cut
 			o.hosts, o.nsTTL = nsRecords(m.Ns, cut)
 			o.glue = glueOf(m.Extra)
-			return o.broken("refers to " + display(cut))
+			return o.broken("", "refers to "+display(cut))
 		}
 		if !m.Authoritative {
-			return o.broken(fmt.Sprintf("is lame for %s: refers to %s", display(zone), display(cut)))
+			return o.broken(CodeLame, fmt.Sprintf("is lame for %s: refers to %s", display(zone), display(cut)))
 		}
 	}
 	if m.Rcode == dns.RcodeSuccess && !m.Authoritative && soa == nil {
-		return o.broken(fmt.Sprintf("is lame for %s: an empty answer without authority", display(zone)))
+		return o.broken(CodeLame, fmt.Sprintf("is lame for %s: an empty answer without authority", display(zone)))
 	}
 	// Resolvers believe a negative answer also where AA is missing.
 	o.Verdict = VerdictNo
@@ -87,7 +91,7 @@ func (o *outcome) fromAnswer(name string, m *dns.Msg, accept acceptFunc) bool {
 	}
 	o.judge(accept)
 	if !m.Authoritative && o.Verdict == VerdictYes {
-		o.Reason = "does not set AA"
+		o.Reason, o.Defect = "does not set AA", CodeAAMissing
 	}
 	return true
 }
@@ -106,16 +110,19 @@ func (o *outcome) judge(accept acceptFunc) {
 	}
 }
 
-func (o outcome) broken(reason string) outcome {
-	o.Verdict, o.Reason = VerdictBroken, reason
+func (o outcome) broken(defect Code, reason string) outcome {
+	o.Verdict, o.Reason, o.Defect = VerdictBroken, reason, defect
 	return o
 }
 
 // classifyError says what it means that no usable answer came.
 func classifyError(err error) outcome {
-	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error()}}
+	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error(), Defect: CodeUnreachable}}
 	if errors.Is(err, ErrBadReply) {
-		o.Verdict = VerdictBroken
+		o.Verdict, o.Defect = VerdictBroken, CodeBroken
+	}
+	if code := codeOf(err); code != "" {
+		o.Defect = code
 	}
 	return o
 }
@@ -125,7 +132,7 @@ func classifyError(err error) outcome {
 func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		return o.broken("the resolver answers " + o.Rcode)
+		return o.broken(CodeResolverFailed, "the resolver answers "+o.Rcode)
 	}
 	end := name
 	for range maxAliases {

@@ -100,10 +100,21 @@ func (d *discovery) addChildHosts(ctx context.Context, z *zone, avoid string) ui
 		if len(hosts) == 0 {
 			continue
 		}
+		for i, h := range z.hosts {
+			if !slices.Contains(hosts, h.name) {
+				z.hosts[i].listed = "parent"
+			}
+		}
 		hosts = slices.DeleteFunc(hosts, func(h string) bool {
 			return slices.ContainsFunc(z.hosts, func(k nsHost) bool { return k.name == h })
 		})
-		return min(ttl, nsTTL, d.addHosts(ctx, z, hosts, glue, avoid))
+		least := min(ttl, nsTTL, d.addHosts(ctx, z, hosts, glue, avoid))
+		for i, h := range z.hosts {
+			if slices.Contains(hosts, h.name) {
+				z.hosts[i].listed = "zone"
+			}
+		}
+		return least
 	}
 	return ttl
 }

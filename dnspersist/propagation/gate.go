@@ -79,7 +79,13 @@ func (g *Gate) Observe(r Round) Report {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	rep := Report{Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes}
+	rep := Report{
+		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
+		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped,
+	}
+	if r.Partial {
+		rep.Bogus = g.last.Bogus
+	}
 	if rep.Zone == "" {
 		rep.Zone = g.last.Zone
 	}
@@ -89,7 +95,7 @@ func (g *Gate) Observe(r Round) Report {
 	g.countBad(groups, r)
 
 	v := viewOf(groups, rep.Servers)
-	solid := r.Err == nil && v.solid()
+	solid := r.Err == nil && rep.Bogus == "" && v.solid()
 	switch {
 	case !solid:
 		g.streakSince, g.appeared = time.Time{}, true
@@ -132,7 +138,7 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 		settled = settled.Add(g.settle)
 	}
 	switch {
-	case r.Err != nil:
+	case r.Err != nil || rep.Bogus != "":
 		rep.Status = StatusBlocked
 	case !v.found && v.no > 0:
 		rep.Status = StatusAbsent

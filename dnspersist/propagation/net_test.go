@@ -134,6 +134,13 @@ func (s *testServer) load(t *testing.T, text string) {
 	s.zones[dns.CanonicalName(rrs[0].Header().Name)] = rrs
 }
 
+// forget takes a zone away.
+func (s *testServer) forget(zone string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.zones, zone)
+}
+
 func (s *testServer) set(mode string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,6 +185,25 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		m.SetRcode(r, dns.RcodeRefused)
 		m.SetEdns0(udpSize, false)
 		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotAuthoritative})
+	case "underscore-fails":
+		if strings.Contains(q.Name, "_") {
+			m = new(dns.Msg)
+			m.SetRcode(r, dns.RcodeServerFailure)
+		}
+	case "no-authority":
+		m.Ns = nil
+	case "bogus": // a validating resolver
+		if q.Qtype == dns.TypeTXT && !r.CheckingDisabled {
+			m = new(dns.Msg)
+			m.SetRcode(r, dns.RcodeServerFailure)
+			m.SetEdns0(udpSize, true)
+			m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus})
+		}
+	case "txt-servfail":
+		if q.Qtype == dns.TypeTXT {
+			m = new(dns.Msg)
+			m.SetRcode(r, dns.RcodeServerFailure)
+		}
 	case "formerr-edns":
 		if r.IsEdns0() != nil {
 			m = new(dns.Msg)

@@ -66,6 +66,9 @@ func explain(rep Report, err error, groups []group, v view, waiting []string) st
 		if err != nil {
 			return err.Error()
 		}
+		if rep.Bogus != "" {
+			return "the zone is signed, but its signatures do not validate (" + rep.Bogus + "): CAs refuse it; check the DS record and the signatures"
+		}
 		return explainBlocked(rep, groups)
 	}
 

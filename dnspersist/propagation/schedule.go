@@ -9,7 +9,7 @@ import (
 
 // Defaults of [SchedulerConfig].
 const (
-	DefaultMinInterval   = time.Second
+	DefaultMinInterval   = 1100 * time.Millisecond
 	DefaultMaxInterval   = 5 * time.Minute
 	DefaultFactor        = 0.1
 	DefaultJitter        = 0.1
@@ -28,7 +28,7 @@ const pollTimeout = 2 * time.Minute
 // noticing than for the record itself, and a name that nobody cares for costs
 // 350 questions on its first day and one a day after a week.
 type SchedulerConfig struct {
-	MinInterval time.Duration // between polls of one name. Default: 1 s
+	MinInterval time.Duration // between polls of one name. Default: 1.1 s
 	MaxInterval time.Duration // in the first day; then an hour, after a week a day. Default: 5 min
 	Factor      float64       // of the time since the last event. Default: 0.1
 	Jitter      float64       // part of the interval, added or taken off at random; negative: none. Default: 0.1

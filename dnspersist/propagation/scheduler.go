@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// fullLookEvery is how many polls of a name of which no server has a record
-// there are for one that asks all servers. The others ask one, in turns.
+// fullLookEvery is how many polls of a name of which nothing useful is heard there are for
+// one that asks all servers, for the zone may have moved. All others ask one, in turns.
 const fullLookEvery = 10
 
 // Scheduler polls many names for a whole process: one goroutine that keeps
@@ -196,7 +196,7 @@ func (s *Scheduler) start() (time.Duration, bool) {
 		heap.Pop(&s.queue)
 		s.active++
 		job := job{watch: w, checker: w.checker, target: w.target, nth: -1}
-		if !w.urgent && w.polls%fullLookEvery != 0 {
+		if !w.urgent && w.polls > 0 && (w.status != StatusBlocked || w.polls%fullLookEvery != 0) {
 			job.nth = w.polls
 		}
 		s.wg.Go(func() { s.work(job) })

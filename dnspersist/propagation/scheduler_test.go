@@ -124,7 +124,7 @@ func TestInterval(t *testing.T) {
 	t.Parallel()
 	cfg := SchedulerConfig{}.withDefaults()
 	for elapsed, want := range map[time.Duration]time.Duration{
-		0: time.Second, 5 * time.Second: time.Second, time.Minute: 6 * time.Second, 10 * time.Minute: time.Minute,
+		0: 1100 * time.Millisecond, 5 * time.Second: 1100 * time.Millisecond, time.Minute: 6 * time.Second, 10 * time.Minute: time.Minute,
 		time.Hour: 5 * time.Minute, 23 * time.Hour: 5 * time.Minute, 24 * time.Hour: time.Hour,
 		6 * 24 * time.Hour: time.Hour, 7 * 24 * time.Hour: 24 * time.Hour, 1000 * time.Hour: 24 * time.Hour,
 	} {
@@ -149,12 +149,13 @@ func TestSchedulerDecays(t *testing.T) {
 			until    time.Duration
 			min, max int
 		}{
-			{time.Minute, 27, 35},
-			{10 * time.Minute, 50, 65},
-			{time.Hour, 70, 90},
-			{24 * time.Hour, 340, 410},
-			{7 * 24 * time.Hour, 480, 580},
-			{14*24*time.Hour + time.Hour, 487, 590},
+			{time.Minute, 26, 29},
+			{10 * time.Minute, 50, 53},
+			{time.Hour, 69, 72},
+			{24 * time.Hour, 340, 350},
+			{48 * time.Hour, 363, 380},
+			{7 * 24 * time.Hour, 480, 500},
+			{14*24*time.Hour + time.Hour, 487, 508},
 		} {
 			if got := n.count(start, tt.until); got < tt.min || got > tt.max {
 				t.Errorf("%d queries in %v, want %d to %d", got, tt.until, tt.min, tt.max)

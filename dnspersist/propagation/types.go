@@ -107,27 +107,29 @@ const (
 
 // ServerReport is what is known of one address of one name server.
 type ServerReport struct {
-	Zone    string  // zone the server was asked for, without final dot; empty in recursive mode
-	Name    string  // name it was asked for: the validation name or the target of a CNAME
-	Host    string  // name of the server, without final dot; a resolver's address in recursive mode
-	Addr    string  // "ip:port"; empty if the host has no address
-	Network string  // "udp" or "tcp", whatever the answer came by
-	Verdict Verdict // what it said
-	Rcode   string  // "NOERROR", "NXDOMAIN", …; empty if no answer came
-	Values  []string
-	Alias   string // target of the CNAME it has at Name, if it has one
-	Reason  string // why the verdict is not yes, or a defect beside a yes
-	Serial  uint32 // of the SOA record that came with a negative answer, else 0
+	Zone    string   `json:"zone,omitempty"`    // zone the server was asked for, without final dot; empty in recursive mode
+	Name    string   `json:"name"`              // name it was asked for: the validation name or the target of a CNAME
+	Host    string   `json:"host"`              // name of the server, without final dot; a resolver's address in recursive mode
+	Addr    string   `json:"addr,omitempty"`    // "ip:port"; empty if the host has no address
+	Network string   `json:"network,omitempty"` // "udp" or "tcp", whatever the answer came by
+	Verdict Verdict  `json:"verdict"`           // what it said
+	Rcode   string   `json:"rcode,omitempty"`   // "NOERROR", "NXDOMAIN", …; empty if no answer came
+	Values  []string `json:"values,omitempty"`
+	Alias   string   `json:"alias,omitempty"`  // target of the CNAME it has at Name, if it has one
+	Reason  string   `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
+	Defect  Code     `json:"defect,omitempty"` // what is wrong with the server itself
+	Listed  string   `json:"listed,omitempty"` // "parent" or "zone" if only that one lists the host
+	Serial  uint32   `json:"serial,omitempty"` // of the SOA record that came with a negative answer, else 0
 
-	TTL         uint32        // of the TXT records, seconds
-	NegativeTTL uint32        // how long the answer "no" may be cached, seconds
-	RTT         time.Duration // of the exchange that was answered
-	Since       time.Time     // since when the verdict has been the same; set by Gate
+	TTL         uint32        `json:"ttl,omitempty"`          // of the TXT records, seconds
+	NegativeTTL uint32        `json:"negative_ttl,omitempty"` // how long the answer "no" may be cached, seconds
+	RTT         time.Duration `json:"rtt,omitempty"`          // of the exchange that was answered
+	Since       time.Time     `json:"since,omitzero"`         // since when the verdict has been the same; set by Gate
 
 	// BadSince and BadLooks are since when, and for how many looks, the address has not
 	// answered usefully, whoever asked it; zero if it does.
-	BadSince time.Time
-	BadLooks int
+	BadSince time.Time `json:"bad_since,omitzero"`
+	BadLooks int       `json:"bad_looks,omitempty"`
 }
 
 // Round is the outcome of asking once.
@@ -142,6 +144,14 @@ type Round struct {
 	// Err says why nobody, or not everybody, could be asked: no zone, no
 	// servers, a CNAME loop. It is never a reason to stop watching.
 	Err error
+
+	// Bogus is what a validating resolver says of a zone whose DNSSEC signatures do not
+	// validate, although the servers have the record; else empty.
+	Bogus string
+	// IPv6Down says that servers were not asked over IPv6, which does not work here.
+	IPv6Down bool
+	// Dropped is how many addresses of the zone were not asked because there are so many.
+	Dropped int
 }
 
 // Status is where a name stands.
@@ -164,24 +174,31 @@ const (
 // Report is the state of a name after a round, for a program and, through
 // Summary and Reason, for a person.
 type Report struct {
-	Name     string
-	Zone     string
-	Mode     Mode
-	Status   Status
-	Servers  []ServerReport
-	Excused  []string  // hosts that do not answer usefully and no longer count
-	When     time.Time // time of the last round; zero before the first
-	Since    time.Time // since when Status has been the same
-	FirstYes time.Time // since when at least one server has had the record; zero if none has
-	Reason   string    // why it is not ready and what to do
-	Values   []string  // union of the values seen, sorted
+	Name     string         `json:"name"`
+	Zone     string         `json:"zone,omitempty"`
+	Mode     Mode           `json:"mode"`
+	Status   Status         `json:"status"`
+	Servers  []ServerReport `json:"servers,omitempty"`
+	Excused  []string       `json:"excused,omitempty"`  // hosts that do not answer usefully and no longer count
+	When     time.Time      `json:"when,omitzero"`      // time of the last round; zero before the first
+	Since    time.Time      `json:"since,omitzero"`     // since when Status has been the same
+	FirstYes time.Time      `json:"first_yes,omitzero"` // since when at least one server has had the record; zero if none has
+	Reason   string         `json:"reason,omitempty"`   // why it is not ready and what to do
+	Values   []string       `json:"values,omitempty"`   // union of the values seen, sorted
 
 	// LookAgainAt is when a further look may change the status although
 	// nobody changes anything: the end of the settle time or of a grace.
 	// Zero if there is no such time.
-	LookAgainAt time.Time
+	LookAgainAt time.Time `json:"look_again_at,omitzero"`
 
 	// NextLookNotBefore is until when asking again is useless, because a
 	// resolver holds a cached "no". Only in recursive mode; else zero.
-	NextLookNotBefore time.Time
+	NextLookNotBefore time.Time `json:"next_look_not_before,omitzero"`
+
+	// Problem is the code of what keeps everybody from being asked, if anything does.
+	Problem Code `json:"problem,omitempty"`
+	// Bogus, IPv6Down and Dropped are those of the last round.
+	Bogus    string `json:"bogus,omitempty"`
+	IPv6Down bool   `json:"ipv6_down,omitempty"`
+	Dropped  int    `json:"dropped,omitempty"`
 }

@@ -19,6 +19,10 @@ type walk struct {
 	nth     int // the server to ask, all if negative
 	accept  acceptFunc
 	reports []ServerReport
+
+	ipv6Down bool
+	dropped  int
+	signed   bool // a zone on the way is
 }
 
 // station is a name of a CNAME chain.
@@ -56,10 +60,10 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 		for _, target := range targets {
 			switch {
 			case slices.Contains(via, target):
-				fail(fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target))))
+				fail(coded(CodeAliasLoop, fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target)))))
 			case seen[target]:
 			case len(chain) > maxAliases:
-				fail(fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target))))
+				fail(coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
 			default:
 				seen[target] = true
 				chain = append(chain, station{name: target, host: aliasHost(target), via: via})
@@ -97,8 +101,12 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 	for {
 		asked := z.servers()
 		if w.c.asker.memory.ipv6IsDown() {
-			asked = withoutIPv6(asked)
+			if some := withoutIPv6(asked); len(some) < len(asked) {
+				asked, w.ipv6Down = some, true
+			}
 		}
+		w.dropped = max(w.dropped, z.dropped())
+		w.signed = w.signed || z.signed
 		if w.nth >= 0 && len(asked) > 0 {
 			n := w.nth % len(asked)
 			asked = asked[n : n+1]
@@ -175,7 +183,7 @@ func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []serve
 	for i, s := range servers {
 		wg.Go(func() {
 			o := w.askOne(ctx, z, name, s)
-			o.Zone, o.Name, o.Host = display(z.name), display(name), display(s.host)
+			o.Zone, o.Name, o.Host, o.Listed = display(z.name), display(name), display(s.host), s.listed
 			outcomes[i] = o
 		})
 	}
@@ -185,12 +193,12 @@ func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []serve
 
 func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outcome {
 	if !s.addr.IsValid() {
-		return outcome{}.broken(s.problem)
+		return outcome{}.broken(CodeNoAddress, s.problem)
 	}
 	addr := dnsAddr(s.addr)
 	var o outcome
 	if !w.c.cfg.AllowPrivate && isPrivate(s.addr) {
-		o = o.broken("private address; a public CA cannot ask there")
+		o = o.broken(CodePrivate, "private address; a public CA cannot ask there")
 	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
 		o = classifyError(err)
 	} else {

@@ -16,6 +16,7 @@ import (
 type zone struct {
 	name    string // canonical
 	hosts   []nsHost
+	signed  bool // the zone above has a DS record of it
 	fetched time.Time
 	expires time.Time
 }
@@ -24,6 +25,7 @@ type nsHost struct {
 	name    string // canonical
 	addrs   []netip.Addr
 	problem string // why there is no address
+	listed  string // "parent" or "zone" if only that one lists it
 }
 
 // server is one address of one host.
@@ -31,6 +33,7 @@ type server struct {
 	host    string
 	addr    netip.Addr // invalid if the host has none
 	problem string
+	listed  string
 }
 
 // servers lists the addresses of z, the first of each host first, so that
@@ -43,14 +46,23 @@ func (z *zone) servers() []server {
 		for _, h := range z.hosts {
 			switch {
 			case i < len(h.addrs):
-				all = append(all, server{host: h.name, addr: h.addrs[i]})
+				all = append(all, server{host: h.name, addr: h.addrs[i], listed: h.listed})
 				more = true
 			case i == 0:
-				all = append(all, server{host: h.name, problem: h.problem})
+				all = append(all, server{host: h.name, problem: h.problem, listed: h.listed})
 			}
 		}
 	}
 	return all[:min(len(all), maxZoneServer)]
+}
+
+// dropped is how many addresses are too many.
+func (z *zone) dropped() int {
+	n := 0
+	for _, h := range z.hosts {
+		n += max(len(h.addrs), 1)
+	}
+	return max(n-maxZoneServer, 0)
 }
 
 // discovery finds zones and their servers.
@@ -135,7 +147,12 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 		return nil, fmt.Errorf("finding the name servers of %s: %s shows no NS records (%s); check the delegation, or set resolvers", display(cut), from, rcodeText(ans.Msg))
 	}
 	z := &zone{name: cut}
+	var above parentView
+	var wg sync.WaitGroup
+	wg.Go(func() { above = d.askParent(ctx, cut) })
 	addrTTL := d.addHosts(ctx, z, hosts, nil, "")
+	wg.Wait()
+	d.compare(ctx, z, above)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -150,7 +167,7 @@ func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error
 	for n := host; n != "."; n = parent(n) {
 		ans, from, err := d.resolvers.query(ctx, n, dns.TypeSOA)
 		if err != nil {
-			return "", 0, fmt.Errorf("no SOA found for %s: %w", display(host), err)
+			return "", 0, coded(CodeResolverFailed, fmt.Errorf("no SOA found for %s: %w", display(host), err))
 		}
 		last = fmt.Sprintf("from %s: %s for %s", from, rcodeText(ans.Msg), display(n))
 		if hasAlias(ans.Answer) {
@@ -163,12 +180,12 @@ func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error
 				continue
 			}
 			if soa.Hdr.Name == "." {
-				return "", 0, fmt.Errorf("no SOA found for %s %s: its top-level domain does not exist there; check the name, or set resolvers that know it", display(host), last)
+				return "", 0, coded(CodeNotDelegated, fmt.Errorf("no SOA found for %s %s: its top-level domain does not exist there; check the name, or set resolvers that know it", display(host), last))
 			}
 			return dns.CanonicalName(soa.Hdr.Name), soa.Hdr.Ttl, nil
 		}
 	}
-	return "", 0, fmt.Errorf("no SOA found for %s or above, last %s; set resolvers", display(host), last)
+	return "", 0, coded(CodeZoneUnknown, fmt.Errorf("no SOA found for %s or above, last %s; set resolvers", display(host), last))
 }
 
 // hostAnswer is what was found of one host.

@@ -1,0 +1,62 @@
+package propagation
+
+import "errors"
+
+// Code is a stable word for what was found, for programs and alerts.
+type Code string
+
+// Codes of a [Diagnostic]. The first group says where a name stands, the second what is
+// wrong with a server, the third what is wrong on the way to the record.
+const (
+	CodeAbsent   Code = "absent"
+	CodePartial  Code = "partial"
+	CodeBlocked  Code = "blocked"
+	CodeSettling Code = "settling"
+	CodeReady    Code = "ready"
+
+	CodeUnreachable Code = "ns_unreachable" // no answer over UDP or TCP
+	CodeServfail    Code = "ns_servfail"
+	CodeLame        Code = "ns_lame" // listed for the zone, but not authoritative for it
+	CodeBroken      Code = "ns_broken"
+	CodeNoAddress   Code = "ns_no_address"
+	CodePrivate     Code = "private_ns"
+	CodeIntercepted Code = "intercepted"
+	CodeTCPBlocked  Code = "tcp_blocked"
+	CodeAAMissing   Code = "aa_missing"
+	CodeEDNSBroken  Code = "edns_broken"
+	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
+
+	CodeIPv6Down         Code = "ipv6_down_here"
+	CodePort53Blocked    Code = "port53_blocked"
+	CodeAlias            Code = "alias_ok"
+	CodeAliasLoop        Code = "alias_loop"
+	CodeAliasDead        Code = "alias_dead"
+	CodeWildcard         Code = "wildcard"
+	CodeNotDelegated     Code = "domain_not_delegated"
+	CodeZoneUnknown      Code = "zone_unknown"
+	CodeResolverFailed   Code = "resolver_failed"
+	CodeResolverNegative Code = "resolver_negative"
+	CodeBogus            Code = "dnssec_bogus"
+	CodeTooManyServers   Code = "too_many_servers"
+)
+
+// codedError is an error with a code.
+type codedError struct {
+	code Code
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+
+func (e *codedError) Unwrap() error { return e.err }
+
+func coded(code Code, err error) error { return &codedError{code, err} }
+
+// codeOf returns the code of an error, empty if it has none.
+func codeOf(err error) Code {
+	var c *codedError
+	if errors.As(err, &c) {
+		return c.code
+	}
+	return ""
+}

@@ -1,0 +1,155 @@
+package propagation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Diagnostic is one thing that was found, in words for a person.
+type Diagnostic struct {
+	Code Code `json:"code"`
+	// Host and Addr are those of the server that it is about, if it is about one.
+	Host string `json:"host,omitempty"`
+	Addr string `json:"addr,omitempty"`
+	// Text says what was found where, and what to do.
+	Text string `json:"text"`
+}
+
+// Diagnostics lists what the report has to say: first where the name stands, then what is
+// wrong on the way to the record, then with servers.
+func (r Report) Diagnostics() []Diagnostic {
+	all := []Diagnostic{{Code: r.code(), Text: r.Summary()}}
+	all = append(all, r.wayDiagnostics()...)
+	for _, g := range groupServers(r.Servers) {
+		for _, h := range g.hosts {
+			all = append(all, r.serverDiagnostics(h)...)
+		}
+	}
+	return all
+}
+
+// Codes lists the codes of Diagnostics, each once, sorted: what has changed if they have.
+func (r Report) Codes() []Code {
+	var codes []Code
+	for _, d := range r.Diagnostics() {
+		codes = append(codes, d.Code)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
+}
+
+// code is the one that says most about where the name stands.
+func (r Report) code() Code {
+	switch {
+	case r.Problem != "":
+		return r.Problem
+	case r.Bogus != "":
+		return CodeBogus
+	case r.Status == StatusBlocked && r.allSilent():
+		return CodePort53Blocked
+	}
+	return Code(r.Status)
+}
+
+// allSilent reports whether none of several authoritative addresses has answered, although
+// the resolvers did.
+func (r Report) allSilent() bool {
+	return r.Mode == ModeAuthoritative && len(r.Servers) > 1 &&
+		!slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Verdict != VerdictSilent })
+}
+
+func (r Report) wayDiagnostics() []Diagnostic {
+	var all []Diagnostic
+	if r.Status == StatusBlocked && r.allSilent() {
+		all = append(all, Diagnostic{Code: CodePort53Blocked, Text: fmt.Sprintf(
+			"no authoritative server of %s can be reached from here on port 53, over UDP or TCP: allow DNS to leave this network, or set resolvers and check recursive", r.Zone)})
+	}
+	if r.IPv6Down {
+		all = append(all, Diagnostic{Code: CodeIPv6Down, Text: "this machine cannot reach name servers over IPv6; judged over IPv4"})
+	}
+	if r.Dropped > 0 {
+		all = append(all, Diagnostic{Code: CodeTooManyServers, Text: fmt.Sprintf("%s has more addresses than are asked: %d were left out", r.Zone, r.Dropped)})
+	}
+	if !r.NextLookNotBefore.IsZero() {
+		all = append(all, Diagnostic{Code: CodeResolverNegative, Text: fmt.Sprintf(
+			"a resolver keeps its \"no\" until %s; asking earlier is of no use", r.NextLookNotBefore.UTC().Format(time.RFC3339))})
+	}
+	if r.Status == StatusAbsent && r.Zone != "" && !strings.Contains(r.Zone, ".") && r.dead(r.Name) {
+		// a zone of one's own may be a top-level one, so this is said and not concluded from
+		all = append(all, Diagnostic{Code: CodeNotDelegated, Text: fmt.Sprintf(
+			"%s does not exist, says the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
+	}
+	seen := make(map[string]bool)
+	for _, s := range r.Servers {
+		if s.Alias == "" || seen[s.Alias] {
+			continue
+		}
+		seen[s.Alias] = true
+		d := Diagnostic{Code: CodeAlias, Text: fmt.Sprintf("%s is a CNAME to %s: CAs may follow it, but need not", s.Name, s.Alias)}
+		if r.dead(s.Alias) {
+			d = Diagnostic{Code: CodeAliasDead, Text: fmt.Sprintf("%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, s.Alias)}
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// dead reports whether every server that was asked for the target says that it does not
+// exist.
+func (r Report) dead(target string) bool {
+	target = strings.TrimSuffix(target, ".")
+	asked := 0
+	for _, s := range r.Servers {
+		if s.Name != target {
+			continue
+		}
+		if asked++; !strings.HasPrefix(s.Rcode, "NXDOMAIN") {
+			return false
+		}
+	}
+	return asked > 0
+}
+
+func (r Report) serverDiagnostics(h host) []Diagnostic {
+	var all []Diagnostic
+	s := h.report
+	add := func(code Code, format string, args ...any) {
+		all = append(all, Diagnostic{Code: code, Host: s.Host, Addr: s.Addr, Text: h.shown() + " " + fmt.Sprintf(format, args...)})
+	}
+	standing := "blocking until its grace is over"
+	if slices.Contains(r.Excused, s.Host) {
+		standing = "excused, for the CA's resolver goes to the others"
+	}
+	since := ""
+	if !s.BadSince.IsZero() {
+		since = " since " + s.BadSince.UTC().Format(time.RFC3339)
+	}
+	switch s.Defect {
+	case "":
+	case CodeUnreachable:
+		add(s.Defect, "does not answer on port 53 over UDP or TCP%s (%s)", since, standing)
+	case CodeServfail:
+		add(s.Defect, "answers %s%s: the zone has expired or is not loaded there (%s)", s.Rcode, since, standing)
+	case CodeLame:
+		add(s.Defect, "is listed for %s but not authoritative for it%s: %s; take it off the delegation or configure the zone there (%s)", s.Zone, since, s.Reason, standing)
+	case CodeTCPBlocked:
+		add(s.Defect, "truncates its answer and cannot be asked over TCP%s: CAs fail there (%s)", since, s.Reason)
+	case CodePrivate:
+		add(s.Defect, "has a private address: a public CA cannot ask it")
+	case CodeIntercepted:
+		add(s.Defect, "should be authoritative but answers as a resolver: DNS on this network is intercepted; set resolvers and check recursive")
+	case CodeAAMissing:
+		add(s.Defect, "has the record but does not set AA: CAs' resolvers may not take it")
+	default:
+		add(s.Defect, "%s%s (%s)", s.Reason, since, standing)
+	}
+	switch s.Listed {
+	case "parent":
+		add(CodeMismatch, "is listed by the zone above %s but not by the zone: resolvers ask it; update the delegation at the registrar", s.Zone)
+	case "zone":
+		add(CodeMismatch, "is listed by %s but not by the zone above: resolvers may ask it; update the delegation at the registrar", s.Zone)
+	}
+	return all
+}

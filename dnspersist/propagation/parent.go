@@ -1,0 +1,123 @@
+package propagation
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// parentHosts and parentTries are how many servers of the zone above are looked up and
+	// asked: it is usually a top-level domain with many.
+	parentHosts = 3
+	parentTries = 2
+	// parentPatience bounds the comparison with the zone above, which is nice to have.
+	parentPatience = 3 * time.Second
+	// parentFailureTTL is how long a zone above that could not be asked is left alone.
+	parentFailureTTL = 10 * time.Minute
+)
+
+// parentView is what the zone above says of a zone.
+type parentView struct {
+	hosts  []string // empty if it could not be asked
+	glue   map[string][]netip.Addr
+	signed bool
+}
+
+// askParent asks a server of the zone above for its delegation, and the resolvers whether
+// that is signed. Resolvers use the list above as well as the zone's own: a server that is
+// listed only there and has old data makes a CA fail now and then.
+func (d *discovery) askParent(ctx context.Context, zone string) parentView {
+	var v parentView
+	if dns.CountLabel(zone) < 2 {
+		return v
+	}
+	ctx, cancel := context.WithTimeout(ctx, parentPatience)
+	defer cancel()
+	if ans, _, err := d.resolvers.query(ctx, zone, dns.TypeDS); err == nil {
+		v.signed = slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool {
+			return rr.Header().Rrtype == dns.TypeDS && dns.CanonicalName(rr.Header().Name) == zone
+		})
+	}
+	for i, addr := range d.parentServers(ctx, parent(zone)) {
+		if i == parentTries || ctx.Err() != nil {
+			break
+		}
+		ans, err := d.asker.ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
+		if err != nil || ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
+			continue // one that serves both zones answers for the lower one
+		}
+		if hosts, _ := nsRecords(ans.Ns, zone); len(hosts) > 0 {
+			v.hosts, v.glue = hosts, glueOf(ans.Extra)
+			return v
+		}
+	}
+	return v
+}
+
+// parentServers returns addresses of a few servers of the zone that contains name.
+func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr {
+	key := d.keyOf(kindParent, name)
+	if e, ok := d.cache.get(key); ok {
+		return addrsOf(e.zone, d.allowPrivate)
+	}
+	z := &zone{name: name, fetched: time.Now()}
+	keep := parentFailureTTL
+	if cut, ttl, err := d.cut(ctx, name); err == nil {
+		z.name = cut
+		if ans, _, err := d.resolvers.query(ctx, cut, dns.TypeNS); err == nil {
+			hosts, nsTTL := nsRecords(ans.Answer, cut)
+			ttl = min(ttl, nsTTL, d.addHosts(ctx, z, hosts[:min(len(hosts), parentHosts)], nil, ""))
+			keep = clampTTL(ttl)
+		}
+	}
+	if ctx.Err() == nil {
+		d.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
+	}
+	return addrsOf(z, d.allowPrivate)
+}
+
+// addrsOf lists the addresses of a zone's servers that may be asked.
+func addrsOf(z *zone, private bool) []netip.Addr {
+	var all []netip.Addr
+	for _, s := range z.servers() {
+		if s.addr.IsValid() && (private || !isPrivate(s.addr)) {
+			all = append(all, s.addr)
+		}
+	}
+	return all
+}
+
+// compare adds to a zone the servers that only the zone above lists, and marks hosts that
+// only one of them does.
+func (d *discovery) compare(ctx context.Context, z *zone, above parentView) {
+	z.signed = above.signed
+	if len(above.hosts) == 0 {
+		return
+	}
+	own := make(map[string]bool)
+	for i, h := range z.hosts {
+		own[h.name] = true
+		if !slices.Contains(above.hosts, h.name) {
+			z.hosts[i].listed = "zone"
+		}
+	}
+	var missing []string
+	for _, h := range above.hosts {
+		if !own[h] {
+			missing = append(missing, h)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	d.addHosts(ctx, z, missing, above.glue, "")
+	for i, h := range z.hosts {
+		if slices.Contains(missing, h.name) {
+			z.hosts[i].listed = "parent"
+		}
+	}
+}
