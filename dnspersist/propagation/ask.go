@@ -158,6 +158,9 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
 		return answer{}, err
 	}
+	if !query.RecursionDesired {
+		spend(ctx)
+	}
 	began := time.Now()
 	resp, err := a.exchanger.Exchange(ctx, network, addr, query)
 	if err != nil {

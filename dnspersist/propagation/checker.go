@@ -59,17 +59,23 @@ func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
 // Look asks all servers at once: every authoritative address of the zone and
 // of all zones that a chain of CNAMEs leads to, or every resolver. It takes
 // as long as the slowest of them, some seconds where one is silent.
-func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1) }
+func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1, nil) }
 
 // Glance asks one server, another for each n. It tells cheaply that nothing
 // has changed.
 func (c *Checker) Glance(ctx context.Context, t Target, n int) Round {
-	return c.round(ctx, t, max(n, 0))
+	return c.round(ctx, t, max(n, 0), nil)
 }
 
-// round asks the nth server, all if nth is negative.
-func (c *Checker) round(ctx context.Context, t Target, nth int) Round {
-	w := &walk{c: c, nth: nth, accept: t.Accept}
+// lookAgain asks only the given addresses of the zone, those that lacked the record.
+func (c *Checker) lookAgain(ctx context.Context, t Target, addrs []string) Round {
+	return c.round(ctx, t, 0, addrs)
+}
+
+// round asks the nth server, all if nth is negative, those with the addresses if there are
+// any.
+func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) Round {
+	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
 	if c.cfg.Mode == ModeRecursive {

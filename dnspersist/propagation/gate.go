@@ -203,7 +203,7 @@ func (g *Gate) countBad(groups []group, r Round) {
 			if !ok {
 				b.since = r.When
 			}
-			if !r.Partial {
+			if !r.Partial || slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Host == h.key.host && s.Zone == h.key.zone }) {
 				b.looks++
 			}
 			// what was seen of it before this gate counts as well

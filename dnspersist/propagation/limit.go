@@ -3,6 +3,7 @@ package propagation
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 )
@@ -57,6 +58,20 @@ func (l *limiter) server(addr string) *rate.Limiter {
 	r := rate.NewLimiter(l.perServer, max(1, int(l.perServer)))
 	l.servers[addr] = r
 	return r
+}
+
+type spentKey struct{}
+
+// withSpent counts the questions to authoritative servers under ctx.
+func withSpent(ctx context.Context, n *atomic.Int32) context.Context {
+	return context.WithValue(ctx, spentKey{}, n)
+}
+
+// spend counts one query.
+func spend(ctx context.Context) {
+	if n, ok := ctx.Value(spentKey{}).(*atomic.Int32); ok {
+		n.Add(1)
+	}
 }
 
 type limiterKey struct{}

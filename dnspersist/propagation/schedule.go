@@ -93,8 +93,16 @@ func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 		// Not at once, whatever the gate says: no poll may spin.
 		due = later(again, now.Add(s.cfg.MinInterval/10))
 	}
+	if dear := w.spent - freeQueries; dear > 0 {
+		// servers that have to be asked again and again are not asked more for it
+		due = later(due, now.Add(time.Duration(dear)*time.Second))
+	}
 	return later(due, rep.NextLookNotBefore)
 }
+
+// freeQueries is how many queries a poll may take at any pace. What is above costs a second
+// each, so that no name takes more than some 60 queries a minute.
+const freeQueries = 4
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

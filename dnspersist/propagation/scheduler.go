@@ -3,11 +3,8 @@ package propagation
 import (
 	"container/heap"
 	"context"
-	"runtime/debug"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // fullLookEvery is how many polls of a name of which nothing useful is heard there are for
@@ -46,7 +43,10 @@ type watch struct {
 	polls     int
 	urgent    bool // ask all servers next, as one has the record, or Poke was called
 	poked     bool // while it was asked
-	status    Status
+	// missing are the addresses that lack the record while others have it.
+	missing []string
+	spent   int // queries of the last poll; of the worker that polls, like the gate
+	status  Status
 }
 
 // NewScheduler starts a Scheduler; Close stops it.
@@ -127,7 +127,7 @@ func (s *Scheduler) Poke(key string) {
 		return
 	}
 	now := time.Now()
-	w.lastEvent, w.urgent = now, true
+	w.lastEvent, w.urgent, w.missing = now, true, nil
 	if w.index < 0 {
 		w.poked = true
 		return
@@ -196,99 +196,13 @@ func (s *Scheduler) start() (time.Duration, bool) {
 		heap.Pop(&s.queue)
 		s.active++
 		job := job{watch: w, checker: w.checker, target: w.target, nth: -1}
+		if w.polls%fullLookEvery != 0 {
+			job.again = w.missing
+		}
 		if !w.urgent && w.polls > 0 && (w.status != StatusBlocked || w.polls%fullLookEvery != 0) {
 			job.nth = w.polls
 		}
 		s.wg.Go(func() { s.work(job) })
 	}
 	return 0, false
-}
-
-// job is one poll.
-type job struct {
-	watch   *watch
-	checker *Checker
-	target  Target
-	nth     int // server to ask, all if negative
-}
-
-func (s *Scheduler) work(j job) {
-	defer s.requeue(j.watch)
-	defer s.recovered(j.watch)
-	rep, ok := s.poll(j)
-	if !ok {
-		return
-	}
-	// Told before it is queued again, so never twice at a time.
-	if notify := s.note(j, rep); notify != nil {
-		notify(rep)
-	}
-}
-
-// poll asks and tells the gate. A look that Close cut short does not count.
-func (s *Scheduler) poll(j job) (Report, bool) {
-	ctx, cancel := context.WithTimeout(withLimiter(s.ctx, s.limiter), pollTimeout)
-	defer cancel()
-	var r Round
-	if j.nth < 0 {
-		r = j.checker.Look(ctx, j.target)
-	} else {
-		r = j.checker.Glance(ctx, j.target, j.nth)
-	}
-	if s.ctx.Err() != nil {
-		return Report{}, false
-	}
-	return j.watch.gate.Observe(r), true
-}
-
-// note draws the conclusions for the schedule, and returns whom to tell.
-func (s *Scheduler) note(j job, rep Report) func(Report) {
-	w := j.watch
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	was := w.status
-	w.status = rep.Status
-	w.polls++
-	seen := !rep.FirstYes.IsZero()
-	firstYes := seen && !w.urgent
-	if firstYes || (was == StatusReady && rep.Status != StatusReady) {
-		w.lastEvent = now
-	}
-	w.urgent = seen
-	w.due = s.next(w, rep, now)
-	if firstYes && j.nth >= 0 {
-		w.due = now // all the others at once
-	}
-	if s.watches[w.key] != w || (was == rep.Status && rep.Status != StatusReady) {
-		return nil
-	}
-	return w.notify
-}
-
-// requeue gives w its place by its due time again, unless it was stopped.
-func (s *Scheduler) requeue(w *watch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.active--
-	if s.watches[w.key] == w {
-		if w.poked {
-			w.poked, w.urgent = false, true
-			w.due = later(time.Now(), w.gate.Report().NextLookNotBefore)
-		}
-		heap.Push(&s.queue, w)
-	}
-	s.wakeUp()
-}
-
-// recovered keeps a panic in a target's or a watcher's function from ending
-// the process.
-func (s *Scheduler) recovered(w *watch) {
-	if p := recover(); p != nil {
-		s.cfg.Logger.Error("panic while polling a validation name",
-			zap.String("watch", w.key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-		s.mu.Lock()
-		w.due = time.Now().Add(s.cfg.MaxInterval)
-		s.mu.Unlock()
-	}
 }

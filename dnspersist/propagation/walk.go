@@ -16,7 +16,8 @@ const maxAliases = 10
 // walk is one round: from the validation name along delegations and CNAMEs.
 type walk struct {
 	c       *Checker
-	nth     int // the server to ask, all if negative
+	nth     int      // the server to ask, all if negative
+	only    []string // the addresses to ask, if there are any, instead of the nth server
 	accept  acceptFunc
 	reports []ServerReport
 
@@ -107,7 +108,9 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		w.dropped = max(w.dropped, z.dropped())
 		w.signed = w.signed || z.signed
-		if w.nth >= 0 && len(asked) > 0 {
+		if len(w.only) > 0 {
+			asked = slices.DeleteFunc(asked, func(s server) bool { return !slices.Contains(w.only, dnsAddr(s.addr)) })
+		} else if w.nth >= 0 && len(asked) > 0 {
 			n := w.nth % len(asked)
 			asked = asked[n : n+1]
 		}

@@ -1,0 +1,127 @@
+package propagation
+
+import (
+	"container/heap"
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// job is one poll.
+type job struct {
+	watch   *watch
+	checker *Checker
+	target  Target
+	nth     int // server to ask, all if negative
+	// again are the addresses to ask, if there are any: those that lacked the record.
+	again []string
+}
+
+func (s *Scheduler) work(j job) {
+	defer s.requeue(j.watch)
+	defer s.recovered(j.watch)
+	rep, ok := s.poll(j)
+	if !ok {
+		return
+	}
+	// Told before it is queued again, so never twice at a time.
+	if notify := s.note(j, rep); notify != nil {
+		notify(rep)
+	}
+}
+
+// poll asks and tells the gate. A look that Close cut short does not count.
+func (s *Scheduler) poll(j job) (Report, bool) {
+	ctx, cancel := context.WithTimeout(withLimiter(s.ctx, s.limiter), pollTimeout)
+	defer cancel()
+	var spent atomic.Int32
+	ctx = withSpent(ctx, &spent)
+	var r Round
+	if len(j.again) > 0 {
+		r = j.checker.lookAgain(ctx, j.target, j.again)
+	} else if j.nth < 0 {
+		r = j.checker.Look(ctx, j.target)
+	} else {
+		r = j.checker.Glance(ctx, j.target, j.nth)
+	}
+	if s.ctx.Err() != nil {
+		return Report{}, false
+	}
+	j.watch.spent = int(spent.Load())
+	return j.watch.gate.Observe(r), true
+}
+
+// note draws the conclusions for the schedule, and returns whom to tell.
+func (s *Scheduler) note(j job, rep Report) func(Report) {
+	w := j.watch
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	was := w.status
+	w.status = rep.Status
+	w.polls++
+	seen := !rep.FirstYes.IsZero()
+	firstYes := seen && !w.urgent
+	if firstYes || (was == StatusReady && rep.Status != StatusReady) {
+		w.lastEvent = now
+	}
+	w.urgent = seen
+	before := len(w.missing)
+	w.missing = missing(rep)
+	w.due = s.next(w, rep, now)
+	if firstYes && j.nth >= 0 || len(j.again) > 0 && len(w.missing) < before {
+		w.due, w.missing = now, nil // all at once
+	}
+	if s.watches[w.key] != w || (was == rep.Status && rep.Status != StatusReady) {
+		return nil
+	}
+	return w.notify
+}
+
+// requeue gives w its place by its due time again, unless it was stopped.
+func (s *Scheduler) requeue(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	if s.watches[w.key] == w {
+		if w.poked {
+			w.poked, w.urgent = false, true
+			w.due = later(time.Now(), w.gate.Report().NextLookNotBefore)
+		}
+		heap.Push(&s.queue, w)
+	}
+	s.wakeUp()
+}
+
+// recovered keeps a panic in a target's or a watcher's function from ending
+// the process.
+func (s *Scheduler) recovered(w *watch) {
+	if p := recover(); p != nil {
+		s.cfg.Logger.Error("panic while polling a validation name",
+			zap.String("watch", w.key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		s.mu.Lock()
+		w.due = time.Now().Add(s.cfg.MaxInterval)
+		s.mu.Unlock()
+	}
+}
+
+// missing lists the addresses that lack the record while others have it: the others need
+// not be asked again before these have it, too. With a CNAME on the way all are asked.
+func missing(rep Report) []string {
+	if rep.Status != StatusPartial || rep.Mode == ModeRecursive {
+		return nil
+	}
+	var addrs []string
+	for _, s := range rep.Servers {
+		switch {
+		case s.Alias != "":
+			return nil
+		case s.Verdict != VerdictYes && s.Addr != "":
+			addrs = append(addrs, s.Addr)
+		}
+	}
+	return addrs
+}
