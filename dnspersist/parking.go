@@ -21,6 +21,7 @@ type parked struct {
 	identifier string
 	parking    acmepersist.Parking
 	report     propagation.Report
+	codes      []propagation.Code // of report, so that nothing is said twice
 	// readyAt is when a watch last saw the record complete.
 	readyAt time.Time
 	// retry is when the name is handed back whatever DNS shows.
@@ -198,6 +199,9 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 		return
 	}
 	changed := p.report.Status != r.Status
+	codes := r.Codes()
+	news := changed || !slices.Equal(codes, p.codes)
+	p.codes = codes
 	p.report = r
 	if w := waiting(p.parking.Err); w != nil {
 		fresh := *w
@@ -218,12 +222,27 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	}
 	logger, name := s.logger, p.parking.Record.Name
 	s.mu.Unlock()
-	if changed {
+	switch {
+	case changed:
 		logger.Info("record changed in DNS",
 			zap.String("identifier", p.identifier), zap.String("name", name),
-			zap.String("status", string(r.Status)), zap.String("dns", r.Summary()))
+			zap.String("status", string(r.Status)), zap.String("dns", r.Summary()),
+			zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
+	case news:
+		logger.Info("what DNS says of a record has changed",
+			zap.String("identifier", p.identifier), zap.String("name", name),
+			zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
 	}
 	if ready {
 		s.handBack(p, "the record stands on every server")
 	}
+}
+
+// texts lists what a report has to say beside its summary.
+func texts(r propagation.Report) []string {
+	var all []string
+	for _, d := range r.Diagnostics()[1:] {
+		all = append(all, string(d.Code)+": "+d.Text)
+	}
+	return all
 }

@@ -114,8 +114,10 @@ func TestIPv6Down(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memoryOf(&silentNet{})
 		servers := []server{
-			{host: "a.", addr: netAddr("192.0.2.1")}, {host: "a.", addr: netAddr("2001:db8::1")},
-			{host: "b.", addr: netAddr("192.0.2.2")}, {host: "b.", addr: netAddr("2001:db8::2")},
+			{host: "a.", addr: netAddr("192.0.2.1")},
+			{host: "a.", addr: netAddr("2001:db8::1")},
+			{host: "b.", addr: netAddr("192.0.2.2")},
+			{host: "b.", addr: netAddr("2001:db8::2")},
 			{host: "six.", addr: netAddr("2001:db8::6")},
 		}
 		say := func(four, six Verdict) []outcome {

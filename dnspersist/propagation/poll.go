@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -75,7 +76,10 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 	if firstYes && j.nth >= 0 || len(j.again) > 0 && len(w.missing) < before {
 		w.due, w.missing = now, nil // all at once
 	}
-	if s.watches[w.key] != w || (was == rep.Status && rep.Status != StatusReady) {
+	codes := rep.Codes()
+	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes)
+	w.codes = codes
+	if s.watches[w.key] != w || !news {
 		return nil
 	}
 	return w.notify

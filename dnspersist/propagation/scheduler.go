@@ -47,6 +47,7 @@ type watch struct {
 	missing []string
 	spent   int // queries of the last poll; of the worker that polls, like the gate
 	status  Status
+	codes   []Code // of the last report
 }
 
 // NewScheduler starts a Scheduler; Close stops it.
@@ -70,8 +71,8 @@ func (s *Scheduler) Close() {
 	s.wg.Wait()
 }
 
-// Watch polls t with c until stop is called, and tells notify when the status
-// changes and, once ready, after every poll. notify is called from a
+// Watch polls t with c until stop is called, and tells notify when the status or
+// the codes of the report change and, once ready, after every poll. notify is called from a
 // worker of the Scheduler, for one key never twice at a time, and should
 // return soon; what was under way when stop was called may still be told.
 //
