@@ -50,7 +50,13 @@ func (e *codedError) Error() string { return e.err.Error() }
 
 func (e *codedError) Unwrap() error { return e.err }
 
-func coded(code Code, err error) error { return &codedError{code, err} }
+// coded gives err a code, unless it has one, which then says more.
+func coded(code Code, err error) error {
+	if codeOf(err) != "" {
+		return err
+	}
+	return &codedError{code, err}
+}
 
 // codeOf returns the code of an error, empty if it has none.
 func codeOf(err error) Code {

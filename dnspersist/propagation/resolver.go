@@ -83,7 +83,7 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 	if r.err != nil {
 		return answer{}, "", r.err
 	}
-	var failures error
+	var failures, bogus error
 	start := int(r.first.Load())
 	for i := range r.addrs {
 		n := (start + i) % len(r.addrs)
@@ -94,6 +94,8 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 			return answer{}, "", ctx.Err()
 		case err != nil:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
+		case ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, qtype):
+			bogus = fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg)))
 		default:
@@ -101,8 +103,22 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 			return ans, addr, nil
 		}
 	}
+	if bogus != nil {
+		return answer{}, "", coded(CodeBogus, fmt.Errorf(
+			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", display(name), bogus))
+	}
 	return answer{}, "", fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
 		dns.TypeToString[qtype], display(name), failures)
+}
+
+// unchecked reports whether a resolver has an answer if it is told not to validate.
+func (r *resolvers) unchecked(ctx context.Context, addr, name string, qtype uint16) bool {
+	query := new(dns.Msg)
+	query.SetQuestion(name, qtype)
+	query.CheckingDisabled = true
+	query.SetEdns0(udpSize, true)
+	ans, err := r.asker.send(ctx, addr, query)
+	return err == nil && (ans.Rcode == dns.RcodeSuccess || ans.Rcode == dns.RcodeNameError)
 }
 
 // alsoFailed joins errors on one line.

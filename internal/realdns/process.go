@@ -1,0 +1,206 @@
+package realdns
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// patience is how long a server may take to do what it is told.
+const patience = 20 * time.Second
+
+// Server is one running name server.
+type Server struct {
+	// Port is where it listens on 127.0.0.1, over UDP and TCP.
+	Port int
+	// Dir holds its files.
+	Dir string
+
+	t      testing.TB
+	cmd    *exec.Cmd
+	exited chan struct{}
+	out    *log
+	paused bool
+}
+
+// log keeps what a server says.
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// program returns the path of a program, or skips the test and says which package has it.
+func program(t testing.TB, name, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/sbin"} {
+			if p := filepath.Join(dir, name); fileExists(p) {
+				return p
+			}
+		}
+		if os.Getenv("DNSPERSIST_REQUIRE_SERVERS") != "" {
+			t.Fatalf("%s is missing: install the Debian package %s", name, debian)
+		}
+		t.Skipf("%s is missing: install the Debian package %s", name, debian)
+	}
+	return path
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// fixedPort is the port of the next server, if it was picked before.
+var fixedPort int
+
+// newServer picks a port that is free over UDP and TCP, and makes a directory.
+func newServer(t testing.TB) *Server {
+	t.Helper()
+	if fixedPort != 0 {
+		return &Server{t: t, Port: fixedPort, Dir: t.TempDir(), out: new(log)}
+	}
+	for range 50 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		_ = l.Close()
+		if err != nil {
+			continue
+		}
+		_ = p.Close()
+		return &Server{t: t, Port: port, Dir: t.TempDir(), out: new(log)}
+	}
+	t.Fatal("no port is free over UDP and TCP")
+	return nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
+
+// write puts a file into the server's directory and returns its path.
+func (s *Server) write(name, content string) string {
+	s.t.Helper()
+	path := filepath.Join(s.Dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// start runs the server until the test ends, and waits until it answers for a zone.
+func (s *Server) start(zone string, path string, args ...string) {
+	s.t.Helper()
+	s.cmd = exec.Command(path, args...)
+	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.Dir, s.out, s.out
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatalf("starting %s: %v", path, err)
+	}
+	exited := make(chan struct{})
+	s.exited = exited
+	cmd := s.cmd
+	go func() { defer close(exited); _ = cmd.Wait() }()
+	s.t.Cleanup(s.Stop)
+	Eventually(s.t, "an answer of "+filepath.Base(path), func() error {
+		select {
+		case <-exited:
+			return fmt.Errorf("it has ended:\n%s", s.out)
+		default:
+		}
+		_, err := s.Query(zone, dns.TypeSOA)
+		return err
+	})
+}
+
+// Stop ends the server.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	s.Resume()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.exited:
+	case <-time.After(patience):
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
+	s.cmd = nil
+}
+
+// Pause makes the server silent, Resume ends that.
+func (s *Server) Pause() {
+	s.paused = true
+	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+}
+
+// Resume ends a Pause.
+func (s *Server) Resume() {
+	if s.paused {
+		s.paused = false
+		_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	}
+}
+
+// Query asks the server, as a client of a resolver would.
+func (s *Server) Query(name string, qtype uint16) (*dns.Msg, error) {
+	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
+	client := &dns.Client{Net: "tcp", Timeout: 3 * time.Second}
+	answer, _, err := client.Exchange(m, s.Addr())
+	return answer, err
+}
+
+// run runs a tool and returns its output.
+func (s *Server) run(stdin, path string, args ...string) string {
+	s.t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.Dir, cmd.Stdin = s.Dir, bytes.NewBufferString(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("%s %v: %v\n%s\n%s", path, args, err, out, s.out)
+	}
+	return string(out)
+}
+
+// Eventually waits until cond returns nil.
+func Eventually(t testing.TB, what string, cond func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := cond()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s: %v", what, patience, err)
+		}
+		<-tick.C
+	}
+}
