@@ -67,6 +67,7 @@ func (a *App) Start() error {
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)
+	a.spawn(a.keepLeases)
 	return nil
 }
 

@@ -60,6 +60,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		PropagationTimeout:     t.PropagationTimeout,
 		PollInterval:           t.MinPoll,
 		InlineProcessing:       t.InlineProcessing,
+		MinAskInterval:         t.MinAsk,
 		NotOfferedRetry:        t.NotOffered,
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 	}

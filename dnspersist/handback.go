@@ -123,10 +123,9 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 		if err = renew(ctx, cfg, name, notAfter); err != nil {
 			return 0, err
 		}
-		if time.Now().After(notAfter) {
-			// maintenance serves the new one at its next tick, an expired one must go now
-			_, err = cfg.CacheManagedCertificate(ctx, name)
-		}
+		// maintenance takes the new one from storage at one of its next ticks, but not while
+		// it waits after a failure: the old one may run out meanwhile
+		_, err = cfg.CacheManagedCertificate(ctx, name)
 	}
 	if err == nil {
 		s.forget(p)

@@ -189,10 +189,12 @@ func hopeless(err error) bool {
 		limited     *acmepersist.RateLimitedError
 		processing  *acmepersist.ProcessingError
 		caa         *acmepersist.CAAError
+		refused     *acmepersist.RefusedError
+		disagrees   *acmepersist.DisagreementError
 	)
 	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
 		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited) ||
-		errors.As(err, &processing) || errors.As(err, &caa)
+		errors.As(err, &processing) || errors.As(err, &caa) || errors.As(err, &refused) || errors.As(err, &disagrees)
 }
 
 // Revoke revokes a certificate with the bound account.

@@ -141,6 +141,9 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
 			err = errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
 		}
+		if refused(err) {
+			return a.afterNo(ctx, a.wants[id], a.seen[id], err)
+		}
 		return err
 	}
 	return nil

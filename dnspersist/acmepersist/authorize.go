@@ -158,5 +158,5 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 			Identifier: w.identifier, Name: w.record.Name, CA: s.iss.CA, Report: seen, RetryAt: retry, Err: reason, problem: problem,
 		}, err)
 	}
-	return errors.Join(fmt.Errorf("the CA did not validate %s by the record at %s: %w", w.identifier, w.record.Name, reason), err)
+	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Err: reason}, err)
 }

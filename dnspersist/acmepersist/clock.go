@@ -30,6 +30,8 @@ type clock struct {
 	partialSince time.Time
 	// lastAttempt is when the CA was last asked in vain.
 	lastAttempt time.Time
+	// shortest is minAskInterval unless it is set.
+	shortest time.Duration
 }
 
 // due returns when the CA is to be asked anyway, zero if never.
@@ -40,7 +42,7 @@ func (c clock) due() time.Time {
 	case c.certificate != nil:
 		left := c.left()
 		at = c.certificate.NotAfter.Add(-left)
-		interval = min(max(left/8, minAskInterval), askInterval)
+		interval = min(max(left/8, orDefault(c.shortest, minAskInterval)), askInterval)
 	case !c.partialSince.IsZero():
 		at = c.partialSince.Add(PartialPatience)
 	default:

@@ -71,7 +71,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	target := s.target(*w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
-	report = s.waitInline(ctx, w.identifier, target, gate, report)
+	report = s.waitInline(ctx, w.identifier, target, gate, report, s.overdue(state, job))
 	if err := ctx.Err(); err != nil {
 		return propagation.Report{}, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
@@ -111,14 +111,31 @@ func (s *session) park(ctx context.Context, p Parking) error {
 	return p.Err
 }
 
+// overdue reports whether the certificate runs out and it is time to ask whatever DNS shows.
+func (s *session) overdue(state nameState, job job) bool {
+	if job.certificate == nil {
+		return false
+	}
+	return !time.Now().Before(s.clockOf(state, job).due())
+}
+
+// clockOf is the clock of a name.
+func (s *session) clockOf(state nameState, job job) clock {
+	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince, shortest: s.iss.MinAskInterval}
+	if len(state.Attempts) > 0 {
+		c.lastAttempt = state.Attempts[len(state.Attempts)-1]
+	}
+	return c
+}
+
 // waitInline looks again while at least one server shows the record, for as long
-// as one attempt may take.
-func (s *session) waitInline(ctx context.Context, identifier string, t propagation.Target, g *propagation.Gate, r propagation.Report) propagation.Report {
+// as one attempt may take. What is overdue does not wait for servers that lack it.
+func (s *session) waitInline(ctx context.Context, identifier string, t propagation.Target, g *propagation.Gate, r propagation.Report, overdue bool) propagation.Report {
 	if s.iss.NoWait {
 		return r
 	}
 	start := time.Now()
-	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
+	for r.Status == propagation.StatusPartial && !overdue || r.Status == propagation.StatusSettling {
 		waited := time.Since(start)
 		if waited >= s.iss.propagationTimeout() {
 			return r
@@ -163,11 +180,7 @@ func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, sta
 		// the watch has seen it before this attempt did
 		state.PartialSince = w.FirstYes
 	}
-	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince}
-	if len(state.Attempts) > 0 {
-		c.lastAttempt = state.Attempts[len(state.Attempts)-1]
-	}
-	return c.due(), nil
+	return s.clockOf(state, job).due(), nil
 }
 
 // suspectLostStorage warns when a new account was registered although DNS shows

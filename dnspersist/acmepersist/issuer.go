@@ -97,6 +97,9 @@ type Config struct {
 	// Grace and Settle are those of the gate, see propagation.NewGate. Zero for
 	// the defaults.
 	Grace, Settle time.Duration
+	// MinAskInterval is the shortest time between two attempts that a certificate which
+	// runs out makes whatever DNS shows. Default: 1 minute.
+	MinAskInterval time.Duration
 	// CacheCap is the longest time for which the CA's resolvers keep an answer: a CA that
 	// refused what stands is not asked again before. Default: a minute for Let's
 	// Encrypt, 5 minutes for others; negative: none.

@@ -113,14 +113,18 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 	}
-	made, err := s.postOrder(ctx, order)
+	retries := maxStepRetries
+	if order.Replaces != "" {
+		retries = 1 // some CAs fail over what they do not like about it
+	}
+	made, err := s.postOrder(ctx, order, retries)
 	var problem acme.Problem
-	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") && !s.passing() {
+	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") && !putOff(err) {
 		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
 		s.logger.Info("the CA refused the order with replaces; ordering without it",
 			zap.Strings("identifiers", names), zap.String("replaces", order.Replaces), zap.Error(err))
 		order.Replaces = ""
-		made, err = s.postOrder(ctx, order)
+		made, err = s.postOrder(ctx, order, maxStepRetries)
 	}
 	if err != nil {
 		return made, s.accountProblem(ctx, err)
@@ -131,8 +135,8 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 	return made, nil
 }
 
-func (s *session) postOrder(ctx context.Context, order acme.Order) (made acme.Order, err error) {
-	err = s.step(ctx, "making the order", func() (err error) {
+func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) (made acme.Order, err error) {
+	err = s.stepUpTo(ctx, "making the order", retries, func() (err error) {
 		made, err = s.client.NewOrder(ctx, s.account, order)
 		return err
 	})

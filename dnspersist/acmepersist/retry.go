@@ -53,6 +53,11 @@ func (s *session) passing() bool {
 // pass: a lost connection, a 5xx, a 429, a nonce that did not come through. It
 // obeys Retry-After. name says what is being done, for errors and logs.
 func (s *session) step(ctx context.Context, name string, fn func() error) error {
+	return s.stepUpTo(ctx, name, maxStepRetries, fn)
+}
+
+// stepUpTo is step with fewer repetitions.
+func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn func() error) error {
 	for attempt := 0; ; attempt++ {
 		s.wire.reset()
 		err := fn()
@@ -67,7 +72,7 @@ func (s *session) step(ctx context.Context, name string, fn func() error) error 
 		if again && wait > maxRetryWait {
 			return fmt.Errorf("%s: %w", name, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 		}
-		if !again || attempt >= maxStepRetries {
+		if !again || attempt >= retries {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		s.logger.Warn("ACME request failed; trying again",

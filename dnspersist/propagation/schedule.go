@@ -85,6 +85,9 @@ func (c SchedulerConfig) interval(elapsed time.Duration) time.Duration {
 // next is when w is due after a poll at now that resulted in rep.
 func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	interval := s.cfg.interval(now.Sub(w.lastEvent))
+	if w.pace > 1 && !w.urgent {
+		interval = time.Duration(w.pace * float64(interval))
+	}
 	if s.cfg.Jitter > 0 {
 		interval += time.Duration((2*rand.Float64() - 1) * s.cfg.Jitter * float64(interval))
 	}

@@ -45,6 +45,7 @@ type watch struct {
 	poked     bool // while it was asked
 	// missing are the addresses that lack the record while others have it.
 	missing []string
+	pace    float64
 	spent   int // queries of the last poll; of the worker that polls, like the gate
 	status  Status
 	codes   []Code // of the last report
@@ -136,6 +137,23 @@ func (s *Scheduler) Poke(key string) {
 	w.due = later(now, w.gate.Report().NextLookNotBefore)
 	heap.Fix(&s.queue, w.index)
 	s.wakeUp()
+}
+
+// Pace sets how much longer than usual the intervals of key's name are, 1 for the usual:
+// another process may watch it, too. A Poke is obeyed at any pace.
+func (s *Scheduler) Pace(key string, factor float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[key]
+	if w == nil || w.pace == factor {
+		return
+	}
+	w.pace = factor
+	if w.index >= 0 && factor <= 1 {
+		w.due = later(time.Now().Add(s.cfg.MinInterval), w.gate.Report().NextLookNotBefore)
+		heap.Fix(&s.queue, w.index)
+		s.wakeUp()
+	}
 }
 
 // Report returns the last report on key's name, and whether it is watched.

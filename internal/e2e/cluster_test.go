@@ -72,6 +72,7 @@ func runChild(file string) error {
 		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
 		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
 		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
+		Lease: time.Second,
 	})
 	if err := caddy.Load(c.Config, true); err != nil {
 		return err
@@ -181,4 +182,55 @@ func TestThreeProcessesOnOneStorage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of three Caddys that wait for the same record one polls at the full pace, and all serve
+// the certificate that one of them has obtained.
+func TestOneNodePolls(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	name := e.Name("polled")
+	value := e.Value(e.Bind(), false)
+	nodes := startCluster(e, 3, []string{name})
+	for _, node := range nodes {
+		node.Asked(name)
+	}
+	polls := func() (n int) {
+		for _, q := range e.DNS.Queries() {
+			if q.Server != 0 && q.Type == "TXT" {
+				n++
+			}
+		}
+		return n
+	}
+	// the lab's shortest and longest intervals are a tenth of a second and a second: three
+	// nodes at full pace would ask 30 times in ten seconds when the intervals have grown
+	leased := func() error {
+		files, _ := filepath.Glob(filepath.Join(e.Storage, "dns_persist", "*", "poller.json"))
+		return harness.AtLeast(len(files), 1)
+	}
+	e.Eventually(harness.Soon, "the lease", leased)
+	// intervals grow to a second within ten seconds
+	var last int
+	e.Eventually(harness.Soon, "the pace of one node", func() error {
+		before := polls()
+		timer := time.NewTimer(10 * time.Second)
+		defer timer.Stop()
+		<-timer.C
+		if last = polls() - before; last > 16 {
+			return fmt.Errorf("%d questions in ten seconds", last)
+		}
+		return nil
+	})
+	t.Logf("%d questions in ten seconds", last)
+	if last < 5 {
+		t.Errorf("%d questions in ten seconds: nobody polls", last)
+	}
+	e.Publish(name, value)
+	for i, node := range nodes {
+		node.Eventually(20*time.Second, fmt.Sprintf("process %d to serve it", i), func() error {
+			_, err := node.Trusted(name)
+			return err
+		})
+	}
+	e.AssertClean(1)
 }

@@ -43,9 +43,11 @@ type DNS struct {
 	wg      sync.WaitGroup
 	servers []*nameServer // [0] is the recursive one
 
+	turnsMu sync.Mutex // with mu held for reading
 	mu      sync.RWMutex
 	zones   map[string]*zone
 	pick    string
+	turns   map[string]int // of "rotate", by name and type
 	queries []Query
 }
 
@@ -138,16 +140,17 @@ func (d *DNS) SetDelay(server int, delay time.Duration) {
 }
 
 // SetPick says which server of a zone the recursive one asks: "random",
-// "first", "last" or "worst", the one with the fewest records in its answer.
+// "first", "last", "rotate", each in its turn for a name and type, or "worst", the
+// one with the fewest records in its answer.
 func (d *DNS) SetPick(pick string) {
 	switch pick {
-	case "random", "first", "last", "worst":
+	case "random", "first", "last", "rotate", "worst":
 	default:
 		panic("lab: no such pick: " + pick)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.pick = pick
+	d.pick, d.turns = pick, make(map[string]int)
 }
 
 // Exchanger leads the virtual addresses of the servers, port 53, to where they
@@ -330,6 +333,13 @@ func (d *DNS) ask(z *zone, name string, qtype uint16) (answer, bool) {
 	switch d.pick {
 	case "first":
 		return d.lookupIn(z, able[0], name, qtype), true
+	case "rotate":
+		turn := name + dns.TypeToString[qtype]
+		d.turnsMu.Lock()
+		n := d.turns[turn]
+		d.turns[turn]++
+		d.turnsMu.Unlock()
+		return d.lookupIn(z, able[n%len(able)], name, qtype), true
 	case "last":
 		return d.lookupIn(z, able[len(able)-1], name, qtype), true
 	case "worst":

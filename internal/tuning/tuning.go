@@ -26,10 +26,14 @@ type Values struct {
 	// NotOffered and NotOfferedRenewal are how long a CA is believed that does not
 	// offer the challenge.
 	NotOffered, NotOfferedRenewal time.Duration
+	// MinAsk is the shortest time between two attempts of a certificate that runs out.
+	MinAsk time.Duration
 	// InlineProcessing is how long one attempt waits for a CA that takes long itself.
 	InlineProcessing time.Duration
 	// LookAtNames is how often standing records are looked at.
 	LookAtNames time.Duration
+	// Lease is how often it is made sure which node of a cluster polls.
+	Lease time.Duration
 	// ReadDirectory is how often a CA's directory is compared with what it said before.
 	ReadDirectory time.Duration
 	// PropagationTimeout is how long one attempt waits inline.

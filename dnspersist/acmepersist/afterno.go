@@ -1,0 +1,63 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// refusedRetry is how long a name waits that the CA has refused although DNS showed nothing
+// wrong, where nothing else says when to ask again.
+const refusedRetry = time.Minute
+
+// RefusedError says that the CA has not validated a name.
+type RefusedError struct {
+	// Identifier is the name, Name its validation name.
+	Identifier, Name string
+	// Err is what the CA said.
+	Err error
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the CA did not validate %s by the record at %s: %v", e.Identifier, e.Name, e.Err)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// afterNo parks a name that the CA has refused. If it was asked against the gate's advice,
+// DNS is watched, so that it is asked at once when the record is complete; else only time
+// helps. A certificate that runs out goes on asking.
+func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report, err error) error {
+	if a.iss.Parker == nil || a.iss.Checker == nil || w.record.Name == "" {
+		return err
+	}
+	var state nameState
+	if stateErr := a.iss.names.update(ctx, a.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); stateErr != nil {
+		return err
+	}
+	now := time.Now()
+	p := Parking{
+		Identifier: w.identifier, Record: w.record, Report: seen, NotAfter: a.job.notAfter(), Err: err,
+		Retry: later(state.nextAttempt(now), now.Add(refusedRetry)),
+	}
+	if a.job.certificate != nil {
+		c := clock{certificate: a.job.certificate, ratio: a.iss.windowRatio(), lastAttempt: now, shortest: a.iss.MinAskInterval}
+		if due := later(c.due(), state.nextAttempt(now)); seen.Status != propagation.StatusReady || due.Before(p.Retry) {
+			p.Retry = due
+		}
+	}
+	if seen.Status != propagation.StatusReady {
+		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, state), propagation.NewGate(a.iss.Grace, a.iss.Settle)
+	}
+	return a.park(ctx, p)
+}
+
+// refused reports whether err says that the CA has refused a name.
+func refused(err error) bool {
+	var no *RefusedError
+	var disagrees *DisagreementError
+	return errors.As(err, &no) || errors.As(err, &disagrees)
+}
