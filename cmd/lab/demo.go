@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,6 +43,9 @@ type demo struct {
 	port    int
 	restore func()
 
+	httpPort int
+	blocked  atomic.Bool // name servers cannot be reached
+
 	mu       sync.Mutex
 	wanted   map[string]string // validation name -> value
 	complete time.Time         // when the last server had the late record
@@ -53,52 +57,60 @@ type demo struct {
 	verbose     bool
 }
 
-// start brings up the name servers, the CA and Caddy.
-func start(o options) (*demo, error) {
+// begin brings up the name servers and the CA.
+func begin(o options) (*demo, error) {
 	d := &demo{began: time.Now(), wanted: make(map[string]string), wake: make(chan struct{}, 1), verbose: o.verbose}
+	servers, life := 2, certificateLife
+	values := tuning.Values{
+		Grace: 10 * time.Second, Settle: 2 * time.Second,
+		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second,
+	}
+	// a CA may ask any of the servers; this one asks the one that makes it fail
+	pick := "worst"
+	if s := o.scenario; s != nil {
+		servers, life, pick = s.servers, s.life, s.pick
+		values.Grace, values.PropagationTimeout, values.MinAsk = 5*time.Second, 2*time.Second, 2*time.Second
+	}
 	var err error
 	if d.dir, err = os.MkdirTemp("", "dns-persist-lab-"); err != nil {
 		return nil, err
 	}
-	if d.dns, err = lab.NewDNS(2); err != nil {
+	if d.dns, err = lab.NewDNS(servers); err != nil {
 		return nil, err
 	}
 	d.dns.AddZone(zone)
-	// a CA may ask any of the servers; this one asks the one that makes it fail
-	d.dns.SetPick("worst")
-	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: certificateLife, Dialect: o.dialect}); err != nil {
+	d.dns.SetPick(pick)
+	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: life, Dialect: o.dialect}); err != nil {
 		return nil, err
 	}
 	d.ca.OnEvent(d.caEvent)
-	d.restore = tuning.Set(tuning.Values{
-		Exchanger: d.dns.Exchanger(), // "port 53 of ns1" is a port of this machine
-		Grace:     10 * time.Second, Settle: 2 * time.Second,
-		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second,
-	})
+	values.Exchanger = &firewall{Exchanger: d.dns.Exchanger(), resolver: d.dns.Resolver(), blocked: &d.blocked}
+	d.restore = tuning.Set(values)
 	narrator = d
 	d.say("A CA at %s", d.ca.Directory())
-	d.say("Two authoritative name servers for %s (%s, %s), a recursive one at %s", zone, host(d.dns, 1), host(d.dns, 2), d.dns.Resolver())
-
-	httpPort, err := lab.FreePort()
-	if err != nil {
+	d.say("%d authoritative name servers for %s (%s to %s), a recursive one at %s", servers, zone, host(d.dns, 1), host(d.dns, servers), d.dns.Resolver())
+	if d.httpPort, err = lab.FreePort(); err != nil {
 		return nil, err
 	}
-	if d.port, err = lab.FreePort(); err != nil {
-		return nil, err
-	}
-	config := d.caddyfile(httpPort)
-	d.say("Caddy starts with this Caddyfile:\n\n%s", indent(config))
-	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return nil, fmt.Errorf("adapting the Caddyfile: %w", err)
-	}
-	if err := caddy.Load(adapted, true); err != nil {
-		return nil, fmt.Errorf("starting Caddy: %w", err)
-	}
-	return d, nil
+	d.port, err = lab.FreePort()
+	return d, err
 }
 
-func (d *demo) caddyfile(httpPort int) string {
+// load starts Caddy, or reloads it.
+func (d *demo) load(config string) error {
+	d.say("Caddy takes this Caddyfile:\n\n%s", indent(config))
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return fmt.Errorf("adapting the Caddyfile: %w", err)
+	}
+	if err := caddy.Load(adapted, true); err != nil {
+		return fmt.Errorf("starting Caddy: %w", err)
+	}
+	return nil
+}
+
+// global is the Caddyfile's global options.
+func (d *demo) global(more string) string {
 	return fmt.Sprintf(`{
 	admin off
 	persist_config off
@@ -114,10 +126,14 @@ func (d *demo) caddyfile(httpPort int) string {
 	cert_issuer dns_persist {
 		dir %s
 		trusted_roots %q
-		resolvers %s
+		resolvers %s%s
 	}
 }
+`, d.httpPort, d.port, filepath.ToSlash(filepath.Join(d.dir, "storage")), d.ca.Directory(), filepath.ToSlash(d.ca.RootsFile()), d.dns.Resolver(), more)
+}
 
+func (d *demo) caddyfile() string {
+	return d.global("") + fmt.Sprintf(`
 %s {
 	respond "a plain name"
 }
@@ -130,12 +146,14 @@ func (d *demo) caddyfile(httpPort int) string {
 	dns_persist
 	respond "a name whose record came late"
 }
-`, httpPort, d.port, filepath.ToSlash(filepath.Join(d.dir, "storage")), d.ca.Directory(), filepath.ToSlash(d.ca.RootsFile()), d.dns.Resolver(),
-		plain, apex, apex, late)
+`, plain, apex, apex, late)
 }
 
 // demonstrate plays the owners of the sites and verifies what comes of it.
 func (d *demo) demonstrate(ctx context.Context) error {
+	if err := d.load(d.caddyfile()); err != nil {
+		return err
+	}
 	names := []string{plain, apex, late}
 	for _, name := range names {
 		if err := d.until(ctx, "Caddy to ask for the record of "+name, func() error { _, err := d.value(name); return err }); err != nil {
@@ -221,7 +239,7 @@ func (d *demo) publish(server int, name, value string) {
 	d.changes++
 	d.mu.Unlock()
 	d.dns.SetTXT(server, "_validation-persist."+name, value)
-	where := "both name servers have it"
+	where := "all name servers have it"
 	if server > 0 {
 		where = host(d.dns, server) + " has it"
 	}

@@ -2,12 +2,14 @@
 // authoritative name servers, a recursive one, and a real Caddy with three sites.
 // It needs no root, no fixed port and no network.
 //
-//	go run ./cmd/lab [--once] [--dialect 00|01|02|02+01|mixed]
+//	go run ./cmd/lab [--once] [--dialect 00|01|02|02+01|mixed] [--scenario NAME]
 //
 // It narrates what happens as it happens, ends up serving HTTPS, and shows a renewal
 // by Caddy's maintenance loop. With --once it exits when all of that was verified,
 // with status 1 and the reason otherwise. --dialect is the draft that the CA speaks:
 // -01 by default, -02 that still accepts records of -01, or frontends of both.
+// --scenario plays one way in which DNS is slow or broken instead, on one site, and
+// verifies what comes of it; --scenario list lists them.
 package main
 
 import (
@@ -30,8 +32,9 @@ const within = 4 * time.Minute
 
 // options is what the command line says.
 type options struct {
-	once, verbose bool
-	dialect       lab.Dialect
+	once, verbose, list bool
+	dialect             lab.Dialect
+	scenario            *scenario
 }
 
 // parse reads the command line. Flags that the flag package refuses, it has
@@ -43,6 +46,7 @@ func parse(args []string, complaints io.Writer) (options, error) {
 	flags.BoolVar(&o.once, "once", false, "exit when everything was verified; non-zero with the reason otherwise")
 	flags.BoolVar(&o.verbose, "verbose", false, "print Caddy's log as well")
 	word := flags.String("dialect", "01", "the `draft` that the CA speaks: 00, 01, 02, 02+01 (also accepts records of -01) or mixed (frontends of both)")
+	play := flags.String("scenario", "", "play the scenario of this `name` instead of the demonstration; list lists them")
 	if err := flags.Parse(args); err != nil {
 		return o, errors.Join(errRefused, err)
 	}
@@ -52,6 +56,15 @@ func parse(args []string, complaints io.Writer) (options, error) {
 	var err error
 	if o.dialect, err = lab.ParseDialect(*word); err != nil {
 		return o, fmt.Errorf("--dialect: %w", err)
+	}
+	switch *play {
+	case "":
+	case "list":
+		o.list = true
+	default:
+		if o.scenario, err = findScenario(*play); err != nil {
+			return o, fmt.Errorf("--scenario: %w", err)
+		}
 	}
 	return o, nil
 }
@@ -70,6 +83,12 @@ func main() {
 		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
 		os.Exit(2)
 	}
+	if o.list {
+		for _, s := range scenarios {
+			fmt.Printf("%-14s %s\n", s.name, s.about)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err = run(ctx, o)
 	stop()
@@ -80,7 +99,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	d, err := start(o)
+	d, err := begin(o)
 	if err != nil {
 		return err
 	}
@@ -89,7 +108,11 @@ func run(ctx context.Context, o options) error {
 
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if err := d.demonstrate(limited); err != nil {
+	play := d.demonstrate
+	if o.scenario != nil {
+		play = func(ctx context.Context) error { return d.play(ctx, o.scenario) }
+	}
+	if err := play(limited); err != nil {
 		if ctx.Err() != nil {
 			return nil // interrupted by the user
 		}

@@ -53,17 +53,19 @@ func (d *demo) caEvent(e lab.Event) {
 
 // logEntry is what the story takes from Caddy's log.
 type logEntry struct {
-	Level      string   `json:"level"`
-	Msg        string   `json:"msg"`
-	Name       string   `json:"name"`
-	Value      string   `json:"value"`
-	ZoneLine   string   `json:"zone_line"`
-	Identifier string   `json:"identifier"`
-	Status     string   `json:"status"`
-	DNS        string   `json:"dns"`
-	Error      string   `json:"error"`
-	CA         string   `json:"ca"`
-	Names      []string `json:"issuer_domain_names"`
+	Level      string `json:"level"`
+	Msg        string `json:"msg"`
+	Name       string `json:"name"`
+	Value      string `json:"value"`
+	ZoneLine   string `json:"zone_line"`
+	Identifier string `json:"identifier"`
+	Status     string `json:"status"`
+	DNS        string `json:"dns"`
+	Error      string `json:"error"`
+	CA         string `json:"ca"`
+	// Diagnostics are the details of what DNS shows.
+	Diagnostics []string `json:"diagnostics"`
+	Names       []string `json:"issuer_domain_names"`
 }
 
 // logLine tells what Caddy says.
@@ -85,8 +87,17 @@ func (d *demo) logLine(line []byte) {
 		d.wanted[e.Name] = e.Value
 		d.mu.Unlock()
 		d.say("Caddy asks for a record, once and for all:\n\n    %s\n", e.ZoneLine)
-	case "record changed in DNS":
-		d.say("Caddy sees %s: %s", e.Identifier, e.DNS)
+	case "record changed in DNS", "what DNS says of a record has changed":
+		if e.DNS != "" {
+			d.say("Caddy sees %s: %s", e.Identifier, e.DNS)
+		}
+		for _, text := range e.Diagnostics {
+			d.say("      %s", text)
+		}
+	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":
+		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Identifier)
+	case "a record that a certificate is renewed by is gone or was changed; publish it again":
+		d.say("Caddy says on the day: the record at %s is gone; publish it again", e.Name)
 	case "certificate renewed successfully":
 		d.say("Caddy has a new certificate for %s", e.Identifier)
 	}

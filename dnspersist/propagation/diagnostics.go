@@ -87,9 +87,9 @@ func (r Report) wayDiagnostics() []Diagnostic {
 			continue
 		}
 		seen[s.Alias] = true
-		d := Diagnostic{Code: CodeAlias, Text: fmt.Sprintf("%s is a CNAME to %s: CAs may follow it, but need not", s.Name, s.Alias)}
+		d := Diagnostic{Code: CodeAlias, Text: fmt.Sprintf("%s is a CNAME to %s: CAs may follow it, but need not", s.Name, strings.TrimSuffix(s.Alias, "."))}
 		if r.dead(s.Alias) {
-			d = Diagnostic{Code: CodeAliasDead, Text: fmt.Sprintf("%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, s.Alias)}
+			d = Diagnostic{Code: CodeAliasDead, Text: fmt.Sprintf("%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, strings.TrimSuffix(s.Alias, "."))}
 		}
 		all = append(all, d)
 	}

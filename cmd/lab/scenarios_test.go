@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+)
+
+func TestScenarioFlag(t *testing.T) {
+	for _, s := range scenarios {
+		o, err := parse([]string{"--scenario", s.name}, new(strings.Builder))
+		if err != nil || o.scenario == nil || o.scenario.name != s.name {
+			t.Errorf("%s: %+v, %v", s.name, o, err)
+		}
+	}
+	if o, err := parse([]string{"--scenario", "list"}, new(strings.Builder)); err != nil || !o.list {
+		t.Errorf("list: %+v, %v", o, err)
+	}
+	_, err := parse([]string{"--scenario", "later"}, new(strings.Builder))
+	if err == nil || !strings.Contains(err.Error(), `"later"`) || !strings.Contains(err.Error(), "stale-for-ever and list") {
+		t.Errorf("an unknown scenario: %v", err)
+	}
+}
+
+// The fastest scenarios run for real, one of them with a CA of draft -02.
+func TestScenarios(t *testing.T) {
+	for name, draft := range map[string]string{"late": "01", "cname": "02"} {
+		t.Run(name, func(t *testing.T) {
+			s, err := findScenario(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			o := options{once: true, scenario: s, dialect: lab.Dialect{Draft: draft}}
+			if err := run(ctx, o); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
