@@ -47,7 +47,7 @@ const (
 	// lookEvery is how often the record of a name with a certificate is looked at,
 	// lookTick how often it is checked which are due.
 	lookEvery = 24 * time.Hour
-	lookTick  = 30 * time.Minute
+	lookTick  = 2 * time.Hour
 )
 
 // lookAtNames looks at standing records daily, so that one that has vanished is known long

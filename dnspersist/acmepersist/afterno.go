@@ -40,7 +40,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 	}
 	now := time.Now()
 	p := Parking{
-		Identifier: w.identifier, Record: w.record, Report: seen, NotAfter: a.job.notAfter(), Err: err,
+		Identifier: w.identifier, Record: w.record, NotAfter: a.job.notAfter(), Err: err,
 		Retry: later(state.nextAttempt(now), now.Add(refusedRetry)),
 	}
 	if a.job.certificate != nil {
@@ -50,6 +50,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 		}
 	}
 	if seen.Status != propagation.StatusReady {
+		p.Report = seen // one that was ready would let the next attempt pass without a look
 		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, state), propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
 	return a.park(ctx, p)

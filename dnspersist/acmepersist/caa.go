@@ -30,8 +30,7 @@ func (e *CAAError) Error() string {
 }
 
 // checkCAA looks whether the CA may issue for the name at all: it would refuse, and
-// count it. A certificate that runs out is asked for anyway, for our view may be another
-// than the CA's. Resolvers that cannot tell veto nothing.
+// count it. Resolvers that cannot tell veto nothing.
 func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 	if s.iss.Checker == nil {
 		return nil
@@ -40,20 +39,48 @@ func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 	if reason == "" {
 		return nil
 	}
+	if ok, err := s.caaOverruled(ctx, w, job, reason); ok || err != nil {
+		return err
+	}
 	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: reason}
-	if job.certificate != nil {
-		due := clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due()
-		if !time.Now().Before(due) {
-			s.logger.Warn("asking the CA although CAA records seem to forbid it, for the certificate runs out",
-				zap.String("identifier", w.identifier), zap.String("reason", reason))
-			return nil
+	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: time.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
+}
+
+// caaOverruled reports whether the CA is asked all the same: when the certificate runs out,
+// and for a first one after an hour and then every six. Our resolvers may see other records
+// than the CA's.
+func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason string) (bool, error) {
+	overruled := job.certificate != nil && !time.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
+	if job.certificate == nil {
+		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+			now := time.Now().UTC()
+			switch {
+			case n.CAASince.IsZero():
+				n.CAASince = now
+			case now.Sub(n.CAASince) >= PartialPatience:
+				overruled = true
+				n.CAASince = now.Add(askInterval - PartialPatience)
+			default:
+				return false
+			}
+			return true
+		})
+		if err != nil {
+			return false, err
 		}
 	}
-	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: time.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
+	if overruled {
+		s.logger.Warn("asking the CA although CAA records seem to forbid it",
+			zap.String("identifier", w.identifier), zap.String("reason", reason))
+	}
+	return overruled, nil
 }
 
 // forbiddenByCAA returns why CAA records forbid the certificate, and where they stand.
 func (s *session) forbiddenByCAA(ctx context.Context, w wanted) (reason, at string) {
+	if len(s.directory.Meta.identities()) == 0 {
+		return "", "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
+	}
 	found, at, err := s.iss.Checker.CAA(ctx, record.Base(w.identifier))
 	if err != nil {
 		s.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))

@@ -30,6 +30,8 @@ type nameState struct {
 	Attempts []time.Time `json:"attempts,omitempty"`
 	// NotBefore is when a CA that has refused what stands may be asked again.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// CAASince is since when CAA records seem to forbid the first certificate.
+	CAASince time.Time `json:"caa_since,omitzero"`
 	// LookedAt is when the standing record was last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// PartialSince is since when at least one server shows the record.

@@ -13,6 +13,8 @@ const (
 	// inlineProcessing is how long an attempt waits for a CA that takes its time over a
 	// validation, before it is parked with its order.
 	inlineProcessing = time.Minute
+	// inlineWithoutParker is how long it waits where nobody takes the name over.
+	inlineWithoutParker = 5 * time.Minute
 	// longestProcessing is the longest time between two looks at such an order.
 	longestProcessing = 10 * time.Minute
 	// finalizePatience is how long an attempt waits after finalize: the key is known to
@@ -39,7 +41,7 @@ func (e *ProcessingError) Error() string {
 // patience is how long this attempt waits for a validation.
 func (s *session) patience() time.Duration {
 	if s.iss.Parker == nil {
-		return s.iss.timeout()
+		return orDefault(s.iss.Timeout, inlineWithoutParker)
 	}
 	return min(s.iss.timeout(), orDefault(s.iss.InlineProcessing, inlineProcessing))
 }

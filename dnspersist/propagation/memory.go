@@ -10,9 +10,9 @@ import (
 const (
 	// maxRemembered bounds the number of addresses of which something is remembered.
 	maxRemembered = 10_000
-	// memoryFor is how long what was seen of a server counts: a little more than the day
-	// after which standing records are looked at again.
-	memoryFor = 26 * time.Hour
+	// memoryFor is how long what was seen of a server counts: more than the day after which
+	// standing records are looked at again.
+	memoryFor = 30 * time.Hour
 	// shortTimeout is how long a server that was silent lately is waited for: it has
 	// cost the full time once.
 	shortTimeout = time.Second
