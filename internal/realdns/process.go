@@ -18,6 +18,10 @@ import (
 // patience is how long a server may take to do what it is told.
 const patience = 20 * time.Second
 
+// clientPatience is how long a client waits for an answer: a resolver needs seconds to find
+// out that a server is silent, and CAs let it.
+const clientPatience = 10 * time.Second
+
 // Server is one running name server.
 type Server struct {
 	// Port is where it listens on 127.0.0.1, over UDP and TCP.
@@ -170,7 +174,7 @@ func (s *Server) Resume() {
 // Query asks the server, as a client of a resolver would.
 func (s *Server) Query(name string, qtype uint16) (*dns.Msg, error) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	client := &dns.Client{Net: "tcp", Timeout: 3 * time.Second}
+	client := &dns.Client{Net: "tcp", Timeout: clientPatience}
 	answer, _, err := client.Exchange(m, s.Addr())
 	return answer, err
 }

@@ -37,7 +37,6 @@ func Unbound(t testing.TB, stubs map[string][]*Server, anchors ...string) *Serve
 	harden-glue: yes
 	harden-dnssec-stripped: yes
 	discard-timeout: 0
-	infra-host-ttl: 1
 	num-threads: 1
 	ede: yes
 	val-log-level: 2
