@@ -97,6 +97,13 @@ func TestScenarios(t *testing.T) {
 			w.serve("192.0.2.31", targetZone)
 			w.resolver.load(t, targetZone)
 		}, StatusAbsent, []Code{CodeAliasDead}, []Code{CodeAlias}},
+		{"30 a hidden primary has the record", func(t *testing.T, w *world) {
+			hidden := strings.Replace(without, "SOA ns1.example.test.", "SOA hidden.example.test.", 1) + "hidden.example.test. A 192.0.2.99\n"
+			w.ns1.load(t, hidden)
+			w.ns2.load(t, hidden)
+			w.resolver.load(t, hidden)
+			w.serve("192.0.2.99", withRecord)
+		}, StatusAbsent, []Code{CodeAbsent}, nil},
 		{"34 the resolver fails at names with an underscore", func(_ *testing.T, w *world) { w.resolver.set("underscore-fails") }, StatusReady, nil, nil},
 		{"35 the resolver strips the authority section", func(_ *testing.T, w *world) { w.resolver.set("no-authority") }, StatusReady, nil, nil},
 		{"36 private servers", func(t *testing.T, w *world) {
@@ -170,6 +177,9 @@ func TestScenarios(t *testing.T) {
 				if d.Text == "" || strings.ContainsAny(d.Text, "\n\x00") {
 					t.Errorf("diagnostic %+v", d)
 				}
+			}
+			if w.asked("192.0.2.99:53") > 0 {
+				t.Error("a server that no NS record names was asked")
 			}
 			if !strings.HasPrefix(tt.name, "46") && !strings.HasPrefix(tt.name, "47") && w.asked("192.0.2.53:53", "_validation-persist") > 0 {
 				t.Error("a resolver was asked for the validation name")
