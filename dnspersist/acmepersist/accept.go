@@ -61,8 +61,12 @@ func (s *session) target(w wanted, state nameState) propagation.Target {
 // satisfied notes which values the CA has accepted: the good ones, or where there was
 // none those that it may accept.
 func (n *nameState) satisfied(values []string, want record.Want, account string, now time.Time) {
-	n.Attempts, n.Accepted, n.Refused = nil, nil, nil
+	n.Attempts, n.Refused = nil, nil
 	n.PartialSince, n.NotBefore, n.CAASince = time.Time{}, time.Time{}, time.Time{}
+	if len(values) == 0 {
+		return // nobody has looked: what was accepted before is the best that is known
+	}
+	n.Accepted = nil
 	result := record.Evaluate(values, want, now)
 	for _, v := range result.Verdicts {
 		if v.Outlook == result.Outlook() && v.Outlook != record.OutlookBad {

@@ -55,6 +55,14 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	if err != nil {
 		return nil, err
 	}
+	if underway {
+		// the CA's word came while nobody looked
+		for _, n := range a.names {
+			if err := a.settle(ctx, n); err != nil {
+				a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", n), zap.Error(err))
+			}
+		}
+	}
 	if leaf, err := leafOf(cert.Certificate); err == nil {
 		for _, w := range a.wants {
 			a.warnOfExpiry(ctx, w, leaf.NotAfter.Sub(leaf.NotBefore))
@@ -115,7 +123,8 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 	default:
 		w := a.wants[id]
 		w.identifier = id
-		return errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.remove(ctx, a.orderKey(a.names)))
+		err := errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.remove(ctx, a.orderKey(a.names)))
+		return a.afterNo(ctx, w, a.seen[id], err)
 	}
 	c, ok, err := a.challenge(ctx, authz)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // authorizations reads those of an order and learns from them.
@@ -141,6 +142,13 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 			reason = *c.Error
 			problem = strings.TrimPrefix(c.Error.Type, acme.ProblemTypeNamespace)
 		}
+	}
+	if w.record.Name == "" {
+		name, err := record.ValidationName(w.identifier)
+		if err != nil {
+			return err
+		}
+		w.record.Name = name
 	}
 	// the CA's word beats our model: what it refuses is no longer presumed good
 	disagrees := disagrees(seen, w.want)

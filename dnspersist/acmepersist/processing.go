@@ -7,6 +7,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 const (
@@ -87,6 +89,18 @@ func (s *session) underway(ctx context.Context, names []string) (order acme.Orde
 			zap.Strings("identifiers", names), zap.String("order", order.Location))
 	}
 	return order, authzs, ok, nil
+}
+
+// settle forgets the attempts at a name, for the CA has accepted it.
+func (s *session) settle(ctx context.Context, identifier string) error {
+	name, err := record.ValidationName(identifier)
+	if err != nil {
+		return err
+	}
+	return s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
+		n.satisfied(nil, record.Want{}, s.account.Location, time.Now())
+		return true
+	})
 }
 
 // posted reports whether the CA has taken a post of the challenge that it may still be at
