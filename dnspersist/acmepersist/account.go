@@ -89,10 +89,17 @@ const checkFresh = time.Hour
 // and wants to see it valid. Nothing is shown to anybody for publishing before:
 // it is the only defence against a substituted account URL.
 func (s *session) checkAccount(ctx context.Context) error {
-	s.iss.mu.Lock()
-	fresh := s.iss.checkedURL == s.account.Location && time.Since(s.iss.checkedAt) < checkFresh
-	s.iss.mu.Unlock()
-	if fresh {
+	if s.checkedLately() {
+		return nil
+	}
+	// a start with thousands of names asks once
+	select {
+	case s.iss.checking <- struct{}{}:
+		defer func() { <-s.iss.checking }()
+	case <-ctx.Done():
+		return fmt.Errorf("checking the ACME account: %w", context.Cause(ctx))
+	}
+	if s.checkedLately() {
 		return nil
 	}
 	var answer acme.Authorization
@@ -111,6 +118,12 @@ func (s *session) checkAccount(ctx context.Context) error {
 	s.iss.checkedURL, s.iss.checkedAt = s.account.Location, time.Now()
 	s.iss.mu.Unlock()
 	return nil
+}
+
+func (s *session) checkedLately() bool {
+	s.iss.mu.Lock()
+	defer s.iss.mu.Unlock()
+	return s.iss.checkedURL == s.account.Location && time.Since(s.iss.checkedAt) < checkFresh
 }
 
 // accountProblem turns the CA's word that it does not accept our account into an

@@ -139,6 +139,8 @@ type Issuer struct {
 	names names
 	// offerMu is held while ca.json is changed.
 	offerMu sync.Mutex
+	// checking has room for one account check at a time.
+	checking chan struct{}
 
 	mu            sync.Mutex
 	bound         *boundAccount
@@ -149,7 +151,7 @@ type Issuer struct {
 }
 
 // New returns an Issuer for the configuration.
-func New(cfg Config) *Issuer { return &Issuer{Config: cfg} }
+func New(cfg Config) *Issuer { return &Issuer{Config: cfg, checking: make(chan struct{}, 1)} }
 
 // IssuerKey returns the key under which certificates are filed. It implements
 // certmagic.Issuer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"path"
 	"slices"
@@ -98,15 +99,24 @@ func (n *nameState) accepts(values []string, account string, wildcard bool) bool
 	return false
 }
 
-// names changes the states of an issuer's names, one at a time. Nothing is cached:
-// other nodes of a cluster count their attempts in the same place.
-type names struct{ mu sync.Mutex }
+// names changes the states of an issuer's names, each by one job at a time. Nothing is
+// cached: other nodes of a cluster count their attempts in the same place.
+type names struct{ mu [64]sync.Mutex }
+
+// lock locks a name, and some others with it: a start with thousands of names must not
+// wait for the storage one by one.
+func (c *names) lock(name string) *sync.Mutex {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name))
+	mu := &c.mu[h.Sum32()%uint32(len(c.mu))]
+	mu.Lock()
+	return mu
+}
 
 // update loads the state of a validation name, lets fn change it, and saves it if
 // fn says so.
 func (c *names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.lock(validationName).Unlock()
 	state := &nameState{Name: validationName}
 	key := st.key("names", st.safe(validationName)+".json")
 	if _, err := st.load(ctx, key, state); err != nil {

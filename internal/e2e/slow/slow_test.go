@@ -163,3 +163,15 @@ func TestStandingRecordsAreLookedAt(t *testing.T) {
 	}
 	e.AssertClean(5)
 }
+
+// Without a look at DNS nobody watches a name that the CA has refused: CertMagic tries it
+// again.
+func TestRefusedWithoutACheck(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	name := e.Name("none")
+	value := e.Value(e.Bind(), false)
+	e.Load(e.Global() + e.Site(name, e.Block("check none")))
+	logged(e, "could not get certificate from issuer", "did not validate", name)
+	e.Publish(name, value)
+	e.WaitTrusted(name, 3*time.Minute)
+}
