@@ -1,5 +1,143 @@
 package main
 
-import "io"
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+)
 
-func waiting([]string, io.Writer, io.Writer) error { return nil }
+// goals of the project for a name that waits, and for all of them.
+const (
+	goalBytes = 8 << 10
+	goalCPU   = 0.05
+)
+
+// waitingOptions is what the command line says.
+type waitingOptions struct {
+	names, zones int
+	duration     time.Duration
+	later        time.Duration
+}
+
+// waiting measures names that wait for their records: the first minute by the
+// clock on the wall, the rest of it by one that jumps to whatever is next, so that
+// hours cost nothing but the work that is done in them.
+func waiting(args []string, out, complaints io.Writer) error {
+	var o waitingOptions
+	flags := flag.NewFlagSet("waiting", flag.ContinueOnError)
+	flags.IntVar(&o.names, "names", 10_000, "how many names wait")
+	flags.IntVar(&o.zones, "zones", 1, "in how many zones")
+	flags.DurationVar(&o.duration, "duration", time.Minute, "how long to measure by the real clock")
+	flags.DurationVar(&o.later, "later", time.Hour, "how long to go on by the simulated clock; 0: not at all")
+	if err := parse(flags, args, complaints); err != nil {
+		return err
+	}
+	if o.duration < time.Second {
+		return errors.New("--duration must be at least a second")
+	}
+	heading(out)
+	fmt.Fprintf(out, "%d names waiting in %s, two servers each, every answer after %s\n\n", o.names, plural(o.zones, "zone"), latency)
+	if err := firstMinute(o, out); err != nil || o.later == 0 {
+		return err
+	}
+	return simulated(func() error { return hours(o, out) })
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// firstMinute measures by the real clock.
+func firstMinute(o waitingOptions, out io.Writer) error {
+	p, err := newPlace(o.names, o.zones)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	t := newTable("By the real clock", "time", "queries", "queries/s", "CPU s per s", "most goroutines")
+	t.add("first looks", p.begin())
+	// as many windows as print well
+	step := max(time.Second, o.duration/6)
+	for from := time.Duration(0); from+step <= o.duration; from += step {
+		t.add(fmt.Sprintf("%s to %s", whole(from), whole(from+step)), p.observe(step))
+	}
+	t.print(out)
+
+	perName := p.perName()
+	g := newTable("Against the goals", "what", "measured", "goal", "met")
+	g.row("memory per name, bytes", perName, goalBytes, yes(perName <= goalBytes))
+	g.row("CPU s per s, while polling", p.cpu(), goalCPU, yes(p.cpu() <= goalCPU))
+	g.print(out)
+	return nil
+}
+
+// hours measures by the simulated clock.
+func hours(o waitingOptions, out io.Writer) error {
+	p, err := newPlace(o.names, o.zones)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	loads := newTable("By the simulated clock", "time", "queries", "queries/s", "CPU s per s", "most goroutines")
+	noticed := newTable("From visible to StatusReady, by the simulated clock; of that, 10 s are the settle time",
+		"published", "names", "ready", "median", "95 %", "worst", "queries per name")
+	start := time.Now()
+	loads.add("first looks", p.begin())
+	part := max(1, o.names/100)
+
+	loads.add("first minute", p.observe(time.Minute))
+	noticed.add("after a minute, 1 %", p.publish(part))
+	loads.add(fmt.Sprintf("after %s", whole(time.Since(start).Round(time.Minute))), p.observe(max(time.Minute, o.later/2-time.Since(start))))
+	if rest := o.later - time.Since(start); rest > 0 {
+		loads.add(fmt.Sprintf("until %s", whole(o.later)), p.observe(rest))
+	}
+	noticed.add(fmt.Sprintf("after %s, 1 %%", whole(o.later)), p.publish(part))
+	noticed.add("then all the others", p.publish(o.names-2*part))
+	loads.print(out)
+	noticed.print(out)
+	return nil
+}
+
+func yes(ok bool) string {
+	if ok {
+		return "yes"
+	}
+	return "no"
+}
+
+// whole is a duration without zeros at its end.
+func whole(d time.Duration) string {
+	switch {
+	case d >= time.Hour && d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d >= time.Minute && d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+// load is what was used in some time.
+type load struct {
+	queries    int64
+	took, cpu  time.Duration
+	goroutines int
+}
+
+func (l load) rate() float64 { return float64(l.queries) / l.took.Seconds() }
+
+func (l load) share() float64 { return l.cpu.Seconds() / l.took.Seconds() }
+
+// add makes a row of what was measured.
+func (t *table) add(what string, result any) {
+	switch r := result.(type) {
+	case load:
+		t.row(what, r.queries, r.rate(), r.share(), r.goroutines)
+	case news:
+		t.row(what, r.names, len(r.took), quantile(r.took, 0.5), quantile(r.took, 0.95), quantile(r.took, 1), float64(r.queries)/float64(max(1, r.names)))
+	}
+}
