@@ -25,6 +25,7 @@ type place struct {
 	checker   *propagation.Checker
 	scheduler *propagation.Scheduler
 	order     []int // names that have no record yet, in a random order that is always the same
+	beside    []int // the same for those that have zones of their own
 	stop      []func()
 
 	heap    uint64 // before there were names
@@ -36,19 +37,23 @@ type place struct {
 	took      []time.Duration
 }
 
-func newPlace(names, zones int) (*place, error) {
-	w, err := newWorld(names, zones)
+func newPlace(names, zones, beside int) (*place, error) {
+	w, err := newWorld(names, zones, beside)
 	if err != nil {
 		return nil, err
 	}
-	return &place{
+	p := &place{
 		world:     w,
 		checker:   propagation.NewChecker(propagation.Config{Resolvers: []string{resolver}, Exchanger: w}),
 		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{}),
 		order:     rand.New(rand.NewPCG(1, 2)).Perm(names),
-		stop:      make([]func(), names),
-		heap:      heapInUse(),
-	}, nil
+		stop:      make([]func(), names+beside),
+	}
+	for i := range beside {
+		p.beside = append(p.beside, names+i)
+	}
+	p.heap = heapInUse()
+	return p, nil
 }
 
 func (p *place) close() { p.scheduler.Close() }
@@ -167,11 +172,11 @@ type news struct {
 
 func (n news) String() string { return fmt.Sprintf("%d of %d", len(n.took), n.names) }
 
-// publish makes the records of some more names visible on both servers, and waits
-// until all of them are ready.
-func (p *place) publish(names int) news {
-	some := p.order[:names]
-	p.order = p.order[names:]
+// publish makes the records of the first so many of the names visible on both servers,
+// takes them off the list, and waits until all of them are ready.
+func (p *place) publish(list *[]int, names int) news {
+	some := (*list)[:names]
+	*list = (*list)[names:]
 	p.mu.Lock()
 	p.took, p.published = nil, time.Now()
 	p.mu.Unlock()

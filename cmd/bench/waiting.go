@@ -16,9 +16,8 @@ const (
 
 // waitingOptions is what the command line says.
 type waitingOptions struct {
-	names, zones int
-	duration     time.Duration
-	later        time.Duration
+	names, zones, beside int
+	duration, later      time.Duration
 }
 
 // waiting measures names that wait for their records: the first minute by the
@@ -29,6 +28,7 @@ func waiting(args []string, out, complaints io.Writer) error {
 	flags := flag.NewFlagSet("waiting", flag.ContinueOnError)
 	flags.IntVar(&o.names, "names", 10_000, "how many names wait")
 	flags.IntVar(&o.zones, "zones", 1, "in how many zones")
+	flags.IntVar(&o.beside, "beside", 20, "how many further names wait in a zone each")
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how long to measure by the real clock")
 	flags.DurationVar(&o.later, "later", time.Hour, "how long to go on by the simulated clock; 0: not at all")
 	if err := parse(flags, args, complaints); err != nil {
@@ -38,7 +38,7 @@ func waiting(args []string, out, complaints io.Writer) error {
 		return errors.New("--duration must be at least a second")
 	}
 	heading(out)
-	fmt.Fprintf(out, "%d names waiting in %s, two servers each, every answer after %s\n\n", o.names, plural(o.zones, "zone"), latency)
+	fmt.Fprintf(out, "%d names waiting in %s, beside them %s in a zone each;\ntwo servers for each zone, every answer after %s\n\n", o.names, plural(o.zones, "zone"), plural(o.beside, "name"), latency)
 	if err := firstMinute(o, out); err != nil || o.later == 0 {
 		return err
 	}
@@ -54,7 +54,7 @@ func plural(n int, what string) string {
 
 // firstMinute measures by the real clock.
 func firstMinute(o waitingOptions, out io.Writer) error {
-	p, err := newPlace(o.names, o.zones)
+	p, err := newPlace(o.names, o.zones, o.beside)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func firstMinute(o waitingOptions, out io.Writer) error {
 
 // hours measures by the simulated clock.
 func hours(o waitingOptions, out io.Writer) error {
-	p, err := newPlace(o.names, o.zones)
+	p, err := newPlace(o.names, o.zones, o.beside)
 	if err != nil {
 		return err
 	}
@@ -91,13 +91,15 @@ func hours(o waitingOptions, out io.Writer) error {
 	part := max(1, o.names/100)
 
 	loads.add("first minute", p.observe(time.Minute))
-	noticed.add("after a minute, 1 %", p.publish(part))
+	noticed.add("after a minute, beside", p.publish(&p.beside, o.beside/2))
+	noticed.add("then 1 %", p.publish(&p.order, part))
 	loads.add(fmt.Sprintf("after %s", whole(time.Since(start).Round(time.Minute))), p.observe(max(time.Minute, o.later/2-time.Since(start))))
 	if rest := o.later - time.Since(start); rest > 0 {
 		loads.add(fmt.Sprintf("until %s", whole(o.later)), p.observe(rest))
 	}
-	noticed.add(fmt.Sprintf("after %s, 1 %%", whole(o.later)), p.publish(part))
-	noticed.add("then all the others", p.publish(o.names-2*part))
+	noticed.add(fmt.Sprintf("after %s, beside", whole(o.later)), p.publish(&p.beside, len(p.beside)))
+	noticed.add("then 1 %", p.publish(&p.order, part))
+	noticed.add("then all the others", p.publish(&p.order, len(p.order)))
 	loads.print(out)
 	noticed.print(out)
 	return nil

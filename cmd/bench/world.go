@@ -26,9 +26,11 @@ const (
 
 // world answers DNS queries in the process: as two authoritative servers for
 // every zone, each at its own address, and as the resolver. Zone i has the names
-// host<n>.z<i>.example. for every n that is i modulo the number of zones.
+// host<n>.z<i>.example. for every n that is i modulo the number of zones; further
+// names, those beside, have a zone each.
 type world struct {
-	zones int
+	names int // without those beside
+	zones int // of these
 	value string
 	// visible has, for each name, whether its record stands.
 	visible []atomic.Bool
@@ -37,8 +39,8 @@ type world struct {
 	discovery atomic.Int64 // questions that look for zones and servers
 }
 
-func newWorld(names, zones int) (*world, error) {
-	if names < 1 || zones < 1 || zones > names || zones > 1<<20 {
+func newWorld(names, zones, beside int) (*world, error) {
+	if names < 1 || zones < 1 || zones > names || beside < 0 || zones+beside > 1<<20 {
 		return nil, fmt.Errorf("%d names in %d zones: at least one of each is needed, and a name for every zone", names, zones)
 	}
 	want := wantOf(record.DialectAccountURL)
@@ -46,14 +48,22 @@ func newWorld(names, zones int) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &world{zones: zones, value: value, visible: make([]atomic.Bool, names)}, nil
+	return &world{names: names, zones: zones, value: value, visible: make([]atomic.Bool, names+beside)}, nil
 }
 
-func (w *world) zone(i int) string { return fmt.Sprintf("z%d.example.", i%w.zones) }
+// zoneOf is the number of the zone that name i is in.
+func (w *world) zoneOf(i int) int {
+	if i < w.names {
+		return i % w.zones
+	}
+	return w.zones + i - w.names
+}
+
+func origin(zone int) string { return fmt.Sprintf("z%d.example.", zone) }
 
 // host is the identifier of name i.
 func (w *world) host(i int) string {
-	return strings.TrimSuffix(fmt.Sprintf("host%d.%s", i, w.zone(i)), ".")
+	return strings.TrimSuffix(fmt.Sprintf("host%d.%s", i, origin(w.zoneOf(i))), ".")
 }
 
 // server is the address of a zone's first or second server.
@@ -94,19 +104,19 @@ func (w *world) Exchange(ctx context.Context, _, addr string, query *dns.Msg) (*
 func (w *world) answer(reply *dns.Msg, name string, qtype uint16) {
 	labels := dns.SplitDomainName(name)
 	var zone int
-	if len(labels) < 2 || labels[len(labels)-1] != "example" || !scan(labels[len(labels)-2], "z", &zone) || zone >= w.zones {
+	if len(labels) < 2 || labels[len(labels)-1] != "example" || !scan(labels[len(labels)-2], "z", &zone) || zone >= w.zones+len(w.visible)-w.names {
 		reply.Rcode = dns.RcodeNameError
 		reply.Ns = []dns.RR{soa("example.")}
 		return
 	}
-	origin := w.zone(zone)
+	apex := origin(zone)
 	var rr dns.RR
 	switch labels = labels[:len(labels)-2]; {
 	case len(labels) == 0 && qtype == dns.TypeSOA:
-		rr = soa(origin)
+		rr = soa(apex)
 	case len(labels) == 0 && qtype == dns.TypeNS:
 		for _, ns := range []string{"ns1.", "ns2."} {
-			reply.Answer = append(reply.Answer, &dns.NS{Hdr: header(origin, dns.TypeNS), Ns: ns + origin})
+			reply.Answer = append(reply.Answer, &dns.NS{Hdr: header(apex, dns.TypeNS), Ns: ns + apex})
 		}
 		return
 	case len(labels) == 1 && qtype == dns.TypeA:
@@ -125,7 +135,7 @@ func (w *world) answer(reply *dns.Msg, name string, qtype uint16) {
 	if rr != nil {
 		reply.Answer = []dns.RR{rr}
 	} else {
-		reply.Ns = []dns.RR{soa(origin)}
+		reply.Ns = []dns.RR{soa(apex)}
 	}
 }
 
@@ -149,9 +159,9 @@ func header(name string, rrtype uint16) dns.RR_Header {
 	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: zoneTTL}
 }
 
-func soa(origin string) dns.RR {
+func soa(apex string) dns.RR {
 	return &dns.SOA{
-		Hdr: header(origin, dns.TypeSOA), Ns: "ns1." + origin, Mbox: "hostmaster." + origin,
+		Hdr: header(apex, dns.TypeSOA), Ns: "ns1." + apex, Mbox: "hostmaster." + apex,
 		Serial: 1, Refresh: 7200, Retry: 900, Expire: 1209600, Minttl: 300,
 	}
 }
