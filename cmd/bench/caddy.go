@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -185,9 +184,7 @@ func runFleet(o fleetOptions) (result, error) {
 		return r, err
 	}
 	r.CPU, r.Goroutines, r.Queries = cpuTime()-used, busy, len(s.dns.Queries())
-	counts.mu.Lock()
-	r.Ops = maps.Clone(counts.ops)
-	counts.mu.Unlock()
+	r.Ops = counts.all()
 	r.Requests = make(map[string]int)
 	for _, q := range s.ca.Requests()[before:] {
 		r.Requests[q.Step]++

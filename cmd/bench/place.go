@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -16,7 +15,7 @@ const (
 	// jobs is how many attempts CertMagic makes at a time.
 	jobs = 1000
 	// patience is how long is waited for names that have their record.
-	patience = 12 * time.Hour
+	patience = 24 * time.Hour
 )
 
 // place is one process's names, and what watches them, as the plugin does.
@@ -34,7 +33,7 @@ type place struct {
 
 	mu        sync.Mutex
 	published time.Time
-	took      []time.Duration
+	took      map[int]time.Duration
 }
 
 func newPlace(names, zones, beside int) (*place, error) {
@@ -48,6 +47,7 @@ func newPlace(names, zones, beside int) (*place, error) {
 		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{}),
 		order:     rand.New(rand.NewPCG(1, 2)).Perm(names),
 		stop:      make([]func(), names+beside),
+		took:      make(map[int]time.Duration),
 	}
 	for i := range beside {
 		p.beside = append(p.beside, names+i)
@@ -134,7 +134,7 @@ func (p *place) ready(i int) {
 	if p.stop[i] == nil {
 		return
 	}
-	p.took = append(p.took, time.Since(p.published))
+	p.took[i] = time.Since(p.published)
 	p.stop[i]()
 	p.stop[i] = nil
 }
@@ -165,35 +165,49 @@ func (p *place) measure(fn func() (goroutines int)) load {
 
 // news is how long it took until the records of so many names were noticed.
 type news struct {
-	names   int
-	took    []time.Duration
-	queries int64
+	names int
+	took  []time.Duration
 }
 
-func (n news) String() string { return fmt.Sprintf("%d of %d", len(n.took), n.names) }
-
-// publish makes the records of the first so many of the names visible on both servers,
-// takes them off the list, and waits until all of them are ready.
-func (p *place) publish(list *[]int, names int) news {
+// take takes the first so many names off the list.
+func take(list *[]int, names int) []int {
 	some := (*list)[:names]
 	*list = (*list)[names:]
+	return some
+}
+
+// publish makes the records of the names in all groups visible on both servers, and
+// waits until they are ready.
+func (p *place) publish(groups ...[]int) []news {
 	p.mu.Lock()
-	p.took, p.published = nil, time.Now()
+	clear(p.took)
+	p.published = time.Now()
 	p.mu.Unlock()
-	before := p.queries()
-	for _, i := range some {
-		p.world.visible[i].Store(true)
-	}
-	for time.Since(p.published) < patience {
-		time.Sleep(100 * time.Millisecond)
-		p.mu.Lock()
-		n := len(p.took)
-		p.mu.Unlock()
-		if n == names {
-			break
+	all := 0
+	for _, g := range groups {
+		all += len(g)
+		for _, i := range g {
+			p.world.visible[i].Store(true)
 		}
+	}
+	ready := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.took)
+	}
+	for time.Since(p.published) < patience && ready() < all {
+		time.Sleep(100 * time.Millisecond)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return news{names: names, took: p.took, queries: p.queries() - before}
+	result := make([]news, len(groups))
+	for n, g := range groups {
+		result[n].names = len(g)
+		for _, i := range g {
+			if took, ok := p.took[i]; ok {
+				result[n].took = append(result[n].took, took)
+			}
+		}
+	}
+	return result
 }

@@ -30,7 +30,7 @@ func waiting(args []string, out, complaints io.Writer) error {
 	flags.IntVar(&o.zones, "zones", 1, "in how many zones")
 	flags.IntVar(&o.beside, "beside", 20, "how many further names wait in a zone each")
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how long to measure by the real clock")
-	flags.DurationVar(&o.later, "later", time.Hour, "how long to go on by the simulated clock; 0: not at all")
+	flags.DurationVar(&o.later, "later", 2*time.Hour, "how long to go on by the simulated clock; 0: not at all")
 	if err := parse(flags, args, complaints); err != nil {
 		return err
 	}
@@ -76,32 +76,52 @@ func firstMinute(o waitingOptions, out io.Writer) error {
 	return nil
 }
 
-// hours measures by the simulated clock.
+// moments are when records are published, after the begin of the wait.
+var moments = []time.Duration{time.Minute, 30 * time.Minute}
+
+// hours measures by the simulated clock: for each moment a new process's worth of names.
 func hours(o waitingOptions, out io.Writer) error {
+	loads := newTable("By the simulated clock", "time", "queries", "queries/s", "CPU s per s", "most goroutines")
+	noticed := newTable("From visible to StatusReady, by the simulated clock; of that, 10 s are the settle time",
+		"published", "names", "ready", "median", "95 %", "worst")
+	for _, at := range moments {
+		if at < o.later {
+			if err := moment(o, at, newTable("", ""), noticed); err != nil {
+				return err
+			}
+		}
+	}
+	if err := moment(o, o.later, loads, noticed); err != nil {
+		return err
+	}
+	loads.print(out)
+	noticed.print(out)
+	return nil
+}
+
+// moment lets names wait until some get their records, and at the end all.
+func moment(o waitingOptions, at time.Duration, loads, noticed *table) error {
 	p, err := newPlace(o.names, o.zones, o.beside)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	loads := newTable("By the simulated clock", "time", "queries", "queries/s", "CPU s per s", "most goroutines")
-	noticed := newTable("From visible to StatusReady, by the simulated clock; of that, 10 s are the settle time",
-		"published", "names", "ready", "median", "95 %", "worst", "queries per name")
 	start := time.Now()
 	loads.add("first looks", p.begin())
-	part := max(1, o.names/100)
-
-	loads.add("first minute", p.observe(time.Minute))
-	noticed.add("after a minute, beside", p.publish(&p.beside, o.beside/2))
-	noticed.add("then 1 %", p.publish(&p.order, part))
-	loads.add(fmt.Sprintf("after %s", whole(time.Since(start).Round(time.Minute))), p.observe(max(time.Minute, o.later/2-time.Since(start))))
-	if rest := o.later - time.Since(start); rest > 0 {
-		loads.add(fmt.Sprintf("until %s", whole(o.later)), p.observe(rest))
+	var until time.Duration
+	for _, next := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, at} {
+		if next = min(next, at); next > until {
+			loads.add(fmt.Sprintf("until %s", whole(next)), p.observe(next-time.Since(start)))
+			until = next
+		}
 	}
-	noticed.add(fmt.Sprintf("after %s, beside", whole(o.later)), p.publish(&p.beside, len(p.beside)))
-	noticed.add("then 1 %", p.publish(&p.order, part))
-	noticed.add("then all the others", p.publish(&p.order, len(p.order)))
-	loads.print(out)
-	noticed.print(out)
+	part := take(&p.order, max(1, o.names/100))
+	for i, n := range p.publish(part, p.beside) {
+		noticed.add(fmt.Sprintf("after %s, %s", whole(at), []string{"1 %", "beside"}[i]), n)
+	}
+	if at == o.later {
+		noticed.add("then all the others", p.publish(p.order)[0])
+	}
 	return nil
 }
 
@@ -140,6 +160,6 @@ func (t *table) add(what string, result any) {
 	case load:
 		t.row(what, r.queries, r.rate(), r.share(), r.goroutines)
 	case news:
-		t.row(what, r.names, len(r.took), quantile(r.took, 0.5), quantile(r.took, 0.95), quantile(r.took, 1), float64(r.queries)/float64(max(1, r.names)))
+		t.row(what, r.names, len(r.took), quantile(r.took, 0.5), quantile(r.took, 0.95), quantile(r.took, 1))
 	}
 }
