@@ -177,7 +177,7 @@ func runFleet(o fleetOptions) (result, error) {
 	if err := caddy.Load(config, true); err != nil {
 		return r, err
 	}
-	defer caddy.Stop()
+	defer func() { _ = caddy.Stop() }()
 	r.Load = time.Since(start)
 	took, busy, err := await(with, start)
 	if err != nil {

@@ -28,8 +28,7 @@ type place struct {
 	stop      []func()
 
 	heap    uint64 // before there were names
-	started time.Time
-	polling load // of all observations
+	polling load   // of all observations
 
 	mu        sync.Mutex
 	published time.Time
