@@ -1,0 +1,69 @@
+// Command bench measures what the plugin costs, and prints plain tables for
+// docs/benchmarks.md.
+//
+//	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
+//	go run ./cmd/bench fleet [--sites 2000] [--without 1500] [--profile DIR]
+//	go run ./cmd/bench record
+//
+// It needs no root, no fixed port and no network.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// command is one benchmark.
+type command func(args []string, out, complaints io.Writer) error
+
+var commands = map[string]command{
+	"waiting": waiting,
+	"fleet":   fleet,
+	"record":  records,
+	runOne:    fleetRun,
+}
+
+const usage = "usage: bench waiting|fleet|record [flags]; see bench waiting --help"
+
+// errUsage marks what the flag package has already complained about.
+var errUsage = errors.New("wrong flags")
+
+func main() {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	default:
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out, complaints io.Writer) error {
+	if len(args) == 0 {
+		return errors.New(usage)
+	}
+	do, ok := commands[args[0]]
+	if !ok {
+		return fmt.Errorf("no benchmark %q; %s", args[0], usage)
+	}
+	return do(args[1:], out, complaints)
+}
+
+// parse reads flags and takes no further arguments.
+func parse(flags *flag.FlagSet, args []string, complaints io.Writer) error {
+	flags.SetOutput(complaints)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return errUsage
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return nil
+}
