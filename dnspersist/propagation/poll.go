@@ -70,6 +70,9 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 		w.lastEvent = now
 	}
 	w.urgent = seen
+	if s.watches[w.key] == w {
+		s.move(w, rep.Zone)
+	}
 	before := len(w.missing)
 	w.missing = missing(rep)
 	w.due = s.next(w, rep, now)

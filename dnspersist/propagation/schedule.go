@@ -15,7 +15,7 @@ const (
 	DefaultJitter        = 0.1
 	DefaultWorkers       = 32
 	DefaultGlobalRate    = 100.0
-	DefaultPerServerRate = 5.0
+	DefaultPerServerRate = 20.0
 )
 
 // pollTimeout bounds how long one poll keeps a worker.
@@ -35,7 +35,7 @@ type SchedulerConfig struct {
 	Workers     int           // names asked for at a time. Default: 32
 
 	GlobalRate    float64 // queries per second, of all polls together. Default: 100
-	PerServerRate float64 // queries per second to one address. Default: 5
+	PerServerRate float64 // queries per second to one address. Default: 20
 
 	Logger *zap.Logger // may be nil
 }
@@ -90,6 +90,14 @@ func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	}
 	if s.cfg.Jitter > 0 {
 		interval += time.Duration((2*rand.Float64() - 1) * s.cfg.Jitter * float64(interval))
+	}
+	if !w.urgent {
+		// the names of one zone share a rate, so that its servers are not flooded and the
+		// workers do not wait for them while names of other zones are due
+		crowd := time.Duration(float64(s.zones[rep.Zone]) / s.cfg.PerServerRate * float64(time.Second))
+		if interval < crowd {
+			interval = crowd + time.Duration((2*rand.Float64()-1)*max(s.cfg.Jitter, 0)*float64(crowd))
+		}
 	}
 	due := now.Add(interval)
 	if again := rep.LookAgainAt; !again.IsZero() && again.Before(due) {

@@ -24,6 +24,7 @@ type Scheduler struct {
 
 	mu      sync.Mutex
 	watches map[string]*watch
+	zones   map[string]int // how many watches there are in each zone
 	queue   dueQueue
 	active  int // workers
 }
@@ -46,6 +47,8 @@ type watch struct {
 	// missing are the addresses that lack the record while others have it.
 	missing []string
 	pace    float64
+	zone    string
+	offset  int // so that names begin with different servers
 	spent   int // queries of the last poll; of the worker that polls, like the gate
 	status  Status
 	codes   []Code // of the last report
@@ -59,6 +62,7 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 		limiter: newLimiter(cfg.GlobalRate, cfg.PerServerRate),
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
+		zones:   make(map[string]int),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.run)
@@ -90,9 +94,10 @@ func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func
 			g = c.NewGate()
 		}
 		now := time.Now()
-		w = &watch{key: key, gate: g, due: now, lastEvent: now}
+		w = &watch{key: key, gate: g, due: now, lastEvent: now, offset: len(s.watches)}
 		if last := g.Report(); !last.When.IsZero() {
 			// Somebody has looked already.
+			s.move(w, last.Zone)
 			w.status = last.Status
 			w.urgent = !last.FirstYes.IsZero()
 			w.polls = 1
@@ -115,8 +120,24 @@ func (s *Scheduler) stop(w *watch, version uint64) {
 		return
 	}
 	delete(s.watches, w.key)
+	s.move(w, "")
 	if w.index >= 0 {
 		heap.Remove(&s.queue, w.index)
+	}
+}
+
+// move counts a watch in its zone.
+func (s *Scheduler) move(w *watch, zone string) {
+	if w.zone == zone {
+		return
+	}
+	if w.zone != "" {
+		if s.zones[w.zone]--; s.zones[w.zone] == 0 {
+			delete(s.zones, w.zone)
+		}
+	}
+	if w.zone = zone; zone != "" {
+		s.zones[zone]++
 	}
 }
 
@@ -219,7 +240,7 @@ func (s *Scheduler) start() (time.Duration, bool) {
 			job.again = w.missing
 		}
 		if !w.urgent && w.polls > 0 && (w.status != StatusBlocked || w.polls%fullLookEvery != 0) {
-			job.nth = w.polls
+			job.nth = w.polls + w.offset
 		}
 		s.wg.Go(func() { s.work(job) })
 	}
