@@ -36,13 +36,10 @@ type Want struct {
 // whatever stands beside it.
 func Evaluate(txts []string, want Want, now time.Time) Result {
 	j := &judge{Want: want, now: now}
-	r := Result{Verdicts: make([]Verdict, 0, len(txts))}
+	r := Result{Verdicts: make([]Verdict, 0, len(txts)), judge: j}
 	for _, txt := range txts {
 		v, _ := j.value(txt)
 		r.Verdicts = append(r.Verdicts, v)
-	}
-	if len(txts) > 1 && !r.Good() {
-		j.findSplit(&r)
 	}
 	return r
 }

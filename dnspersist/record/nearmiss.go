@@ -56,13 +56,13 @@ func (j *judge) miswritten(txt string) string {
 // maxSplitSearch bounds the search for halves of a value.
 const maxSplitSearch = 16
 
-// findSplit looks for a value whose halves were published as two records.
-func (j *judge) findSplit(r *Result) {
-	if len(r.Verdicts) > maxSplitSearch {
-		return
+// split reports whether the halves of a good value were published as two records.
+func (r Result) split() bool {
+	if len(r.Verdicts) < 2 || len(r.Verdicts) > maxSplitSearch || r.judge == nil {
+		return false
 	}
-	for i := range r.Verdicts {
-		first := &r.Verdicts[i]
+	j := *r.judge
+	for i, first := range r.Verdicts {
 		if first.Outlook != OutlookBad || first.Code == CodeForeign || first.Code == CodeWrongIssuer {
 			continue
 		}
@@ -72,12 +72,12 @@ func (j *judge) findSplit(r *Result) {
 			}
 			for _, whole := range []string{first.Text + second.Text, first.Text + " " + second.Text, first.Text + ";" + second.Text} {
 				if v, _ := j.value(whole); v.Outlook == OutlookGood {
-					first.split = true
-					return
+					return true
 				}
 			}
 		}
 	}
+	return false
 }
 
 // MistakenNames returns where people put the record of an identifier by mistake: the
@@ -116,6 +116,8 @@ func (r Result) Explain() string {
 		return "no TXT record"
 	case v.Outlook == OutlookGood:
 		return ""
+	case v.Outlook == OutlookBad && r.split():
+		return reasonSplit
 	case (v.Code == CodeForeign || v.Code == CodeWrongIssuer) && len(r.Verdicts) > 1:
 		return r.explainForeign()
 	default:

@@ -66,17 +66,13 @@ type Verdict struct {
 	Value Value
 
 	refusal refusal
-	split   bool
 	judge   *judge
 }
 
 // Reason explains what is wrong or doubtful to a person, and what to do. It is empty if
 // every CA accepts the value.
 func (v Verdict) Reason() string {
-	switch {
-	case v.split:
-		return reasonSplit
-	case v.judge == nil:
+	if v.judge == nil {
 		return ""
 	}
 	// most reasons are never read, and finding near misses takes more than judging
@@ -104,6 +100,8 @@ func (r refusal) types() []string {
 // Result is what a CA makes of all values at a name, in their order.
 type Result struct {
 	Verdicts []Verdict
+
+	judge *judge
 }
 
 // Outlook says what the CA makes of the name: one good value is enough.
