@@ -93,9 +93,14 @@ func FuzzUnmarshalCaddyfile(f *testing.F) {
 	}
 	f.Add("dns_persist {\n\tpreferred_chains {\n\t\troot_common_name")
 	f.Add("dns_persist { dir {env.X} }")
+	f.Add("dns_persist {\n\tdir <<EOF\n") // does not even tokenize
 	f.Fuzz(func(t *testing.T, block string) {
+		tokens, err := caddyfile.Tokenize([]byte(block), "Testfile")
+		if err != nil {
+			return
+		}
 		iss := newIssuer()
-		if iss.UnmarshalCaddyfile(caddyfile.NewTestDispenser(block)) != nil {
+		if iss.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)) != nil {
 			return
 		}
 		first, err := json.Marshal(iss)
