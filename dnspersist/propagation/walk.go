@@ -116,7 +116,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		outcomes := w.askAll(ctx, z, st.name, asked)
 		if w.nth < 0 && ctx.Err() == nil {
-			w.c.asker.memory.noteFamilies(asked, outcomes)
+			w.c.asker.memory.noteFamilies(z.name, asked, outcomes)
 		}
 		del, ok := delegationOf(outcomes, asked)
 		if !ok {
@@ -209,8 +209,8 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 		o.Network, o.RTT = ans.network, ans.rtt
 	}
 	o.Addr = addr
-	if ctx.Err() == nil {
-		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, o.Verdict)
+	if ctx.Err() == nil && o.deeper == "" { // who refers to a zone below has answered well
+		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, z.name, o.Verdict)
 	}
 	return o
 }
