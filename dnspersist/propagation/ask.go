@@ -19,6 +19,7 @@ type answer struct {
 	*dns.Msg
 	network string
 	rtt     time.Duration
+	noEDNS  bool // the server does not answer questions with EDNS (RFC 6891)
 }
 
 // asker sends questions and deals with what transports do to them.
@@ -31,7 +32,8 @@ type asker struct {
 //
 // UDP is tried twice, then TCP, for there are networks that drop either; TCP
 // also where the reply was truncated or unreadable. A server that does not
-// know EDNS is asked again without it.
+// know EDNS is asked again without it: after an answer that says so, and after
+// silence, for some drop what they do not know.
 func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (answer, error) {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
@@ -42,16 +44,38 @@ func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse
 
 // send is ask with a question of one's own.
 func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
+	if a.withoutEDNS(addr) {
+		query = plain(query)
+	}
 	ans, err := a.transports(ctx, addr, query)
-	if err == nil && (ans.Rcode == dns.RcodeFormatError || ans.Rcode == dns.RcodeNotImplemented || ans.Rcode == dns.RcodeBadVers) {
-		plain := query.Copy()
-		plain.Extra = nil
-		plain.Id = dns.Id()
-		if again, err := a.transports(ctx, addr, plain); err == nil {
-			return again, nil
+	if err == nil && query.IsEdns0() != nil && rejectsEDNS(ans.Msg) {
+		if again, err := a.transports(ctx, addr, plain(query)); err == nil {
+			if !rejectsEDNS(again.Msg) {
+				a.memory.note(addr, func(s *serverMemory) { s.noEDNS = time.Now() })
+			}
+			ans = again
 		}
 	}
+	ans.noEDNS = err == nil && a.withoutEDNS(addr)
 	return ans, err
+}
+
+// withoutEDNS reports whether addr is known not to understand EDNS.
+func (a asker) withoutEDNS(addr string) bool {
+	since := a.memory.recall(addr).noEDNS
+	return !since.IsZero() && time.Since(since) < ednsAgain
+}
+
+// plain is query without EDNS.
+func plain(query *dns.Msg) *dns.Msg {
+	other := query.Copy()
+	other.Extra = nil
+	other.Id = dns.Id()
+	return other
+}
+
+func rejectsEDNS(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
 }
 
 func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
@@ -64,10 +88,24 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	if known.silent || known.onlyTCP {
 		tries = 1
 	}
-	for range tries {
-		ans, err = a.within(ctx, udpPatience(known), "udp", addr, query)
+	for try := range tries {
+		sent := query
+		if try > 0 && query.IsEdns0() != nil {
+			sent = plain(query)
+		}
+		ans, err = a.within(ctx, udpPatience(known), "udp", addr, sent)
 		if err == nil && !ans.Truncated {
-			a.memory.note(addr, func(s *serverMemory) { s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false })
+			a.memory.note(addr, func(s *serverMemory) {
+				s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false
+				if sent == query {
+					s.plain = 0
+					return
+				}
+				// The first datagram may have been lost, once.
+				if s.plain++; s.plain > 1 {
+					s.noEDNS = time.Now()
+				}
+			})
 			return ans, nil
 		}
 		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
@@ -184,7 +222,7 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 	if resp == nil || !repliesTo(resp, query) {
 		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
 	}
-	return answer{resp, network, time.Since(began)}, nil
+	return answer{Msg: resp, network: network, rtt: time.Since(began)}, nil
 }
 
 // rcodeText is the rcode's name, with what the server says about it (extended

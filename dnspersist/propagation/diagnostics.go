@@ -140,6 +140,8 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 		add(s.Defect, "has a private address: a public CA cannot ask it")
 	case CodeIntercepted:
 		add(s.Defect, "should be authoritative but answers as a resolver: DNS on this network is intercepted; set resolvers and check recursive")
+	case CodeEDNSBroken:
+		add(s.Defect, "answers only questions without EDNS: CAs' resolvers need more of them, or fail; update the server, or the firewall before it")
 	case CodeAAMissing:
 		add(s.Defect, "has the record but does not set AA: CAs' resolvers may not take it")
 	default:

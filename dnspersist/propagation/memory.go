@@ -19,6 +19,8 @@ const (
 	shortTimeout = time.Second
 	// tcpAgain is how long TCP is not tried with a server that was silent over it as well.
 	tcpAgain = time.Minute
+	// ednsAgain is how long a server that does not understand EDNS is asked without.
+	ednsAgain = 10 * time.Minute
 	// minRTTWait and rttFactor bound how long an answer is waited for over UDP where it is
 	// known how long one takes.
 	minRTTWait = 400 * time.Millisecond
@@ -48,6 +50,10 @@ type serverMemory struct {
 	tcpSilent time.Time
 	onlyTCP   bool
 	rtt       time.Duration
+	// plain counts the times in a row that only a question without EDNS was answered;
+	// noEDNS is when it was last clear that EDNS does not work.
+	plain  int
+	noEDNS time.Time
 }
 
 // memory remembers servers for all Checkers that use the same exchanger, so that one that

@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,28 @@ func TestScenario08LameForAnotherZone(t *testing.T) {
 		rep := c.Check(t.Context(), target, c.NewGate())
 		if rep.Status == StatusReady {
 			t.Errorf("the first SERVFAIL in example.test is excused at once: %s", rep.Summary())
+		}
+	})
+}
+
+// A server, or what is before it, drops questions with EDNS, and TCP is closed.
+func TestScenario41EDNSDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &hookNet{memNet: newMemNet(t)}
+		n.publish(t, "192.0.2.1")
+		n.publish(t, "192.0.2.2")
+		n.hook = func(network, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			return nil, errSilent, addr == "192.0.2.2:53" && (network == "tcp" || q.IsEdns0() != nil)
+		}
+		c := n.checker()
+		rep := c.Check(t.Context(), target, c.NewGate()) // two looks: one lost datagram proves nothing
+		if rep.Status != StatusReady || !slices.Contains(rep.Codes(), CodeEDNSBroken) {
+			t.Errorf("%s %v", rep.Summary(), rep.Codes())
+		}
+		n.log = nil
+		c.Look(t.Context(), target)
+		if got := n.questions("192.0.2.2:53"); got != 1 {
+			t.Errorf("%d questions to a server that is known not to take EDNS, want 1: %q", got, n.log)
 		}
 	})
 }

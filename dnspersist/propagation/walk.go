@@ -207,6 +207,9 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 	} else {
 		o = classify(z.name, name, ans.Msg, w.accept)
 		o.Network, o.RTT = ans.network, ans.rtt
+		if ans.noEDNS && o.Defect == "" {
+			o.Defect = CodeEDNSBroken
+		}
 	}
 	o.Addr = addr
 	if ctx.Err() == nil && o.deeper == "" { // who refers to a zone below has answered well
