@@ -222,6 +222,9 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 	if resp == nil || !repliesTo(resp, query) {
 		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
 	}
+	if !query.RecursionDesired {
+		a.memory.heard()
+	}
 	return answer{Msg: resp, network: network, rtt: time.Since(began)}, nil
 }
 

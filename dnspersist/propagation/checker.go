@@ -80,6 +80,7 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
 	if c.cfg.Mode == ModeRecursive {
 		r.Err = w.recursive(ctx, name)
+		r.Bogus = w.bogus
 	} else {
 		host := dns.CanonicalName(t.Host)
 		if t.Host == "" {
@@ -93,6 +94,7 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 		}
 	}
 	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
+	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),

@@ -54,9 +54,9 @@ func (r Report) code() Code {
 }
 
 // allSilent reports whether none of several authoritative addresses has answered, although
-// the resolvers did.
+// the resolvers did, and no server of another zone either.
 func (r Report) allSilent() bool {
-	return r.Mode == ModeAuthoritative && len(r.Servers) > 1 &&
+	return r.Mode == ModeAuthoritative && len(r.Servers) > 1 && !r.Port53Open &&
 		!slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Verdict != VerdictSilent })
 }
 

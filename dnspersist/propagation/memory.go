@@ -27,6 +27,8 @@ const (
 	rttFactor  = 4
 	// ipv6DownFor is how long IPv6 is not tried after all of it failed.
 	ipv6DownFor = 10 * time.Minute
+	// reachesFor is how long an answer shows that port 53 can be reached from here.
+	reachesFor = 10 * time.Minute
 	// ipv6Witnesses is of how many zones, and in how many networks, servers must be
 	// silent over IPv6 to prove that it is this machine that has none. A zone whose own
 	// servers are unreachable must not keep a stale one of another zone from being seen.
@@ -63,6 +65,7 @@ type memory struct {
 	mu       sync.Mutex
 	servers  map[string]*list.Element
 	order    list.List // of *serverMemory, the latest noted first
+	answered time.Time // when a name server, not a resolver, last answered
 	ipv6Down time.Time // until when IPv6 is not tried
 	// ipv6At is when a server last answered over IPv6; ipv6Silent are zones and networks
 	// in which none has since.
@@ -186,6 +189,20 @@ func (m *memory) drop(key string) {
 		delete(m.servers, key)
 		m.order.Remove(el)
 	}
+}
+
+// heard notes that a name server has answered.
+func (m *memory) heard() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answered = time.Now()
+}
+
+// reaches reports whether a name server has answered lately.
+func (m *memory) reaches() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.answered.IsZero() && time.Since(m.answered) < reachesFor
 }
 
 // ipv6IsDown reports whether IPv6 is not to be tried.

@@ -23,7 +23,8 @@ type walk struct {
 
 	ipv6Down bool
 	dropped  int
-	signed   bool // a zone on the way is
+	signed   bool   // a zone on the way is
+	bogus    string // what a resolver said that validates
 }
 
 // station is a name of a CNAME chain.
@@ -100,6 +101,12 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		return "", nil, err
 	}
 	for {
+		if z.denied != "" && !w.c.cfg.AllowPrivate {
+			// A CA starts from there. Resolvers may know a zone that the Internet
+			// does not, for a CA that asks them too: then they are configured.
+			return z.name, nil, coded(CodeNotDelegated, fmt.Errorf(
+				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or set resolvers if it is for a network of your own", display(z.name), display(z.denied)))
+		}
 		asked := z.servers()
 		if w.c.asker.memory.ipv6IsDown() {
 			if some := withoutIPv6(asked); len(some) < len(asked) {
@@ -239,11 +246,19 @@ func (w *walk) recursive(ctx context.Context, name string) error {
 			} else {
 				o = classifyRecursive(name, ans.Msg, w.accept)
 				o.Network, o.RTT = ans.network, ans.rtt
+				if ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, dns.TypeTXT) {
+					o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
+				}
 			}
 			o.Name, o.Host, o.Addr = display(name), addr, addr
 			w.reports[i] = o.ServerReport
 		})
 	}
 	wg.Wait()
+	for _, s := range w.reports {
+		if s.Defect == CodeBogus {
+			w.bogus = s.Host + ": " + s.Rcode
+		}
+	}
 	return nil
 }
