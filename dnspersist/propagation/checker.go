@@ -92,6 +92,9 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 		if !r.Partial && r.Err == nil && w.signed && complete(w.reports) {
 			r.Bogus = c.bogus(ctx, name)
 		}
+		if !r.Partial {
+			r.Wildcard = w.wildcard(ctx)
+		}
 	}
 	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
 	r.Port53Open = c.asker.memory.reaches()

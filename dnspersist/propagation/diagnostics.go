@@ -81,6 +81,10 @@ func (r Report) wayDiagnostics() []Diagnostic {
 		all = append(all, Diagnostic{Code: CodeNotDelegated, Text: fmt.Sprintf(
 			"%s does not exist, says the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
 	}
+	if r.Wildcard != "" && r.FirstYes.IsZero() {
+		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
+			"%s is answered by a wildcard record above it (%s): it stops applying when the record stands at exactly this name, so publish it", r.Name, r.Wildcard)})
+	}
 	seen := make(map[string]bool)
 	for _, s := range r.Servers {
 		if s.Alias == "" || seen[s.Alias] {

@@ -81,10 +81,10 @@ func (g *Gate) Observe(r Round) Report {
 
 	rep := Report{
 		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open,
+		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard,
 	}
 	if r.Partial {
-		rep.Bogus = g.last.Bogus
+		rep.Bogus, rep.Wildcard = g.last.Bogus, g.last.Wildcard
 	}
 	if rep.Zone == "" {
 		rep.Zone = g.last.Zone

@@ -23,8 +23,14 @@ type walk struct {
 
 	ipv6Down bool
 	dropped  int
-	signed   bool   // a zone on the way is
-	bogus    string // what a resolver said that validates
+	signed   bool     // a zone on the way is
+	bogus    string   // what a resolver said that validates
+	last     struct { // what came of the validation name itself
+		name     string
+		zone     *zone
+		asked    []server
+		outcomes []outcome
+	}
 }
 
 // station is a name of a CNAME chain.
@@ -156,6 +162,9 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			continue
 		}
 
+		if len(st.via) == 0 {
+			w.last.name, w.last.zone, w.last.asked, w.last.outcomes = st.name, z, asked, outcomes
+		}
 		alive := false
 		for _, o := range outcomes {
 			w.reports = append(w.reports, o.ServerReport)
