@@ -108,6 +108,9 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 			})
 			return ans, nil
 		}
+		if errors.Is(err, errNotAsked) {
+			return answer{}, err
+		}
 		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
 			break
 		}
@@ -119,6 +122,9 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 		return answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
 	}
 	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
+	if errors.Is(tcpErr, errNotAsked) {
+		return answer{}, tcpErr
+	}
 	if ctx.Err() == nil {
 		a.memory.note(addr, func(s *serverMemory) {
 			s.tcpSilent, s.onlyTCP = time.Time{}, false
@@ -195,12 +201,12 @@ func (a asker) within(ctx context.Context, patience time.Duration, network, addr
 	if patience == 0 {
 		return a.once(ctx, network, addr, query)
 	}
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if err := a.turn(ctx, addr, query); err != nil {
 		return answer{}, err
 	}
-	short, cancel := context.WithTimeout(withLimiter(ctx, nil), patience)
+	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	ans, err := a.once(short, network, addr, query)
+	ans, err := a.exchange(short, network, addr, query)
 	if err != nil && short.Err() != nil && ctx.Err() == nil {
 		return answer{}, errTimedOut
 	}
@@ -208,9 +214,26 @@ func (a asker) within(ctx context.Context, patience time.Duration, network, addr
 }
 
 func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if err := a.turn(ctx, addr, query); err != nil {
 		return answer{}, err
 	}
+	return a.exchange(ctx, network, addr, query)
+}
+
+// turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler
+// bounds what it asks them, and looks are bounded by their own questions to servers.
+func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
+	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+		return err
+	}
+	if query.RecursionDesired {
+		return nil
+	}
+	return a.memory.looks.wait(ctx, addr)
+}
+
+// exchange asks now.
+func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
 	if !query.RecursionDesired {
 		spend(ctx)
 	}

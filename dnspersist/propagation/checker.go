@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -95,6 +96,10 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 		if !r.Partial {
 			r.Wildcard = w.wildcard(ctx)
 		}
+	}
+	if r.Err == nil && slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked }) {
+		// Nothing is known of them, so the round proves nothing.
+		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
 	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
 	r.Port53Open = c.asker.memory.reaches()

@@ -127,6 +127,9 @@ func classifyError(err error) outcome {
 	if code := codeOf(err); code != "" {
 		o.Defect = code
 	}
+	if errors.Is(err, errNotAsked) {
+		o.Defect = CodeNotAsked
+	}
 	o.noRoute = errors.Is(err, errNoRoute)
 	return o
 }

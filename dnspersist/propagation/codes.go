@@ -26,6 +26,7 @@ const (
 	CodeEDNSBroken  Code = "edns_broken"
 	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
 
+	CodeNotAsked         Code = "not_asked" // to stay under a rate
 	CodeIPv6Down         Code = "ipv6_down_here"
 	CodePort53Blocked    Code = "port53_blocked"
 	CodeAlias            Code = "alias_ok"

@@ -196,7 +196,7 @@ func (g *Gate) countBad(groups []group, r Round) {
 	bad := make(map[hostKey]badHost)
 	for _, gr := range groups {
 		for _, h := range gr.hosts {
-			if h.verdict != VerdictBroken && h.verdict != VerdictSilent {
+			if h.verdict != VerdictBroken && h.verdict != VerdictSilent || h.report.Defect == CodeNotAsked {
 				continue
 			}
 			b, ok := g.bad[h.key]

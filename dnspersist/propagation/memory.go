@@ -62,6 +62,8 @@ type serverMemory struct {
 // is silent for ever does not cost its time-outs again at every look, nor its grace at
 // every renewal.
 type memory struct {
+	looks *limiter // bounds the questions of all
+
 	mu       sync.Mutex
 	servers  map[string]*list.Element
 	order    list.List // of *serverMemory, the latest noted first
@@ -91,7 +93,7 @@ func memoryOf(e Exchanger) *memory {
 		if len(memories) >= maxMemories {
 			clear(memories)
 		}
-		m = &memory{servers: make(map[string]*list.Element)}
+		m = &memory{looks: newLookLimiter(), servers: make(map[string]*list.Element)}
 		memories[e] = m
 	}
 	return m

@@ -228,7 +228,7 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 		}
 	}
 	o.Addr = addr
-	if ctx.Err() == nil && o.deeper == "" { // who refers to a zone below has answered well
+	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
 		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, z.name, o.Verdict)
 	}
 	return o
