@@ -76,6 +76,12 @@ func (c *Checker) lookAgain(ctx context.Context, t Target, addrs []string) Round
 // round asks the nth server, all if nth is negative, those with the addresses if there are
 // any.
 func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) Round {
+	r, _ := c.walked(ctx, t, nth, addrs)
+	return r
+}
+
+// walked is round, with the way it took.
+func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string) (Round, *walk) {
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
@@ -108,7 +114,7 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
 			zap.Int("servers", len(r.Servers)), zap.Error(r.Err))
 	}
-	return r
+	return r, w
 }
 
 // Check looks and tells g. Where the record stands complete at the first

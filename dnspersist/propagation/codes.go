@@ -38,6 +38,9 @@ const (
 	CodeResolverFailed   Code = "resolver_failed"
 	CodeResolverNegative Code = "resolver_negative"
 	CodeBogus            Code = "dnssec_bogus"
+	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
+	CodeWildcardBreaks   Code = "wildcard_will_break"
+	CodeCase             Code = "case_not_preserved"
 	CodeTooManyServers   Code = "too_many_servers"
 )
 

@@ -46,7 +46,4 @@ func (n *hookNet) questions(parts ...string) (c int) {
 	return c
 }
 
-// refuse answers with an rcode.
-func refuse(q *dns.Msg, rcode int) *dns.Msg { return new(dns.Msg).SetRcode(q, rcode) }
-
 var errSilent = errors.New("i/o timeout")
