@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -18,6 +19,7 @@ type answer struct {
 	*dns.Msg
 	network string
 	rtt     time.Duration
+	noEDNS  bool // the server does not answer questions with EDNS (RFC 6891)
 }
 
 // asker sends questions and deals with what transports do to them.
@@ -30,7 +32,8 @@ type asker struct {
 //
 // UDP is tried twice, then TCP, for there are networks that drop either; TCP
 // also where the reply was truncated or unreadable. A server that does not
-// know EDNS is asked again without it.
+// know EDNS is asked again without it: after an answer that says so, and after
+// silence, for some drop what they do not know.
 func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (answer, error) {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
@@ -41,16 +44,38 @@ func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse
 
 // send is ask with a question of one's own.
 func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
+	if a.withoutEDNS(addr) {
+		query = plain(query)
+	}
 	ans, err := a.transports(ctx, addr, query)
-	if err == nil && (ans.Rcode == dns.RcodeFormatError || ans.Rcode == dns.RcodeNotImplemented || ans.Rcode == dns.RcodeBadVers) {
-		plain := query.Copy()
-		plain.Extra = nil
-		plain.Id = dns.Id()
-		if again, err := a.transports(ctx, addr, plain); err == nil {
-			return again, nil
+	if err == nil && query.IsEdns0() != nil && rejectsEDNS(ans.Msg) {
+		if again, err := a.transports(ctx, addr, plain(query)); err == nil {
+			if !rejectsEDNS(again.Msg) {
+				a.memory.note(addr, func(s *serverMemory) { s.noEDNS = time.Now() })
+			}
+			ans = again
 		}
 	}
+	ans.noEDNS = err == nil && a.withoutEDNS(addr)
 	return ans, err
+}
+
+// withoutEDNS reports whether addr is known not to understand EDNS.
+func (a asker) withoutEDNS(addr string) bool {
+	since := a.memory.recall(addr).noEDNS
+	return !since.IsZero() && time.Since(since) < ednsAgain
+}
+
+// plain is query without EDNS.
+func plain(query *dns.Msg) *dns.Msg {
+	other := query.Copy()
+	other.Extra = nil
+	other.Id = dns.Id()
+	return other
+}
+
+func rejectsEDNS(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
 }
 
 func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
@@ -63,11 +88,28 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	if known.silent || known.onlyTCP {
 		tries = 1
 	}
-	for range tries {
-		ans, err = a.within(ctx, udpPatience(known), "udp", addr, query)
+	for try := range tries {
+		sent := query
+		if try > 0 && query.IsEdns0() != nil {
+			sent = plain(query)
+		}
+		ans, err = a.within(ctx, udpPatience(known), "udp", addr, sent)
 		if err == nil && !ans.Truncated {
-			a.memory.note(addr, func(s *serverMemory) { s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false })
+			a.memory.note(addr, func(s *serverMemory) {
+				s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false
+				if sent == query {
+					s.plain = 0
+					return
+				}
+				// The first datagram may have been lost, once.
+				if s.plain++; s.plain > 1 {
+					s.noEDNS = time.Now()
+				}
+			})
 			return ans, nil
+		}
+		if errors.Is(err, errNotAsked) {
+			return answer{}, err
 		}
 		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
 			break
@@ -80,6 +122,9 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 		return answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
 	}
 	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
+	if errors.Is(tcpErr, errNotAsked) {
+		return answer{}, tcpErr
+	}
 	if ctx.Err() == nil {
 		a.memory.note(addr, func(s *serverMemory) {
 			s.tcpSilent, s.onlyTCP = time.Time{}, false
@@ -102,7 +147,21 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	case errors.Is(tcpErr, ErrBadReply):
 		return answer{}, tcpErr
 	}
-	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
+	none := fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
+	if noRoute(err) {
+		none = fmt.Errorf("%w: %w", errNoRoute, none)
+	}
+	return answer{}, none
+}
+
+// errNoRoute says that the question did not leave this machine.
+var errNoRoute = errors.New("no route")
+
+// noRoute reports whether connecting a UDP socket failed, which sends nothing: then it is
+// the system that has no route, and not a router on the way.
+func noRoute(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial" && (errors.Is(op, syscall.ENETUNREACH) || errors.Is(op, syscall.EADDRNOTAVAIL) || errors.Is(op, syscall.EAFNOSUPPORT))
 }
 
 // cause is err without what a person knows already: the addresses.
@@ -142,12 +201,12 @@ func (a asker) within(ctx context.Context, patience time.Duration, network, addr
 	if patience == 0 {
 		return a.once(ctx, network, addr, query)
 	}
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if err := a.turn(ctx, addr, query); err != nil {
 		return answer{}, err
 	}
-	short, cancel := context.WithTimeout(withLimiter(ctx, nil), patience)
+	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	ans, err := a.once(short, network, addr, query)
+	ans, err := a.exchange(short, network, addr, query)
 	if err != nil && short.Err() != nil && ctx.Err() == nil {
 		return answer{}, errTimedOut
 	}
@@ -155,9 +214,26 @@ func (a asker) within(ctx context.Context, patience time.Duration, network, addr
 }
 
 func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if err := a.turn(ctx, addr, query); err != nil {
 		return answer{}, err
 	}
+	return a.exchange(ctx, network, addr, query)
+}
+
+// turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler
+// bounds what it asks them, and looks are bounded by their own questions to servers.
+func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
+	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+		return err
+	}
+	if query.RecursionDesired {
+		return nil
+	}
+	return a.memory.looks.wait(ctx, addr)
+}
+
+// exchange asks now.
+func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
 	if !query.RecursionDesired {
 		spend(ctx)
 	}
@@ -169,7 +245,10 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 	if resp == nil || !repliesTo(resp, query) {
 		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
 	}
-	return answer{resp, network, time.Since(began)}, nil
+	if !query.RecursionDesired {
+		a.memory.heard()
+	}
+	return answer{Msg: resp, network: network, rtt: time.Since(began)}, nil
 }
 
 // rcodeText is the rcode's name, with what the server says about it (extended

@@ -39,6 +39,8 @@ const (
 	kindZone      cacheKind = iota // a zone, to be asked for every name below
 	kindDelegated                  // a zone that is to be reached through the zone above
 	kindFailure                    // a host whose zone could not be found
+	kindUncut                      // a name in whose zone no hidden cut was found
+	kindWildcard                   // a name that was looked at for wildcards
 	kindParent                     // a zone above, to be asked for delegations
 )
 
@@ -46,6 +48,7 @@ type cacheEntry struct {
 	key     cacheKey
 	zone    *zone
 	err     error
+	said    string // of kindWildcard
 	expires time.Time
 }
 

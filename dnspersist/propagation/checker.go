@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -75,11 +76,18 @@ func (c *Checker) lookAgain(ctx context.Context, t Target, addrs []string) Round
 // round asks the nth server, all if nth is negative, those with the addresses if there are
 // any.
 func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) Round {
+	r, _ := c.walked(ctx, t, nth, addrs)
+	return r
+}
+
+// walked is round, with the way it took.
+func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string) (Round, *walk) {
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
 	if c.cfg.Mode == ModeRecursive {
 		r.Err = w.recursive(ctx, name)
+		r.Bogus = w.bogus
 	} else {
 		host := dns.CanonicalName(t.Host)
 		if t.Host == "" {
@@ -91,14 +99,22 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 		if !r.Partial && r.Err == nil && w.signed && complete(w.reports) {
 			r.Bogus = c.bogus(ctx, name)
 		}
+		if !r.Partial {
+			r.Wildcard = w.wildcard(ctx)
+		}
+	}
+	if r.Err == nil && slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked }) {
+		// Nothing is known of them, so the round proves nothing.
+		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
 	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
+	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
 			zap.Int("servers", len(r.Servers)), zap.Error(r.Err))
 	}
-	return r
+	return r, w
 }
 
 // Check looks and tells g. Where the record stands complete at the first

@@ -21,6 +21,9 @@ type outcome struct {
 	hosts []string
 	glue  map[string][]netip.Addr
 	nsTTL uint32
+
+	// noRoute says that the system had no way to send the question.
+	noRoute bool
 }
 
 // acceptFunc is Target.Accept.
@@ -124,6 +127,10 @@ func classifyError(err error) outcome {
 	if code := codeOf(err); code != "" {
 		o.Defect = code
 	}
+	if errors.Is(err, errNotAsked) {
+		o.Defect = CodeNotAsked
+	}
+	o.noRoute = errors.Is(err, errNoRoute)
 	return o
 }
 

@@ -26,6 +26,7 @@ const (
 	CodeEDNSBroken  Code = "edns_broken"
 	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
 
+	CodeNotAsked         Code = "not_asked" // to stay under a rate
 	CodeIPv6Down         Code = "ipv6_down_here"
 	CodePort53Blocked    Code = "port53_blocked"
 	CodeAlias            Code = "alias_ok"
@@ -37,6 +38,9 @@ const (
 	CodeResolverFailed   Code = "resolver_failed"
 	CodeResolverNegative Code = "resolver_negative"
 	CodeBogus            Code = "dnssec_bogus"
+	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
+	CodeWildcardBreaks   Code = "wildcard_will_break"
+	CodeCase             Code = "case_not_preserved"
 	CodeTooManyServers   Code = "too_many_servers"
 )
 

@@ -132,8 +132,13 @@ func (d *discovery) nsFrom(ctx context.Context, addr netip.Addr, zone string) ([
 // hiddenCut asks a server of z that has the record in which zone name is.
 // Where a server is authoritative for a zone and for one below it, its
 // positive answers do not show the cut, and the servers that only the lower
-// zone has would be missed.
+// zone has would be missed. That there is none is remembered as long as z, so
+// that the next rounds ask each server one question.
 func (d *discovery) hiddenCut(ctx context.Context, z *zone, name string, addr netip.Addr) (delegation, bool) {
+	none := d.keyOf(kindUncut, name)
+	if e, ok := d.cache.get(none); ok && e.zone == z {
+		return delegation{}, false
+	}
 	for n := name; isBelow(n, z.name); n = parent(n) {
 		ans, err := d.asker.ask(ctx, dnsAddr(addr), n, dns.TypeSOA, false)
 		if err != nil {
@@ -147,7 +152,11 @@ func (d *discovery) hiddenCut(ctx context.Context, z *zone, name string, addr ne
 			return delegation{}, false
 		}
 		owner := dns.CanonicalName(soa.Hdr.Name)
-		return delegation{zone: owner, ttl: soa.Hdr.Ttl, from: addr}, isBelow(owner, z.name)
+		if isBelow(owner, z.name) {
+			return delegation{zone: owner, ttl: soa.Hdr.Ttl, from: addr}, true
+		}
+		d.cache.put(&cacheEntry{key: none, zone: z, expires: z.expires})
+		break
 	}
 	return delegation{}, false
 }

@@ -54,9 +54,9 @@ func (r Report) code() Code {
 }
 
 // allSilent reports whether none of several authoritative addresses has answered, although
-// the resolvers did.
+// the resolvers did, and no server of another zone either.
 func (r Report) allSilent() bool {
-	return r.Mode == ModeAuthoritative && len(r.Servers) > 1 &&
+	return r.Mode == ModeAuthoritative && len(r.Servers) > 1 && !r.Port53Open &&
 		!slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Verdict != VerdictSilent })
 }
 
@@ -80,6 +80,10 @@ func (r Report) wayDiagnostics() []Diagnostic {
 		// a zone of one's own may be a top-level one, so this is said and not concluded from
 		all = append(all, Diagnostic{Code: CodeNotDelegated, Text: fmt.Sprintf(
 			"%s does not exist, says the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
+	}
+	if r.Wildcard != "" && r.FirstYes.IsZero() {
+		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
+			"%s is answered by a wildcard record above it (%s): it stops applying when the record stands at exactly this name, so publish it", r.Name, r.Wildcard)})
 	}
 	seen := make(map[string]bool)
 	for _, s := range r.Servers {
@@ -140,6 +144,8 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 		add(s.Defect, "has a private address: a public CA cannot ask it")
 	case CodeIntercepted:
 		add(s.Defect, "should be authoritative but answers as a resolver: DNS on this network is intercepted; set resolvers and check recursive")
+	case CodeEDNSBroken:
+		add(s.Defect, "answers only questions without EDNS: CAs' resolvers need more of them, or fail; update the server, or the firewall before it")
 	case CodeAAMissing:
 		add(s.Defect, "has the record but does not set AA: CAs' resolvers may not take it")
 	default:

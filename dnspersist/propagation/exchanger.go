@@ -148,7 +148,7 @@ func parseReply(wire []byte, query *dns.Msg) (*dns.Msg, error) {
 // repliesTo reports whether resp repeats the question of query. A server that
 // could not read the question need not repeat it.
 func repliesTo(resp, query *dns.Msg) bool {
-	if resp.Id != query.Id || !resp.Response {
+	if resp.Id != query.Id || !resp.Response || resp.Opcode != query.Opcode {
 		return false
 	}
 	if len(resp.Question) == 0 {

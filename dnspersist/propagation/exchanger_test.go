@@ -111,6 +111,7 @@ func TestParseReply(t *testing.T) {
 		{"reply", reply(none), true, false},
 		{"other case", reply(func(m *dns.Msg) { m.Question[0].Name = "A.TEST." }), true, false},
 		{"other id", reply(func(m *dns.Msg) { m.Id++ }), false, false},
+		{"other opcode", reply(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), false, false},
 		{"query", reply(func(m *dns.Msg) { m.Response = false }), false, false},
 		{"other name", reply(func(m *dns.Msg) { m.Question[0].Name = "b.test." }), false, false},
 		{"other type", reply(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeA }), false, false},

@@ -81,10 +81,10 @@ func (g *Gate) Observe(r Round) Report {
 
 	rep := Report{
 		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped,
+		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard,
 	}
 	if r.Partial {
-		rep.Bogus = g.last.Bogus
+		rep.Bogus, rep.Wildcard = g.last.Bogus, g.last.Wildcard
 	}
 	if rep.Zone == "" {
 		rep.Zone = g.last.Zone
@@ -196,7 +196,7 @@ func (g *Gate) countBad(groups []group, r Round) {
 	bad := make(map[hostKey]badHost)
 	for _, gr := range groups {
 		for _, h := range gr.hosts {
-			if h.verdict != VerdictBroken && h.verdict != VerdictSilent {
+			if h.verdict != VerdictBroken && h.verdict != VerdictSilent || h.report.Defect == CodeNotAsked {
 				continue
 			}
 			b, ok := g.bad[h.key]

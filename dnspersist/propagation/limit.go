@@ -2,6 +2,8 @@ package propagation
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +18,7 @@ const maxServerLimits = 4096
 type limiter struct {
 	global    *rate.Limiter
 	perServer rate.Limit
+	burst     int // to one server
 
 	mu      sync.Mutex
 	servers map[string]*rate.Limiter
@@ -25,20 +28,45 @@ func newLimiter(global, perServer float64) *limiter {
 	return &limiter{
 		global:    rate.NewLimiter(rate.Limit(global), max(1, int(global))),
 		perServer: rate.Limit(perServer),
+		burst:     max(1, int(perServer)),
 		servers:   make(map[string]*rate.Limiter),
 	}
 }
 
-// wait blocks until addr may be asked or ctx is done.
+// Bounds of what is asked outside of a Scheduler, which has its own: not a pace, but for
+// thousands of names that start together in one zone.
+const (
+	lookRate   = 50  // questions per second to one address
+	lookBurst  = 200 // to one address
+	lookGlobal = 1000
+)
+
+// newLookLimiter is shared by all that is asked through one exchanger.
+func newLookLimiter() *limiter {
+	l := newLimiter(lookGlobal, lookRate)
+	l.burst = lookBurst
+	return l
+}
+
+// errNotAsked says nothing about a server: its turn did not come in time.
+var errNotAsked = errors.New("not asked, as too much is asked at present")
+
+// wait blocks until addr may be asked or ctx is done. An error that wraps errNotAsked says
+// that it would have been too late.
 func (l *limiter) wait(ctx context.Context, addr string) error {
 	if l == nil {
 		return ctx.Err()
 	}
 	// The server first: to wait for it must not use up what all share.
-	if err := l.server(addr).Wait(ctx); err != nil {
-		return err
+	for _, r := range []*rate.Limiter{l.server(addr), l.global} {
+		if err := r.Wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("%w: %w", errNotAsked, err)
+		}
 	}
-	return l.global.Wait(ctx)
+	return nil
 }
 
 func (l *limiter) server(addr string) *rate.Limiter {
@@ -55,7 +83,7 @@ func (l *limiter) server(addr string) *rate.Limiter {
 			}
 		}
 	}
-	r := rate.NewLimiter(l.perServer, max(1, int(l.perServer)))
+	r := rate.NewLimiter(l.perServer, l.burst)
 	l.servers[addr] = r
 	return r
 }

@@ -3,6 +3,7 @@ package propagation
 import (
 	"container/list"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -18,12 +19,23 @@ const (
 	shortTimeout = time.Second
 	// tcpAgain is how long TCP is not tried with a server that was silent over it as well.
 	tcpAgain = time.Minute
+	// ednsAgain is how long a server that does not understand EDNS is asked without.
+	ednsAgain = 10 * time.Minute
 	// minRTTWait and rttFactor bound how long an answer is waited for over UDP where it is
 	// known how long one takes.
 	minRTTWait = 400 * time.Millisecond
 	rttFactor  = 4
 	// ipv6DownFor is how long IPv6 is not tried after all of it failed.
 	ipv6DownFor = 10 * time.Minute
+	// reachesFor is how long an answer shows that port 53 can be reached from here.
+	reachesFor = 10 * time.Minute
+	// ipv6Witnesses is of how many zones, and in how many networks, servers must be
+	// silent over IPv6 to prove that it is this machine that has none. A zone whose own
+	// servers are unreachable must not keep a stale one of another zone from being seen.
+	ipv6Witnesses = 2
+	// ipv6Network is how long the prefix of one network's addresses is: what registries
+	// hand out to a provider.
+	ipv6Network = 32
 )
 
 // serverMemory is what is remembered of one address.
@@ -40,16 +52,27 @@ type serverMemory struct {
 	tcpSilent time.Time
 	onlyTCP   bool
 	rtt       time.Duration
+	// plain counts the times in a row that only a question without EDNS was answered;
+	// noEDNS is when it was last clear that EDNS does not work.
+	plain  int
+	noEDNS time.Time
 }
 
 // memory remembers servers for all Checkers that use the same exchanger, so that one that
 // is silent for ever does not cost its time-outs again at every look, nor its grace at
 // every renewal.
 type memory struct {
+	looks *limiter // bounds the questions of all
+
 	mu       sync.Mutex
 	servers  map[string]*list.Element
 	order    list.List // of *serverMemory, the latest noted first
+	answered time.Time // when a name server, not a resolver, last answered
 	ipv6Down time.Time // until when IPv6 is not tried
+	// ipv6At is when a server last answered over IPv6; ipv6Silent are zones and networks
+	// in which none has since.
+	ipv6At     time.Time
+	ipv6Silent struct{ zones, networks []string }
 }
 
 var (
@@ -70,7 +93,7 @@ func memoryOf(e Exchanger) *memory {
 		if len(memories) >= maxMemories {
 			clear(memories)
 		}
-		m = &memory{servers: make(map[string]*list.Element)}
+		m = &memory{looks: newLookLimiter(), servers: make(map[string]*list.Element)}
 		memories[e] = m
 	}
 	return m
@@ -115,22 +138,73 @@ func (m *memory) note(addr string, fn func(*serverMemory)) {
 	}
 }
 
-// judged notes the verdict on a server and returns since when it has been bad, and for how
-// many looks.
-func (m *memory) judged(addr string, v Verdict) (since time.Time, looks int) {
+// judged notes the verdict on a server of a zone and returns since when it has been bad for
+// that zone, and for how many looks. Silence is the address's, in all its zones; that it does
+// not serve one zone says nothing of another, and a good answer from one does not make it
+// good for the other.
+func (m *memory) judged(addr, zone string, v Verdict) (since time.Time, looks int) {
+	ofZone := addr + " " + zone
+	if v != VerdictBroken && v != VerdictSilent {
+		m.note(addr, func(s *serverMemory) { s.badSince, s.badLooks, s.silent = time.Time{}, 0, false })
+		m.drop(ofZone)
+		return time.Time{}, 0
+	}
+	now := time.Now()
 	m.note(addr, func(s *serverMemory) {
-		if v != VerdictBroken && v != VerdictSilent {
+		since, looks = s.badSince, s.badLooks
+		if v == VerdictBroken {
 			s.badSince, s.badLooks, s.silent = time.Time{}, 0, false
 			return
 		}
 		if s.badSince.IsZero() {
-			s.badSince = time.Now()
+			s.badSince = now
 		}
 		s.badLooks++
-		s.silent = v == VerdictSilent
+		s.silent = true
+		since, looks = s.badSince, s.badLooks
+	})
+	if v == VerdictSilent {
+		if s := m.recall(ofZone); !s.badSince.IsZero() && s.badSince.Before(since) {
+			since, looks = s.badSince, looks+s.badLooks
+		}
+		return since, looks
+	}
+	m.note(ofZone, func(s *serverMemory) {
+		switch {
+		case !s.badSince.IsZero():
+		case !since.IsZero():
+			s.badSince, s.badLooks = since, looks // silent until now, and still of no use
+		default:
+			s.badSince = now
+		}
+		s.badLooks++
 		since, looks = s.badSince, s.badLooks
 	})
 	return since, looks
+}
+
+// drop forgets what is known under a key.
+func (m *memory) drop(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if el := m.servers[key]; el != nil {
+		delete(m.servers, key)
+		m.order.Remove(el)
+	}
+}
+
+// heard notes that a name server has answered.
+func (m *memory) heard() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answered = time.Now()
+}
+
+// reaches reports whether a name server has answered lately.
+func (m *memory) reaches() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.answered.IsZero() && time.Since(m.answered) < reachesFor
 }
 
 // ipv6IsDown reports whether IPv6 is not to be tried.
@@ -140,28 +214,51 @@ func (m *memory) ipv6IsDown() bool {
 	return time.Now().Before(m.ipv6Down)
 }
 
-// noteFamilies marks IPv6 as down here if none of several servers answered over it while
-// one did over IPv4: then it is this machine that has none.
-func (m *memory) noteFamilies(servers []server, outcomes []outcome) {
-	var four, six bool
-	sixTried := 0
+// noteFamilies marks IPv6 as down here if servers of several zones in several networks are
+// silent over it, and none has answered for a while, although those of zone do over IPv4; or
+// if the system has no route: then it is this machine that has none.
+func (m *memory) noteFamilies(zone string, servers []server, outcomes []outcome) {
+	var four, six, noRoute bool
+	var silent []string
 	for i, s := range servers {
-		if !s.addr.IsValid() {
-			continue
-		}
 		answered := outcomes[i].Verdict != VerdictSilent
-		if s.addr.Is4() {
+		switch {
+		case !s.addr.IsValid():
+		case s.addr.Is4():
 			four = four || answered
-		} else {
-			sixTried++
-			six = six || answered
+		case answered:
+			six = six || outcomes[i].Network != ""
+		default:
+			noRoute = noRoute || outcomes[i].noRoute
+			network, _ := s.addr.Prefix(ipv6Network)
+			silent = append(silent, network.String())
 		}
 	}
-	if sixTried > 1 && !six && four {
-		m.mu.Lock()
-		m.ipv6Down = time.Now().Add(ipv6DownFor)
-		m.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := &m.ipv6Silent
+	if six {
+		m.ipv6At, seen.zones, seen.networks = time.Now(), nil, nil
 	}
+	if six || !four || len(silent) == 0 {
+		return
+	}
+	seen.zones = atMost(ipv6Witnesses, seen.zones, zone)
+	seen.networks = atMost(ipv6Witnesses, seen.networks, silent...)
+	proven := len(seen.zones) == ipv6Witnesses && len(seen.networks) == ipv6Witnesses && time.Since(m.ipv6At) > ipv6DownFor
+	if noRoute || proven {
+		m.ipv6Down = time.Now().Add(ipv6DownFor)
+	}
+}
+
+// atMost adds those of more to all that it does not have, up to n.
+func atMost(n int, all []string, more ...string) []string {
+	for _, s := range more {
+		if len(all) < n && !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // withoutIPv6 leaves out the IPv6 addresses of hosts that have an IPv4 one.

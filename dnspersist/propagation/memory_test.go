@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -57,7 +58,7 @@ func TestSilentServerIsRemembered(t *testing.T) {
 			if up {
 				v = VerdictYes
 			}
-			a.memory.judged("192.0.2.1:53", v)
+			a.memory.judged("192.0.2.1:53", "example.test.", v)
 			return time.Since(began)
 		}
 		if took := ask(); took != 2*DefaultUDPTimeout+DefaultTCPTimeout {
@@ -131,15 +132,34 @@ func TestIPv6Down(t *testing.T) {
 			}
 			return all
 		}
-		m.noteFamilies(servers, say(VerdictSilent, VerdictSilent))
-		m.noteFamilies(servers, say(VerdictYes, VerdictNo))
-		m.noteFamilies(servers[:2], say(VerdictYes, VerdictSilent))
+		answered := say(VerdictYes, VerdictNo)
+		for i := range answered {
+			answered[i].Network = "udp"
+		}
+		elsewhere := slices.Clone(servers)
+		elsewhere[4].addr = netAddr("2001:db9::6")
+		m.noteFamilies("a.", servers, say(VerdictSilent, VerdictSilent)) // nothing answers
+		m.noteFamilies("a.", servers, answered)
+		m.noteFamilies("a.", elsewhere, say(VerdictYes, VerdictSilent)) // one zone
+		m.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))   // but IPv6 worked just now
 		if m.ipv6IsDown() {
 			t.Error("IPv6 counts as down without evidence")
 		}
-		m.noteFamilies(servers, say(VerdictYes, VerdictSilent))
+		time.Sleep(ipv6DownFor + time.Second)
+		m.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))
 		if !m.ipv6IsDown() {
 			t.Error("IPv6 does not count as down")
+		}
+		other := memoryOf(&silentNet{})
+		other.noteFamilies("a.", servers, say(VerdictYes, VerdictSilent))
+		other.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))
+		if other.ipv6IsDown() {
+			t.Error("two zones at one provider prove that IPv6 is down here")
+		}
+		lost := say(VerdictYes, VerdictSilent)
+		lost[1].noRoute = true
+		if other.noteFamilies("a.", servers, lost); !other.ipv6IsDown() {
+			t.Error("IPv6 does not count as down though there is no route")
 		}
 		if rest := withoutIPv6(servers); len(rest) != 3 || rest[2].host != "six." {
 			t.Errorf("left are %v, want the IPv4 ones and the host that has no other", rest)

@@ -25,6 +25,7 @@ type parentView struct {
 	hosts  []string // empty if it could not be asked
 	glue   map[string][]netip.Addr
 	signed bool
+	denies string // the zone above, if it says that there is no such zone
 }
 
 // askParent asks a server of the zone above for its delegation, and the resolvers whether
@@ -42,20 +43,57 @@ func (d *discovery) askParent(ctx context.Context, zone string) parentView {
 			return rr.Header().Rrtype == dns.TypeDS && dns.CanonicalName(rr.Header().Name) == zone
 		})
 	}
-	for i, addr := range d.parentServers(ctx, parent(zone)) {
-		if i == parentTries || ctx.Err() != nil {
+	denied, tries := 0, 0
+	for _, addr := range d.parentServers(ctx, parent(zone)) {
+		if tries++; tries > parentTries || ctx.Err() != nil {
 			break
 		}
 		ans, err := d.asker.ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
-		if err != nil || ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
-			continue // one that serves both zones answers for the lower one
+		if err != nil {
+			continue
+		}
+		if soa := soaOf(ans.Ns, zone); ans.Authoritative && ans.Rcode == dns.RcodeNameError && soa != nil && isBelow(zone, dns.CanonicalName(soa.Hdr.Name)) {
+			denied++
+			v.denies = dns.CanonicalName(soa.Hdr.Name)
+			continue // one server may be wrong
+		}
+		if ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
+			// One that serves both zones answers for the lower one.
+			denied = -parentTries
+			continue
 		}
 		if hosts, _ := nsRecords(ans.Ns, zone); len(hosts) > 0 {
-			v.hosts, v.glue = hosts, glueOf(ans.Extra)
+			v.hosts, v.glue, v.denies = hosts, glueOf(ans.Extra), ""
 			return v
 		}
 	}
+	if denied <= 0 {
+		v.denies = ""
+	}
 	return v
+}
+
+// fromAbove asks the zone above for where host is delegated to. For a name on which resolvers
+// fail: if its servers are at fault, they can be named only when found without resolvers.
+func (d *discovery) fromAbove(ctx context.Context, host string) (delegation, bool) {
+	ctx, cancel := context.WithTimeout(ctx, parentPatience)
+	defer cancel()
+	for n := parent(host); n != "." && ctx.Err() == nil; n = parent(n) {
+		servers := d.parentServers(ctx, n)
+		for _, addr := range servers[:min(len(servers), parentTries)] {
+			ans, err := d.asker.ask(ctx, dnsAddr(addr), host, dns.TypeNS, false)
+			if err != nil || ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
+				continue
+			}
+			cut := cutOf(ans.Ns, host)
+			if cut == "" || !dns.IsSubDomain(n, cut) || (cut == n && dns.CountLabel(n) < 2) {
+				continue
+			}
+			hosts, ttl := nsRecords(ans.Ns, cut)
+			return delegation{zone: cut, hosts: hosts, glue: glueOf(ans.Extra), ttl: ttl, from: addr}, true
+		}
+	}
+	return delegation{}, false
 }
 
 // parentServers returns addresses of a few servers of the zone that contains name.
@@ -94,7 +132,7 @@ func addrsOf(z *zone, private bool) []netip.Addr {
 // compare adds to a zone the servers that only the zone above lists, and marks hosts that
 // only one of them does.
 func (d *discovery) compare(ctx context.Context, z *zone, above parentView) {
-	z.signed = above.signed
+	z.signed, z.denied = above.signed, above.denies
 	if len(above.hosts) == 0 {
 		return
 	}

@@ -84,6 +84,7 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		return answer{}, "", r.err
 	}
 	var failures, bogus error
+	answered := false
 	start := int(r.first.Load())
 	for i := range r.addrs {
 		n := (start + i) % len(r.addrs)
@@ -97,6 +98,7 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		case ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, qtype):
 			bogus = fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
+			answered = answered || ans.Rcode == dns.RcodeServerFailure
 			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg)))
 		default:
 			r.first.Store(int32(n))
@@ -107,9 +109,19 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		return answer{}, "", coded(CodeBogus, fmt.Errorf(
 			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", display(name), bogus))
 	}
-	return answer{}, "", fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
+	err := fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
 		dns.TypeToString[qtype], display(name), failures)
+	if answered {
+		err = &servfailError{err}
+	}
+	return answer{}, "", err
 }
+
+// servfailError: resolvers work, and one fails for this name, so its servers
+// may be at fault.
+type servfailError struct{ error }
+
+func (e *servfailError) Unwrap() error { return e.error }
 
 // unchecked reports whether a resolver has an answer if it is told not to validate.
 func (r *resolvers) unchecked(ctx context.Context, addr, name string, qtype uint16) bool {

@@ -152,6 +152,12 @@ type Round struct {
 	IPv6Down bool
 	// Dropped is how many addresses of the zone were not asked because there are so many.
 	Dropped int
+	// Wildcard is what a wildcard record above the name answers in place of the record, a
+	// type and its value; empty if none does.
+	Wildcard string
+	// Port53Open says that some name server, of whichever zone, has answered lately: where
+	// none of this zone's does, they are down, and the network is not to blame.
+	Port53Open bool
 }
 
 // Status is where a name stands.
@@ -201,4 +207,8 @@ type Report struct {
 	Bogus    string `json:"bogus,omitempty"`
 	IPv6Down bool   `json:"ipv6_down,omitempty"`
 	Dropped  int    `json:"dropped,omitempty"`
+	// Wildcard is that of the last round that asked all servers.
+	Wildcard string `json:"wildcard,omitempty"`
+	// Port53Open is that of the last round.
+	Port53Open bool `json:"port53_open,omitempty"`
 }

@@ -23,7 +23,14 @@ type walk struct {
 
 	ipv6Down bool
 	dropped  int
-	signed   bool // a zone on the way is
+	signed   bool     // a zone on the way is
+	bogus    string   // what a resolver said that validates
+	last     struct { // what came of the validation name itself
+		name     string
+		zone     *zone
+		asked    []server
+		outcomes []outcome
+	}
 }
 
 // station is a name of a CNAME chain.
@@ -100,6 +107,12 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		return "", nil, err
 	}
 	for {
+		if z.denied != "" && !w.c.cfg.AllowPrivate {
+			// A CA starts from there. Resolvers may know a zone that the Internet
+			// does not, for a CA that asks them too: then they are configured.
+			return z.name, nil, coded(CodeNotDelegated, fmt.Errorf(
+				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or set resolvers if it is for a network of your own", display(z.name), display(z.denied)))
+		}
 		asked := z.servers()
 		if w.c.asker.memory.ipv6IsDown() {
 			if some := withoutIPv6(asked); len(some) < len(asked) {
@@ -116,7 +129,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		outcomes := w.askAll(ctx, z, st.name, asked)
 		if w.nth < 0 && ctx.Err() == nil {
-			w.c.asker.memory.noteFamilies(asked, outcomes)
+			w.c.asker.memory.noteFamilies(z.name, asked, outcomes)
 		}
 		del, ok := delegationOf(outcomes, asked)
 		if !ok {
@@ -149,6 +162,9 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			continue
 		}
 
+		if len(st.via) == 0 {
+			w.last.name, w.last.zone, w.last.asked, w.last.outcomes = st.name, z, asked, outcomes
+		}
 		alive := false
 		for _, o := range outcomes {
 			w.reports = append(w.reports, o.ServerReport)
@@ -207,10 +223,13 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 	} else {
 		o = classify(z.name, name, ans.Msg, w.accept)
 		o.Network, o.RTT = ans.network, ans.rtt
+		if ans.noEDNS && o.Defect == "" {
+			o.Defect = CodeEDNSBroken
+		}
 	}
 	o.Addr = addr
-	if ctx.Err() == nil {
-		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, o.Verdict)
+	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
+		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, z.name, o.Verdict)
 	}
 	return o
 }
@@ -236,11 +255,19 @@ func (w *walk) recursive(ctx context.Context, name string) error {
 			} else {
 				o = classifyRecursive(name, ans.Msg, w.accept)
 				o.Network, o.RTT = ans.network, ans.rtt
+				if ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, dns.TypeTXT) {
+					o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
+				}
 			}
 			o.Name, o.Host, o.Addr = display(name), addr, addr
 			w.reports[i] = o.ServerReport
 		})
 	}
 	wg.Wait()
+	for _, s := range w.reports {
+		if s.Defect == CodeBogus {
+			w.bogus = s.Host + ": " + s.Rcode
+		}
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package propagation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,7 +17,8 @@ import (
 type zone struct {
 	name    string // canonical
 	hosts   []nsHost
-	signed  bool // the zone above has a DS record of it
+	signed  bool   // the zone above has a DS record of it
+	denied  string // the zone above, if that says that this one does not exist
 	fetched time.Time
 	expires time.Time
 }
@@ -132,6 +134,14 @@ func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) 
 
 func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	cut, ttl, err := d.cut(ctx, host)
+	if _, ok := errors.AsType[*servfailError](err); ok {
+		if del, ok := d.fromAbove(ctx, host); ok {
+			if z, err := d.delegated(ctx, del, ""); err == nil {
+				d.adopt(z)
+				return z, nil
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +165,9 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	d.compare(ctx, z, above)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if z.denied != "" {
+		ttl = 0 // about to be repaired, one hopes
 	}
 	d.store(kindZone, z, min(ttl, nsTTL, addrTTL))
 	return z, nil

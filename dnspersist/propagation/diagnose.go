@@ -1,0 +1,159 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/miekg/dns"
+)
+
+// maxCaseProbes is of how many addresses Diagnose finds out whether they keep the case of a
+// question.
+const maxCaseProbes = 8
+
+// Diagnose looks once at all servers and then asks one of them what polls never ask: whether
+// the record stands at a name that is nearly right, and whether publishing it would take a
+// wildcard's addresses from the host; and each whether it keeps the case of the question, by
+// which resolvers tell forged answers. That is some 20 questions, for a person who waits for
+// them. In recursive mode, where none may be asked for too much, it is a look alone.
+func (c *Checker) Diagnose(ctx context.Context, t Target) []Diagnostic {
+	r, w := c.walked(ctx, t, -1, nil)
+	rep := c.NewGate().Observe(r)
+	all := rep.Diagnostics()
+	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
+	if i < 0 {
+		return all
+	}
+	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept}
+	if t.Host == "" {
+		p.host = parent(p.name)
+	}
+	if rep.FirstYes.IsZero() {
+		all = append(all, p.wrongNames(ctx)...)
+		all = append(all, p.wildcardBreaks(ctx)...)
+	}
+	return append(all, c.changesCase(ctx, w)...)
+}
+
+// probe asks one server that serves the zone.
+type probe struct {
+	c                *Checker
+	zone, host, name string
+	addr             string
+	accept           acceptFunc
+}
+
+func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
+	ans, err := p.c.asker.ask(ctx, p.addr, name, qtype, false)
+	if err != nil || ans.Rcode != dns.RcodeSuccess {
+		return nil
+	}
+	return ans.Answer
+}
+
+// wrongNames looks for the record where it is put by mistake.
+func (p probe) wrongNames(ctx context.Context) []Diagnostic {
+	label := strings.TrimSuffix(p.name, p.host)
+	var all []Diagnostic
+	for _, place := range []struct {
+		name, why string
+		telling   bool // whatever stands there was meant for the right name
+	}{
+		{p.name + p.zone, "the zone's name was appended twice", true},
+		{strings.TrimPrefix(p.name, "_"), "the underscore is missing", true},
+		{p.host, "the label before it is missing", false},
+		{"_acme-challenge." + p.host, "that is the name of the challenge dns-01", false},
+		{label + p.zone, "that is the name for the domain itself", false},
+	} {
+		if place.name == p.name || !dns.IsSubDomain(p.zone, place.name) {
+			continue
+		}
+		if _, ok := dns.IsDomainName(place.name); !ok || len(place.name) > 254 {
+			continue
+		}
+		values, _ := txtValues(p.ask(ctx, place.name, dns.TypeTXT), place.name)
+		good := p.accept != nil
+		if good && len(values) > 0 {
+			good, _ = p.accept(slices.Clone(values))
+		}
+		if len(values) == 0 || !good && !place.telling {
+			continue
+		}
+		all = append(all, Diagnostic{Code: CodeWrongName, Addr: p.addr, Text: fmt.Sprintf(
+			"%s has no acceptable record, but %s has one: %s; move it", display(p.name), display(place.name), place.why)})
+	}
+	return all
+}
+
+// wildcardBreaks finds out whether the host's addresses come from a wildcard: a record below
+// the host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2).
+// They do if a name beside it and one below it, which nobody has, get the same.
+func (p probe) wildcardBreaks(ctx context.Context) []Diagnostic {
+	if p.host == p.zone || !dns.IsSubDomain(p.zone, parent(p.host)) {
+		return nil
+	}
+	var kinds []string
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		has := content(p.ask(ctx, p.host, qtype))
+		if len(has) == 0 {
+			continue
+		}
+		if slices.Equal(has, content(p.ask(ctx, randomBelow(parent(p.host)), qtype))) && slices.Equal(has, content(p.ask(ctx, randomBelow(p.host), qtype))) {
+			kinds = append(kinds, dns.TypeToString[qtype])
+		}
+	}
+	if len(kinds) == 0 {
+		return nil
+	}
+	return []Diagnostic{{Code: CodeWildcardBreaks, Addr: p.addr, Text: fmt.Sprintf(
+		"publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; add these records for %s itself first",
+		display(p.name), display(p.host), display(parent(p.host)), strings.Join(kinds, " and "), display(p.host))}}
+}
+
+// content is what rrs say, without owner and TTL, sorted.
+func content(rrs []dns.RR) []string {
+	var all []string
+	for _, rr := range rrs {
+		all = append(all, strings.TrimPrefix(rr.String(), rr.Header().String()))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// changesCase asks those who answered in letters of mixed case.
+func (c *Checker) changesCase(ctx context.Context, w *walk) []Diagnostic {
+	mixed := mixCase(w.last.name)
+	var all []Diagnostic
+	asked := 0
+	for i, o := range w.last.outcomes {
+		if o.Verdict != VerdictYes && o.Verdict != VerdictNo {
+			continue
+		}
+		if asked++; asked > maxCaseProbes {
+			break
+		}
+		ans, err := c.asker.ask(ctx, dnsAddr(w.last.asked[i].addr), mixed, dns.TypeTXT, false)
+		if err == nil && len(ans.Question) == 1 && ans.Question[0].Name != mixed {
+			all = append(all, Diagnostic{Code: CodeCase, Host: o.Host, Addr: o.Addr, Text: fmt.Sprintf(
+				"%s (%s) changes the case of the question: CAs' resolvers use it against forged answers and have to ask more, or fail; update the server", o.Host, o.Addr)})
+		}
+	}
+	return all
+}
+
+// mixCase turns every other letter into a capital.
+func mixCase(name string) string {
+	n := 0
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsLetter(r) {
+			return r
+		}
+		if n++; n%2 == 0 {
+			return unicode.ToUpper(r)
+		}
+		return r
+	}, name)
+}

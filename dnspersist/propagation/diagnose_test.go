@@ -1,0 +1,87 @@
+package propagation
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/miekg/dns"
+)
+
+func TestDiagnose(t *testing.T) {
+	const good = ` TXT "` + wantedValue + `"` + "\n"
+	for _, tt := range []struct {
+		name string
+		zone string
+		want Code
+		text string // in the diagnostic
+	}{
+		{"49 the zone's name twice", without + validationName + ".example.test." + good, CodeWrongName, "twice"},
+		{"49 without underscore", without + "validation-persist.www.example.test." + good, CodeWrongName, "underscore"},
+		{"49 without underscore, another value", without + "validation-persist.www.example.test. TXT x\n", CodeWrongName, "underscore"},
+		{"49 at the host", without + "www.example.test." + good, CodeWrongName, "label"},
+		{"49 other text at the host", without + "www.example.test. TXT x\n", "", ""},
+		{"49 at the name of dns-01", without + "_acme-challenge.www.example.test." + good, CodeWrongName, "dns-01"},
+		{"49 at the domain", without + "_validation-persist.example.test." + good, CodeWrongName, "domain itself"},
+		{"01 in its place", withRecord + "www.example.test." + good, "", ""},
+		{"02 nowhere", without, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &hookNet{memNet: newMemNet(t)}
+				n.servers["192.0.2.1:53"].load(t, tt.zone)
+				n.servers["192.0.2.2:53"].load(t, tt.zone)
+				all := n.checker().Diagnose(t.Context(), target)
+				i := slices.IndexFunc(all, func(d Diagnostic) bool { return d.Code == CodeWrongName })
+				if (i >= 0) != (tt.want != "") || i >= 0 && !strings.Contains(all[i].Text, tt.text) {
+					t.Errorf("diagnostics %+v", all)
+				}
+				if got := n.questions("192.0.2.53:53 _"); got > 0 {
+					t.Errorf("%d questions for the name to a resolver", got)
+				}
+				if got := n.questions("192.0.2.1:53") + n.questions("192.0.2.2:53"); got > 20 {
+					t.Errorf("%d questions", got)
+				}
+			})
+		})
+	}
+}
+
+// The host's address comes from a wildcard, or is its own and happens to be the same.
+func TestScenario29WildcardWillBreak(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &hookNet{memNet: newMemNet(t)}
+			n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+				name := q.Question[0].Name
+				if q.Question[0].Qtype != dns.TypeA || addr == "192.0.2.53:53" || own && strings.HasSuffix(name, ".www.example.test.") {
+					return nil, nil, false
+				}
+				m := new(dns.Msg).SetReply(q)
+				m.Authoritative = true
+				rr, err := dns.NewRR(name + " 60 A 192.0.2.80")
+				m.Answer = []dns.RR{rr}
+				return m, err, true
+			}
+			all := n.checker().Diagnose(t.Context(), target)
+			if got := slices.ContainsFunc(all, func(d Diagnostic) bool { return d.Code == CodeWildcardBreaks }); got == own {
+				t.Errorf("own %v: %+v", own, all)
+			}
+		})
+	}
+}
+
+func TestScenario42CaseIsNotPreserved(t *testing.T) {
+	w := newWorld(t, withRecord, withRecord)
+	w.ns2.set("other-case")
+	var hosts []string
+	for _, d := range w.checker().Diagnose(t.Context(), target) {
+		if d.Code == CodeCase {
+			hosts = append(hosts, d.Host)
+		}
+	}
+	if !slices.Equal(hosts, []string{"ns2.other.test"}) {
+		t.Errorf("named %q", hosts)
+	}
+}
