@@ -200,7 +200,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	}
 	changed := p.report.Status != r.Status
 	codes := r.Codes()
-	news := changed || !slices.Equal(codes, p.codes)
+	news := changed || !slices.Equal(codes, p.codes) || !slices.Equal(p.report.Lacking(), r.Lacking())
 	p.codes = codes
 	p.report = r
 	if w := waiting(p.parking.Err); w != nil {
@@ -231,7 +231,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	case news:
 		logger.Info("what DNS says of a record has changed",
 			zap.String("identifier", p.identifier), zap.String("name", name),
-			zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
+			zap.String("dns", r.Summary()), zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
 	}
 	if ready {
 		s.handBack(p, "the record stands on every server")

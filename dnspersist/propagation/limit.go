@@ -34,11 +34,12 @@ func newLimiter(global, perServer float64) *limiter {
 }
 
 // Bounds of what is asked outside of a Scheduler, which has its own: not a pace, but for
-// thousands of names that start together in one zone.
+// thousands of names that start together in one zone. A fleet of 500 sites takes four times
+// as long to its certificates with a tenth of them.
 const (
-	lookRate   = 50  // questions per second to one address
-	lookBurst  = 200 // to one address
-	lookGlobal = 1000
+	lookRate   = 500  // questions per second to one address
+	lookBurst  = 2000 // to one address
+	lookGlobal = 5000
 )
 
 // newLookLimiter is shared by all that is asked through one exchanger.

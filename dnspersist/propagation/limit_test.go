@@ -15,7 +15,7 @@ func TestScenario55LooksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &hookNet{memNet: newMemNet(t)}
 		c := n.checker()
-		const names = 2000
+		const names = 5000
 		began := time.Now()
 		var wg sync.WaitGroup
 		for i := range names {

@@ -79,9 +79,9 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 	if firstYes && j.nth >= 0 || len(j.again) > 0 && len(w.missing) < before {
 		w.due, w.missing = now, nil // all at once
 	}
-	codes := rep.Codes()
-	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes)
-	w.codes = codes
+	codes, lacking := rep.Codes(), rep.Lacking()
+	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes) || !slices.Equal(lacking, w.lacking)
+	w.codes, w.lacking = codes, lacking
 	if s.watches[w.key] != w || !news {
 		return nil
 	}
@@ -113,6 +113,22 @@ func (s *Scheduler) recovered(w *watch) {
 		w.due = time.Now().Add(s.cfg.MaxInterval)
 		s.mu.Unlock()
 	}
+}
+
+// Lacking lists the servers without the record, each "host ip:port", sorted, while others have it: nil in every
+// other state. The first report after a look at a single server may be wrong about the others.
+func (r Report) Lacking() []string {
+	if r.Status != StatusPartial {
+		return nil
+	}
+	var all []string
+	for _, s := range r.Servers {
+		if s.Verdict != VerdictYes {
+			all = append(all, s.Host+" "+s.Addr)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // missing lists the addresses that lack the record while others have it: the others need

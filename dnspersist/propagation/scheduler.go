@@ -52,6 +52,7 @@ type watch struct {
 	spent   int // queries of the last poll; of the worker that polls, like the gate
 	status  Status
 	codes   []Code // of the last report
+	lacking []string
 }
 
 // NewScheduler starts a Scheduler; Close stops it.
@@ -76,9 +77,9 @@ func (s *Scheduler) Close() {
 	s.wg.Wait()
 }
 
-// Watch polls t with c until stop is called, and tells notify when the status or
-// the codes of the report change and, once ready, after every poll. notify is called from a
-// worker of the Scheduler, for one key never twice at a time, and should
+// Watch polls t with c until stop is called, and tells notify when the status,
+// the codes or the servers that lack the record change and, once ready, after every poll. notify
+// is called from a worker of the Scheduler, for one key never twice at a time, and should
 // return soon; what was under way when stop was called may still be told.
 //
 // A further Watch with the same key replaces c, t and notify, and makes the
