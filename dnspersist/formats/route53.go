@@ -1,0 +1,135 @@
+package formats
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// The limits of a ChangeResourceRecordSets request, halved, for what is UPSERTed counts twice.
+// A single value has a limit, too.
+const (
+	maxRoute53Records    = 1000 / 2
+	maxRoute53Characters = 32000 / 2
+	maxRoute53Value      = 4000
+)
+
+// changeBatch and what is in it are named as in the API.
+type changeBatch struct {
+	Comment string
+	Changes []change
+}
+
+type change struct {
+	Action            string
+	ResourceRecordSet resourceRecordSet
+}
+
+type resourceRecordSet struct {
+	Name            string
+	Type            string
+	TTL             uint32
+	ResourceRecords []resourceRecord
+}
+
+type resourceRecord struct {
+	Value string
+}
+
+// Batches splits the sets for Route53: each batch is for one zone and within the limits of a
+// request. Sets with nothing to add are left out, so there may be no batch at all. Write
+// refuses sets that make more than one batch. A set that is over the limits alone is a batch
+// of its own, and Write refuses it.
+func Batches(sets []RRset) [][]RRset {
+	type load struct{ batch, records, characters int }
+	var batches [][]RRset
+	open := make(map[string]load)
+	for _, s := range sets {
+		if len(s.additions()) == 0 {
+			continue
+		}
+		records, characters := route53Cost(s)
+		l, ok := open[s.Zone]
+		if !ok || l.records+records > maxRoute53Records || l.characters+characters > maxRoute53Characters {
+			l = load{batch: len(batches)}
+			batches = append(batches, nil)
+		}
+		batches[l.batch] = append(batches[l.batch], s)
+		open[s.Zone] = load{l.batch, l.records + records, l.characters + characters}
+	}
+	return batches
+}
+
+// route53Cost is what a set counts against the limits.
+func route53Cost(s RRset) (records, characters int) {
+	for _, v := range s.whole() {
+		records++
+		characters += len(quoteRoute53(v))
+	}
+	return records, characters
+}
+
+// writeRoute53 writes one batch. Without anything to change it has no changes, and AWS
+// refuses it.
+func writeRoute53(b *bytes.Buffer, sets []RRset) error {
+	batches := Batches(sets)
+	if len(batches) > 1 {
+		return fmt.Errorf("the %d record sets do not fit into one change batch of Route 53, which is for one zone, %d values and %d characters; "+
+			"run it for fewer names, there are %d batches", len(sets), maxRoute53Records, maxRoute53Characters, len(batches))
+	}
+	batch := changeBatch{Comment: "dns-persist-01: nothing to add", Changes: []change{}}
+	for _, list := range batches {
+		for _, s := range list {
+			if records, characters := route53Cost(s); records > maxRoute53Records || characters > maxRoute53Characters {
+				return refuse(s, "its %d values of %d characters are over the limits of a change batch of Route 53, %d values and %d characters; remove values that are not needed",
+					records, characters, maxRoute53Records, maxRoute53Characters)
+			}
+			set := resourceRecordSet{Name: s.Name + ".", Type: "TXT", TTL: s.TTL}
+			for _, v := range s.whole() {
+				quoted := quoteRoute53(v)
+				if len(quoted) > maxRoute53Value {
+					return refuse(s, "the value %.40q... has %d characters, and Route 53 takes %d; remove it or shorten it", v, len(quoted), maxRoute53Value)
+				}
+				set.ResourceRecords = append(set.ResourceRecords, resourceRecord{Value: quoted})
+			}
+			batch.Changes = append(batch.Changes, change{Action: "UPSERT", ResourceRecordSet: set})
+		}
+		batch.Comment = fmt.Sprintf("dns-persist-01: records at %d names", len(list))
+	}
+	return writeJSON(b, batch)
+}
+
+// quoteRoute53 is like record.Quote, but Route 53 has octets as three octal digits.
+func quoteRoute53(value string) string {
+	var b strings.Builder
+	for i, part := range record.Split(value) {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteByte('"')
+		for j := range len(part) {
+			switch c := part[j]; {
+			case c == '"' || c == '\\':
+				b.WriteByte('\\')
+				b.WriteByte(c)
+			case c < ' ' || c > '~':
+				fmt.Fprintf(&b, "\\%03o", c)
+			default:
+				b.WriteByte(c)
+			}
+		}
+		b.WriteByte('"')
+	}
+	return b.String()
+}
+
+// writeJSON writes indented JSON without the escapes that are for web pages only.
+func writeJSON(b *bytes.Buffer, v any) error {
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

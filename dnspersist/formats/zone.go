@@ -1,0 +1,31 @@
+package formats
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// stands is said of a set with nothing to add, in the formats that only add.
+const stands = "%s %s.: nothing to add, it stands already\n"
+
+// writeZone writes zone file lines. Names are absolute, so that no $ORIGIN changes them.
+func writeZone(b *bytes.Buffer, sets []RRset) error {
+	for _, s := range sets {
+		b.WriteString(comments(";", s.Comment))
+		add := s.additions()
+		if len(add) == 0 {
+			fmt.Fprintf(b, stands, ";", s.Name)
+		}
+		for _, v := range add {
+			b.WriteString(line(s, v))
+		}
+	}
+	return nil
+}
+
+// line is one record in master file format.
+func line(s RRset, value string) string {
+	return fmt.Sprintf("%s. %d IN TXT %s\n", s.Name, s.TTL, record.Quote(value))
+}
