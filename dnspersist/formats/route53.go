@@ -80,7 +80,7 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 		return fmt.Errorf("the %d record sets do not fit into one change batch of Route 53, which is for one zone, %d values and %d characters; "+
 			"run it for fewer names, there are %d batches", len(sets), maxRoute53Records, maxRoute53Characters, len(batches))
 	}
-	batch := changeBatch{Comment: "dns-persist-01: nothing to add", Changes: []change{}}
+	batch := changeBatch{Comment: "dns-persist-01, nothing to add", Changes: []change{}}
 	for _, list := range batches {
 		for _, s := range list {
 			if records, characters := route53Cost(s); records > maxRoute53Records || characters > maxRoute53Characters {
@@ -97,7 +97,7 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 			}
 			batch.Changes = append(batch.Changes, change{Action: "UPSERT", ResourceRecordSet: set})
 		}
-		batch.Comment = fmt.Sprintf("dns-persist-01: records at %d names", len(list))
+		batch.Comment = fmt.Sprintf("dns-persist-01, names: %d", len(list))
 	}
 	return writeJSON(b, batch)
 }
