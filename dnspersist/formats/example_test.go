@@ -1,6 +1,7 @@
 package formats_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
@@ -39,34 +40,21 @@ func ExampleWrite() {
 	//   - 'ca.example\; accounturi=https://ca.example/acct/1'
 }
 
+// A change batch of Route 53 is for one zone.
 func ExampleBatches() {
 	sets := []formats.RRset{
 		{Name: "_validation-persist.example.com", Zone: "example.com", TTL: 3600, Known: true, Add: []string{"x"}},
 		{Name: "_validation-persist.example.net", Zone: "example.net", TTL: 3600, Known: true, Add: []string{"x"}},
+		{Name: "_validation-persist.www.example.com", Zone: "example.com", TTL: 3600, Known: true, Add: []string{"x"}},
 	}
 	for _, batch := range formats.Batches(sets) {
-		if err := formats.Write(os.Stdout, formats.Route53, batch); err != nil {
+		var file bytes.Buffer
+		if err := formats.Write(&file, formats.Route53, batch); err != nil {
 			fmt.Println(err)
 		}
-		break
+		fmt.Println(batch[0].Zone, len(batch))
 	}
 	// Output:
-	// {
-	//   "Comment": "dns-persist-01, names: 1",
-	//   "Changes": [
-	//     {
-	//       "Action": "UPSERT",
-	//       "ResourceRecordSet": {
-	//         "Name": "_validation-persist.example.com.",
-	//         "Type": "TXT",
-	//         "TTL": 3600,
-	//         "ResourceRecords": [
-	//           {
-	//             "Value": "\"x\""
-	//           }
-	//         ]
-	//       }
-	//     }
-	//   ]
-	// }
+	// example.com 2
+	// example.net 1
 }
