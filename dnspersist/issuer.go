@@ -133,6 +133,13 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.rt.active = nil
 }
 
+// ready reports whether Caddy has set the issuer up.
+func (rt *runtime) ready() bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return rt.magic != nil
+}
+
 // active returns the issuer for the current CertMagic config.
 func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 	iss.rt.mu.Lock()

@@ -19,13 +19,13 @@ const maxCaseProbes = 8
 // wildcard's addresses from the host; and each whether it keeps the case of the question, by
 // which resolvers tell forged answers. That is some 20 questions, for a person who waits for
 // them. In recursive mode, where none may be asked for too much, it is a look alone.
-func (c *Checker) Diagnose(ctx context.Context, t Target) []Diagnostic {
+func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
 	rep := c.NewGate().Observe(r)
 	all := rep.Diagnostics()
 	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
 	if i < 0 {
-		return all
+		return rep, all
 	}
 	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept}
 	if t.Host == "" {
@@ -35,7 +35,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) []Diagnostic {
 		all = append(all, p.wrongNames(ctx)...)
 		all = append(all, p.wildcardBreaks(ctx)...)
 	}
-	return append(all, c.changesCase(ctx, w)...)
+	return rep, append(all, c.changesCase(ctx, w)...)
 }
 
 // probe asks one server that serves the zone.

@@ -1,0 +1,197 @@
+package acmepersist
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// State is what a check says of a name.
+type State string
+
+// States of a Checked.
+const (
+	// StateGood: the CA will accept what stands.
+	StateGood State = "good"
+	// StateDepends: CAs differ about what stands, or this one may accept more than it has to.
+	StateDepends State = "depends"
+	// StatePartial: not all servers that count show the record.
+	StatePartial State = "partial"
+	// StateMissing: there is no TXT record.
+	StateMissing State = "missing"
+	// StateWrong: what stands the CA will not accept.
+	StateWrong State = "wrong"
+	// StateBlocked: DNS does not answer.
+	StateBlocked State = "blocked"
+	// StateForbidden: the record is good, and CAA records forbid the CA to issue.
+	StateForbidden State = "forbidden"
+)
+
+// Well reports whether the CA can be expected to accept the name.
+func (s State) Well() bool { return s == StateGood || s == StateDepends }
+
+// Check is the check of one validation name, for one CA and account.
+type Check struct {
+	// Target, Gate and Checker go to a propagation.Scheduler to watch the name.
+	Target  propagation.Target
+	Gate    *propagation.Gate
+	Checker *propagation.Checker
+
+	session     *session
+	offer       offer
+	wanted      wanted
+	identifiers []string
+	state       nameState
+}
+
+// Checked is the outcome of a Check.
+type Checked struct {
+	Wanted
+	State State `json:"state"`
+	// Verdicts say for each identifier what the CA makes of what stands.
+	Verdicts []IdentifierVerdict `json:"verdicts"`
+	// Standing is what stands, with the verdict of each value for the strictest identifier.
+	Standing []ValueVerdict `json:"standing"`
+	// Report holds the lines for each server.
+	Report      propagation.Report       `json:"report"`
+	Diagnostics []propagation.Diagnostic `json:"diagnostics,omitempty"`
+	// CAA says why CAA records forbid the certificate.
+	CAA string `json:"caa,omitempty"`
+	// NeededBy is when the next renewal needs the record; zero without a certificate.
+	NeededBy time.Time `json:"needed_by,omitzero"`
+	// EndsAt is when the last of the good values ends; zero if one has no end.
+	EndsAt time.Time `json:"ends_at,omitzero"`
+	// Do says what to do; empty if nothing is.
+	Do string `json:"do,omitempty"`
+}
+
+// IdentifierVerdict is what the CA makes of what stands, for one identifier.
+type IdentifierVerdict struct {
+	Identifier string         `json:"identifier"`
+	Outlook    record.Outlook `json:"outlook"`
+	// ErrorTypes are those of which the CA reports one if it refuses.
+	ErrorTypes []string `json:"error_types,omitempty"`
+}
+
+// ValueVerdict is what the CA makes of one value.
+type ValueVerdict struct {
+	Value   string         `json:"value"`
+	Code    record.Code    `json:"code"`
+	Outlook record.Outlook `json:"outlook"`
+	Reason  string         `json:"reason,omitempty"`
+}
+
+// Checks prepares the check of identifiers, one for each validation name. Like Wanted it
+// needs a bound account that the CA confirms.
+func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, error) {
+	s, o, t, err := iss.openToTell(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups, names, err := byValidationName(identifiers)
+	if err != nil {
+		return nil, err
+	}
+	checker := iss.Checker
+	if checker == nil {
+		checker = propagation.NewChecker(propagation.Config{Grace: iss.Grace, Settle: iss.Settle, Logger: iss.Logger})
+	}
+	all := make([]*Check, 0, len(names))
+	for _, name := range names {
+		c := &Check{session: s, offer: o, identifiers: groups[name], Checker: checker, Gate: propagation.NewGate(iss.Grace, iss.Settle)}
+		if c.wanted, err = s.want(ctx, strictest(groups[name]), t); err != nil {
+			return nil, err
+		}
+		if err := iss.names.update(ctx, s.store, name, func(n *nameState) bool { c.state = *n; return false }); err != nil {
+			return nil, err
+		}
+		c.Target = s.target(c.wanted, c.state)
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// Name returns the validation name.
+func (c *Check) Name() string { return c.wanted.record.Name }
+
+// Look looks at DNS now. A thorough look asks some twenty questions more, to tell a person
+// what is wrong.
+func (c *Check) Look(ctx context.Context, thorough bool) Checked {
+	var found []propagation.Diagnostic
+	report := c.Checker.Check(ctx, c.Target, c.Gate)
+	if thorough {
+		_, found = c.Checker.Diagnose(ctx, c.Target)
+	}
+	return c.Tell(ctx, report, found)
+}
+
+// Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
+func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
+	s, w := c.session, c.wanted
+	done := Checked{Report: r, Diagnostics: found}
+	if found == nil {
+		done.Diagnostics = r.Diagnostics()
+	}
+	if err := s.refine(&w, r.Values, c.state, c.offer); err != nil {
+		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
+	}
+	done.Wanted = s.wanted(w, c.identifiers)
+	now := time.Now()
+	result := record.Evaluate(r.Values, w.want, now)
+	for _, v := range result.Verdicts {
+		done.Standing = append(done.Standing, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
+	}
+	for _, id := range c.identifiers {
+		each := record.Evaluate(r.Values, s.hashedWant(w.terms, id), now)
+		done.Verdicts = append(done.Verdicts, IdentifierVerdict{id, each.Outlook(), each.ErrorTypes()})
+	}
+	done.EndsAt = endOf(result)
+	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
+	done.State, done.Do = c.judge(r, result)
+	if done.State.Well() && s.iss.Checker != nil {
+		var at string
+		if done.CAA, at = s.forbiddenByCAA(ctx, w); done.CAA != "" {
+			done.State, done.Do = StateForbidden, fmt.Sprintf("add a CAA record at %s that allows the CA: %s", at, done.CAA)
+		}
+	}
+	return done
+}
+
+// judge says where the name stands, and what to do.
+func (c *Check) judge(r propagation.Report, result record.Result) (State, string) {
+	publish := "publish " + c.wanted.record.ZoneLine()
+	switch {
+	case r.Status == propagation.StatusBlocked:
+		return StateBlocked, r.Reason
+	case r.Status == propagation.StatusPartial:
+		return StatePartial, r.Reason
+	case r.Status == propagation.StatusAbsent && len(r.Values) == 0:
+		return StateMissing, publish
+	case r.Status == propagation.StatusAbsent:
+		return StateWrong, publish + " beside what stands; " + result.Explain()
+	case result.Good():
+		return StateGood, ""
+	}
+	_, note := c.state.satisfies(r.Values, c.wanted.want, c.session.account.Location)
+	return StateDepends, "nothing, unless the CA refuses it: " + note
+}
+
+// endOf is when the last good value ends; zero if one of them never does.
+func endOf(result record.Result) time.Time {
+	var end time.Time
+	for _, v := range result.Verdicts {
+		if v.Outlook == record.OutlookBad {
+			continue
+		}
+		if v.Value.PersistUntil.IsZero() {
+			return time.Time{}
+		}
+		end = later(end, v.Value.PersistUntil)
+	}
+	return end
+}

@@ -1,0 +1,152 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Answers of a Probe.
+const (
+	OfferedYes     = "yes"
+	OfferedNo      = "no"
+	OfferedUnknown = "unknown" // only an order can tell
+)
+
+// Probe is what a CA says of the challenge.
+type Probe struct {
+	CA string `json:"ca"`
+	// Offered is one of the Offered constants, By what says so: "directory", "order", or
+	// "earlier order".
+	Offered string `json:"offered"`
+	By      string `json:"by"`
+	// Dialect, IssuerDomainNames and AccountHashPrefix are what records are made of.
+	Dialect           record.Dialect `json:"dialect,omitempty"`
+	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
+	AccountHashPrefix string         `json:"account_hash_prefix,omitempty"`
+	// OtherChallenges are what the CA offered in its place.
+	OtherChallenges         []string          `json:"other_challenges,omitempty"`
+	CAAIdentities           []string          `json:"caa_identities,omitempty"`
+	ExternalAccountRequired bool              `json:"external_account_required"`
+	TermsOfService          string            `json:"terms_of_service,omitempty"`
+	Profiles                map[string]string `json:"profiles,omitempty"`
+	RenewalInfo             bool              `json:"renewal_info"`
+	// Note says what to do, if there is something.
+	Note string `json:"note,omitempty"`
+}
+
+// Probe tells what the directory says of the challenge, and what an earlier order has
+// shown. The CA is asked for its directory only.
+func (iss *Issuer) Probe(ctx context.Context) (Probe, error) {
+	s, err := iss.open(ctx)
+	if err != nil {
+		return Probe{}, err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return Probe{}, err
+	}
+	return s.probe(o)
+}
+
+func (s *session) probe(o offer) (Probe, error) {
+	meta := s.directory.Meta
+	p := Probe{
+		CA: s.iss.CA, Offered: OfferedUnknown, By: "directory", AccountHashPrefix: meta.prefix(),
+		CAAIdentities: meta.CAAIdentities, ExternalAccountRequired: meta.ExternalAccountRequired,
+		TermsOfService: meta.TermsOfService, Profiles: meta.Profiles, RenewalInfo: s.directory.RenewalInfo != "",
+	}
+	t, err := s.predict(o)
+	if err != nil {
+		return p, err
+	}
+	p.IssuerDomainNames = t.names
+	switch {
+	case s.directory.promises():
+		p.Offered, p.Dialect = OfferedYes, t.dialect
+	case o.yes():
+		p.Offered, p.By, p.Dialect = OfferedYes, "earlier order", t.dialect
+	case o.Offered != nil:
+		p.Offered, p.By, p.OtherChallenges = OfferedNo, "earlier order", o.OtherTypes
+		p.Note = fmt.Sprintf("an order of %s showed that the CA does not offer it; probe again with --order NAME", o.SeenAt.Format("2006-01-02"))
+	default:
+		p.Note = "the directory does not say whether the CA offers dns-persist-01, as CAs of drafts -00 and -01 need not: only an order can tell, probe with --order NAME"
+	}
+	if meta.ExternalAccountRequired && s.iss.ExternalAccount == nil {
+		p.Note = joinNotes(p.Note, "the CA wants an external account binding: set eab")
+	}
+	return p, nil
+}
+
+// ProbeByOrder makes an order for a name to see which challenges the CA offers, with the
+// bound account. Nothing is validated. An order that is kept for the name is read instead;
+// a new one is thrown away.
+func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error) {
+	id, err := record.Normalize(name)
+	if err != nil {
+		return Probe{}, &UnsupportedNameError{name, err}
+	}
+	s, err := iss.openKnown(ctx)
+	if err != nil {
+		return Probe{}, err
+	}
+	if s == nil {
+		return Probe{}, &AccountError{CA: iss.CA, URL: iss.AccountURL, Err: fmt.Errorf("%w, and an order needs one", ErrNoAccount)}
+	}
+	var order acme.Order
+	kept := false
+	if held, found, err := s.heldOrder(ctx, []string{id}); err != nil {
+		return Probe{}, err
+	} else if found {
+		if order, kept, err = s.resume(ctx, held.URL); err != nil {
+			return Probe{}, err
+		}
+	}
+	if !kept {
+		if order, err = s.newOrder(ctx, []string{id}); err != nil {
+			return Probe{}, err
+		}
+	}
+	authzs, err := s.authorizations(ctx, order)
+	if err != nil {
+		return Probe{}, err
+	}
+	if len(authzs) == 0 {
+		return Probe{}, errors.New("probing by an order: the CA's order has no authorization")
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return Probe{}, err
+	}
+	p, err := s.probe(o)
+	if err != nil {
+		return p, err
+	}
+	switch authzs[0].Status {
+	case acme.StatusPending:
+		p.By = "order"
+		if p.Offered == OfferedNo {
+			p.Note = "no record in DNS can change that: use another CA, or another challenge"
+		}
+	default:
+		p.Note = joinNotes(p.Note, fmt.Sprintf("the CA has validated %s before and shows no other challenges while that lasts: probe with another name", id))
+	}
+	if !kept && authzs[0].Status == acme.StatusPending {
+		// it would count against the CA's limit of pending ones
+		if _, err := s.client.DeactivateAuthorization(ctx, s.account, authzs[0].Location); err != nil {
+			p.Note = joinNotes(p.Note, "the order could not be thrown away and ends by itself")
+		}
+	}
+	return p, nil
+}
+
+func joinNotes(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}

@@ -1,0 +1,142 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// ErrNoAccount says that no account is bound yet, so nothing can name it.
+var ErrNoAccount = errors.New("no ACME account is bound yet")
+
+// Wanted is a record that a CA and account need at a validation name.
+type Wanted struct {
+	// Name is the validation name, without final dot.
+	Name string `json:"name"`
+	// Identifiers are the names that it is for, sorted.
+	Identifiers []string `json:"identifiers"`
+	// CA is the directory URL, Account the account URL.
+	CA      string `json:"ca"`
+	Account string `json:"account"`
+	// IssuerDomainName, Dialect and AccountURI are what Value is made of.
+	IssuerDomainName string         `json:"issuer_domain_name"`
+	Dialect          record.Dialect `json:"dialect"`
+	AccountURI       string         `json:"account_uri"`
+	// Value is what to publish.
+	Value string `json:"value"`
+	// OrValue is what other frontends of the CA may want to see; empty if they agree.
+	OrValue string `json:"or_value,omitempty"`
+	// Standby says that it is for another account, whose key lies elsewhere.
+	Standby bool `json:"standby,omitempty"`
+}
+
+// Wanted works out the records for identifiers before any order: one for each validation
+// name, in the order of the names. The account is checked at the CA (section 4.5 of draft
+// -02), never bound or registered: without one the error wraps ErrNoAccount. A record for
+// each standby account comes behind that of the bound one; only their URL and Thumbprint
+// are read.
+func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...Account) ([]Wanted, error) {
+	s, o, t, err := iss.openToTell(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups, names, err := byValidationName(identifiers)
+	if err != nil {
+		return nil, err
+	}
+	var all []Wanted
+	for _, name := range names {
+		w, err := s.want(ctx, strictest(groups[name]), t)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.refine(&w, nil, nameState{}, o); err != nil {
+			return nil, err
+		}
+		all = append(all, s.wanted(w, groups[name]))
+		for _, other := range standby {
+			spare := *s
+			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint
+			r, err := spare.recordFor(w, t.dialect, record.Base(w.identifier))
+			if err != nil {
+				return nil, fmt.Errorf("making the record of the standby account %s: %w", other.URL, err)
+			}
+			w.record, w.also = r, nil
+			second := spare.wanted(w, groups[name])
+			second.Standby = true
+			all = append(all, second)
+		}
+	}
+	return all, nil
+}
+
+// wanted tells what was worked out.
+func (s *session) wanted(w wanted, identifiers []string) Wanted {
+	tell := Wanted{
+		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.Location,
+		Value: w.record.Value, Dialect: w.terms.dialect,
+	}
+	if w.also != nil {
+		tell.OrValue = w.also.Value
+	}
+	if p, err := record.Parse(w.record.Value); err == nil {
+		tell.IssuerDomainName, tell.AccountURI = p.IssuerDomainName, p.AccountURI
+	}
+	return tell
+}
+
+// openToTell opens a session for somebody who is to be shown records: with the bound
+// account, confirmed by the CA, and the terms.
+func (iss *Issuer) openToTell(ctx context.Context) (*session, offer, terms, error) {
+	s, err := iss.openKnown(ctx)
+	if err != nil {
+		return nil, offer{}, terms{}, err
+	}
+	if s == nil {
+		return nil, offer{}, terms{}, &AccountError{CA: iss.CA, URL: iss.AccountURL, Err: ErrNoAccount}
+	}
+	if err := s.checkAccount(ctx); err != nil {
+		return nil, offer{}, terms{}, err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return nil, offer{}, terms{}, err
+	}
+	t, err := s.predict(o)
+	return s, o, t, err
+}
+
+// byValidationName groups identifiers. names are the validation names in the order in which
+// they come.
+func byValidationName(identifiers []string) (groups map[string][]string, names []string, err error) {
+	groups = make(map[string][]string)
+	var errs []error
+	for _, id := range identifiers {
+		normal, err := record.Normalize(id)
+		if err != nil {
+			errs = append(errs, &UnsupportedNameError{id, err})
+			continue
+		}
+		name := record.Label + "." + record.Base(normal)
+		if _, ok := groups[name]; !ok {
+			names = append(names, name)
+		}
+		if !slices.Contains(groups[name], normal) {
+			groups[name] = append(groups[name], normal)
+			sort.Strings(groups[name])
+		}
+	}
+	return groups, names, errors.Join(errs...)
+}
+
+// strictest is the identifier whose record serves all of them.
+func strictest(identifiers []string) string {
+	if i := slices.IndexFunc(identifiers, record.IsWildcard); i >= 0 {
+		return identifiers[i]
+	}
+	return identifiers[0]
+}

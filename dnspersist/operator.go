@@ -1,0 +1,296 @@
+package dnspersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Operator answers what somebody who runs Caddy wants to know of the records, for the admin
+// API and for commands.
+type Operator struct {
+	plan func() plan
+	// settings are those of issuers that no server runs; nil where one does.
+	settings map[*Issuer]settings
+	made     map[*Issuer]*acmepersist.Issuer
+	app      *App
+}
+
+// settings is what CertMagic's configuration would tell an issuer.
+type settings struct {
+	storage certmagic.Storage
+	ratio   float64
+}
+
+// RecordSet is what has to stand at one validation name.
+type RecordSet struct {
+	// Name is the validation name, without final dot.
+	Name string `json:"name"`
+	// Type is "TXT", TTL what is proposed, in seconds.
+	Type string `json:"type"`
+	TTL  uint32 `json:"ttl"`
+	// Wanted is a value for each CA and account. Each is enough for its own.
+	Wanted []acmepersist.Wanted `json:"wanted"`
+	// Waiting is what a running Caddy sees of a record that it waits for.
+	Waiting string `json:"waiting,omitempty"`
+}
+
+// UnknownNameError says that no dns_persist issuer serves a name.
+type UnknownNameError struct {
+	Name string
+}
+
+func (e *UnknownNameError) Error() string {
+	return fmt.Sprintf("no dns_persist issuer of the configuration serves %s: another issuer does, or none", e.Name)
+}
+
+// names returns the identifiers to work on by issuer, in their order: those given, or all
+// that are managed.
+func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error) {
+	p := o.plan()
+	if len(given) == 0 {
+		given = p.managed()
+	}
+	first := make(map[string]*Issuer)
+	groups := make(map[*Issuer][]string)
+	var order []*Issuer
+	var errs []error
+	for _, name := range given {
+		normal, err := record.Normalize(name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		policy, ok := p.policyFor(normal)
+		if !ok || len(policy.issuers) == 0 {
+			errs = append(errs, &UnknownNameError{normal})
+			continue
+		}
+		for _, iss := range policy.issuers {
+			key := iss.CA + "|" + iss.rt.fingerprint
+			if first[key] == nil {
+				first[key] = iss
+				order = append(order, iss)
+			}
+			groups[first[key]] = append(groups[first[key]], normal)
+		}
+	}
+	return groups, order, errors.Join(errs...)
+}
+
+// Managed returns the names that the configuration manages with dns_persist, sorted.
+func (o *Operator) Managed() []string { return o.plan().managed() }
+
+// CAs returns the directory URLs, each once.
+func (o *Operator) CAs() []string {
+	var all []string
+	for _, iss := range o.plan().issuers() {
+		if !slices.Contains(all, iss.CA) {
+			all = append(all, iss.CA)
+		}
+	}
+	return all
+}
+
+// acme returns the issuer for a program that waits for the answer: nothing is parked.
+func (o *Operator) acme(iss *Issuer) (*acmepersist.Issuer, error) {
+	if o.settings == nil {
+		if iss.rt.ready() {
+			active, _ := iss.active()
+			return active, nil
+		}
+		return nil, fmt.Errorf("the issuer for %s is not in use", iss.CA)
+	}
+	if made := o.made[iss]; made != nil {
+		return made, nil
+	}
+	core := iss.rt.core
+	core.Storage, core.RenewalWindowRatio = o.settings[iss].storage, o.settings[iss].ratio
+	wide := make(map[string]bool)
+	for _, n := range o.plan().managed() {
+		if record.IsWildcard(n) {
+			wide[record.Base(n)] = true
+		}
+	}
+	core.Wildcard = func(_ context.Context, name string) bool { return wide[strings.TrimPrefix(name, record.Label+".")] }
+	if o.made == nil {
+		o.made = make(map[*Issuer]*acmepersist.Issuer)
+	}
+	o.made[iss] = acmepersist.New(core)
+	return o.made[iss], nil
+}
+
+// Records works out what has to stand at the validation names of the given names, or of all
+// that are managed: one set for each, sorted, before any order. Accounts are checked at
+// their CAs and none is registered. A value for each standby account of the same CA comes
+// beside the bound one's.
+func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
+	groups, order, err := o.names(names)
+	if err != nil {
+		return nil, err
+	}
+	sets := make(map[string]*RecordSet)
+	for _, iss := range order {
+		active, err := o.acme(iss)
+		if err != nil {
+			return nil, err
+		}
+		var others []acmepersist.Account
+		for _, a := range standby {
+			if a.CA == iss.CA || a.CA == "" {
+				others = append(others, a)
+			}
+		}
+		wanted, err := active.Wanted(ctx, groups[iss], others...)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range wanted {
+			if sets[w.Name] == nil {
+				sets[w.Name] = &RecordSet{Name: w.Name, Type: "TXT", TTL: recordTTL}
+			}
+			set := sets[w.Name]
+			if !slices.ContainsFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value }) {
+				set.Wanted = append(set.Wanted, w)
+			}
+		}
+	}
+	all := make([]RecordSet, 0, len(sets))
+	waiting := o.waiting()
+	for _, set := range sets {
+		set.Waiting = waiting[set.Name]
+		all = append(all, *set)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all, nil
+}
+
+// waiting is what a running Caddy sees of the records that it waits for.
+func (o *Operator) waiting() map[string]string {
+	if o.app == nil {
+		return nil
+	}
+	s := o.app.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]string)
+	for _, p := range s.parked {
+		if p.parking.Checker != nil {
+			all[p.parking.Record.Name] = p.report.Summary()
+		} else if p.parking.Err != nil {
+			all[record.Label+"."+record.Base(p.identifier)] = p.parking.Err.Error()
+		}
+	}
+	return all
+}
+
+// Checks prepares the check of the given names, or of all that are managed, sorted by
+// validation name.
+func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.Check, error) {
+	groups, order, err := o.names(names)
+	if err != nil {
+		return nil, err
+	}
+	var all []*acmepersist.Check
+	for _, iss := range order {
+		active, err := o.acme(iss)
+		if err != nil {
+			return nil, err
+		}
+		checks, err := active.Checks(ctx, groups[iss])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, checks...)
+	}
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Name() < all[j].Name() })
+	return all, nil
+}
+
+// each calls fn for the issuers, one for each CA and configuration, of one CA only if ca is
+// not empty.
+func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
+	found := false
+	for _, iss := range o.plan().issuers() {
+		if ca != "" && iss.CA != ca {
+			continue
+		}
+		active, err := o.acme(iss)
+		if err != nil {
+			continue // nothing is issued with it
+		}
+		found = true
+		if err := fn(active); err != nil {
+			return err
+		}
+	}
+	switch {
+	case found:
+		return nil
+	case ca != "":
+		return fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+	}
+	return ErrNotConfigured
+}
+
+// Probe tells what the CAs say of the challenge.
+func (o *Operator) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error) {
+	var all []acmepersist.Probe
+	seen := make(map[string]bool)
+	err := o.each(ca, func(iss *acmepersist.Issuer) error {
+		if seen[iss.CA] {
+			return nil
+		}
+		seen[iss.CA] = true
+		p, err := iss.Probe(ctx)
+		if err == nil {
+			all = append(all, p)
+		}
+		return err
+	})
+	return all, err
+}
+
+// One returns the issuer of the configuration for commands that change something: the only
+// one, or that of the given CA.
+func (o *Operator) One(ca string) (*acmepersist.Issuer, error) {
+	var all []*acmepersist.Issuer
+	err := o.each(ca, func(iss *acmepersist.Issuer) error {
+		if !slices.ContainsFunc(all, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
+			all = append(all, iss)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > 1 {
+		if len(o.CAs()) > 1 && ca == "" {
+			return nil, fmt.Errorf("the configuration uses several CAs, choose one with --ca: %s", strings.Join(o.CAs(), ", "))
+		}
+		return nil, fmt.Errorf("the configuration uses several accounts at %s (storage, account_key or account_url differ): use a configuration with one", all[0].CA)
+	}
+	return all[0], nil
+}
+
+// sameAccount reports whether two issuers bind the same account.
+func sameAccount(a, b *acmepersist.Issuer) bool {
+	return a.CA == b.CA && a.AccountKeyPEM == b.AccountKeyPEM && a.AccountURL == b.AccountURL && a.Storage == b.Storage
+}
+
+// For returns the issuer that serves a name, the first of its policy.
+func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
+	_, order, err := o.names([]string{name})
+	if err != nil {
+		return nil, err
+	}
+	return o.acme(order[0])
+}

@@ -1,0 +1,148 @@
+package dnspersist
+
+import (
+	"reflect"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+)
+
+// plan is which names a configuration manages, and which of our issuers serve them.
+type plan struct {
+	policies []planned
+	// names are those of the sites and of certificates.automate, as far as certificates are
+	// managed for them.
+	names []string
+	// forced are managed although a wildcard covers them.
+	forced map[string]bool
+}
+
+// planned is an automation policy.
+type planned struct {
+	subjects []string
+	// issuers are those of ours.
+	issuers []*Issuer
+}
+
+// issuers returns all of ours, each once: policies often have equal ones.
+func (p plan) issuers() []*Issuer {
+	var all []*Issuer
+	seen := make(map[string]bool)
+	for _, policy := range p.policies {
+		for _, iss := range policy.issuers {
+			if key := iss.CA + "|" + iss.rt.fingerprint; !seen[key] {
+				seen[key] = true
+				all = append(all, iss)
+			}
+		}
+	}
+	return all
+}
+
+// policyFor returns the policy that Caddy uses for a name: the first whose subjects match,
+// and one without subjects matches all.
+func (p plan) policyFor(name string) (planned, bool) {
+	for _, policy := range p.policies {
+		if len(policy.subjects) == 0 || slices.ContainsFunc(policy.subjects, func(s string) bool { return certmagic.MatchWildcard(name, s) }) {
+			return policy, true
+		}
+	}
+	return planned{}, false
+}
+
+// managed returns the names for which a certificate is managed by one of ours, sorted.
+func (p plan) managed() []string {
+	all := make(map[string]bool)
+	for _, n := range p.names {
+		all[n] = true
+	}
+	var names []string
+	for n := range all {
+		if policy, ok := p.policyFor(n); !ok || len(policy.issuers) == 0 {
+			continue
+		}
+		// a managed wildcard covers it, and Caddy asks for no certificate of its own
+		if _, rest, ok := strings.Cut(n, "."); ok && !strings.HasPrefix(n, "*.") && all["*."+rest] && !p.forced[n] {
+			continue
+		}
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// livePlan is that of the loaded configuration.
+func (a *App) livePlan() plan {
+	p := plan{forced: make(map[string]bool)}
+	tlsApp, err := a.ctx.AppIfConfigured("tls")
+	if err != nil {
+		return p
+	}
+	tls := tlsApp.(*caddytls.TLS)
+	if tls.Automation != nil {
+		for _, policy := range tls.Automation.Policies {
+			one := planned{subjects: policy.Subjects()}
+			for _, i := range policy.Issuers {
+				if iss, ok := i.(*Issuer); ok {
+					one.issuers = append(one.issuers, iss)
+				}
+			}
+			p.policies = append(p.policies, one)
+		}
+	}
+	for _, n := range automated(tls) {
+		p.names, p.forced[n] = append(p.names, n), true
+	}
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
+		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App))...)
+	}
+	return p
+}
+
+// automated are the names of certificates.automate, which Caddy keeps to itself once they
+// are loaded: a test fails when it moves them.
+func automated(tls *caddytls.TLS) []string {
+	field := reflect.ValueOf(tls).Elem().FieldByName("automateNames")
+	if field.Kind() != reflect.Map || field.Type().Key().Kind() != reflect.String {
+		return nil
+	}
+	var names []string
+	for _, key := range field.MapKeys() {
+		names = append(names, key.String())
+	}
+	return names
+}
+
+// certificateHosts are the sites' names for which Caddy manages certificates.
+func certificateHosts(app *caddyhttp.App) []string {
+	var hosts []string
+	repl := caddy.NewReplacer()
+	for _, server := range app.Servers {
+		if plainHTTP(app, server) {
+			continue
+		}
+		var skip []string
+		if server.AutoHTTPS != nil {
+			skip = slices.Concat(server.AutoHTTPS.Skip, server.AutoHTTPS.SkipCerts)
+		}
+		hosts = append(hosts, qualifying(routeHosts(server.Routes), skip, repl)...)
+	}
+	return hosts
+}
+
+// qualifying are the hosts that a certificate can be managed for.
+func qualifying(hosts, skip []string, repl *caddy.Replacer) []string {
+	var all []string
+	for _, h := range hosts {
+		h = repl.ReplaceAll(h, "")
+		if certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) && !slices.Contains(skip, h) {
+			all = append(all, h)
+		}
+	}
+	return all
+}
