@@ -59,16 +59,8 @@ func (iss *Issuer) importAccount(ctx context.Context, data []byte) (ImportResult
 }
 
 func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResult, error) {
-	here, found, err := s.importTarget(ctx, in)
-	if err != nil {
-		return ImportResult{}, err
-	}
+	var err error
 	// which key is the account's is known before they are compared
-	if found && here.NextKeyPEM != "" {
-		if here, err = s.resolve(ctx, here); err != nil {
-			return ImportResult{}, fmt.Errorf("a key rollover of the bound account is pending: %w", err)
-		}
-	}
 	if in.NextKeyPEM != "" {
 		if in, err = s.resolveImport(ctx, in); err != nil {
 			return ImportResult{}, err
@@ -77,17 +69,26 @@ func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResu
 	if err := s.suitsPinnedKey(in); err != nil {
 		return ImportResult{}, err
 	}
-	outcome := ImportNew
-	if found {
-		switch {
-		case here.Thumbprint == in.Thumbprint:
-			return ImportResult{here.state(), ImportAlready}, nil
-		case in.olderThan(here):
-			return ImportResult{}, fmt.Errorf("the file holds a former key of %s (thumbprint %s), which was changed to that of thumbprint %s: "+
-				"the bound account is newer, nothing was changed", in.URL, in.Thumbprint, here.Thumbprint)
+	here, found, err := s.importTarget(ctx, in)
+	if err != nil {
+		return ImportResult{}, err
+	}
+	if found && here.NextKeyPEM != "" {
+		if here, err = s.resolve(ctx, here); err != nil {
+			return ImportResult{}, fmt.Errorf("a key rollover of the bound account is pending: %w", err)
 		}
+	}
+	outcome := ImportNew
+	switch {
+	case !found:
+	case in.olderThan(here):
+		return ImportResult{}, fmt.Errorf("the file holds a former key of %s (thumbprint %s), which was changed to that of thumbprint %s: "+
+			"the bound account is newer, nothing was changed", in.URL, in.Thumbprint, here.Thumbprint)
+	case here.Thumbprint != in.Thumbprint:
 		outcome = ImportNewer
-		in.EarlierThumbprints = prepend(here.EarlierThumbprints, append([]string{here.Thumbprint}, in.EarlierThumbprints...)...)
+		in.EarlierThumbprints = prepend(here.EarlierThumbprints, append(in.EarlierThumbprints, here.Thumbprint)...)
+	case s.store.storage.Exists(ctx, here.at):
+		return ImportResult{here.state(), ImportAlready}, nil
 	}
 	if err := s.confirm(ctx, in); err != nil {
 		return ImportResult{}, err
@@ -96,6 +97,9 @@ func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResu
 	in.DeactivatingAt, in.DeactivatedAt = time.Time{}, time.Time{} // the CA has just said so
 	if in.BoundAt.IsZero() {
 		in.BoundAt = time.Now().UTC()
+	}
+	if err := s.keepCutShort(ctx, in.at); err != nil {
+		return ImportResult{}, err
 	}
 	if in, err = s.saveBinding(ctx, in); err != nil {
 		return ImportResult{}, err
@@ -107,42 +111,44 @@ func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResu
 	return ImportResult{in.state(), outcome}, nil
 }
 
-// importTarget finds the file that the account goes to, and the binding of the same
-// account that is there. Another account is never overwritten.
+// importTarget finds the file that the account goes to, here.at, and the binding of the same
+// account that is there or in another of our files. Another account is never overwritten.
 func (s *session) importTarget(ctx context.Context, in boundAccount) (here boundAccount, found bool, err error) {
 	key, err := s.bindingKey()
 	if err != nil {
 		return boundAccount{}, false, err
 	}
-	if here, found, err = s.store.loadBound(ctx, key); err != nil {
+	here, found, err = s.store.loadBound(ctx, key)
+	found = found && here.URL != ""
+	switch {
+	case err != nil:
 		return boundAccount{}, false, err
-	}
-	if found && here.URL == "" {
-		// a registration that was cut short: whatever came of it, its key is kept
-		if err := s.store.save(ctx, s.store.key("lost", here.Thumbprint+".json"), here); err != nil {
-			return boundAccount{}, false, err
-		}
-		found = false
-	}
-	if found && here.URL == in.URL {
+	case found && here.URL == in.URL:
 		return here, true, nil
-	}
-	if found && s.iss.AccountURL == "" {
+	case found && s.iss.AccountURL == "":
 		return boundAccount{}, false, fmt.Errorf("the bound account is %s, the file holds %s, and records may name either: "+
 			"set account_url to %s to use it beside the bound one, or, if no record names %s, remove %s from storage, and import again",
 			here.URL, in.URL, in.URL, here.URL, here.at)
+	case found:
+		key = "" // it goes beside the other one, see saveBinding
 	}
-	own, has, err := s.ownByURL(ctx, in.URL)
-	if err != nil || has {
-		if !found {
-			own.at = key
-		}
-		return own, has, err
+	here, found, err = s.ownByURL(ctx, in.URL)
+	if !found || key != "" {
+		here.at = key
 	}
-	if found {
-		key = "" // beside the other one, see saveBinding
+	return here, found, err
+}
+
+// keepCutShort keeps the key of a registration that was cut short, for whatever came of it.
+func (s *session) keepCutShort(ctx context.Context, key string) error {
+	if key == "" {
+		return nil
 	}
-	return boundAccount{at: key}, false, nil
+	begun, found, err := s.store.loadBound(ctx, key)
+	if err != nil || !found || begun.URL != "" {
+		return err
+	}
+	return s.store.save(ctx, s.store.key("lost", begun.Thumbprint+".json"), begun)
 }
 
 // resolveImport asks the CA which of the keys in the file is the account's.
