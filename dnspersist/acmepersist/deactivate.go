@@ -107,17 +107,17 @@ func (b boundAccount) endedAt() time.Time {
 // what the CA said last, if anything.
 func (b boundAccount) ended(reason error) *AccountError {
 	at := b.endedAt()
-	what := "was deactivated"
+	what := fmt.Sprintf("it was deactivated from here on %s", at.Format(time.RFC3339))
 	if b.DeactivatedAt.IsZero() {
-		what = "was to be deactivated, which did not come to an end (deactivate it once more),"
+		what = fmt.Sprintf("its deactivation was begun on %s and has not come to an end: deactivate it once more", at.Format(time.RFC3339))
 	}
 	copies := ""
 	if b.Origin == originAdopted {
 		copies = " and the copy of `acme` it was adopted from"
 	}
-	err := fmt.Errorf("it %s from here on %s, and no account is registered in its place: "+
+	err := fmt.Errorf("%s; no account is registered in its place: "+
 		"to go on with a new account remove %s%s from storage, restart, and publish the records that are asked for then",
-		what, at.Format(time.RFC3339), b.at, copies)
+		what, b.at, copies)
 	if reason != nil {
 		err = fmt.Errorf("%w; the CA said: %w", err, reason)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
@@ -20,6 +21,7 @@ import (
 
 // The key changes, the account does not, and the old key is gone.
 func TestRollKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
 	old, oldThumbprint := w.text("key"), w.text("thumbprint")
@@ -44,6 +46,7 @@ func TestRollKey(t *testing.T) {
 }
 
 func TestRollKeyRefuses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	_, err := w.issuer().RollKey(t.Context())
 	refused(t, err, "no ACME account", w.ca.Directory(), "start Caddy")
@@ -59,7 +62,7 @@ func TestRollKeyRefuses(t *testing.T) {
 	refused(t, err, "account_key", "account_url")
 
 	// what the CA refuses for sure leaves nothing behind
-	w.ca.Inject(lab.Fault{Step: "key-change", Status: http.StatusForbidden, Type: "unauthorized", Detail: "not today"})
+	w.ca.Inject(lab.Fault{Step: "key-change", Status: http.StatusForbidden, Type: acme.ProblemTypeNamespace + "unauthorized", Detail: "not today"})
 	_, err = w.issuer().RollKey(t.Context())
 	refused(t, err, "not today", "old one stays in use")
 	if after, _ := os.ReadFile(w.file()); !bytes.Equal(before, after) {
@@ -72,6 +75,7 @@ func TestRollKeyRefuses(t *testing.T) {
 
 // The reply to the key change is lost: the CA is asked which key it knows.
 func TestReplyToKeyChangeIsLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
 	w.ca.Inject(lab.Fault{Step: "key-change", CutAfter: true})
@@ -85,6 +89,7 @@ func TestReplyToKeyChangeIsLost(t *testing.T) {
 // An account that was pinned by its key has a file of its own; with account_url instead it
 // can be rolled, in all files.
 func TestRollKeyThatWasPinned(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
 	old := w.text("key")
@@ -114,6 +119,7 @@ func TestRollKeyThatWasPinned(t *testing.T) {
 // CertMagic's copy of an adopted account has the dead key after a rollover and is never
 // used again.
 func TestAdoptedAccount(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
 	m := members(t, w.file())
@@ -152,6 +158,7 @@ func TestAdoptedAccount(t *testing.T) {
 // A certificate is renewed after another process has rolled the key over. In -01 nothing
 // changes in DNS; in -02 the CA takes the value that it has validated before.
 func TestRenewalAfterRollover(t *testing.T) {
+	t.Parallel()
 	for _, dialect := range []string{"01", "02", "02+01"} {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
@@ -183,6 +190,7 @@ func TestRenewalAfterRollover(t *testing.T) {
 // A process that has not looked in storage since signs with the dead key once, and goes on
 // with the new one. The account is not taken for lost.
 func TestRunningProcessNoticesRefusedKey(t *testing.T) {
+	t.Parallel()
 	for _, interval := range []time.Duration{time.Hour, time.Millisecond} {
 		w := newWorld(t, "01")
 		account := w.bind()
@@ -204,6 +212,7 @@ func TestRunningProcessNoticesRefusedKey(t *testing.T) {
 
 // The CA's other ways to refuse a former key.
 func TestRefusalsOfFormerKeys(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"unauthorized", "malformed", "accountDoesNotExist"} {
 		w := newWorld(t, "01")
 		account := w.bind()
@@ -214,7 +223,7 @@ func TestRefusalsOfFormerKeys(t *testing.T) {
 		s.publish(s.value(account, false))
 		s.obtain(t.Context())
 		w.roll(w.issuer())
-		w.ca.Inject(lab.Fault{Step: "new-order", Status: http.StatusForbidden, Type: kind, Detail: "no"})
+		w.ca.Inject(lab.Fault{Step: "new-order", Status: http.StatusForbidden, Type: acme.ProblemTypeNamespace + kind, Detail: "no"})
 		s.renew(t.Context())
 		w.assertGood(account)
 	}
@@ -257,6 +266,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // A rollover that was cut short goes on with the next call, and until then ordinary
 // sessions use the key that the CA knows.
 func TestPendingRollover(t *testing.T) {
+	t.Parallel()
 	for _, atCA := range []bool{true, false} {
 		w := newWorld(t, "01")
 		account := w.bind()
@@ -294,6 +304,7 @@ func TestPendingRollover(t *testing.T) {
 
 // A node that has the old binding in memory must not lose the account when its file goes.
 func TestBindingVanishes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
 	iss := w.issuer(func(c *acmepersist.Config) { c.ReloadAccount = time.Millisecond })
