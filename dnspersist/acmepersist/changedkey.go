@@ -50,8 +50,8 @@ func (s *session) changedKey(ctx context.Context, reason error) (boundAccount, e
 	}
 	if stored.NextKeyPEM != "" {
 		if stored, err = s.resolveLocked(ctx, stored, askNextSoon); err != nil {
-			return stored, fmt.Errorf("a key rollover of the ACME account %s at %s is pending and could not be resolved (%w), after: %v",
-				stored.URL, s.iss.CA, err, reason)
+			return stored, fmt.Errorf("a key rollover of the ACME account %s at %s is pending and could not be resolved (%w), after: %s",
+				stored.URL, s.iss.CA, err, reason.Error())
 		}
 	}
 	key, err := stored.signer()
