@@ -35,7 +35,19 @@ type boundAccount struct {
 	Contact            []string  `json:"contact,omitempty"`
 	Origin             string    `json:"origin"`
 	BoundAt            time.Time `json:"bound_at"`
-	KeyPEM             string    `json:"key"`
+	// RolledAt is when the key was last changed.
+	RolledAt time.Time `json:"rolled_at,omitzero"`
+	// DeactivatingAt is when DeactivateAccount last asked the CA, DeactivatedAt when
+	// the CA had done it.
+	DeactivatingAt time.Time `json:"deactivating_at,omitzero"`
+	DeactivatedAt  time.Time `json:"deactivated_at,omitzero"`
+	KeyPEM         string    `json:"key"`
+	// NextKeyPEM is the key of a rollover that was begun. Which of the two is the
+	// account's only the CA knows.
+	NextKeyPEM string `json:"next_key,omitempty"`
+
+	// at is where it lies in storage, empty if it is not one of our files.
+	at string
 }
 
 // Account is what may be told about the bound account: everything but its key.
@@ -52,13 +64,32 @@ func (b boundAccount) public() Account {
 	return Account{b.CA, b.URL, b.Thumbprint, b.Contact, b.Origin, b.BoundAt}
 }
 
-func (b boundAccount) signer() (crypto.Signer, error) {
-	key, err := certmagic.PEMDecodePrivateKey([]byte(b.KeyPEM))
+func (b boundAccount) signer() (crypto.Signer, error) { return decodeKey(b.KeyPEM, "the account key") }
+
+func decodeKey(text, what string) (crypto.Signer, error) {
+	key, err := certmagic.PEMDecodePrivateKey([]byte(text))
 	if err != nil {
 		// the cause could quote the key
-		return nil, errors.New("the account key is no PEM-encoded private key")
+		return nil, fmt.Errorf("%s is no PEM-encoded private key", what)
 	}
 	return key, nil
+}
+
+// acme is the account for requests.
+func (b boundAccount) acme() (acme.Account, error) {
+	key, err := b.signer()
+	if err != nil {
+		return acme.Account{}, err
+	}
+	return acme.Account{Status: acme.StatusValid, Contact: b.Contact, Location: b.URL, PrivateKey: key}, nil
+}
+
+func thumbprintOf(key crypto.Signer) (string, error) {
+	thumbprint, err := (&acme.Account{PrivateKey: key}).Thumbprint()
+	if err != nil {
+		return "", fmt.Errorf("computing the account key's thumbprint: %w", err)
+	}
+	return thumbprint, nil
 }
 
 // newBound makes an unregistered binding around a key.
@@ -67,9 +98,9 @@ func newBound(ca, origin string, key crypto.Signer, contact []string) (boundAcco
 	if err != nil {
 		return boundAccount{}, fmt.Errorf("encoding the account key: %w", err)
 	}
-	thumb, err := (&acme.Account{PrivateKey: key}).Thumbprint()
+	thumb, err := thumbprintOf(key)
 	if err != nil {
-		return boundAccount{}, fmt.Errorf("computing the account key's thumbprint: %w", err)
+		return boundAccount{}, err
 	}
 	return boundAccount{CA: ca, Thumbprint: thumb, Contact: contact, Origin: origin, BoundAt: time.Now().UTC(), KeyPEM: string(pem)}, nil
 }
@@ -102,28 +133,34 @@ func (s *session) checkAccount(ctx context.Context) error {
 	if s.checkedLately() {
 		return nil
 	}
-	var answer acme.Authorization
-	err := s.step(ctx, "checking the ACME account", func() (err error) {
-		// acmez has no plain POST-as-GET; the getter of authorizations is one
-		answer, err = s.client.GetAuthorization(ctx, s.account, s.account.Location)
-		return err
-	})
+	status, err := s.askAccount(ctx, s.account)
 	if err != nil {
 		return s.accountProblem(ctx, err)
 	}
-	if answer.Status != acme.StatusValid {
-		return s.lostAccount(ctx, fmt.Errorf("its status at the CA is %q, not valid", answer.Status))
+	if status != acme.StatusValid {
+		return s.lostAccount(ctx, fmt.Errorf("its status at the CA is %q, not valid", status))
 	}
 	s.iss.mu.Lock()
-	s.iss.checkedURL, s.iss.checkedAt = s.account.Location, time.Now()
+	s.iss.checkedURL, s.iss.checkedKey, s.iss.checkedAt = s.account.Location, s.thumbprint, time.Now()
 	s.iss.mu.Unlock()
 	return nil
+}
+
+// askAccount asks for the status of an account with its URL and key.
+func (s *session) askAccount(ctx context.Context, account acme.Account) (string, error) {
+	var answer acme.Authorization
+	err := s.step(ctx, "checking the ACME account", func() (err error) {
+		// acmez has no plain POST-as-GET; the getter of authorizations is one
+		answer, err = s.client.GetAuthorization(ctx, account, account.Location)
+		return err
+	})
+	return answer.Status, err
 }
 
 func (s *session) checkedLately() bool {
 	s.iss.mu.Lock()
 	defer s.iss.mu.Unlock()
-	return s.iss.checkedURL == s.account.Location && time.Since(s.iss.checkedAt) < checkFresh
+	return s.iss.checkedURL == s.account.Location && s.iss.checkedKey == s.thumbprint && time.Since(s.iss.checkedAt) < checkFresh
 }
 
 // accountProblem turns the CA's word that it does not accept our account into an
@@ -153,10 +190,18 @@ func (s *session) looksDeactivated(ctx context.Context) bool {
 }
 
 // lostAccount makes the error for an account that is gone, and forgets what was
-// cached about it, so that a restored CA is noticed at the next attempt.
+// cached about it, so that a restored CA is noticed at the next attempt. If the account's
+// key was changed meanwhile it is not gone.
 func (s *session) lostAccount(ctx context.Context, reason error) error {
-	s.iss.mu.Lock()
-	s.iss.bound, s.iss.checkedURL = nil, ""
-	s.iss.mu.Unlock()
-	return &AccountError{CA: s.iss.CA, URL: s.account.Location, Names: s.store.recordNames(ctx), Err: reason}
+	s.iss.forgetBound()
+	stored, changed := s.changedKey(ctx, reason)
+	if changed != nil {
+		return changed
+	}
+	if at := stored.endedAt(); !at.IsZero() {
+		return stored.ended(reason)
+	}
+	return &AccountError{
+		CA: s.iss.CA, URL: s.account.Location, Names: s.store.recordNames(ctx), Err: reason, thumbprint: s.thumbprint,
+	}
 }

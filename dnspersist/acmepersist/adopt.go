@@ -118,20 +118,11 @@ func (s *session) loadCertMagicAccount(ctx context.Context, folder string) (boun
 }
 
 // findByURL looks for the account with the given URL among all bindings and all
-// accounts of `acme` at this CA.
+// accounts of `acme` at this CA, in this order: after a key rollover those of `acme`
+// hold a dead key.
 func (s *session) findByURL(ctx context.Context, url string) (boundAccount, bool, error) {
-	keys, err := s.store.storage.List(ctx, s.store.folder, false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return boundAccount{}, false, fmt.Errorf("listing %s in storage: %w", s.store.folder, err)
-	}
-	for _, k := range keys {
-		if base := path.Base(k); !strings.HasPrefix(base, "account") || path.Ext(base) != ".json" {
-			continue
-		}
-		var bound boundAccount
-		if found, err := s.store.load(ctx, k, &bound); err != nil || found && bound.URL == url {
-			return bound, err == nil, err
-		}
+	if own, found, err := s.ownByURL(ctx, url); err != nil || found {
+		return own, found, err
 	}
 	all, err := s.certMagicAccounts(ctx)
 	if err != nil {

@@ -11,39 +11,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// bind loads the bound account, or binds one: the pinned key's, else the one that
-// `acme` has for this CA, else a new one, once for a cluster.
-func (s *session) bind(ctx context.Context) error {
-	s.iss.mu.Lock()
-	bound := s.iss.bound
-	s.iss.mu.Unlock()
-	if bound == nil {
-		found, err := s.loadOrBind(ctx)
-		if err != nil {
-			return err
-		}
-		bound = &found
-		s.iss.mu.Lock()
-		s.iss.bound = bound
-		s.iss.mu.Unlock()
-	}
-	return s.use(*bound)
-}
-
-func (s *session) use(bound boundAccount) error {
-	key, err := bound.signer()
-	if err != nil {
-		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: err}
-	}
-	s.account = acme.Account{Status: acme.StatusValid, Contact: bound.Contact, Location: bound.URL, PrivateKey: key}
-	// from the key itself: a record with the thumbprint of another one is of no use
-	if s.thumbprint, err = s.account.Thumbprint(); err != nil {
-		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: fmt.Errorf("computing the key's thumbprint: %w", err)}
-	}
-	s.earlierThumbprints = bound.EarlierThumbprints
-	return nil
-}
-
 // bindingKey is where the binding lies in storage: one file for each CA, and one
 // more for each account that is pinned by its key.
 func (s *session) bindingKey() (string, error) {
@@ -74,7 +41,7 @@ func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
 		bound, found, err = s.loadBinding(ctx, key)
 		return found, err
 	}
-	err = s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
+	err = s.store.locked(ctx, s.accountLock(), already, func() error {
 		// another node may have bound it while we waited
 		if found, err := already(); err != nil || found {
 			return err
@@ -89,8 +56,7 @@ func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
 // loadBinding returns the finished binding at key. One without a URL is a
 // registration that was cut short.
 func (s *session) loadBinding(ctx context.Context, key string) (boundAccount, bool, error) {
-	var bound boundAccount
-	found, err := s.store.load(ctx, key, &bound)
+	bound, found, err := s.store.loadBound(ctx, key)
 	if err != nil || !found || bound.URL == "" {
 		return boundAccount{}, false, err
 	}
@@ -135,10 +101,16 @@ func (s *session) bindNew(ctx context.Context, storageKey string) (boundAccount,
 	if err != nil {
 		return boundAccount{}, err
 	}
-	if ok {
-		return s.finish(ctx, storageKey, bound)
+	if !ok {
+		return s.register(ctx, storageKey)
 	}
-	return s.register(ctx, storageKey)
+	// acme's copy of an account whose key was rolled over holds a dead one
+	if own, ok, err := s.ownByURL(ctx, bound.URL); err != nil {
+		return boundAccount{}, err
+	} else if ok {
+		bound = own
+	}
+	return s.finish(ctx, storageKey, bound)
 }
 
 // bindPinnedKey looks the configured key's account up at the CA. It is registered
@@ -181,6 +153,7 @@ func (s *session) finish(ctx context.Context, storageKey string, bound boundAcco
 	if bound.BoundAt.IsZero() {
 		bound.BoundAt = time.Now().UTC()
 	}
+	bound.at = storageKey
 	if err := s.store.save(ctx, storageKey, bound); err != nil {
 		return boundAccount{}, err
 	}
@@ -259,47 +232,4 @@ func (s *session) contact() []string {
 		return []string{"mailto:" + email}
 	}
 	return nil
-}
-
-// replaceLost registers another account in place of one that the CA has lost,
-// which the operator has allowed. The lost one is kept beside it.
-func (s *session) replaceLost(ctx context.Context, lost *AccountError) error {
-	storageKey, err := s.bindingKey()
-	if err != nil {
-		return err
-	}
-	return s.store.locked(ctx, "dns_persist_account_"+s.store.safe(IssuerKey(s.iss.CA)), nil, func() error {
-		var old boundAccount
-		found, err := s.store.load(ctx, storageKey, &old)
-		if err != nil {
-			return err
-		}
-		if found && old.URL != "" && old.URL != lost.URL {
-			return s.use(old) // another node was faster
-		}
-		if found && old.URL != "" {
-			if err := s.store.save(ctx, s.store.key("lost", old.Thumbprint+".json"), old); err != nil {
-				return err
-			}
-			if err := s.store.remove(ctx, storageKey); err != nil {
-				return err
-			}
-		}
-		var bound boundAccount
-		if s.iss.AccountKeyPEM != "" {
-			bound, err = s.bindPinnedKey(ctx, storageKey)
-		} else {
-			bound, err = s.register(ctx, storageKey)
-		}
-		if err != nil {
-			return err
-		}
-		s.logger.Error("the CA has lost the account; registered another one, every record has to be published anew",
-			zap.String("ca", s.iss.CA), zap.String("lost_account", lost.URL), zap.String("account", bound.URL),
-			zap.Strings("records", lost.Names))
-		s.iss.mu.Lock()
-		s.iss.bound = &bound
-		s.iss.mu.Unlock()
-		return s.use(bound)
-	})
 }

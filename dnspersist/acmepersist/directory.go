@@ -32,6 +32,7 @@ type directory struct {
 	NewNonce    string `json:"newNonce"`
 	NewAccount  string `json:"newAccount"`
 	NewOrder    string `json:"newOrder"`
+	KeyChange   string `json:"keyChange"`
 	RenewalInfo string `json:"renewalInfo"`
 	Meta        struct {
 		directoryMeta

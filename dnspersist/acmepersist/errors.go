@@ -71,8 +71,14 @@ type AccountError struct {
 	URL string
 	// Names are the validation names whose records name the account.
 	Names []string
+	// DeactivatedAt is set if DeactivateAccount has ended the account: it is never
+	// replaced, whatever OnAccountLost says.
+	DeactivatedAt time.Time
 	// Err is the reason.
 	Err error
+
+	// thumbprint is that of the key which was used.
+	thumbprint string
 }
 
 func (e *AccountError) Error() string {

@@ -47,8 +47,15 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		}
 	}
 	cert, err := iss.issue(ctx, csr, names, job)
+	var changed *KeyChangedError
+	if errors.As(err, &changed) {
+		iss.logger().Info("the account's key was changed meanwhile; going on with the new one",
+			zap.Strings("identifiers", names), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
+		cert, err = iss.issue(ctx, csr, names, job)
+	}
 	var lost *AccountError
-	if errors.As(err, &lost) && lost.URL != "" && iss.OnAccountLost == OnAccountLostReplace && iss.AccountURL == "" {
+	if errors.As(err, &lost) && lost.URL != "" && lost.DeactivatedAt.IsZero() &&
+		iss.OnAccountLost == OnAccountLostReplace && iss.AccountURL == "" {
 		s, openErr := iss.open(ctx)
 		if openErr != nil {
 			return nil, errors.Join(err, openErr)

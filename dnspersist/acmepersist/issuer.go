@@ -71,6 +71,9 @@ type Config struct {
 	AccountURI string
 	// OnAccountLost is OnAccountLostFail or OnAccountLostReplace.
 	OnAccountLost string
+	// ReloadAccount is how long the bound account is used without looking in storage
+	// whether another process has changed it. Default: 10 seconds.
+	ReloadAccount time.Duration
 	// ExternalAccount is the external account binding, if the CA wants one.
 	ExternalAccount *acme.EAB
 
@@ -144,10 +147,15 @@ type Issuer struct {
 
 	mu            sync.Mutex
 	bound         *boundAccount
+	boundAt       time.Time // when it was read
+	boundGone     bool      // it was no longer in storage then
 	registeredNow string
 	checkedURL    string
+	checkedKey    string // the thumbprint
 	checkedAt     time.Time
 	offer         *offer
+	askedNext     string // the key of a pending rollover that the CA was asked about
+	askedNextAt   time.Time
 }
 
 // New returns an Issuer for the configuration.
@@ -239,6 +247,10 @@ func (iss *Issuer) notOfferedRetry() time.Duration {
 
 func (iss *Issuer) notOfferedRenewalRetry() time.Duration {
 	return orDefault(iss.NotOfferedRenewalRetry, notOfferedRenewalRetry)
+}
+
+func (iss *Issuer) reloadAccount() time.Duration {
+	return orDefault(iss.ReloadAccount, reloadAccount)
 }
 
 func (iss *Issuer) dialect() string { return orDefault(iss.Dialect, DialectAuto) }

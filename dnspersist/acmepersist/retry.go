@@ -73,7 +73,7 @@ func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn fun
 			return fmt.Errorf("%s: %w", name, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 		}
 		if !again || attempt >= retries {
-			return fmt.Errorf("%s: %w", name, err)
+			return s.heedChangedKey(ctx, fmt.Errorf("%s: %w", name, err))
 		}
 		s.logger.Warn("ACME request failed; trying again",
 			zap.String("step", name),

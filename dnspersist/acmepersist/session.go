@@ -36,6 +36,12 @@ func (iss *Issuer) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	return iss.sessionWith(dir), nil
+}
+
+// sessionWith makes a client for a directory that is there. Its account is not known:
+// a job that holds the account's lock uses it, and names the account with each request.
+func (iss *Issuer) sessionWith(dir *directory) *session {
 	w := &wire{base: iss.transport(), directory: dir}
 	return &session{
 		iss:       iss,
@@ -56,7 +62,12 @@ func (iss *Issuer) open(ctx context.Context) (*session, error) {
 			// the intervals are ours, see poll
 			PollTimeout: time.Nanosecond,
 		},
-	}, nil
+	}
+}
+
+// offline is a session that reads and writes storage only.
+func (iss *Issuer) offline() *session {
+	return &session{iss: iss, store: newStore(iss.Storage, iss.CA), logger: iss.logger(), leased: time.Now()}
 }
 
 // openBound is open with the bound account.

@@ -60,15 +60,11 @@ func (iss *Issuer) openKnown(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.bindingKey()
-	if err != nil {
-		return nil, err
-	}
-	bound, found, err := s.loadBinding(ctx, key)
+	bound, found, err := s.knownBinding(ctx)
 	if err != nil || !found {
 		return nil, err
 	}
-	return s, s.use(bound)
+	return s, s.use(s.settlePending(ctx, bound))
 }
 
 // certificateOf returns the length of life of the certificate that is renewed first, and

@@ -73,6 +73,13 @@ func (s store) load(ctx context.Context, key string, v any) (found bool, err err
 	return true, nil
 }
 
+// loadBound is load for a binding.
+func (s store) loadBound(ctx context.Context, key string) (bound boundAccount, found bool, err error) {
+	found, err = s.load(ctx, key, &bound)
+	bound.at = key
+	return bound, found, err
+}
+
 func (s store) save(ctx context.Context, key string, v any) error {
 	data, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {

@@ -375,3 +375,24 @@ func TestStorageLost(t *testing.T) {
 	e.Load(e.Global() + e.Site(name, e.Block()))
 	logged(e, "storage lost?", lost.Location, `"level":"error"`)
 }
+
+// The key is rolled over by another process while Caddy runs: the record stays, and the
+// next certificate is obtained with the new key, also where lost accounts are replaced.
+func TestKeyIsRolledOverWhileCaddyRuns(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	account := e.Bind()
+	first, second := e.Name("first"), e.Name("second")
+	config := e.Global() + e.Site(first+", "+second, e.Block("on_account_lost replace"))
+	e.Publish(first, e.Value(account, false))
+	e.Load(config)
+	e.WaitTrusted(first, harness.Soon)
+	logged(e, "publish this TXT record once", second)
+	iss := acmepersist.New(acmepersist.Config{CA: e.CA.Directory(), Storage: e.FileStorage(), Transport: e.CA.HTTPClient().Transport})
+	if _, err := iss.RollKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.Publish(second, e.Value(account, false))
+	e.WaitTrusted(second, harness.Soon)
+	e.AssertClean(2)
+	assertNoKey(e)
+}
