@@ -7,4 +7,5 @@ package caddydnspersist
 import (
 	_ "github.com/dnspersist/caddy-dnspersist/caddyfile"
 	_ "github.com/dnspersist/caddy-dnspersist/dnspersist"
+	_ "github.com/dnspersist/caddy-dnspersist/dnspersist/command"
 )

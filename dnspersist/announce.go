@@ -18,8 +18,8 @@ const (
 	announceWindow = 2 * time.Second
 	announceAgain  = time.Hour
 	announceMost   = 24 * time.Hour
-	// recordTTL is the TTL that is proposed, in seconds.
-	recordTTL = 3600
+	// RecordTTL is the TTL that is proposed for records, in seconds.
+	RecordTTL = 3600
 )
 
 // announcer says which records somebody has to publish: each once, then at growing
@@ -128,7 +128,7 @@ func (a *announcer) fire() {
 			also = zap.String("or_value", e.also.Value) // as long as the CA is of two minds
 		}
 		logger.Warn("publish this TXT record once; the certificate follows by itself", also,
-			zap.String("name", e.record.Name), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", recordTTL),
+			zap.String("name", e.record.Name), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", RecordTTL),
 			zap.String("zone_line", e.record.ZoneLine()),
 			zap.Strings("identifiers", e.identifiers), zap.String("ca", e.ca), zap.String("account", e.account),
 			zap.String("dns", e.report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))

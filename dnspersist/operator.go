@@ -41,7 +41,29 @@ type RecordSet struct {
 	Wanted []acmepersist.Wanted `json:"wanted"`
 	// Waiting is what a running Caddy sees of a record that it waits for.
 	Waiting string `json:"waiting,omitempty"`
+	// DNS is what stands there, where that was read.
+	DNS *Standing `json:"dns,omitempty"`
 }
+
+// Standing is what DNS shows at a validation name.
+type Standing struct {
+	// Zone is the zone in which the record stands, or has to.
+	Zone string `json:"zone"`
+	// Values are all that stand, whole and foreign ones too, TTL is theirs in seconds.
+	Values []string `json:"values"`
+	TTL    uint32   `json:"ttl,omitempty"`
+	// Alias is the target of a CNAME at the name, where the record has to stand.
+	Alias string `json:"alias,omitempty"`
+	// Add are the values that are wanted and do not stand. Stands are those for which one
+	// that is as good does.
+	Add    []string `json:"add"`
+	Stands []string `json:"stands,omitempty"`
+	// Error says why it is not known what stands.
+	Error string `json:"error,omitempty"`
+}
+
+// Has reports whether a value as good as the wanted one stands.
+func (s *Standing) Has(value string) bool { return slices.Contains(s.Stands, value) }
 
 // UnknownNameError says that no dns_persist issuer serves a name.
 type UnknownNameError struct {
@@ -155,7 +177,7 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 		}
 		for _, w := range wanted {
 			if sets[w.Name] == nil {
-				sets[w.Name] = &RecordSet{Name: w.Name, Type: "TXT", TTL: recordTTL}
+				sets[w.Name] = &RecordSet{Name: w.Name, Type: "TXT", TTL: RecordTTL}
 			}
 			set := sets[w.Name]
 			if !slices.ContainsFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value }) {
@@ -293,4 +315,60 @@ func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
 		return nil, err
 	}
 	return o.acme(order[0])
+}
+
+// Accounts tells of the bound accounts, with their status at the CA. Where none is bound
+// yet there is nothing to tell.
+func (o *Operator) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error) {
+	all := []acmepersist.AccountState{}
+	var seen []*acmepersist.Issuer
+	err := o.each(ca, func(iss *acmepersist.Issuer) error {
+		if slices.ContainsFunc(seen, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
+			return nil
+		}
+		seen = append(seen, iss)
+		state, err := iss.AccountStatus(ctx)
+		if errors.Is(err, acmepersist.ErrNoAccount) {
+			return nil
+		}
+		if err == nil {
+			all = append(all, state)
+		}
+		return err
+	})
+	return all, err
+}
+
+// Register binds an account for each issuer, or of one CA, where there is none.
+func (o *Operator) Register(ctx context.Context, ca string) error {
+	return o.each(ca, func(iss *acmepersist.Issuer) error {
+		_, err := iss.Account(ctx)
+		return err
+	})
+}
+
+// poke has the waiting ones of the names, or all, looked at again at once.
+func (o *Operator) poke(names []string) int {
+	if o.app == nil {
+		return 0
+	}
+	wanted := make(map[string]bool)
+	for _, n := range names {
+		if normal, err := record.Normalize(n); err == nil {
+			wanted[normal] = true
+		}
+	}
+	s := o.app.shared
+	var keys []string
+	s.mu.Lock()
+	for key, p := range s.parked {
+		if p.stopWatch != nil && (len(names) == 0 || wanted[p.identifier]) {
+			keys = append(keys, key)
+		}
+	}
+	s.mu.Unlock()
+	for _, key := range keys {
+		s.scheduler.Poke(key)
+	}
+	return len(keys)
 }

@@ -95,7 +95,8 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 		return Probe{}, err
 	}
 	if s == nil {
-		return Probe{}, &AccountError{CA: iss.CA, URL: iss.AccountURL, Err: fmt.Errorf("%w, and an order needs one", ErrNoAccount)}
+		_, err := iss.offline().mustKnow(ctx)
+		return Probe{}, fmt.Errorf("an order needs an account: %w", err)
 	}
 	var order acme.Order
 	kept := false

@@ -125,11 +125,11 @@ func (s *session) mustKnow(ctx context.Context) (boundAccount, error) {
 	if _, begun, err := s.store.loadBound(ctx, key); err != nil {
 		return boundAccount{}, err
 	} else if begun {
-		return boundAccount{}, fmt.Errorf("the registration of an ACME account at %s was cut short (%s in storage has no URL yet): "+
-			"start Caddy with it once, which finishes it, and try again", s.iss.CA, key)
+		return boundAccount{}, fmt.Errorf("%w at %s: its registration was cut short (%s in storage has no URL yet); "+
+			"`caddy dns-persist account --register` or a start of Caddy finishes it", ErrNoAccount, s.iss.CA, key)
 	}
-	return boundAccount{}, fmt.Errorf("no ACME account of %s is bound in this storage (there is no %s): "+
-		"check that this is the storage and the CA of the sites; start Caddy with it once to bind one, or import a backup", s.iss.CA, key)
+	return boundAccount{}, fmt.Errorf("%w at %s in this storage (there is no %s): check that this is the storage and the CA of the sites; "+
+		"bind one with `caddy dns-persist account --register` or a start of Caddy, or bring one with `caddy dns-persist account import`", ErrNoAccount, s.iss.CA, key)
 }
 
 // ownFiles returns all bindings of this CA in our folder.

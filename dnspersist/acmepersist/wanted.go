@@ -97,7 +97,8 @@ func (iss *Issuer) openToTell(ctx context.Context) (*session, offer, terms, erro
 		return nil, offer{}, terms{}, err
 	}
 	if s == nil {
-		return nil, offer{}, terms{}, &AccountError{CA: iss.CA, URL: iss.AccountURL, Err: ErrNoAccount}
+		_, err := iss.offline().mustKnow(ctx)
+		return nil, offer{}, terms{}, err
 	}
 	if err := s.checkAccount(ctx); err != nil {
 		return nil, offer{}, terms{}, err

@@ -37,8 +37,12 @@ func Adapt(caddyfile string) ([]byte, error) {
 // Global is the block of global options that makes Caddy use the environment: ports,
 // storage, log file, CA, resolver. more is put into it, a line each.
 func (e *Env) Global(more ...string) string {
+	admin := "off"
+	if e.Admin != "" {
+		admin = e.Admin
+	}
 	return fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	http_port %d
 	https_port %d
@@ -53,7 +57,7 @@ func (e *Env) Global(more ...string) string {
 	}
 	%s
 }
-`, e.HTTPPort, e.HTTPSPort, e.Storage, e.LogFile, strings.Join(more, "\n\t"))
+`, admin, e.HTTPPort, e.HTTPSPort, e.Storage, e.LogFile, strings.Join(more, "\n\t"))
 }
 
 // Block is an issuer's block for the environment's CA; more is put into it.

@@ -39,10 +39,12 @@ type Options struct {
 
 // Env is one test's CA, name servers, storage and Caddy.
 type Env struct {
-	T                   testing.TB
-	CA                  *lab.CA
-	DNS                 *lab.DNS
-	Storage, LogFile    string
+	T                testing.TB
+	CA               *lab.CA
+	DNS              *lab.DNS
+	Storage, LogFile string
+	// Admin is where Caddy's admin endpoint listens; nowhere if empty.
+	Admin               string
 	HTTPPort, HTTPSPort int
 	running             bool
 }

@@ -1,0 +1,126 @@
+package command
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+)
+
+func accountCommand() *cobra.Command {
+	cmd := newCommand("account [--register] [--ca URL] [--format text|json]", "Shows the ACME account that the records name", `
+Shows the bound account of each CA: its URL, its key's thumbprint, its status at the
+CA, and where its key lies in storage. The JSON holds all that another machine needs
+to make records with `+"`records --account-url … --thumbprint …`"+`, and never the key.
+
+--register binds an account if there is none, as Caddy does at its first
+certificate: the one that the issuer acme has for the CA is adopted, else one is
+registered.
+
+The exit status is 2 if there is no account, or if the CA does not accept one.`, runAccount)
+	cmd.Args = cobra.NoArgs
+	cmd.Flags().Bool("register", false, "Bind an account if there is none")
+	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
+	cmd.Flags().Bool("json", false, "The same as --format json")
+	addFormat(cmd.Flags(), "text", "json")
+	cmd.AddCommand(exportCommand(), importCommand(), rolloverCommand(), deactivateCommand())
+	return cmd
+}
+
+func runAccount(r *run) error {
+	format, err := r.format("text", "json")
+	if err != nil {
+		return err
+	}
+	all, err := r.accounts()
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		err = r.json(dnspersist.AccountReply{Accounts: all})
+	} else {
+		err = r.tellAccounts(all)
+	}
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		r.say("no ACME account is bound yet: --register binds one")
+		return errNotWell
+	}
+	for _, a := range all {
+		if a.Status != "valid" {
+			return errNotWell
+		}
+	}
+	return nil
+}
+
+func (r *run) accounts() ([]acmepersist.AccountState, error) {
+	if !r.flag("register") {
+		src, err := r.source()
+		if err != nil {
+			return nil, err
+		}
+		defer src.Close()
+		return src.Accounts(r, r.text("ca"))
+	}
+	off, err := r.offline()
+	if err != nil {
+		return nil, err
+	}
+	defer off.Close()
+	if err := off.Register(r, r.text("ca")); err != nil {
+		return nil, err
+	}
+	return off.Accounts(r, r.text("ca"))
+}
+
+func (r *run) tellAccounts(all []acmepersist.AccountState) error {
+	return table(r.out, func(row func(...string)) {
+		for i, a := range all {
+			if i > 0 {
+				row()
+			}
+			row("CA", a.CA)
+			row("account URL", a.URL)
+			row("thumbprint", a.Thumbprint)
+			for _, t := range a.EarlierThumbprints {
+				row("earlier thumbprint", t)
+			}
+			row("status", orNone(a.Status, "not asked"))
+			if a.Problem != "" {
+				row("problem", a.Problem)
+			}
+			row("contact", orNone(strings.Join(a.Contact, ", "), "none"))
+			row("bound", a.BoundAt.Format(time.DateTime)+" ("+a.Origin+")")
+			if !a.RolledAt.IsZero() {
+				row("key changed", a.RolledAt.Format(time.DateTime))
+			}
+			row("key in storage", a.StorageKey)
+			if a.PendingRollover {
+				row("note", "a key rollover was cut short: `caddy dns-persist account rollover` finishes it")
+			}
+			if !a.DeactivatedAt.IsZero() {
+				row("note", "deactivated by the command on "+a.DeactivatedAt.Format(time.DateTime))
+			}
+		}
+	})
+}
+
+// one opens the configuration for a command that changes an account.
+func (r *run) one() (*offline, *acmepersist.Issuer, error) {
+	off, err := r.offline()
+	if err != nil {
+		return nil, nil, err
+	}
+	iss, err := off.One(r.text("ca"))
+	if err != nil {
+		return nil, nil, errors.Join(err, off.Close())
+	}
+	return off, iss, nil
+}

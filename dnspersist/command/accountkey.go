@@ -1,0 +1,114 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+func rolloverCommand() *cobra.Command {
+	cmd := newCommand("rollover [--ca URL]", "Changes the account's key", `
+Changes the key of the bound account at the CA, which makes the old key worthless at
+once. A command that was cut short is repeated: it goes on where it ended. A running
+Caddy takes the new key by itself.
+
+The account URL stays. Records with the account URL (drafts -00 and -01) stay as they
+are. Those of draft -02 are made with the key's thumbprint: the command then shows the
+values to publish beside the old ones.`, runRollover)
+	cmd.Args = cobra.NoArgs
+	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
+	addFormat(cmd.Flags(), "text", "json")
+	return cmd
+}
+
+// rolloverReply is the JSON of the command.
+type rolloverReply struct {
+	acmepersist.Rollover
+	// Publish are the records that the new key needs, beside those that stand.
+	Publish []dnspersist.RecordSet `json:"publish"`
+}
+
+func runRollover(r *run) error {
+	format, err := r.format("text", "json")
+	if err != nil {
+		return err
+	}
+	off, iss, err := r.one()
+	if err != nil {
+		return err
+	}
+	defer off.Close()
+	done, err := iss.RollKey(r)
+	if err != nil {
+		return err
+	}
+	r.say("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
+	reply := rolloverReply{Rollover: done, Publish: []dnspersist.RecordSet{}}
+	sets, err := off.Operator.Records(r, nil)
+	if err != nil {
+		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
+	}
+	for _, set := range sets {
+		for _, w := range set.Wanted {
+			if w.Account == done.URL && w.Dialect == record.DialectHashed {
+				reply.Publish = append(reply.Publish, set)
+				break
+			}
+		}
+	}
+	if format == "json" {
+		return r.json(reply)
+	}
+	if len(reply.Publish) == 0 {
+		r.say("no record in DNS has to change: they name the account URL, which stays")
+		return nil
+	}
+	r.say("publish these beside what stands; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
+	return r.recordTable(reply.Publish)
+}
+
+func deactivateCommand() *cobra.Command {
+	cmd := newCommand("deactivate --yes ACCOUNT-URL [--ca URL]", "Ends the account at the CA, for ever", `
+Deactivates the bound account at the CA. This cannot be undone. Every record that names
+it is worthless afterwards: no certificate is obtained or renewed with it any more, and
+Caddy registers no other account in its place. Certificates that were issued stay valid
+until they end.
+
+--yes has to be followed by the account's URL, as the command account shows it.`, runDeactivate)
+	cmd.Args = cobra.NoArgs
+	cmd.Flags().String("yes", "", "URL of the account to end")
+	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
+	return cmd
+}
+
+func runDeactivate(r *run) error {
+	off, iss, err := r.one()
+	if err != nil {
+		return err
+	}
+	defer off.Close()
+	known, found, err := iss.KnownAccount(r)
+	if err != nil {
+		return err
+	}
+	if r.text("yes") == "" {
+		if !found {
+			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
+		}
+		names, _ := iss.SeenIdentifiers(r)
+		r.say("%s is the bound account at %s; %d names have used it and would get no further certificate", known.URL, iss.CA, len(names))
+		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
+	}
+	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
+		return err
+	}
+	names, _ := iss.SeenIdentifiers(r)
+	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names have used it)", r.text("yes"), len(names))
+	r.say("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
+	return nil
+}

@@ -1,0 +1,267 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+)
+
+func checkCommand() *cobra.Command {
+	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Says what the CA would say to what stands in DNS", `
+Reads DNS, as the CA would, and says for each name what stands, what the CA makes of it
+and why, what each server shows, and what to do. The CA is asked for nothing but the
+account.
+
+--wait looks again until all names are well or --timeout is over.
+
+--ca NAME asks the CA itself about one name: one order, validated and not finalized.
+Whatever DNS shows the CA looks, and a no counts against its limits.
+
+The exit status is 2 unless all names are well.`, runCheck)
+	f := cmd.Flags()
+	f.Bool("wait", false, "Look again until all names are well")
+	f.Duration("timeout", time.Hour, "How long --wait waits")
+	f.Bool("quiet", false, "No progress")
+	f.String("ca", "", "Ask the CA itself about this name")
+	addFormat(f, "text", "json")
+	return cmd
+}
+
+// batch is how many names are looked at between two reports of progress.
+const batch = 50
+
+func runCheck(r *run) error {
+	format, err := r.format("text", "json")
+	if err != nil {
+		return err
+	}
+	names, err := r.names()
+	if err != nil {
+		return err
+	}
+	if name := r.text("ca"); name != "" {
+		if len(names) > 0 {
+			return errors.New("--ca asks about its own name only: leave the others out")
+		}
+		return r.ask(name, format)
+	}
+	src, err := r.source()
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	checks, err := src.Checker(r, names)
+	if err != nil {
+		return err
+	}
+	if checks.Len() == 0 {
+		return errors.New("the configuration manages no name with dns_persist: give the names as arguments")
+	}
+	thorough := checks.Len() <= thoroughUpTo
+	if r.flag("wait") {
+		if err := r.wait(checks); err != nil {
+			return err
+		}
+	}
+	return r.tell(checks, thorough, format)
+}
+
+// lookAll looks at all checks, a batch at a time, and hands over what came of each.
+func (r *run) lookAll(checks checker, thorough bool, fn func(i int, c acmepersist.Checked)) error {
+	var all []int
+	for i := range checks.Len() {
+		all = append(all, i)
+	}
+	return r.lookAt(checks, all, thorough, fn)
+}
+
+func (r *run) lookAt(checks checker, which []int, thorough bool, fn func(i int, c acmepersist.Checked)) error {
+	for from := 0; from < len(which); from += batch {
+		some := which[from:min(from+batch, len(which))]
+		done, err := checks.Look(r, some, thorough)
+		if err != nil {
+			return err
+		}
+		for n, c := range done {
+			fn(some[n], c)
+		}
+		if len(which) > batch {
+			r.progress("looked at %d of %d names", from+len(some), len(which))
+		}
+	}
+	return nil
+}
+
+// tell looks at all and tells, as it goes: thousands of names are not kept in memory.
+func (r *run) tell(checks checker, thorough bool, format string) error {
+	well, count := true, 0
+	var failed error
+	write := func(c acmepersist.Checked) {
+		well = well && c.State.Well()
+		switch {
+		case format == "json" && count == 0:
+			fmt.Fprint(r.out, "{\"checks\":[\n")
+		case format == "json":
+			fmt.Fprint(r.out, ",\n")
+		}
+		count++
+		if format == "json" {
+			failed = errors.Join(failed, r.jsonLine(c))
+			return
+		}
+		r.tellOne(c)
+	}
+	err := r.lookAll(checks, thorough, func(_ int, c acmepersist.Checked) { write(c) })
+	if format == "json" && count > 0 {
+		fmt.Fprint(r.out, "]}\n")
+	}
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	if !well {
+		return errNotWell
+	}
+	return nil
+}
+
+// tellOne tells a person of one name.
+func (r *run) tellOne(c acmepersist.Checked) {
+	fmt.Fprintf(r.out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
+	for _, v := range c.Standing {
+		what := string(v.Code)
+		if v.Reason != "" {
+			what += ": " + v.Reason
+		}
+		fmt.Fprintf(r.out, "    stands  %q\n            %s, %s\n", v.Value, v.Outlook, what)
+	}
+	if !c.State.Well() {
+		fmt.Fprintf(r.out, "    wanted  %q\n", c.Value)
+		if c.OrValue != "" {
+			fmt.Fprintf(r.out, "    or      %q\n", c.OrValue)
+		}
+	}
+	for _, s := range c.Report.Servers {
+		what := string(s.Verdict)
+		if s.Reason != "" {
+			what += ": " + s.Reason
+		}
+		at := s.Host
+		if s.Addr != "" && s.Addr != s.Host {
+			at += " (" + s.Addr + ")"
+		}
+		fmt.Fprintf(r.out, "    server  %s: %s\n", at, what)
+	}
+	for i, d := range c.Diagnostics {
+		if i > 0 || !c.State.Well() {
+			fmt.Fprintf(r.out, "    note    %s: %s\n", d.Code, d.Text)
+		}
+	}
+	if !c.EndsAt.IsZero() {
+		fmt.Fprintf(r.out, "    ends    %s\n", c.EndsAt.Format(time.DateTime))
+	}
+	if c.Do != "" {
+		fmt.Fprintf(r.out, "    do      %s\n", c.Do)
+	}
+}
+
+// wait looks again at those that are not well until all are, or the time is over.
+func (r *run) wait(checks checker) error {
+	limit, err := r.cmd.Flags().GetDuration("timeout")
+	if err != nil {
+		return err
+	}
+	var open []int
+	for i := range checks.Len() {
+		open = append(open, i)
+	}
+	began := time.Now()
+	last := make(map[int]string)
+	for {
+		var still []int
+		err := r.lookAt(checks, open, false, func(i int, c acmepersist.Checked) {
+			if !c.State.Well() {
+				still = append(still, i)
+			}
+			now := string(c.State)
+			if c.State == acmepersist.StatePartial || c.State == acmepersist.StateBlocked {
+				now += ": " + c.Do
+			}
+			if last[i] != now && !r.flag("quiet") {
+				r.say("%s: %s", c.Name, now)
+			}
+			last[i] = now
+		})
+		if err != nil {
+			return err
+		}
+		open = still
+		waited := time.Since(began)
+		if len(open) == 0 || waited >= limit {
+			return nil
+		}
+		r.progress("%d of %d names are well, %s of %s waited", checks.Len()-len(open), checks.Len(), waited.Round(time.Second), limit)
+		// a tenth of what was waited, and no more than 50 names a second
+		pause := max(waited/10, 2*time.Second, time.Duration(len(open))*time.Second/50)
+		timer := time.NewTimer(min(pause, time.Minute+time.Duration(len(open))*time.Second/50, limit-waited))
+		select {
+		case <-timer.C:
+		case <-r.Done():
+			timer.Stop()
+			return errors.New("interrupted while waiting")
+		}
+	}
+}
+
+// progress shows where things stand to a person who waits.
+func (r *run) progress(format string, args ...any) {
+	if isTerminal(r.err) && !r.flag("quiet") {
+		fmt.Fprintf(r.err, "\r\x1b[K"+format+"\r", args...)
+	}
+}
+
+// ask lets the CA validate one name.
+func (r *run) ask(name, format string) error {
+	off, err := r.offline()
+	if err != nil {
+		return err
+	}
+	defer off.Close()
+	iss, err := off.For(name)
+	if err != nil {
+		return err
+	}
+	said, err := iss.Ask(r, name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case format == "json":
+		err = r.json(askReply{Asked: []acmepersist.Asked{said}})
+	case said.Earlier:
+		_, err = fmt.Fprintf(r.out, "%s: the CA has validated it before and will not look again until %s\n", said.Identifier, said.Until.Format(time.DateTime))
+	case said.Valid:
+		_, err = fmt.Fprintf(r.out, "%s: the CA has accepted the record\n", said.Identifier)
+	default:
+		_, err = fmt.Fprintf(r.out, "%s: the CA has refused: %s\n", said.Identifier, said.Error)
+	}
+	if err != nil {
+		return err
+	}
+	if !said.Valid {
+		return errNotWell
+	}
+	return nil
+}
+
+// askReply is the JSON of check --ca.
+type askReply struct {
+	Asked []acmepersist.Asked `json:"asked"`
+}
+
+var _ = dnspersist.CheckReply{} // whose JSON tell writes, name by name

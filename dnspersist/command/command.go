@@ -1,0 +1,114 @@
+// Package command adds `caddy dns-persist` to Caddy's command line: what an operator needs to
+// know and do of standing records and of the account that they name.
+//
+// Machine output goes to standard output and everything else to standard error. The exit
+// status is 0 only if all is well: 1 says that the command could not do its work, 2 that it
+// did and not all names are well.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "dns-persist",
+		Usage: "<command>",
+		Short: "Shows and checks the standing records of the ACME challenge dns-persist-01",
+		Long: `
+Shows, makes and checks the TXT records at _validation-persist.<name> by which
+the issuer dns_persist obtains certificates, and cares for the ACME account that
+they name.
+
+Names are given as arguments; the argument - reads them from standard input, one
+in a line. Without names a command works on all that the configuration manages.
+
+Without --config the Caddy that runs is asked, at --address or where its admin
+endpoint is by default; if none runs, the Caddyfile in the current directory is
+used. With --config the configuration and its storage are used, whether Caddy
+runs or not.
+
+The exit status is 0 only if all is well, 1 for an error, and 2 if the command
+has done its work and not all names are well.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand())
+			cmd.Args = cobra.NoArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		},
+	})
+}
+
+// errNotWell ends a command that has done its work with status 2.
+var errNotWell = errors.New("not all is well")
+
+// run is one call of a command.
+type run struct {
+	context.Context
+	cmd      *cobra.Command
+	args     []string
+	out, err io.Writer
+	in       io.Reader
+}
+
+// newCommand makes a command of fn, with the flags that all have.
+func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: strings.TrimSpace(long)}
+	cmd.Flags().StringP("config", "c", "", "Configuration file; its issuers and storage are used, not the running Caddy")
+	cmd.Flags().StringP("adapter", "a", "", "Name of the adapter for the configuration file")
+	cmd.Flags().String("address", "", "Address of the running Caddy's admin endpoint")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
+		return r.end(fn(r))
+	}
+	return cmd
+}
+
+// end says what went wrong and sets the exit status.
+func (r *run) end(err error) error {
+	if err == nil {
+		return nil
+	}
+	r.cmd.SilenceErrors, r.cmd.SilenceUsage = true, true
+	r.cmd.Root().SilenceErrors = true
+	if errors.Is(err, errNotWell) {
+		// Caddy's own wrapper is the only way to another status than 1
+		quit := &cobra.Command{}
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return 2, nil })(quit, nil)
+	}
+	r.say("error: %v", err)
+	return err
+}
+
+// say writes a line for a person.
+func (r *run) say(format string, args ...any) { fmt.Fprintf(r.err, format+"\n", args...) }
+
+func (r *run) text(flag string) string {
+	s, _ := r.cmd.Flags().GetString(flag)
+	return s
+}
+
+func (r *run) flag(flag string) bool {
+	b, _ := r.cmd.Flags().GetBool(flag)
+	return b
+}
+
+// isTerminal reports whether w, or a reader, is a terminal that a person sits at.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Name() != os.DevNull && f.Name() != os.DevNull
+}

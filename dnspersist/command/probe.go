@@ -1,0 +1,118 @@
+package command
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+)
+
+func probeCommand() *cobra.Command {
+	cmd := newCommand("probe [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
+Tells for each CA of the configuration whether it offers dns-persist-01, in which
+dialect, under which issuer domain names, and whether it wants an external account
+binding. The directory says it at CAs of draft -02. Where only an order can tell,
+--order makes one for NAME with the bound account and throws it away: nothing is
+validated.
+
+The exit status is 2 unless every CA offers the challenge.`, runProbe)
+	cmd.Args = cobra.NoArgs
+	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
+	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
+	addFormat(cmd.Flags(), "text", "json")
+	return cmd
+}
+
+func runProbe(r *run) error {
+	format, err := r.format("text", "json")
+	if err != nil {
+		return err
+	}
+	all, err := r.probes()
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		err = r.json(dnspersist.ProbeReply{CAs: all})
+	} else {
+		err = r.tellProbes(all)
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if p.Offered != acmepersist.OfferedYes {
+			return errNotWell
+		}
+	}
+	return nil
+}
+
+func (r *run) probes() ([]acmepersist.Probe, error) {
+	name := r.text("order")
+	if name == "" {
+		src, err := r.source()
+		if err != nil {
+			return nil, err
+		}
+		defer src.Close()
+		return src.Probe(r, r.text("ca"))
+	}
+	// an order is made by a command only, never through the admin endpoint
+	off, err := r.offline()
+	if err != nil {
+		return nil, err
+	}
+	defer off.Close()
+	iss, err := off.One(r.text("ca"))
+	if err != nil {
+		return nil, err
+	}
+	p, err := iss.ProbeByOrder(r, name)
+	return []acmepersist.Probe{p}, err
+}
+
+func (r *run) tellProbes(all []acmepersist.Probe) error {
+	return table(r.out, func(row func(...string)) {
+		for i, p := range all {
+			if i > 0 {
+				row()
+			}
+			row("CA", p.CA)
+			row("dns-persist-01", fmt.Sprintf("%s (by its %s)", p.Offered, p.By))
+			if len(p.OtherChallenges) > 0 {
+				row("other challenges", strings.Join(p.OtherChallenges, ", "))
+			}
+			if p.Dialect != "" {
+				row("dialect", string(p.Dialect))
+			}
+			if p.AccountHashPrefix != "" {
+				row("account hash prefix", p.AccountHashPrefix)
+			}
+			row("issuer domain names", orNone(strings.Join(p.IssuerDomainNames, ", "), "not known"))
+			row("external account", map[bool]string{true: "required", false: "not required"}[p.ExternalAccountRequired])
+			if len(p.Profiles) > 0 {
+				var names []string
+				for n := range p.Profiles {
+					names = append(names, n)
+				}
+				sort.Strings(names)
+				row("profiles", strings.Join(names, ", "))
+			}
+			if p.Note != "" {
+				row("note", p.Note)
+			}
+		}
+	})
+}
+
+func orNone(s, none string) string {
+	if s == "" {
+		return none
+	}
+	return s
+}

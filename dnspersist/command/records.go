@@ -1,0 +1,217 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+)
+
+// recordFormats are the outputs of the command records.
+func recordFormats() []string {
+	all := []string{"table", "json"}
+	for _, f := range formats.All {
+		all = append(all, string(f))
+	}
+	return all
+}
+
+func recordsCommand() *cobra.Command {
+	cmd := newCommand("records [NAME… | -] [--format FORMAT] [flags]", "Prints the records to publish, before any order", `
+Prints the TXT record for each validation name that the given names need, or all that
+the configuration manages: before any order, after a check of the account at the CA.
+
+  table      for people
+  json       all there is to know
+  zone       lines for a BIND zone file, to be added to it
+  nsupdate   a script for nsupdate, which only adds
+  route53    a change batch for aws route53 change-resource-record-sets
+  octodns    YAML for octoDNS, one document for each zone
+  terraform  a .tfvars.json with a map for for_each
+
+route53, octodns and terraform set all values of a name at once: their output carries
+what stands in DNS today as well, so that applying it removes nobody's value, and the
+command fails for a name whose servers do not answer. DNS is read for them, for
+nsupdate, and for up to 100 names also for the others; --dns always and --dns never
+say otherwise. A name that is an alias (CNAME) gets its record at the alias' target.
+
+With --account-url and --issuer no storage, configuration or CA is needed; records of
+draft -02 take --account-hash-prefix and --thumbprint as well.
+
+With --standby FILE a second account's value stands beside the first's; FILE is what
+`+"`account --json`"+` has printed where that account is bound.`, runRecords)
+	f := cmd.Flags()
+	f.String("dns", "auto", "Whether to read what stands in DNS: auto, always, never")
+	f.String("standby", "", "File with the output of `account --json` for a second account")
+	f.String("account-url", "", "Make records for this account without a configuration")
+	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
+	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
+	f.String("issuer", "", "Issuer domain name of the CA, with --account-url")
+	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
+	f.String("format", "", "Output: "+strings.Join(recordFormats(), ", ")+" (default: table)")
+	return cmd
+}
+
+func runRecords(r *run) error {
+	if r.text("format") == "" {
+		_ = r.cmd.Flags().Set("format", "table")
+	}
+	format, err := r.format(recordFormats()...)
+	if err != nil {
+		return err
+	}
+	names, err := r.names()
+	if err != nil {
+		return err
+	}
+	stand, sets, err := r.wantedSets(names, format)
+	if err != nil {
+		return err
+	}
+	if len(sets) == 0 {
+		r.say("the configuration manages no name with dns_persist: give the names as arguments")
+	}
+	for _, s := range stand {
+		for _, w := range s.Warnings {
+			r.say("warning: %s: %s", s.Name, w)
+		}
+	}
+	switch format {
+	case "json":
+		return r.json(dnspersist.RecordsReply{Records: sets})
+	case "table":
+		return r.recordTable(sets)
+	}
+	return r.writeFormat(formats.Format(format), sets, stand)
+}
+
+// wantedSets works out the records, and what stands at their names as far as it is read.
+func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersist.RecordSet, error) {
+	if r.text("account-url") != "" || r.text("issuer") != "" {
+		sets, err := r.madeSets(names)
+		if err != nil || !r.readsDNS(format, len(sets)) {
+			return nil, sets, err
+		}
+		stand, err := r.readBare(sets)
+		return stand, sets, err
+	}
+	for _, flag := range []string{"thumbprint", "account-hash-prefix"} {
+		if r.text(flag) != "" {
+			return nil, nil, fmt.Errorf("--%s makes records without a configuration only, with --account-url and --issuer", flag)
+		}
+	}
+	src, sets, err := r.sets(names)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer src.Close()
+	if !r.readsDNS(format, len(sets)) {
+		return nil, sets, nil
+	}
+	stand, err := r.readStanding(src, sets)
+	return stand, sets, err
+}
+
+// sets asks for the records.
+func (r *run) sets(names []string) (source, []dnspersist.RecordSet, error) {
+	if r.text("standby") == "" {
+		src, err := r.source()
+		if err != nil {
+			return nil, nil, err
+		}
+		sets, err := src.Records(r, names)
+		if err != nil {
+			return nil, nil, errors.Join(err, src.Close())
+		}
+		return src, sets, nil
+	}
+	standby, err := readStandby(r.text("standby"))
+	if err != nil {
+		return nil, nil, err
+	}
+	off, err := r.offline()
+	if err != nil {
+		return nil, nil, err
+	}
+	sets, err := off.Operator.Records(r, names, standby...)
+	if err != nil {
+		return nil, nil, errors.Join(err, off.Close())
+	}
+	return off, sets, nil
+}
+
+// readStandby reads the output of `account --json`.
+func readStandby(path string) ([]acmepersist.Account, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the standby account: %w", err)
+	}
+	var reply dnspersist.AccountReply
+	if err := json.Unmarshal(data, &reply); err != nil || len(reply.Accounts) == 0 {
+		return nil, fmt.Errorf("reading the standby account: %s is not the output of `caddy dns-persist account --json`", path)
+	}
+	var all []acmepersist.Account
+	for _, a := range reply.Accounts {
+		if a.URL == "" || a.Thumbprint == "" {
+			return nil, fmt.Errorf("reading the standby account: %s lacks a URL or a thumbprint", path)
+		}
+		all = append(all, a.Account)
+	}
+	return all, nil
+}
+
+// readsDNS decides whether DNS is read.
+func (r *run) readsDNS(format string, n int) bool {
+	switch r.text("dns") {
+	case "always":
+		return true
+	case "never":
+		return false
+	}
+	f := formats.Format(format)
+	return f.Replaces() || f == formats.NSUpdate || n <= autoDNS
+}
+
+// autoDNS is up to how many names DNS is read where the format does not need it.
+const autoDNS = 100
+
+// recordTable prints records for people.
+func (r *run) recordTable(sets []dnspersist.RecordSet) error {
+	return table(r.out, func(row func(...string)) {
+		row("NAME", "TTL", "TYPE", "VALUE", "FOR", "STATE")
+		for _, s := range sets {
+			for _, w := range s.Wanted {
+				what := strings.Join(w.Identifiers, ", ")
+				if w.Standby {
+					what += " (standby account)"
+				}
+				row(s.Name, fmt.Sprint(s.TTL), s.Type, w.Value, what, stateOf(s, w.Value))
+				if w.OrValue != "" {
+					row("", "", "or", w.OrValue)
+				}
+			}
+		}
+	})
+}
+
+func stateOf(s dnspersist.RecordSet, value string) string {
+	switch {
+	case s.DNS == nil:
+		return s.Waiting
+	case s.DNS.Error != "":
+		return s.DNS.Error
+	}
+	for _, v := range s.DNS.Add {
+		if v == value {
+			return "to be published"
+		}
+	}
+	return "stands"
+}

@@ -1,0 +1,194 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// standing is what was read of DNS for one set.
+type standing struct {
+	Name     string
+	Warnings []string
+}
+
+// thoroughUpTo is for how many names the questions are asked that find out what is wrong.
+const thoroughUpTo = 50
+
+// readStanding fills in what stands at the names.
+func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing, error) {
+	if len(sets) == 0 {
+		return nil, nil
+	}
+	var names []string
+	for _, s := range sets {
+		for _, w := range s.Wanted {
+			names = append(names, w.Identifiers...)
+		}
+	}
+	slices.Sort(names)
+	checks, err := src.Checker(r, slices.Compact(names))
+	if err != nil {
+		return nil, err
+	}
+	byName := make(map[string]*dnspersist.RecordSet)
+	for i := range sets {
+		byName[sets[i].Name] = &sets[i]
+	}
+	warned := make(map[string][]string)
+	err = r.lookAll(checks, checks.Len() <= thoroughUpTo, func(_ int, c acmepersist.Checked) {
+		set := byName[c.Name]
+		if set == nil {
+			return
+		}
+		good := slices.ContainsFunc(c.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood })
+		fill(set, c.Report, func(w acmepersist.Wanted) bool {
+			return good && w.CA == c.CA && w.Account == c.Account
+		})
+		for _, d := range c.Diagnostics {
+			switch d.Code {
+			case propagation.CodeWildcardBreaks, propagation.CodeWildcard, propagation.CodeWrongName:
+				warned[c.Name] = append(warned[c.Name], d.Text)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if checks.Len() > thoroughUpTo {
+		r.say("not looked for wildcard records that publishing would shadow, as there are over %d names: `check` some of them", thoroughUpTo)
+	}
+	return warnings(sets, warned), nil
+}
+
+// warnings collects what is to be said of the sets.
+func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing {
+	var all []standing
+	for _, s := range sets {
+		one := standing{Name: s.Name, Warnings: more[s.Name]}
+		if s.DNS != nil && s.DNS.Alias != "" {
+			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to stand there", s.DNS.Alias))
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// fill notes what a report shows of a set. stands tells of which wanted values a good one
+// stands, if in other words.
+func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acmepersist.Wanted) bool) {
+	found := set.DNS
+	if found == nil {
+		found = &dnspersist.Standing{Values: []string{}, Add: []string{}}
+		set.DNS = found
+		for _, s := range report.Servers {
+			if s.Alias != "" {
+				found.Alias = s.Alias
+			}
+		}
+		known := false
+		for _, s := range report.Servers {
+			if s.Name == strings.TrimSuffix(found.Alias, ".") || found.Alias == "" && s.Name == set.Name {
+				known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
+				found.Zone = s.Zone
+				found.TTL = max(found.TTL, s.TTL)
+			}
+		}
+		if found.Zone == "" {
+			found.Zone = report.Zone
+		}
+		found.Values = append(found.Values, report.Values...)
+		if !known {
+			found.Error = "DNS cannot tell what stands: " + report.Reason
+		}
+		if found.TTL > 0 {
+			set.TTL = found.TTL
+		}
+	}
+	for _, w := range set.Wanted {
+		have := slices.Contains(found.Values, w.Value) || stands(w)
+		i := slices.Index(found.Add, w.Value)
+		switch {
+		case have && i >= 0:
+			found.Add = slices.Delete(found.Add, i, i+1)
+		case !have && i < 0 && !found.Has(w.Value):
+			found.Add = append(found.Add, w.Value)
+			if w.OrValue != "" && !slices.Contains(found.Values, w.OrValue) {
+				found.Add = append(found.Add, w.OrValue)
+			}
+		}
+		if have && !found.Has(w.Value) {
+			found.Stands = append(found.Stands, w.Value)
+		}
+	}
+}
+
+// readBare reads what stands without a configuration.
+func (r *run) readBare(sets []dnspersist.RecordSet) ([]standing, error) {
+	checker := propagation.NewChecker(propagation.Config{})
+	for i := range sets {
+		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
+		if err := r.Err(); err != nil {
+			return nil, err
+		}
+		fill(&sets[i], rep, func(w acmepersist.Wanted) bool { return standsAlready(rep.Values, w) })
+	}
+	return warnings(sets, nil), nil
+}
+
+// standsAlready reports whether one of the values says what w does, in other words.
+func standsAlready(values []string, w acmepersist.Wanted) bool {
+	wildcard := slices.ContainsFunc(w.Identifiers, record.IsWildcard)
+	return record.Evaluate(values, record.Want{
+		IssuerDomainNames: []string{w.IssuerDomainName}, AccountURI: w.AccountURI, Wildcard: wildcard,
+	}, time.Now()).Good()
+}
+
+// writeFormat writes the sets for another tool.
+func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet, _ []standing) error {
+	byName := make(map[string]int)
+	var all []formats.RRset
+	for _, s := range sets {
+		one := formats.RRset{Name: s.Name, TTL: s.TTL}
+		for _, w := range s.Wanted {
+			one.Comment = append(one.Comment, "for "+strings.Join(w.Identifiers, ", ")+" at "+w.CA)
+		}
+		if d := s.DNS; d == nil {
+			for _, w := range s.Wanted {
+				one.Add = append(one.Add, w.Value)
+				if w.OrValue != "" {
+					one.Add = append(one.Add, w.OrValue)
+				}
+			}
+		} else {
+			one.Zone, one.Standing, one.Known, one.Add = d.Zone, d.Values, d.Error == "", d.Add
+			if d.Alias != "" {
+				one.Name = strings.TrimSuffix(d.Alias, ".")
+				one.Comment = append(one.Comment, s.Name+" is an alias of this name")
+			}
+			if d.Error != "" && f.Replaces() {
+				return fmt.Errorf("%s sets all values of a name at once, and those at %s could not be read, so one of them might be lost: %s; try again, or use the format nsupdate or zone, which only add", f, s.Name, d.Error)
+			}
+		}
+		if i, ok := byName[one.Name]; ok {
+			// two names are aliases of one
+			for _, v := range one.Add {
+				if !slices.Contains(all[i].Add, v) {
+					all[i].Add = append(all[i].Add, v)
+				}
+			}
+			all[i].Comment = append(all[i].Comment, one.Comment...)
+			continue
+		}
+		byName[one.Name] = len(all)
+		all = append(all, one)
+	}
+	return formats.Write(r.out, f, all)
+}
