@@ -79,7 +79,7 @@ func Open(cfgJSON []byte) (*Offline, error) {
 		return nil, fmt.Errorf("reading the configuration: %w; with a file in another format use --adapter", err)
 	}
 	reduced := &caddy.Config{
-		Logging: quiet(), StorageRaw: cfg.Storage,
+		Logging: quietLogs(), StorageRaw: cfg.Storage,
 		AppsRaw: caddy.ModuleMap{"dns_persist": json.RawMessage(`{}`)},
 	}
 	ctx, err := caddy.ProvisionContext(reduced)
@@ -100,8 +100,14 @@ func Open(cfgJSON []byte) (*Offline, error) {
 	return off, nil
 }
 
-// quiet keeps the log out of the way of a command's own words: errors are returned.
-func quiet() *caddy.Logging {
+// Quiet keeps Caddy's log out of the way of a command's own words: errors are returned. It is
+// for processes that run no Caddy.
+func Quiet() error {
+	_, err := caddy.ProvisionContext(&caddy.Config{Logging: quietLogs()})
+	return err
+}
+
+func quietLogs() *caddy.Logging {
 	level := caddy.CustomLog{}
 	level.Level = "PANIC"
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": &level}}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
@@ -98,7 +97,8 @@ func (r *run) lookAt(checks checker, which []int, thorough bool, fn func(i int, 
 	return nil
 }
 
-// tell looks at all and tells, as it goes: thousands of names are not kept in memory.
+// tell looks at all and tells, as it goes: thousands of names are not kept in memory. The
+// JSON is that of dnspersist.CheckReply.
 func (r *run) tell(checks checker, thorough bool, format string) error {
 	well, count := true, 0
 	var failed error
@@ -158,7 +158,7 @@ func (r *run) tellOne(c acmepersist.Checked) {
 		fmt.Fprintf(r.out, "    server  %s: %s\n", at, what)
 	}
 	for i, d := range c.Diagnostics {
-		if i > 0 || !c.State.Well() {
+		if i > 0 { // the first says where the name stands, which the rest of this does as well
 			fmt.Fprintf(r.out, "    note    %s: %s\n", d.Code, d.Text)
 		}
 	}
@@ -263,5 +263,3 @@ func (r *run) ask(name, format string) error {
 type askReply struct {
 	Asked []acmepersist.Asked `json:"asked"`
 }
-
-var _ = dnspersist.CheckReply{} // whose JSON tell writes, name by name

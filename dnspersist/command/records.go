@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,6 +68,9 @@ func runRecords(r *run) error {
 	if err != nil {
 		return err
 	}
+	if dns := r.text("dns"); !slices.Contains([]string{"auto", "always", "never"}, dns) {
+		return fmt.Errorf("--dns %s is unknown: use auto, always or never", dns)
+	}
 	names, err := r.names()
 	if err != nil {
 		return err
@@ -77,6 +81,9 @@ func runRecords(r *run) error {
 	}
 	if len(sets) == 0 {
 		r.say("the configuration manages no name with dns_persist: give the names as arguments")
+	}
+	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
+		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
 	}
 	for _, s := range stand {
 		for _, w := range s.Warnings {

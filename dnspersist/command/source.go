@@ -102,6 +102,9 @@ func (r *run) config() ([]byte, error) {
 			}
 		}
 	}
+	if err := dnspersist.Quiet(); err != nil {
+		return nil, err
+	}
 	cfg, file, _, err := caddycmd.LoadConfig(r.text("config"), r.text("adapter"))
 	if err != nil {
 		return nil, fmt.Errorf("loading the configuration: %w", err)
