@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"syscall"
 	"time"
 )
@@ -14,4 +15,12 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// mostMemory is the most resident memory that a process has had, in MiB.
+func mostMemory(p *os.ProcessState) float64 {
+	if use, ok := p.SysUsage().(*syscall.Rusage); ok {
+		return float64(use.Maxrss) / 1024
+	}
+	return 0
 }

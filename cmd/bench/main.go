@@ -4,6 +4,7 @@
 //	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
 //	go run ./cmd/bench fleet [--sites 2000] [--without 1500] [--profile DIR]
 //	go run ./cmd/bench record
+//	go run ./cmd/bench operator [--names 10000]
 //
 // It needs no root, no fixed port and no network.
 package main
@@ -20,19 +21,23 @@ import (
 type command func(args []string, out, complaints io.Writer) error
 
 var commands = map[string]command{
-	"waiting": waiting,
-	"fleet":   fleet,
-	"record":  records,
-	runOne:    fleetRun,
+	"waiting":  waiting,
+	"fleet":    fleet,
+	"record":   records,
+	"operator": operator,
+	runOne:     fleetRun,
 }
 
-const usage = "usage: bench waiting|fleet|record [flags]; see bench waiting --help"
+const usage = "usage: bench waiting|fleet|record|operator [flags]; see bench waiting --help"
 
 // errUsage marks what the flag package has already complained about.
 var errUsage = errors.New("wrong flags")
 
 func main() {
-	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	err := beCaddy()
+	if err == nil {
+		err = run(os.Args[1:], os.Stdout, os.Stderr)
+	}
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errUsage):

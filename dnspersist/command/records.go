@@ -33,7 +33,8 @@ the configuration manages: before any order, after a check of the account at the
   json       all there is to know
   zone       lines for a BIND zone file, to be added to it
   nsupdate   a script for nsupdate, which only adds
-  route53    a change batch for aws route53 change-resource-record-sets
+  route53    a change batch for aws route53 change-resource-record-sets; where there
+             are too many names for one, or several zones, one document for each
   octodns    YAML for octoDNS, one document for each zone
   terraform  a .tfvars.json with a map for for_each
 
@@ -96,7 +97,7 @@ func runRecords(r *run) error {
 	case "table":
 		return r.recordTable(sets)
 	}
-	return r.writeFormat(formats.Format(format), sets, stand)
+	return r.writeFormat(formats.Format(format), sets)
 }
 
 // wantedSets works out the records, and what stands at their names as far as it is read.

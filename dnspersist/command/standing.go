@@ -152,7 +152,7 @@ func standsAlready(values []string, w acmepersist.Wanted) bool {
 }
 
 // writeFormat writes the sets for another tool.
-func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet, _ []standing) error {
+func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 	byName := make(map[string]int)
 	var all []formats.RRset
 	for _, s := range sets {
@@ -168,7 +168,7 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet, _ []sta
 				}
 			}
 		} else {
-			one.Zone, one.Standing, one.Known, one.Add = d.Zone, d.Values, d.Error == "", d.Add
+			one.Zone, one.Standing, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
 			if d.Alias != "" {
 				one.Name = strings.TrimSuffix(d.Alias, ".")
 				one.Comment = append(one.Comment, s.Name+" is an alias of this name")
@@ -190,5 +190,20 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet, _ []sta
 		byName[one.Name] = len(all)
 		all = append(all, one)
 	}
-	return formats.Write(r.out, f, all)
+	if f != formats.Route53 {
+		return formats.Write(r.out, f, all)
+	}
+	batches := formats.Batches(all)
+	if len(batches) == 0 {
+		r.say("nothing has to be changed: there is no change batch")
+	}
+	if len(batches) > 1 {
+		r.say("Route 53 takes so much in %d change batches only: they follow each other as JSON documents, hand them over one by one", len(batches))
+	}
+	for _, b := range batches {
+		if err := formats.Write(r.out, f, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
