@@ -88,7 +88,7 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 	for _, name := range given {
 		normal, err := record.Normalize(name)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, &acmepersist.UnsupportedNameError{Name: name, Err: err})
 			continue
 		}
 		policy, ok := p.policyFor(normal)

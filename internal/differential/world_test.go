@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
@@ -47,6 +50,8 @@ func useResolver(t testing.TB, d *lab.DNS) {
 type court struct {
 	client  *acme.Client
 	account acme.Account
+	// checks is what the command check asks, with the same account.
+	checks *acmepersist.Issuer
 }
 
 // world has one zone and two CAs that see different things in it, see pebbleSees.
@@ -64,10 +69,10 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(d.Close)
 	d.AddZone(zone)
 	useResolver(t, d)
-	return &world{dns: d, raw: newCourt(t, ""), escaping: newCourt(t, d.Resolver())}
+	return &world{dns: d, raw: newCourt(t, d, ""), escaping: newCourt(t, d, d.Resolver())}
 }
 
-func newCourt(t testing.TB, resolver string) *court {
+func newCourt(t testing.TB, d *lab.DNS, resolver string) *court {
 	t.Helper()
 	ca, err := lab.NewCA(lab.CAConfig{Resolver: resolver, IssuerNames: issuers})
 	if err != nil {
@@ -91,7 +96,27 @@ func newCourt(t testing.TB, resolver string) *court {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pem, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.checks = acmepersist.New(acmepersist.Config{
+		CA: ca.Directory(), Storage: &certmagic.FileStorage{Path: t.TempDir()}, Transport: transport, AccountKeyPEM: string(pem),
+		Checker: propagation.NewChecker(propagation.Config{Resolvers: []string{d.Resolver()}, AllowPrivate: true, Exchanger: d.Exchanger()}),
+	})
+	if _, err := c.checks.Account(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return c
+}
+
+// check is what the command check says of a name.
+func (c *court) check(ctx context.Context, identifier string) (acmepersist.Checked, error) {
+	checks, err := c.checks.Checks(ctx, []string{identifier})
+	if err != nil {
+		return acmepersist.Checked{}, err
+	}
+	return checks[0].Look(ctx, false), nil
 }
 
 // ruling is what Pebble says.
@@ -170,6 +195,8 @@ type comparison struct {
 	seen       []string
 	prediction prediction
 	ruling     ruling
+	// checked is what the command check says, nil if it sees other octets than Pebble.
+	checked *acmepersist.Checked
 	// skipped says that an end is too near to now.
 	skipped bool
 	// asked is how many orders it took.
@@ -204,6 +231,13 @@ func (w *world) compare(ctx context.Context, s testSet) (comparison, error) {
 	for i, text := range c.texts {
 		publish(w.dns, name, text, s.values[i].cuts)
 	}
+	if slices.Equal(c.seen, c.texts) {
+		checked, err := judge.check(ctx, s.identifier())
+		if err != nil {
+			return c, err
+		}
+		c.checked = &checked
+	}
 	for {
 		var err error
 		c.asked++
@@ -219,6 +253,12 @@ func (w *world) compare(ctx context.Context, s testSet) (comparison, error) {
 // agrees reports whether Pebble ruled as predicted.
 func (c comparison) agrees() bool {
 	p := c.prediction
+	if k := c.checked; k != nil {
+		v := k.Verdicts[0]
+		if v.Outlook != p.outlook || !slices.Equal(v.ErrorTypes, p.errorTypes) || k.State.Well() != (p.outlook != record.OutlookBad) {
+			return false
+		}
+	}
 	if c.ruling.good {
 		return p.outlook != record.OutlookBad
 	}
@@ -237,6 +277,9 @@ func (c comparison) String() string {
 		fmt.Fprintf(&b, "         %s %q\n", v.Code, v.Reason())
 	}
 	fmt.Fprintf(&b, "  predicted: %s, errors %v\n", c.prediction.outlook, c.prediction.errorTypes)
+	if k := c.checked; k != nil {
+		fmt.Fprintf(&b, "  check:     %s, %+v, %s\n", k.State, k.Verdicts, k.Do)
+	}
 	fmt.Fprintf(&b, "  Pebble:    good %t, %s %q", c.ruling.good, c.ruling.errorType, c.ruling.detail)
 	return b.String()
 }
