@@ -5,6 +5,7 @@ package commands
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -162,6 +163,9 @@ func (g *guide) write(name, kind, text string) {
 		} else {
 			text = options + "}\n" + text
 		}
+	}
+	if kind == "json" && !json.Valid([]byte(text)) {
+		g.T.Errorf("%s is not JSON:\n%s", name, text)
 	}
 	if err := os.WriteFile(filepath.Join(g.dir, name), []byte(text), 0o600); err != nil {
 		g.T.Fatal(err)
