@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // StatusUnknown is the status of an account that the CA does not accept.
@@ -27,6 +29,12 @@ type AccountState struct {
 	// that was done.
 	DeactivatingAt time.Time `json:"deactivating_at,omitzero"`
 	DeactivatedAt  time.Time `json:"deactivated_at,omitzero"`
+	// IssuerDomainNames, Dialect and AccountHashPrefix are what records are made with beside
+	// the account, as far as it is known without an order. They are empty where the CA was not
+	// asked.
+	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
+	Dialect           record.Dialect `json:"dialect,omitempty"`
+	AccountHashPrefix string         `json:"account_hash_prefix,omitempty"`
 	// Status is what the CA says: valid, deactivated or StatusUnknown, with the Problem.
 	// It is empty where the CA was not asked.
 	Status  string `json:"status,omitempty"`
@@ -62,6 +70,13 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	s, err := iss.open(ctx)
 	if err != nil {
 		return state, err
+	}
+	o, err := s.loadOffer(ctx)
+	if err != nil {
+		return state, err
+	}
+	if t, err := s.predict(o); err == nil {
+		state.IssuerDomainNames, state.Dialect, state.AccountHashPrefix = t.names, t.dialect, t.prefix
 	}
 	account, err := bound.acme()
 	if err != nil {

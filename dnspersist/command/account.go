@@ -92,6 +92,12 @@ func (r *run) tellAccounts(all []acmepersist.AccountState) error {
 			for _, t := range a.EarlierThumbprints {
 				row("earlier thumbprint", t)
 			}
+			if len(a.IssuerDomainNames) > 0 {
+				row("issuer domain names", strings.Join(a.IssuerDomainNames, ", "))
+			}
+			if a.AccountHashPrefix != "" {
+				row("account hash prefix", a.AccountHashPrefix)
+			}
 			row("status", orNone(a.Status, "not asked"))
 			if a.Problem != "" {
 				row("problem", a.Problem)

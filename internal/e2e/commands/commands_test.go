@@ -65,9 +65,9 @@ func TestFromNothingToGood(t *testing.T) {
 				t.Errorf("check: %s", r.out)
 			}
 			// the same without anything in reach
-			bare := []string{"records", name, "*." + name, "--format", "json", "--dns", "never", "--account-url", w.Account, "--issuer", w.IssuerDomainName}
+			bare := []string{"records", name, "*." + name, "--format", "json", "--dns", "never", "--account-url", w.Account, "--issuer", account.Accounts[0].IssuerDomainNames[0]}
 			if d.name == "02" {
-				bare = append(bare, "--thumbprint", account.Accounts[0].Thumbprint, "--account-hash-prefix", probe.CAs[0].AccountHashPrefix)
+				bare = append(bare, "--thumbprint", account.Accounts[0].Thumbprint, "--account-hash-prefix", account.Accounts[0].AccountHashPrefix)
 			}
 			made := decode[dnspersist.RecordsReply](t, e.well(bare...).out)
 			if made.Records[0].Wanted[0].Value != w.Value {
