@@ -30,6 +30,9 @@ type Wanted struct {
 	Value string `json:"value"`
 	// OrValue is what other frontends of the CA may want to see; empty if they agree.
 	OrValue string `json:"or_value,omitempty"`
+	// Presumed says that the CA has not shown yet what it wants: the issuer domain name is
+	// from its directory's caaIdentities, and an order will tell.
+	Presumed bool `json:"presumed,omitempty"`
 	// Standby says that it is for another account, whose key lies elsewhere.
 	Standby bool `json:"standby,omitempty"`
 }
@@ -57,7 +60,9 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 		if err := s.refine(&w, nil, nameState{}, o); err != nil {
 			return nil, err
 		}
-		all = append(all, s.wanted(w, groups[name]))
+		tell := s.wanted(w, groups[name])
+		tell.Presumed = s.iss.IssuerDomainName == "" && !s.known(o)
+		all = append(all, tell)
 		for _, other := range standby {
 			spare := *s
 			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint

@@ -83,6 +83,7 @@ func runRecords(r *run) error {
 	if len(sets) == 0 {
 		r.say("the configuration manages no name with dns_persist: give the names as arguments")
 	}
+	r.sayPresumed(sets)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
 	}
@@ -98,6 +99,19 @@ func runRecords(r *run) error {
 		return r.recordTable(sets)
 	}
 	return r.writeFormat(formats.Format(format), sets)
+}
+
+// sayPresumed says which issuer domain names the CA has not confirmed yet.
+func (r *run) sayPresumed(sets []dnspersist.RecordSet) {
+	said := make(map[string]bool)
+	for _, s := range sets {
+		for _, w := range s.Wanted {
+			if w.Presumed && !said[w.CA] {
+				said[w.CA] = true
+				r.say("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)
+			}
+		}
+	}
 }
 
 // wantedSets works out the records, and what stands at their names as far as it is read.

@@ -47,9 +47,16 @@ func TestFromNothingToGood(t *testing.T) {
 			if n := len(e.CA.Orders()); n != 0 {
 				t.Errorf("%d orders were made", n)
 			}
+			if r := e.well("records"); strings.Contains(r.err, "has not shown yet") != (d.name == "01") {
+				t.Errorf("before any order: %s", r.err)
+			}
 			probe = decode[dnspersist.ProbeReply](t, e.well("probe", "--order", "probe."+name, "--format", "json").out)
 			if probe.CAs[0].Offered != acmepersist.OfferedYes || len(probe.CAs[0].IssuerDomainNames) == 0 {
 				t.Errorf("probe by order %+v", probe)
+			}
+
+			if r := e.well("records"); strings.Contains(r.err, "has not shown yet") {
+				t.Errorf("after an order: %s", r.err)
 			}
 
 			// one record for the name and its wildcard
