@@ -90,18 +90,18 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 		set.DNS = found
 		for _, s := range report.Servers {
 			if s.Alias != "" {
-				found.Alias = s.Alias
+				found.Alias = strings.TrimSuffix(s.Alias, ".")
 			}
 		}
 		known := false
 		for _, s := range report.Servers {
-			if s.Name == strings.TrimSuffix(found.Alias, ".") || found.Alias == "" && s.Name == set.Name {
+			if s.Name == found.Alias || found.Alias == "" && s.Name == set.Name {
 				known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
 				found.Zone = s.Zone
 				found.TTL = max(found.TTL, s.TTL)
 			}
 		}
-		if found.Zone == "" {
+		if found.Zone == "" && found.Alias == "" {
 			found.Zone = report.Zone
 		}
 		found.Values = append(found.Values, report.Values...)
@@ -170,7 +170,7 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 		} else {
 			one.Zone, one.Standing, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
 			if d.Alias != "" {
-				one.Name = strings.TrimSuffix(d.Alias, ".")
+				one.Name = d.Alias
 				one.Comment = append(one.Comment, s.Name+" is an alias of this name")
 			}
 			if d.Error != "" && f.Replaces() {
