@@ -122,6 +122,7 @@ func (c *names) update(ctx context.Context, st store, validationName string, fn 
 	if _, err := st.load(ctx, key, state); err != nil {
 		return err
 	}
+	state.heal(time.Now())
 	if !fn(state) {
 		return nil
 	}
@@ -189,6 +190,7 @@ func (s store) nameStates(ctx context.Context) ([]nameState, error) {
 		if found, err := s.load(ctx, k, &n); err != nil {
 			return nil, err
 		} else if found {
+			n.heal(time.Now())
 			all = append(all, n)
 		}
 	}

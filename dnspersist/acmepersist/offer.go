@@ -72,6 +72,7 @@ func (s *session) loadOffer(ctx context.Context) (offer, error) {
 	if _, err := s.store.load(ctx, s.store.key("ca.json"), &o); err != nil {
 		return o, err
 	}
+	o.heal(time.Now())
 	s.iss.mu.Lock()
 	s.iss.offer = &o
 	s.iss.mu.Unlock()
@@ -134,6 +135,7 @@ func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
 	if _, err := s.store.load(ctx, key, &o); err != nil {
 		return err
 	}
+	o.heal(time.Now())
 	if fn(&o) {
 		if err := s.store.save(ctx, key, o); err != nil {
 			return err
