@@ -51,7 +51,7 @@ With --standby FILE a second account's value stands beside the first's; FILE is 
 `+"`account --json`"+` has printed where that account is bound.`, runRecords)
 	f := cmd.Flags()
 	f.String("dns", "auto", "Whether to read what stands in DNS: auto, always, never")
-	f.String("standby", "", "File with the output of `account --json` for a second account")
+	f.String("standby", "", "File with what account --json has printed for a second account")
 	f.String("account-url", "", "Make records for this account without a configuration")
 	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
 	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
