@@ -54,7 +54,7 @@ func TestExportAndImport(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "02")
 	_, err := w.issuer().ExportAccount(t.Context())
-	refused(t, err, "no ACME account", "import a backup")
+	refused(t, err, "no ACME account", "account import")
 	if _, found, err := w.issuer().KnownAccount(t.Context()); found || err != nil {
 		t.Errorf("known before there is one: %v, %v", found, err)
 	}

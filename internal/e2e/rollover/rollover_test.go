@@ -46,7 +46,7 @@ func TestRollKeyRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "01")
 	_, err := w.issuer().RollKey(t.Context())
-	refused(t, err, "no ACME account", w.ca.Directory(), "start Caddy")
+	refused(t, err, "no ACME account", w.ca.Directory(), "a start of Caddy")
 	if w.ca.Count("new-account") != 0 || members(t, w.file()) != nil {
 		t.Error("an account was bound")
 	}
