@@ -115,6 +115,18 @@ func TestFromNothingToGood(t *testing.T) {
 					t.Errorf("%v: %+v", args, live)
 				}
 			}
+			// a new key: in -01 nothing changes in DNS, in -02 the old record is still presumed good
+			roll := e.well("account", "rollover")
+			if d.name == "01" != strings.Contains(roll.err, "no record in DNS has to change") || d.name == "02" != strings.Contains(roll.out, "_validation-persist."+name) {
+				t.Errorf("rollover: %s\n%s", roll.out, roll.err)
+			}
+			want := map[string]acmepersist.State{"01": acmepersist.StateGood, "02": acmepersist.StateDepends}[d.name]
+			for _, args := range [][]string{{"check", "--format", "json"}, {"check", "--address", e.Admin, "--format", "json"}} {
+				if after := decode[dnspersist.CheckReply](t, e.well(args...).out); after.Checks[0].State != want {
+					t.Errorf("%v after the rollover: %+v", args, after)
+				}
+			}
+
 			// a tenant that no configuration lists
 			if r := e.ends(1, "records", "tenant.example.net", "--address", e.Admin); !strings.Contains(r.err, "no dns_persist issuer of the configuration serves tenant.example.net") {
 				t.Errorf("unknown name: %s", r.err)

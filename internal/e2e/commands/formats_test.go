@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,5 +87,41 @@ func TestStandby(t *testing.T) {
 	}
 	if url == first {
 		t.Error("one account")
+	}
+}
+
+// Names come from standard input, in whatever letters and with what people write around them.
+func TestNamesFromInput(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	e.configure(e.Global("cert_issuer dns_persist "+e.Block()) + "https:// {\n\ttls {\n\t\ton_demand\n\t}\n\trespond hi\n}\n")
+	e.Bind()
+	in := "Tenant.Example.test\n\n# a comment\n*.tenant.example.test. _validation-persist.b\u00fccher.example.test # theirs\r\n"
+	r := e.caddyIn(in, "records", "-", "--format", "json", "--dns", "never", "--config", e.config)
+	if r.status != 0 {
+		t.Fatalf("%d: %s", r.status, r.err)
+	}
+	sets := decode[dnspersist.RecordsReply](t, r.out).Records
+	if len(sets) != 2 || sets[0].Name != "_validation-persist.tenant.example.test" || sets[1].Name != "_validation-persist.xn--bcher-kva.example.test" ||
+		!slices.Equal(sets[0].Wanted[0].Identifiers, []string{"*.tenant.example.test", "tenant.example.test"}) {
+		t.Errorf("records %+v", sets)
+	}
+	if r := e.well("records"); r.out != "NAME  TTL  TYPE  VALUE  FOR  STATE\n" || !strings.Contains(r.err, "give the names as arguments") {
+		t.Errorf("on demand only: %q, %s", r.out, r.err)
+	}
+}
+
+// A record below a name that only a wildcard answers for makes the name exist.
+func TestWildcardWouldBreak(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	e.configure(e.Global() + e.Site("shop.example.test", e.Block()))
+	e.Bind()
+	e.DNS.SetRR(0, "*.example.test. 300 IN A 192.0.2.80")
+	for _, args := range [][]string{{"records"}, {"records", "--format", "zone"}} {
+		if r := e.well(args...); !strings.Contains(r.err, "the wildcard *.example.test stops answering A for it") {
+			t.Errorf("%v: %s", args, r.err)
+		}
+	}
+	if r := e.ends(2, "check"); !strings.Contains(r.out, "wildcard_will_break") {
+		t.Errorf("check: %s", r.out)
 	}
 }
