@@ -22,6 +22,7 @@ var ErrNotConfigured = errors.New("the configuration has no dns_persist issuer: 
 // storage, and nothing else of it, for commands.
 type Offline struct {
 	*Operator
+	ctx    caddy.Context
 	cancel context.CancelCauseFunc
 	// watches is the app that the issuers have asked for. It is never started.
 	watches *App
@@ -93,7 +94,7 @@ func Open(cfgJSON []byte) (*Offline, error) {
 		cancel(err)
 		return nil, err
 	}
-	off := &Offline{cancel: cancel, watches: app.(*App)}
+	off := &Offline{ctx: ctx, cancel: cancel, watches: app.(*App)}
 	if off.Operator, err = cfg.operator(ctx); err != nil {
 		return nil, errors.Join(err, off.Close())
 	}

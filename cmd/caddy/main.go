@@ -7,6 +7,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/dnspersist/caddy-dnspersist"
+	_ "github.com/dnspersist/caddy-dnspersist/internal/rfc2136"
 )
 
 func main() {

@@ -40,7 +40,7 @@ runs or not.
 The exit status is 0 only if all is well, 1 for an error, and 2 if the command
 has done its work and not all names are well.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand())
+			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Args = cobra.NoArgs
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},

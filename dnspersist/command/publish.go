@@ -1,0 +1,258 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+func publishCommand() *cobra.Command {
+	cmd := newCommand("publish [NAME… | -] --provider FILE|- [--dry-run]", "Adds missing records through a DNS provider, for this run only", `
+Adds the records that the given names need, or all that the configuration manages, with
+a DNS provider whose credential is there for this run only: FILE holds the provider as
+the JSON of a dns.providers module with its name, - reads it from standard input. It is
+never stored.
+
+Values are only added. What others have at a name stays; where one that is as good
+stands, nothing is written. The authoritative servers are asked before and after, and a
+provider that replaces where it should add is found out and what it removed is put back.
+What was written is noted in storage.`, runPublish)
+	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input")
+	cmd.Flags().Bool("dry-run", false, "Show what would be added, and write nothing")
+	cmd.Flags().Bool("allow-shadowing", false, "Publish also where a wildcard record then stops answering for the name")
+	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	return cmd
+}
+
+func unpublishCommand() *cobra.Command {
+	cmd := newCommand("unpublish NAME… | - --provider FILE|- [--dry-run]", "Removes what publish has written", `
+Removes, at the given names, exactly the values that publish has written for the bound
+account and that are noted in storage. Everything else stays.`, runUnpublish)
+	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input")
+	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
+	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	return cmd
+}
+
+// publishing is one run with a provider.
+type publishing struct {
+	*run
+	off      *offline
+	checks   []*acmepersist.Check
+	provider dnspersist.Provider
+	patience time.Duration
+	failed   int
+}
+
+// publishing reads the names and the provider and prepares the checks.
+func (r *run) publishing() (*publishing, error) {
+	provider := r.text("provider")
+	if provider == "" && !r.flag("dry-run") {
+		return nil, errors.New("--provider is missing: a file with the provider's JSON, or - for standard input")
+	}
+	if provider == "-" && slices.Contains(r.args, "-") {
+		return nil, errors.New("both the provider and the names are to come from standard input: name a file with --provider")
+	}
+	names, err := r.names()
+	if err != nil {
+		return nil, err
+	}
+	off, err := r.offline()
+	if err != nil {
+		return nil, err
+	}
+	p := &publishing{run: r, off: off}
+	if p.patience, err = r.cmd.Flags().GetDuration("wait"); err == nil {
+		err = p.load(provider)
+	}
+	if err == nil {
+		p.checks, err = off.Checks(r, names)
+	}
+	if err != nil {
+		return nil, errors.Join(err, off.Close())
+	}
+	return p, nil
+}
+
+// load reads the provider.
+func (p *publishing) load(path string) error {
+	if path == "" {
+		return nil // a dry run needs none
+	}
+	in := p.in
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("reading the provider: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	raw, err := io.ReadAll(io.LimitReader(in, maxExport))
+	if err != nil {
+		return fmt.Errorf("reading the provider: %w", err)
+	}
+	p.provider, err = p.off.Provider(raw)
+	return err
+}
+
+// writer writes at the name of a check.
+func (p *publishing) writer(c *acmepersist.Check) *publish.Writer {
+	return &publish.Writer{
+		Provider: p.provider.RecordAppender, Read: c.Standing, Wait: p.patience,
+		TTL: dnspersist.RecordTTL * time.Second, Secrets: p.provider.Secrets,
+	}
+}
+
+// fail says what went wrong with a name; the others go on.
+func (p *publishing) fail(name string, err error) {
+	p.failed++
+	p.say("%s: %v", name, err)
+}
+
+func (p *publishing) end() error {
+	if p.failed > 0 {
+		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", p.failed, len(p.checks))
+	}
+	return nil
+}
+
+func runPublish(r *run) error {
+	p, err := r.publishing()
+	if err != nil {
+		return err
+	}
+	defer p.off.Close()
+	for _, c := range p.checks {
+		if err := r.Err(); err != nil {
+			return err
+		}
+		found := c.Look(r, true)
+		switch value, err := p.toAdd(found); {
+		case err != nil:
+			p.fail(c.Name(), err)
+		case value == "":
+			p.say("%s: stands", c.Name())
+		case r.flag("dry-run"):
+			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", c.Name(), ttlAt(found), record.Quote(value))
+		default:
+			if err := p.add(c, found, value); err != nil {
+				p.fail(c.Name(), err)
+			}
+		}
+	}
+	return p.end()
+}
+
+// toAdd is the value that is missing at a name, empty if none is.
+func (p *publishing) toAdd(found acmepersist.Checked) (string, error) {
+	if found.State == acmepersist.StateBlocked {
+		return "", errors.New(found.Do)
+	}
+	if slices.ContainsFunc(found.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood }) {
+		return "", nil
+	}
+	for _, d := range found.Diagnostics {
+		if d.Code == propagation.CodeWildcardBreaks && !p.flag("allow-shadowing") {
+			return "", fmt.Errorf("%s; or use the wildcard's certificate for it, or say --allow-shadowing", d.Text)
+		}
+	}
+	return found.Value, nil
+}
+
+// ttlAt is the TTL that a value gets.
+func ttlAt(found acmepersist.Checked) uint32 {
+	var ttl uint32
+	for _, s := range found.Report.Servers {
+		ttl = max(ttl, s.TTL)
+	}
+	if ttl == 0 {
+		return dnspersist.RecordTTL
+	}
+	return ttl
+}
+
+// add notes a value, writes it, and notes that it stands.
+func (p *publishing) add(c *acmepersist.Check, found acmepersist.Checked, value string) error {
+	entry := publish.Entry{
+		Name: c.Name(), Zone: found.Report.Zone, Value: value, CA: found.CA, Account: found.Account,
+		Thumbprint: c.Thumbprint(), At: time.Now().UTC(),
+	}
+	if err := c.Inventory().Note(p, entry); err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	done, err := p.writer(c).Add(p, c.Name(), value)
+	if err != nil {
+		return err
+	}
+	for _, v := range done.Restored {
+		p.say("%s: the provider had replaced %q, it is there again", c.Name(), v)
+	}
+	entry.WrittenAt = time.Now().UTC()
+	if err := c.Inventory().Note(p, entry); err != nil {
+		return err
+	}
+	p.say("%s: added, all name servers show it", c.Name())
+	return nil
+}
+
+func runUnpublish(r *run) error {
+	if len(r.args) == 0 {
+		return errors.New("the names have to be given")
+	}
+	p, err := r.publishing()
+	if err != nil {
+		return err
+	}
+	defer p.off.Close()
+	for _, c := range p.checks {
+		entries, err := c.Inventory().At(r, c.Name())
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, e := range entries {
+			if e.Account != c.Account() {
+				continue // of another time
+			}
+			n++
+			if r.flag("dry-run") {
+				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Name(), record.Quote(e.Value))
+			} else if err := p.remove(c, e); err != nil {
+				p.fail(c.Name(), err)
+			}
+		}
+		if n == 0 {
+			p.say("%s: nothing there is noted as ours; it stays as it is", c.Name())
+		}
+	}
+	return p.end()
+}
+
+// remove removes a value and forgets it.
+func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
+	done, err := p.writer(c).Remove(p, c.Name(), e.Value)
+	if err != nil {
+		return err
+	}
+	for _, v := range done.Restored {
+		p.say("%s: the provider had removed %q as well, it is there again", c.Name(), v)
+	}
+	if done.Gone {
+		p.say("%s: removed", c.Name())
+	} else {
+		p.say("%s: was gone already", c.Name())
+	}
+	return c.Inventory().Forget(p, c.Name(), e.Value)
+}

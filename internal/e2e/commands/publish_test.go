@@ -1,0 +1,131 @@
+//go:build unix
+
+package commands
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/realdns"
+
+	_ "github.com/dnspersist/caddy-dnspersist/internal/rfc2136" // as cmd/caddy has it
+)
+
+// A credential that is there for one run adds our value at real servers, beside somebody
+// else's, and takes exactly it away again.
+func TestPublish(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, ...realdns.Zone) *realdns.Server{"BIND": realdns.BIND, "Knot": realdns.Knot} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, harness.Options{})
+			const site, vname = "www.example.test", "_validation-persist.www.example.test"
+			foreign := []string{"other.example; accounturi=https://other.example/1", `say "hi"; C:\dir`}
+			text := "@ NS ns1\nns1 A 127.0.0.1\nwww A 192.0.2.80\n"
+			for _, v := range foreign {
+				text += fmt.Sprintf("_validation-persist.www 300 TXT %s\n", record.Quote(v))
+			}
+			server := start(t, realdns.Zone{Origin: "example.test", Text: text})
+			servers, err := json.Marshal(map[string]string{"127.0.0.1:53": server.Addr()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(e.servers, servers, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e.configure(e.Global() + e.Site(site, strings.ReplaceAll(e.Block(), e.DNS.Resolver(), server.Addr())))
+			ours := e.Value(e.Bind(), false)
+			provider := filepath.Join(t.TempDir(), "provider.json")
+			raw, err := json.Marshal(map[string]string{
+				"name": "rfc2136", "key_name": realdns.Key, "key_alg": "hmac-sha256", "key": realdns.KeySecret, "server": server.Addr(),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(provider, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			stands := func(want ...string) {
+				t.Helper()
+				answer, err := server.Query(vname, dns.TypeTXT)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, rr := range answer.Answer {
+					got = append(got, strings.ReplaceAll(strings.ReplaceAll(strings.Join(rr.(*dns.TXT).Txt, ""), `\"`, `"`), `\\`, `\`))
+					if rr.Header().Ttl != 300 {
+						t.Errorf("TTL %d", rr.Header().Ttl)
+					}
+				}
+				slices.Sort(got)
+				slices.Sort(want)
+				if !slices.Equal(got, want) {
+					t.Errorf("there are %q, want %q", got, want)
+				}
+			}
+
+			if r := e.well("publish", "--dry-run"); r.out != fmt.Sprintf("add %s. 300 IN TXT %s\n", vname, record.Quote(ours)) {
+				t.Errorf("dry run: %q\n%s", r.out, r.err)
+			}
+			stands(foreign...)
+			for range 2 {
+				e.well("publish", "--provider", provider)
+				stands(append(foreign, ours)...)
+			}
+			e.well("check")
+			if r := e.well("unpublish", site, "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+				t.Errorf("dry run: %q\n%s", r.out, r.err)
+			}
+			for range 2 {
+				e.well("unpublish", site, "--provider", provider)
+				stands(foreign...)
+			}
+
+			// what goes wrong says what to do, and never the key
+			for want, broken := range map[string]string{
+				"[redacted]":              strings.ReplaceAll(string(raw), realdns.KeySecret, "d3Jvbmcgd3JvbmcgIHdyb25n"),
+				"unknown module":          `{"name": "nonsense", "key": "` + realdns.KeySecret + `"}`,
+				"no JSON object":          realdns.KeySecret,
+				`has no "name"`:           `{"key": "` + realdns.KeySecret + `"}`,
+				"needs key_name, key and": `{"name": "rfc2136"}`,
+			} {
+				r := e.caddyIn(broken, "publish", "--provider", "-", "--wait", "3s", "--config", e.config)
+				if r.status != 1 || want != "[redacted]" && !strings.Contains(r.err, want) || strings.Contains(r.err, "d3Jvbmcgd3JvbmcgIHdyb25n") || strings.Contains(r.err, realdns.KeySecret) {
+					t.Errorf("%s: %d %s", want, r.status, r.err)
+				}
+			}
+			stands(foreign...)
+			if strings.Contains(e.said.String(), realdns.KeySecret) {
+				t.Error("the provider's key was shown")
+			}
+		})
+	}
+}
+
+// A record below a wildcard's name is not published without a word for it.
+func TestPublishRefusesToShadow(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	e.configure(e.Global() + e.Site("shop.example.test", e.Block()))
+	e.Bind()
+	e.DNS.SetRR(0, "*.example.test. 300 IN A 192.0.2.80")
+	if r := e.ends(1, "publish", "--dry-run"); !strings.Contains(r.err, "--allow-shadowing") || r.out != "" {
+		t.Errorf("%q, %s", r.out, r.err)
+	}
+	if r := e.well("publish", "--dry-run", "--allow-shadowing"); !strings.HasPrefix(r.out, "add _validation-persist.shop.example.test. 3600 IN TXT") {
+		t.Errorf("%q, %s", r.out, r.err)
+	}
+	if r := e.ends(1, "publish"); !strings.Contains(r.err, "--provider is missing") {
+		t.Errorf("%s", r.err)
+	}
+	if r := e.ends(1, "unpublish", "--dry-run"); !strings.Contains(r.err, "names have to be given") {
+		t.Errorf("%s", r.err)
+	}
+}
