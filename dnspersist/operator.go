@@ -97,7 +97,7 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 			continue
 		}
 		for _, iss := range policy.issuers {
-			key := iss.CA + "|" + iss.rt.fingerprint
+			key := o.identity(iss)
 			if first[key] == nil {
 				first[key] = iss
 				order = append(order, iss)
@@ -106,6 +106,26 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 		}
 	}
 	return groups, order, errors.Join(errs...)
+}
+
+// identity is the same for issuers that do the same: policies often have equal ones.
+func (o *Operator) identity(iss *Issuer) string {
+	var storage certmagic.Storage
+	if o.settings != nil {
+		storage = o.settings[iss].storage
+	} else if iss.rt.ready() {
+		_, cfg := iss.active()
+		storage = cfg.Storage
+	}
+	return iss.CA + "|" + iss.rt.fingerprint + "|" + storageKey(storage)
+}
+
+// storageKey tells storages apart, whatever their type.
+func storageKey(storage certmagic.Storage) string {
+	if s, ok := storage.(fmt.Stringer); ok {
+		return fmt.Sprintf("%T %s", storage, s)
+	}
+	return fmt.Sprintf("%T %p", storage, storage)
 }
 
 // Managed returns the names that the configuration manages with dns_persist, sorted.
@@ -241,9 +261,12 @@ func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.C
 // not empty.
 func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
 	found := false
+	seen := make(map[string]bool)
 	for _, iss := range o.plan().issuers() {
-		if ca != "" && iss.CA != ca {
+		if key := o.identity(iss); ca != "" && iss.CA != ca || seen[key] {
 			continue
+		} else {
+			seen[key] = true
 		}
 		active, err := o.acme(iss)
 		if err != nil {
@@ -305,7 +328,7 @@ func (o *Operator) One(ca string) (*acmepersist.Issuer, error) {
 
 // sameAccount reports whether two issuers bind the same account.
 func sameAccount(a, b *acmepersist.Issuer) bool {
-	return a.CA == b.CA && a.AccountKeyPEM == b.AccountKeyPEM && a.AccountURL == b.AccountURL && a.Storage == b.Storage
+	return a.CA == b.CA && a.AccountKeyPEM == b.AccountKeyPEM && a.AccountURL == b.AccountURL && storageKey(a.Storage) == storageKey(b.Storage)
 }
 
 // For returns the issuer that serves a name, the first of its policy.

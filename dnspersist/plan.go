@@ -29,17 +29,11 @@ type planned struct {
 	issuers []*Issuer
 }
 
-// issuers returns all of ours, each once: policies often have equal ones.
+// issuers returns all of ours, in their order.
 func (p plan) issuers() []*Issuer {
 	var all []*Issuer
-	seen := make(map[string]bool)
 	for _, policy := range p.policies {
-		for _, iss := range policy.issuers {
-			if key := iss.CA + "|" + iss.rt.fingerprint; !seen[key] {
-				seen[key] = true
-				all = append(all, iss)
-			}
-		}
+		all = append(all, policy.issuers...)
 	}
 	return all
 }

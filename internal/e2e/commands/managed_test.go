@@ -84,3 +84,42 @@ func TestManagedNames(t *testing.T) {
 		t.Errorf("managed are %s, want %s", strings.Join(managed, " "), strings.Join(want, " "))
 	}
 }
+
+// Two policies with storages of their own have accounts of their own.
+func TestStorageOfAPolicy(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	config, err := harness.Adapt(e.Global() + e.Site("a.example.test", e.Block()) + e.Site("b.example.test", e.Block("policy wildcard")) + e.Site("c.example.test", e.Block()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]any
+	if err := json.Unmarshal(config, &all); err != nil {
+		t.Fatal(err)
+	}
+	policies := all["apps"].(map[string]any)["tls"].(map[string]any)["automation"].(map[string]any)["policies"].([]any)
+	issuers := policies[0].(map[string]any)["issuers"]
+	own := map[string]any{"module": "file_system", "root": e.Storage + "-other"}
+	all["apps"].(map[string]any)["tls"].(map[string]any)["automation"].(map[string]any)["policies"] = append([]any{
+		map[string]any{"subjects": []string{"c.example.test"}, "issuers": issuers, "storage": own},
+	}, policies...)
+	if config, err = json.Marshal(all); err != nil {
+		t.Fatal(err)
+	}
+	e.config += ".json"
+	e.configure(string(config))
+	accounts := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts
+	if len(accounts) != 2 || accounts[0].URL == accounts[1].URL {
+		t.Fatalf("accounts %+v", accounts)
+	}
+	by := make(map[string]string)
+	for _, set := range decode[dnspersist.RecordsReply](t, e.well("records", "--format", "json", "--dns", "never").out).Records {
+		by[set.Name] = set.Wanted[0].Account
+	}
+	a, b, c := by["_validation-persist.a.example.test"], by["_validation-persist.b.example.test"], by["_validation-persist.c.example.test"]
+	if a == "" || a != b || c == "" || c == a {
+		t.Errorf("accounts by name: %v", by)
+	}
+	if r := e.ends(1, "account", "rollover"); !strings.Contains(r.err, "several accounts") {
+		t.Errorf("rollover of either: %s", r.err)
+	}
+}
