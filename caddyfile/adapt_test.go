@@ -20,6 +20,7 @@ import (
 
 	_ "github.com/dnspersist/caddy-dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	_ "github.com/dnspersist/caddy-dnspersist/internal/rfc2136"
 )
 
 var update = flag.Bool("update", false, "write what the adapter gives into the golden files")

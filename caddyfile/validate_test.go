@@ -69,12 +69,30 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+const rfc2136 = `{"name": "rfc2136", "key_name": "caddy.", "key": "aHVzaA==", "server": "192.0.2.53:53"}`
+
 func TestValidateJSON(t *testing.T) {
 	for name, test := range map[string]struct{ fields, want string }{
 		"plain":            {`"policy": "exact"`, ""},
 		"challenges":       {`"challenges": {"http": {"disabled": true}, "tls-alpn": {"alternate_port": 8443}, "bind_host": "192.0.2.1"}`, ""},
 		"resolvers":        {`"challenges": {"dns": {"resolvers": ["192.0.2.53"]}}, "dns": {"check": "recursive"}`, ""},
 		"test_ca":          {`"test_ca": "https://staging.example/directory"`, "a standing record names one CA and one account"},
+		"publish":          {`"dns": {"publish": "always"}`, "dns.publish:"},
+		"no provider":      {`"dns": {"publish": "once"}`, "dns.publish is once, but no DNS provider is configured: add dns <provider>"},
+		"naked acme_dns":   {`"challenges": {"dns": {}}, "dns": {"publish": "keep"}`, "which a plugin cannot reach"},
+		"provider":         {`"dns": {"provider": ` + rfc2136 + `}, "persist_for": "720h"`, ""},
+		"acme_dns":         {`"challenges": {"dns": {"provider": ` + rfc2136 + `}}, "dns": {"publish": "once"}`, ""},
+		"no name":          {`"dns": {"provider": {"key": "hush"}}`, "loading the DNS provider"},
+		"unknown provider": {`"dns": {"provider": {"name": "nonsense", "key": "hush"}}`, "loading the DNS provider nonsense"},
+		"bad provider":     {`"dns": {"provider": {"name": "rfc2136", "server": "192.0.2.53:53"}}`, "needs key_name, key and server"},
+		"unseen":           {`"dns": {"provider": ` + rfc2136 + `, "check": "none"}`, "publishing needs authoritative"},
+		"unseen, never":    {`"dns": {"provider": ` + rfc2136 + `, "check": "none", "publish": "never"}`, ""},
+		"end, once":        {`"dns": {"provider": ` + rfc2136 + `, "publish": "once"}, "persist_for": "720h"`, "persist_for needs dns.publish keep"},
+		"end, by hand":     {`"persist_for": "720h"`, "persist_for needs dns.publish keep"},
+		"end, acme_dns":    {`"challenges": {"dns": {"provider": ` + rfc2136 + `}}, "persist_for": "720h"`, "persist_for needs dns.publish keep"},
+		"short end":        {`"dns": {"provider": ` + rfc2136 + `}, "persist_for": "1h"`, "persist_for is 1h0m0s, less than 24h0m0s"},
+		"ttl":              {`"dns": {"ttl": 1500000000}`, "dns.ttl is 1.5s: it has to be whole seconds"},
+		"long ttl":         {`"dns": {"ttl": "999999h"}`, "more than DNS can express"},
 		"policy":           {`"policy": "star"`, `policy: "star" is not one of auto, exact, wildcard`},
 		"check":            {`"dns": {"check": "maybe"}`, "dns.check:"},
 		"on_account_lost":  {`"on_account_lost": "ignore"`, "on_account_lost:"},

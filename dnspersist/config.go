@@ -1,6 +1,8 @@
 package dnspersist
 
 import (
+	"encoding/json"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
@@ -62,6 +64,11 @@ type Issuer struct {
 	// names.
 	IssuerDomainName string `json:"issuer_domain_name,omitempty"`
 
+	// A lifetime for the records that are published: their `persistUntil` is that far
+	// ahead, and `dns.publish` has to be `keep`, which writes a successor well before.
+	// Default: records have no end.
+	PersistFor caddy.Duration `json:"persist_for,omitempty"`
+
 	// How many orders are made in which time, for a CA and account. Default: 10 in
 	// 10 seconds, and no limit for a CA with `trusted_roots_pem_files`.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
@@ -75,8 +82,27 @@ type Issuer struct {
 	rt *runtime
 }
 
-// DNS configures how the issuer looks for the record.
+// DNS configures how the issuer looks for the record, and with what it publishes it.
 type DNS struct {
+	// The DNS provider of the zones, with which records are published. Any module
+	// works that can add records. What others have at a name is never replaced.
+	ProviderRaw json.RawMessage `json:"provider,omitempty" caddy:"namespace=dns.providers inline_key=name"`
+
+	// What is done with the provider: `never` leaves it to the command `caddy
+	// dns-persist publish`, `once` writes a record that is missing, one time for each
+	// name, `keep` also writes it again when it is gone, renews it before it ends, and
+	// follows a change of the account, its key, the CA's dialect or the policy.
+	// Default: `keep` with a provider of this object, `never` with one of `challenges`,
+	// which is where the global option `acme_dns` puts it.
+	Publish string `json:"publish,omitempty"`
+
+	// The TTL of a published record where the name has none yet. Default: 1 hour.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// Publishes also where a wildcard record such as `*.example.com` answers for the
+	// name today and would no longer do so.
+	AllowShadowing bool `json:"allow_shadowing,omitempty"`
+
 	// Recursive DNS servers, as `host` or `host:port`. They find the zone and its
 	// name servers; with `check` set to `recursive` they are asked for the record
 	// too. Default: those of the system.

@@ -63,6 +63,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		MinAskInterval:         t.MinAsk,
 		NotOfferedRetry:        t.NotOffered,
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
+		Publishing:             iss.rt.publishing,
 	}
 	if iss.PreferredChains != nil {
 		core.PreferredChains = certmagic.ChainPreference{

@@ -28,6 +28,8 @@ type runtime struct {
 	// fingerprint tells configurations apart: a parked name is answered from memory
 	// only for the one under which it was parked.
 	fingerprint string
+	// publishing is what the DNS provider is used for; nil without one.
+	publishing *acmepersist.Publishing
 	// globalResolvers is true if there are resolvers, from whatever option.
 	globalResolvers bool
 
@@ -50,6 +52,11 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.expand(caddy.NewReplacer()); err != nil {
 		return err
 	}
+	publishing, err := iss.loadProvider(ctx)
+	if err != nil {
+		return err
+	}
+	rt.publishing = publishing
 	dns := iss.takeDNSSettings(ctx)
 	rt.globalResolvers = len(dns.Resolvers) > 0
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/mholt/acmez/v3/acme"
@@ -40,6 +41,13 @@ import (
 //	    dialect auto|account_url|hashed
 //	    issuer_domain_name <name>
 //	    rate_limit <orders> <window>
+//	    dns <provider> [<options...>] {
+//	        <the provider's options>
+//	    }
+//	    dns_ttl <duration>
+//	    publish never|once|keep
+//	    persist_for <duration>
+//	    allow_shadowing
 //	}
 //
 // The words that `acme` has too mean the same as there. A word may stand once in a
@@ -104,13 +112,17 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 		return nil
 	}
 
+	if word == "dns" {
+		return iss.unmarshalProvider(d)
+	}
+
 	spec, ok := words[word]
 	if !ok {
 		return d.Errf("unrecognized subdirective '%s' of dns_persist: it is not one of %s", word, allWords)
 	}
 	args := d.RemainingArgs()
-	if len(args) < spec.min || (spec.max > 0 && len(args) > spec.max) {
-		return d.Errf("wrong argument count for %s: it reads %s %s", word, word, spec.syntax)
+	if len(args) < spec.min || (spec.max > 0 && len(args) > spec.max) || spec.syntax == "" && len(args) > 0 {
+		return d.Errf("wrong argument count for %s: it reads %s", word, strings.TrimSpace(word+" "+spec.syntax))
 	}
 	for _, arg := range args {
 		if strings.TrimSpace(arg) == "" {
@@ -134,7 +146,7 @@ type wordSpec struct {
 // allWords lists the words in the order of the documentation.
 const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
 	"account_url, account_uri, on_account_lost, resolvers, check, propagation_timeout, propagation_delay, " +
-	"policy, dialect, issuer_domain_name, rate_limit"
+	"policy, dialect, issuer_domain_name, rate_limit, dns, dns_ttl, publish, persist_for, allow_shadowing"
 
 var words = map[string]wordSpec{
 	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, unlessPlaceholder(checkDirectoryURL)),
@@ -150,8 +162,16 @@ var words = map[string]wordSpec{
 	"dialect":         text(dialectValues.syntax(), func(i *Issuer) *string { return &i.Dialect }, dialectValues.check),
 	"check":           text(checkValues.syntax(), func(i *Issuer) *string { return &i.dns().Check }, checkValues.check),
 
-	"timeout":  duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
-	"lifetime": duration(func(i *Issuer) *caddy.Duration { return &i.CertificateLifetime }),
+	"publish": text(publishValues.syntax(), func(i *Issuer) *string { return &i.dns().Publish }, publishValues.check),
+	"allow_shadowing": {0, 0, "", func(iss *Issuer, _ []string) error {
+		iss.dns().AllowShadowing = true
+		return nil
+	}},
+
+	"dns_ttl":     duration(func(i *Issuer) *caddy.Duration { return &i.dns().TTL }),
+	"persist_for": duration(func(i *Issuer) *caddy.Duration { return &i.PersistFor }),
+	"timeout":     duration(func(i *Issuer) *caddy.Duration { return &i.ACMETimeout }),
+	"lifetime":    duration(func(i *Issuer) *caddy.Duration { return &i.CertificateLifetime }),
 	"propagation_timeout": {1, 1, "<duration>", func(iss *Issuer, args []string) error {
 		if args[0] == "-1" { // what acme understands
 			return errors.New("-1 is not a duration; to ask the CA without a look at DNS write check none")
@@ -195,7 +215,7 @@ var words = map[string]wordSpec{
 
 const (
 	notNeeded = "is not needed with dns-persist-01, remove it"
-	notHere   = "is not available: this version does not publish records itself; publish the TXT record once, by hand or with infrastructure as code, and remove the word"
+	notHere   = "is not available: records are published at the validation name; where that is a CNAME, publish at its target, by hand or with infrastructure as code, and remove the word"
 )
 
 // refused are words of `acme` that mean nothing here, and words of a publisher that
@@ -207,12 +227,25 @@ var refused = map[string]string{
 	"alt_tlsalpn_port":              notNeeded,
 	"distributed":                   notNeeded,
 	"test_dir":                      notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
-	"dns":                           notHere,
-	"dns_ttl":                       notHere,
-	"publish":                       notHere,
 	"delegate_to":                   notHere,
 	"dns_challenge_override_domain": notHere,
-	"persist_for":                   notHere,
+}
+
+// unmarshalProvider reads dns <provider> as acme does.
+func (iss *Issuer) unmarshalProvider(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Errf("dns names no provider: it reads dns <provider>; that of the global option dns cannot be reached by a plugin, so name it again")
+	}
+	name := d.Val()
+	if _, err := caddy.GetModule("dns.providers." + name); err != nil {
+		return d.Errf("the DNS provider %s is not built in: `caddy list-modules` shows which are, and `xcaddy build --with` a module such as github.com/caddy-dns/%s adds one", name, name)
+	}
+	module, err := caddyfile.UnmarshalModule(d, "dns.providers."+name)
+	if err != nil {
+		return err
+	}
+	iss.dns().ProviderRaw = caddyconfig.JSONModuleObject(module, "name", name, nil)
+	return nil
 }
 
 // text is a word with one argument that is kept as it is.

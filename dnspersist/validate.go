@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -21,6 +22,7 @@ var (
 	policyValues        = choice{"auto", "exact", "wildcard"}
 	dialectValues       = choice{"auto", "account_url", "hashed"}
 	checkValues         = choice{"authoritative", "recursive", "none"}
+	publishValues       = choice{acmepersist.PublishNever, acmepersist.PublishOnce, acmepersist.PublishKeep}
 )
 
 func (c choice) syntax() string { return strings.Join(c, "|") }
@@ -68,6 +70,8 @@ func (iss *Issuer) validateConfig() error {
 	field("policy", iss.Policy, policyValues.check)
 	field("dialect", iss.Dialect, dialectValues.check)
 	field("dns.check", dns.Check, checkValues.check)
+	field("dns.publish", dns.Publish, publishValues.check)
+	errs = append(errs, iss.validatePublishing(dns)...)
 	for _, server := range dns.Resolvers {
 		if err := checkResolver(server); err != nil {
 			errs = append(errs, fmt.Errorf("dns.resolvers: %w", err))
@@ -79,7 +83,7 @@ func (iss *Issuer) validateConfig() error {
 
 	for name, value := range map[string]int64{
 		"acme_timeout": int64(iss.ACMETimeout), "certificate_lifetime": int64(iss.CertificateLifetime),
-		"dns.propagation_delay": int64(dns.PropagationDelay),
+		"dns.propagation_delay": int64(dns.PropagationDelay), "dns.ttl": int64(dns.TTL), "persist_for": int64(iss.PersistFor),
 	} {
 		if value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))

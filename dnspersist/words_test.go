@@ -14,6 +14,7 @@ var good = map[string]string{
 	"account_url": "https://ca.example/acct/1", "account_uri": "urn:acct:1", "on_account_lost": "fail",
 	"resolvers": "192.0.2.1 dns.example:53", "check": "none", "propagation_timeout": "90s", "propagation_delay": "10s",
 	"policy": "exact", "dialect": "hashed", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
+	"publish": "once", "dns_ttl": "5m", "persist_for": "400d", "allow_shadowing": "",
 }
 
 func unmarshalBlock(lines ...string) error {
@@ -45,8 +46,12 @@ func TestEveryWord(t *testing.T) {
 			if err := unmarshalBlock(word + " " + args); err != nil {
 				t.Fatal(err)
 			}
-			wantLine(t, unmarshalBlock(word), "2", word, spec.syntax)
-			wantLine(t, unmarshalBlock(word+strings.Repeat(` ""`, spec.min)), "2", word, spec.syntax)
+			if spec.syntax == "" {
+				wantLine(t, unmarshalBlock(word+" more"), "2", word)
+			} else {
+				wantLine(t, unmarshalBlock(word), "2", word, spec.syntax)
+				wantLine(t, unmarshalBlock(word+strings.Repeat(` ""`, spec.min)), "2", word, spec.syntax)
+			}
 			wantLine(t, unmarshalBlock(word+" "+args, word+" "+args), "3", word)
 			wantLine(t, unmarshalBlock(word+" "+args+" {", "x", "}"), "2")
 			if spec.max > 0 {

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -95,10 +96,25 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if err := s.refine(w, report.Values, state, o); err != nil {
 		return propagation.Report{}, err
 	}
-	waiting := &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
+	report, failed := s.published(ctx, *w, target, gate, report)
+	if failed == nil && report.Status == propagation.StatusReady {
+		return report, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return propagation.Report{}, fmt.Errorf("publishing the record of %s: %w", w.identifier, context.Cause(ctx))
+	}
+	retry := due
+	var waiting error = &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
+	var unpublished *PublishError
+	if errors.As(failed, &unpublished) {
+		waiting = fmt.Errorf("%w; %w", waiting, failed)
+		if retry.IsZero() || unpublished.RetryAt.Before(retry) {
+			retry = unpublished.RetryAt
+		}
+	}
 	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
-		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: due, NotAfter: job.notAfter(), Err: waiting,
+		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, NotAfter: job.notAfter(), Err: waiting,
 	})
 }
 

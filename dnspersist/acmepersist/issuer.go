@@ -127,6 +127,8 @@ type Config struct {
 	Renewal func(ctx context.Context, identifier string) bool
 	// Parker takes over names whose record is not there. May be nil.
 	Parker Parker
+	// Publishing writes records through a DNS provider; nil without one.
+	Publishing *Publishing
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that
 	// does not offer the challenge. Defaults: a day, and an hour for renewals.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration
@@ -140,6 +142,8 @@ type Issuer struct {
 
 	dirs  directories
 	names names
+	// publisher paces what is written.
+	publisher publisher
 	// offerMu is held while ca.json is changed.
 	offerMu sync.Mutex
 	// checking has room for one account check at a time.

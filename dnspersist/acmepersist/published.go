@@ -8,6 +8,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // Inventory is what was written into zones for this CA.
@@ -21,17 +22,40 @@ func (c *Check) Inventory() *publish.Inventory { return c.session.iss.Inventory(
 // Account is the URL of the account that the check is for.
 func (c *Check) Account() string { return c.session.account.Location }
 
-// Thumbprint is that of the account's key.
-func (c *Check) Thumbprint() string { return c.session.thumbprint }
-
-// Standing asks the authoritative servers what stands at the validation name, for a
-// publish.Writer. Where they do not tell, or the name is an alias, it is an error: nothing
-// can be written there.
-func (c *Check) Standing(ctx context.Context, name string) (publish.Standing, error) {
-	if name != c.Name() {
-		return publish.Standing{}, fmt.Errorf("asking for %s: this is the check of %s", name, c.Name())
+// Publish adds the value that is missing at the validation name, if one is, whatever the
+// mode. It keeps other nodes and commands away meanwhile.
+func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
+	w := c.wanted
+	if c.Checker == nil {
+		return Published{}, errors.New("check is none: publishing needs to see what stands")
 	}
-	round := c.Checker.Look(ctx, c.Target)
+	var err error
+	done, putErr := c.session.writing(p, c.Checker, c.Target).put(ctx, false, func(values []string) string {
+		result := record.Evaluate(values, w.want, time.Now())
+		if result.Good() {
+			return ""
+		}
+		if err = c.session.refine(&w, values, c.state, c.offer); err != nil {
+			return ""
+		}
+		return p.Lasting(w.record.Value, time.Now())
+	})
+	return done, errors.Join(putErr, err)
+}
+
+// Unpublish removes one value of the inventory from the validation name.
+func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
+	return c.session.writing(p, c.Checker, c.Target).remove(ctx, value)
+}
+
+// Configured is the publishing of the issuer's configuration, nil if it has no provider.
+func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }
+
+func standing(ctx context.Context, checker *propagation.Checker, t propagation.Target, name string) (publish.Standing, error) {
+	if name != t.Name {
+		return publish.Standing{}, fmt.Errorf("asking for %s: this is about %s", name, t.Name)
+	}
+	round := checker.Look(ctx, t)
 	if round.Err != nil {
 		return publish.Standing{}, round.Err
 	}

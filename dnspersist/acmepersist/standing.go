@@ -115,12 +115,23 @@ func (s *session) lookAt(ctx context.Context, name string, every, life time.Dura
 		return err
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
-	report := gate.Observe(s.iss.Checker.Look(ctx, s.target(w, state)))
+	target := s.target(w, state)
+	report := gate.Observe(s.iss.Checker.Look(ctx, target))
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", name, context.Cause(ctx))
 	}
 	if err := s.refine(&w, report.Values, state, o); err != nil {
 		return err
+	}
+	if p := s.iss.Publishing; p != nil && p.Mode == PublishKeep {
+		err := s.keep(ctx, w, state, target, report, life)
+		if err == nil && report.Status == propagation.StatusAbsent {
+			return nil // it stands again
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.Error("a record is not kept right; this is tried again with the next look",
+				zap.String("name", name), zap.String("ca", s.iss.CA), zap.Error(err))
+		}
 	}
 	return s.report(ctx, w, state, report, life, due)
 }

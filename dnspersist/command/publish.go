@@ -18,17 +18,17 @@ import (
 )
 
 func publishCommand() *cobra.Command {
-	cmd := newCommand("publish [NAME… | -] --provider FILE|- [--dry-run]", "Adds missing records through a DNS provider, for this run only", `
+	cmd := newCommand("publish [NAME… | -] [--provider FILE|-] [--dry-run]", "Adds missing records through a DNS provider", `
 Adds the records that the given names need, or all that the configuration manages, with
-a DNS provider whose credential is there for this run only: FILE holds the provider as
-the JSON of a dns.providers module with its name, - reads it from standard input. It is
-never stored.
+the DNS provider of the configuration, also one with publish never, or with one whose
+credential is there for this run only: FILE holds the provider as the JSON of a
+dns.providers module with its name, - reads it from standard input. It is never stored.
 
 Values are only added. What others have at a name stays; where one that is as good
 stands, nothing is written. The authoritative servers are asked before and after, and a
 provider that replaces where it should add is found out and what it removed is put back.
 What was written is noted in storage.`, runPublish)
-	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input")
+	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("dry-run", false, "Show what would be added, and write nothing")
 	cmd.Flags().Bool("allow-shadowing", false, "Publish also where a wildcard record then stops answering for the name")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
@@ -36,14 +36,16 @@ What was written is noted in storage.`, runPublish)
 }
 
 func unpublishCommand() *cobra.Command {
-	cmd := newCommand("unpublish NAME… | - --provider FILE|- [--dry-run]", "Removes what publish has written", `
+	cmd := newCommand("unpublish NAME… | - [--provider FILE|-] [--dry-run]", "Removes what publish has written", `
 Removes, at the given names, exactly the values that publish has written for the bound
 account and that are noted in storage. Everything else stays.`, runUnpublish)
-	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input")
+	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
 	return cmd
 }
+
+var errNoProvider = errors.New("--provider is missing: a file with the provider's JSON, or - for standard input; the configuration has no provider either")
 
 // publishing is one run with a provider.
 type publishing struct {
@@ -58,9 +60,6 @@ type publishing struct {
 // publishing reads the names and the provider and prepares the checks.
 func (r *run) publishing() (*publishing, error) {
 	provider := r.text("provider")
-	if provider == "" && !r.flag("dry-run") {
-		return nil, errors.New("--provider is missing: a file with the provider's JSON, or - for standard input")
-	}
 	if provider == "-" && slices.Contains(r.args, "-") {
 		return nil, errors.New("both the provider and the names are to come from standard input: name a file with --provider")
 	}
@@ -78,6 +77,9 @@ func (r *run) publishing() (*publishing, error) {
 	}
 	if err == nil {
 		p.checks, err = off.Checks(r, names)
+	}
+	if err == nil && p.provider.RecordAppender == nil && !r.flag("dry-run") && slices.ContainsFunc(p.checks, func(c *acmepersist.Check) bool { return c.Configured() == nil }) {
+		err = errNoProvider
 	}
 	if err != nil {
 		return nil, errors.Join(err, off.Close())
@@ -107,12 +109,22 @@ func (p *publishing) load(path string) error {
 	return err
 }
 
-// writer writes at the name of a check.
-func (p *publishing) writer(c *acmepersist.Check) *publish.Writer {
-	return &publish.Writer{
-		Provider: p.provider.RecordAppender, Read: c.Standing, Wait: p.patience,
-		TTL: dnspersist.RecordTTL * time.Second, Secrets: p.provider.Secrets,
+// with is what writes at the name of a check: the provider given for this run, or the
+// configured one.
+func (p *publishing) with(c *acmepersist.Check) (*acmepersist.Publishing, error) {
+	with := acmepersist.Publishing{TTL: dnspersist.RecordTTL * time.Second}
+	configured := c.Configured()
+	if configured != nil {
+		with = *configured
 	}
+	switch {
+	case p.provider.RecordAppender != nil:
+		with.Provider, with.Secrets = p.provider.RecordAppender, p.provider.Secrets
+	case configured == nil:
+		return nil, errNoProvider
+	}
+	with.Wait, with.AllowShadowing = p.patience, with.AllowShadowing || p.flag("allow-shadowing")
+	return &with, nil
 }
 
 // fail says what went wrong with a name; the others go on.
@@ -138,72 +150,87 @@ func runPublish(r *run) error {
 		if err := r.Err(); err != nil {
 			return err
 		}
+		if !r.flag("dry-run") {
+			if err := p.add(c); err != nil {
+				p.fail(c.Name(), err)
+			}
+			continue
+		}
 		found := c.Look(r, true)
-		switch value, err := p.toAdd(found); {
+		switch value, err := p.toAdd(c, found); {
 		case err != nil:
 			p.fail(c.Name(), err)
 		case value == "":
 			p.say("%s: stands", c.Name())
-		case r.flag("dry-run"):
-			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", c.Name(), ttlAt(found), record.Quote(value))
 		default:
-			if err := p.add(c, found, value); err != nil {
-				p.fail(c.Name(), err)
-			}
+			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", c.Name(), ttlAt(c, found), record.Quote(value))
 		}
 	}
 	return p.end()
 }
 
 // toAdd is the value that is missing at a name, empty if none is.
-func (p *publishing) toAdd(found acmepersist.Checked) (string, error) {
+func (p *publishing) toAdd(c *acmepersist.Check, found acmepersist.Checked) (string, error) {
 	if found.State == acmepersist.StateBlocked {
 		return "", errors.New(found.Do)
 	}
 	if slices.ContainsFunc(found.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood }) {
 		return "", nil
 	}
+	allowed := p.flag("allow-shadowing") || c.Configured() != nil && c.Configured().AllowShadowing
 	for _, d := range found.Diagnostics {
-		if d.Code == propagation.CodeWildcardBreaks && !p.flag("allow-shadowing") {
-			return "", fmt.Errorf("%s; or use the wildcard's certificate for it, or say --allow-shadowing", d.Text)
+		if d.Code == propagation.CodeWildcardBreaks && !allowed {
+			return "", shadowing(&acmepersist.ShadowingError{Name: c.Name(), Text: d.Text})
 		}
+	}
+	if with := c.Configured(); with != nil {
+		return with.Lasting(found.Value, time.Now()), nil
 	}
 	return found.Value, nil
 }
 
+// shadowing adds the command's own way out.
+func shadowing(err error) error {
+	var shadows *acmepersist.ShadowingError
+	if errors.As(err, &shadows) {
+		return fmt.Errorf("%w or --allow-shadowing", err)
+	}
+	return err
+}
+
 // ttlAt is the TTL that a value gets.
-func ttlAt(found acmepersist.Checked) uint32 {
+func ttlAt(c *acmepersist.Check, found acmepersist.Checked) uint32 {
 	var ttl uint32
 	for _, s := range found.Report.Servers {
 		ttl = max(ttl, s.TTL)
 	}
-	if ttl == 0 {
-		return dnspersist.RecordTTL
+	if ttl > 0 {
+		return ttl
 	}
-	return ttl
+	if with := c.Configured(); with != nil && with.TTL > 0 {
+		return uint32(with.TTL / time.Second)
+	}
+	return dnspersist.RecordTTL
 }
 
-// add notes a value, writes it, and notes that it stands.
-func (p *publishing) add(c *acmepersist.Check, found acmepersist.Checked, value string) error {
-	entry := publish.Entry{
-		Name: c.Name(), Zone: found.Report.Zone, Value: value, CA: found.CA, Account: found.Account,
-		Thumbprint: c.Thumbprint(), At: time.Now().UTC(),
-	}
-	if err := c.Inventory().Note(p, entry); err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	done, err := p.writer(c).Add(p, c.Name(), value)
+// add writes the value that is missing.
+func (p *publishing) add(c *acmepersist.Check) error {
+	with, err := p.with(c)
 	if err != nil {
 		return err
+	}
+	done, err := c.Publish(p, with)
+	if err != nil {
+		return shadowing(err)
 	}
 	for _, v := range done.Restored {
 		p.say("%s: the provider had replaced %q, it is there again", c.Name(), v)
 	}
-	entry.WrittenAt = time.Now().UTC()
-	if err := c.Inventory().Note(p, entry); err != nil {
-		return err
+	if done.Value == "" {
+		p.say("%s: stands", c.Name())
+	} else {
+		p.say("%s: added, all name servers show it", c.Name())
 	}
-	p.say("%s: added, all name servers show it", c.Name())
 	return nil
 }
 
@@ -242,7 +269,11 @@ func runUnpublish(r *run) error {
 
 // remove removes a value and forgets it.
 func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
-	done, err := p.writer(c).Remove(p, c.Name(), e.Value)
+	with, err := p.with(c)
+	if err != nil {
+		return err
+	}
+	done, err := c.Unpublish(p, with, e.Value)
 	if err != nil {
 		return err
 	}
@@ -254,5 +285,5 @@ func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
 	} else {
 		p.say("%s: was gone already", c.Name())
 	}
-	return c.Inventory().Forget(p, c.Name(), e.Value)
+	return nil
 }

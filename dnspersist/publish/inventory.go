@@ -43,6 +43,8 @@ type Entry struct {
 	// At is when it was noted, WrittenAt when it was seen to stand; zero until then.
 	At        time.Time `json:"at"`
 	WrittenAt time.Time `json:"written_at,omitzero"`
+	// WantedAt is when a configuration was last known to want the value.
+	WantedAt time.Time `json:"wanted_at,omitzero"`
 	// EndsAt is the value's own end, zero if it has none.
 	EndsAt time.Time `json:"ends_at,omitzero"`
 }

@@ -36,6 +36,13 @@ type Values struct {
 	Lease time.Duration
 	// ReadDirectory is how often a CA's directory is compared with what it said before.
 	ReadDirectory time.Duration
+	// PublishInterval is the time between two looks at a write, PublishRetry how long after a
+	// failed one it is tried again.
+	PublishInterval, PublishRetry time.Duration
+	// RetireAfter is how long nobody has wanted a value of ours before it is removed.
+	RetireAfter time.Duration
+	// ShortestPersistFor is the shortest lifetime of a record that is accepted.
+	ShortestPersistFor time.Duration
 	// PropagationTimeout is how long one attempt waits inline.
 	PropagationTimeout time.Duration
 }

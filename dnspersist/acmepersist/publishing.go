@@ -1,0 +1,257 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libdns/libdns"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// What an issuer with a DNS provider does by itself.
+const (
+	// PublishNever leaves the provider to commands.
+	PublishNever = "never"
+	// PublishOnce writes a record that is missing, once for each name.
+	PublishOnce = "once"
+	// PublishKeep keeps records right as well: written again, renewed, followed.
+	PublishKeep = "keep"
+)
+
+// Publishing writes records through the DNS provider of their zones.
+type Publishing struct {
+	// Provider is the zone's provider. Required. SetRecords is never used.
+	Provider libdns.RecordAppender
+	// Secrets are strings of its configuration, which no error and no log may show.
+	Secrets []string
+	// Mode is one of the Publish constants.
+	Mode string
+	// TTL is that of records at names that have none. Default: publish.DefaultTTL.
+	TTL time.Duration
+	// PersistFor is the lifetime of what is written; zero for no end.
+	PersistFor time.Duration
+	// AllowShadowing permits writing below a wildcard record that answers for the name.
+	AllowShadowing bool
+	// Wait and Interval are those of publish.Writer.
+	Wait, Interval time.Duration
+	// Retry is how long after a first failure it is tried again, twice as long after each
+	// further one. Default: 1 minute.
+	Retry time.Duration
+	// RetireAfter is how long no node has wanted a value of ours before it is removed, where
+	// another one is in use. Default: 7 days.
+	RetireAfter time.Duration
+}
+
+// Published is what a write has done.
+type Published struct {
+	// Name and Zone are where.
+	Name, Zone string
+	// Value is what was added; empty if nothing had to be.
+	Value string
+	// Restored are foreign values that the provider had lost, and that were put back.
+	Restored []string
+	// Again says that the value had been written before and was gone.
+	Again bool
+}
+
+// WrittenBeforeError says that a record was written once and is gone: publish once does not
+// write it again.
+type WrittenBeforeError struct {
+	Name string
+	At   time.Time
+}
+
+func (e *WrittenBeforeError) Error() string {
+	return fmt.Sprintf("the record at %s was written on %s and is gone or was changed since: publish once never writes a name twice; publish it by hand, or use publish keep",
+		e.Name, e.At.UTC().Format(time.RFC3339))
+}
+
+// ShadowingError says that a record at the validation name would take the name from a
+// wildcard record that answers for it today.
+type ShadowingError struct {
+	Name string
+	Text string
+}
+
+func (e *ShadowingError) Error() string {
+	return fmt.Sprintf("nothing was written at %s: %s; or use the wildcard's certificate for it, or allow it with allow_shadowing", e.Name, e.Text)
+}
+
+// writing changes one name.
+type writing struct {
+	*session
+	*Publishing
+	checker *propagation.Checker
+	target  propagation.Target
+}
+
+// writing prepares a change of the target's name.
+func (s *session) writing(p *Publishing, checker *propagation.Checker, t propagation.Target) *writing {
+	return &writing{session: s, Publishing: p, checker: checker, target: t}
+}
+
+// locked runs fn while no other node and no command changes the name.
+func (w *writing) locked(ctx context.Context, fn func() error) error {
+	return w.store.locked(ctx, "dns_persist_publish_"+w.store.safe(w.target.Name), nil, fn)
+}
+
+// put adds the value that decide finds missing in what stands, empty for none. The account
+// has been confirmed by the CA.
+func (w *writing) put(ctx context.Context, once bool, decide func(values []string) string) (Published, error) {
+	done := Published{Name: w.target.Name}
+	err := w.locked(ctx, func() error {
+		stands, err := w.read(ctx, w.target.Name)
+		if err != nil {
+			return w.clean(fmt.Errorf("what stands at %s is not known, so nothing was written: %w", w.target.Name, err))
+		}
+		value := decide(stands.Values())
+		if value == "" {
+			return nil
+		}
+		entries, err := w.iss.Inventory().At(ctx, w.target.Name)
+		if err != nil {
+			return err
+		}
+		written := slices.IndexFunc(entries, func(e publish.Entry) bool { return !e.WrittenAt.IsZero() })
+		if once && written >= 0 {
+			return &WrittenBeforeError{w.target.Name, entries[written].WrittenAt}
+		}
+		if err := w.shadows(ctx, len(stands.Values()) > 0); err != nil {
+			return err
+		}
+		return w.add(ctx, stands.Zone, value, entries, &done)
+	})
+	return done, err
+}
+
+// shadows is an error if the first value at a name would hide a wildcard record from it.
+func (w *writing) shadows(ctx context.Context, exists bool) error {
+	if exists || w.AllowShadowing {
+		return nil
+	}
+	_, found := w.checker.Diagnose(ctx, w.target)
+	for _, d := range found {
+		if d.Code == propagation.CodeWildcardBreaks {
+			return &ShadowingError{w.target.Name, d.Text}
+		}
+	}
+	return nil
+}
+
+// add notes a value, writes it, and notes that it stands.
+func (w *writing) add(ctx context.Context, zone, value string, entries []publish.Entry, done *Published) error {
+	known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value })
+	done.Again = known >= 0 && !entries[known].WrittenAt.IsZero()
+	now := time.Now().UTC()
+	entry := publish.Entry{
+		Name: w.target.Name, Zone: zone, Value: value, CA: w.iss.CA,
+		Account: w.account.Location, Thumbprint: w.thumbprint, At: now, WantedAt: now,
+	}
+	if v, err := record.Parse(value); err == nil {
+		entry.EndsAt = v.PersistUntil
+	}
+	inventory := w.iss.Inventory()
+	if err := inventory.Note(ctx, entry); err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	added, err := w.writer().Add(ctx, w.target.Name, value)
+	done.Zone, done.Restored = zone, added.Restored
+	if err != nil {
+		return err
+	}
+	if len(added.Values) == 0 && known < 0 {
+		// somebody else wrote the same meanwhile: what is not ours is never removed
+		return inventory.Forget(ctx, w.target.Name, value)
+	}
+	done.Value = value
+	entry.WrittenAt = time.Now().UTC()
+	return inventory.Note(ctx, entry)
+}
+
+// remove removes a value that the inventory has, and forgets it.
+func (w *writing) remove(ctx context.Context, value string) (publish.Removed, error) {
+	var done publish.Removed
+	err := w.locked(ctx, func() error {
+		var err error
+		if done, err = w.writer().Remove(ctx, w.target.Name, value); err != nil {
+			return err
+		}
+		return w.iss.Inventory().Forget(ctx, w.target.Name, value)
+	})
+	return done, err
+}
+
+func (w *writing) writer() *publish.Writer {
+	return &publish.Writer{
+		Provider: &zoneLocked{w}, Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval,
+		Secrets: w.Secrets, Logger: w.logger,
+	}
+}
+
+// clean takes the provider's secrets out of an error.
+func (w *writing) clean(err error) error {
+	if text := err.Error(); publish.Redact(text, w.Secrets) != text {
+		return errors.New(publish.Redact(text, w.Secrets))
+	}
+	return err
+}
+
+func (w *writing) read(ctx context.Context, name string) (publish.Standing, error) {
+	return standing(ctx, w.checker, w.target, name)
+}
+
+// zoneLocked lets one change of a zone through at a time, in the whole cluster: some
+// providers read a zone, change it, and write it back whole.
+type zoneLocked struct{ w *writing }
+
+func (z *zoneLocked) change(ctx context.Context, zone string, fn func() error) error {
+	return z.w.store.locked(ctx, "dns_persist_zone_"+z.w.store.safe(strings.TrimSuffix(zone, ".")), nil, fn)
+}
+
+// AppendRecords implements libdns.RecordAppender.
+func (z *zoneLocked) AppendRecords(ctx context.Context, zone string, records []libdns.Record) (added []libdns.Record, err error) {
+	err = z.change(ctx, zone, func() error {
+		added, err = z.w.Provider.AppendRecords(ctx, zone, records)
+		return err
+	})
+	return added, err
+}
+
+// DeleteRecords implements libdns.RecordDeleter.
+func (z *zoneLocked) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) (gone []libdns.Record, err error) {
+	deleter, ok := z.w.Provider.(libdns.RecordDeleter)
+	if !ok {
+		return nil, publish.ErrNoRemoval
+	}
+	err = z.change(ctx, zone, func() error {
+		gone, err = deleter.DeleteRecords(ctx, zone, records)
+		return err
+	})
+	return gone, err
+}
+
+// say logs what was written.
+func (w *writing) say(done Published) {
+	fields := []zap.Field{
+		zap.String("name", done.Name), zap.String("zone", done.Zone), zap.String("value", done.Value),
+		zap.String("ca", w.iss.CA), zap.String("account", w.account.Location),
+	}
+	for _, v := range done.Restored {
+		w.logger.Warn("the provider had replaced a value that is not ours; it stands again", zap.String("name", done.Name), zap.String("value", v))
+	}
+	switch {
+	case done.Value == "":
+	case done.Again:
+		w.logger.Warn("a record of ours had been removed from the zone; it was written again", fields...)
+	default:
+		w.logger.Info("published the TXT record", fields...)
+	}
+}
