@@ -1,0 +1,96 @@
+//go:build unix
+
+package publish
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// kills is how many processes are killed, slots how many are under way at a time.
+	kills, slots = 50, 6
+)
+
+// A process that is killed at any point of account, publish, order, finalize and store leaves
+// nothing behind that the next one does not put right: one account, one value of ours, all
+// foreign values, a certificate.
+func TestKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills 50 processes")
+	}
+	e, a := newEnv(t, options(0))
+	trial := func(i int, after time.Duration) (took time.Duration, err error) {
+		name := fmt.Sprintf("kill%d.%s", i, e.Name("k"))
+		storage := filepath.ToSlash(filepath.Join(filepath.Dir(e.Storage), fmt.Sprintf("storage%d", i)))
+		a.set(vname(name), foreign)
+		p, err := command(e, a, storage, name)
+		if err != nil {
+			return 0, err
+		}
+		if err := p.cmd.Start(); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if after > 0 {
+			time.Sleep(after) // the random moment itself
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait()
+			if p, err = command(e, a, storage, name); err != nil {
+				return 0, err
+			}
+			if err := p.cmd.Start(); err != nil {
+				return 0, err
+			}
+		}
+		if err := stored(e, storage, name); err != nil {
+			_ = p.end()
+			return 0, err
+		}
+		took = time.Since(began)
+		if err := p.end(); err != nil {
+			return 0, fmt.Errorf("the second process ended badly: %w", err)
+		}
+		got := a.at(vname(name))
+		if len(got) != 2 || got[0] != foreign {
+			return 0, fmt.Errorf("%s killed after %s: there are %q", name, after, got)
+		}
+		accounts := make(map[string]bool)
+		finalized := 0
+		for _, o := range e.CA.Orders() {
+			if slices.Contains(o.Identifiers, name) {
+				accounts[o.Account] = true
+				finalized++
+			}
+		}
+		if len(accounts) != 1 || finalized > 2 {
+			return 0, fmt.Errorf("%s killed after %s: %d accounts and %d orders", name, after, len(accounts), finalized)
+		}
+		return took, nil
+	}
+	whole, err := trial(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("alone it takes %s", whole)
+	var wg sync.WaitGroup
+	free := make(chan struct{}, slots)
+	for i := range kills {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			if _, err := trial(i+1, time.Millisecond+rand.N(2*whole)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(e.CA.FailedValidations()); n != 0 {
+		t.Errorf("%d failed validations", n)
+	}
+}
