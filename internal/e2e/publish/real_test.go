@@ -1,0 +1,167 @@
+//go:build unix
+
+package publish
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+	"github.com/dnspersist/caddy-dnspersist/internal/realdns"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+
+	_ "github.com/dnspersist/caddy-dnspersist/internal/rfc2136" // as cmd/caddy has it
+)
+
+// texts are the TXT values at a name on a real server, and their TTL.
+func texts(s *realdns.Server, name string) (values []string, ttl uint32, err error) {
+	answer, err := s.Query(name, dns.TypeTXT)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, rr := range answer.Answer {
+		if txt, ok := rr.(*dns.TXT); ok {
+			values, ttl = append(values, strings.Join(txt.Txt, "")), rr.Header().Ttl
+		}
+	}
+	slices.Sort(values)
+	return values, ttl, nil
+}
+
+// serial is the zone's.
+func serial(t *testing.T, s *realdns.Server) uint32 {
+	t.Helper()
+	answer, err := s.Query("example.test", dns.TypeSOA)
+	if err != nil || len(answer.Answer) == 0 {
+		t.Fatalf("no SOA: %v", err)
+	}
+	return answer.Answer[0].(*dns.SOA).Serial
+}
+
+// real has a primary and a secondary, which lags by seconds, and a CA that asks the latter.
+func real(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server, policy func(vname string) string) (e *harness.Env, primary, secondary *realdns.Server, name string) {
+	t.Helper()
+	var addrs [2]string
+	o := options(14 * time.Second)
+	tune := o.Tuning
+	o.Tuning = func(v *tuning.Values) {
+		tune(v)
+		v.Exchanger = virtual{&addrs, propagation.NetExchanger{}}
+	}
+	e = harness.New(t, o)
+	name = e.Name("www")
+	primary = start(t, realdns.Zone{
+		Origin: "example.test", Policy: policy(vname(name)), SOA: "4 2 86400 5",
+		Text: fmt.Sprintf("@ NS ns1\n@ NS ns2\nns1 A 192.0.2.1\nns2 A 192.0.2.2\n%s. 300 TXT %s\n", vname(name), record.Quote(foreign)),
+	})
+	secondary = start(t, realdns.Zone{Origin: "example.test", Primary: primary})
+	addrs = [2]string{primary.Addr(), secondary.Addr()}
+	ca, err := lab.NewCA(lab.CAConfig{Resolver: secondary.Addr(), Lifetime: 14 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	e.CA = ca
+	return e, primary, secondary, name
+}
+
+// virtual puts the servers at the addresses that the zone says.
+type virtual struct {
+	addrs *[2]string
+	net   propagation.NetExchanger
+}
+
+func (v virtual) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
+	switch addr {
+	case "192.0.2.1:53":
+		addr = v.addrs[0]
+	case "192.0.2.2:53":
+		addr = v.addrs[1]
+	}
+	return v.net.Exchange(ctx, network, addr, query)
+}
+
+// With real servers and a key that may write TXT records at the one validation name only: from
+// a bare name to a certificate, renewals that write nothing, a wider policy, and another
+// dialect, each without a failed validation and with the other value as it was.
+func TestRealServers(t *testing.T) {
+	for kind, c := range map[string]struct {
+		start  func(testing.TB, ...realdns.Zone) *realdns.Server
+		policy func(string) string
+	}{
+		"BIND": {realdns.BIND, func(n string) string { return fmt.Sprintf("grant %s name %s. TXT;", realdns.Key, n) }},
+		"Knot": {realdns.Knot, func(n string) string { return n + "." }},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			e, primary, secondary, name := real(t, c.start, c.policy)
+			block := strings.ReplaceAll(e.Block(fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}",
+				realdns.Key, realdns.KeySecret, primary.Addr())), e.DNS.Resolver(), primary.Addr())
+			stands := func(within time.Duration, is func(ours []string) bool) {
+				t.Helper()
+				e.Eventually(within, "what is wanted to stand on both servers", func() error {
+					for _, s := range []*realdns.Server{primary, secondary} {
+						all, ttl, err := texts(s, vname(name))
+						if err != nil {
+							return err
+						}
+						rest := slices.DeleteFunc(slices.Clone(all), func(v string) bool { return v == foreign })
+						if len(rest) == len(all) {
+							t.Errorf("the other value is lost: %q", all)
+						}
+						if ttl != 300 {
+							t.Errorf("the TTL has become %d", ttl)
+						}
+						if !is(rest) {
+							return fmt.Errorf("there is %q", rest)
+						}
+					}
+					return nil
+				})
+			}
+
+			e.Load(e.Global("renew_interval 1s") + e.Site(name, block))
+			first := e.WaitTrusted(name, time.Minute)
+			var plain string
+			stands(harness.Soon, func(ours []string) bool {
+				if len(ours) == 1 {
+					plain = ours[0]
+				}
+				return len(ours) == 1
+			})
+			before := serial(t, primary)
+			e.Eventually(time.Minute, "a renewal", func() error {
+				cert, err := e.Trusted(name)
+				if err == nil && cert.SerialNumber.Cmp(first.SerialNumber) == 0 {
+					err = fmt.Errorf("the same certificate")
+				}
+				return err
+			})
+			if after := serial(t, primary); after != before {
+				t.Errorf("the renewal changed the zone: serial %d, then %d", before, after)
+			}
+
+			e.Load(e.Global("renew_interval 1s") + e.Site(name+", *."+name, block))
+			e.WaitTrusted("x."+name, time.Minute)
+			stands(time.Minute, func(ours []string) bool { return slices.Equal(ours, []string{plain + "; policy=wildcard"}) })
+
+			e.CA.SetDialect(lab.Dialect{Draft: "02", AcceptAccountURL: true})
+			hashed := e.CA.HashedURI(e.CA.Orders()[0].Account, name)
+			stands(90*time.Second, func(ours []string) bool { return len(ours) == 1 && strings.Contains(ours[0], hashed) })
+			if n := len(e.CA.FailedValidations()); n != 0 {
+				t.Errorf("%d failed validations", n)
+			}
+			if strings.Contains(e.LogTail(1<<20), realdns.KeySecret) {
+				t.Error("the log shows the key")
+			}
+		})
+	}
+}
