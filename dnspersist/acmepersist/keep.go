@@ -110,8 +110,7 @@ func (s *session) stillWanted(ctx context.Context, t propagation.Target, e publi
 
 // retired reports whether a value of ours may go, others being what stands beside it.
 func (s *session) retired(w wanted, state nameState, e publish.Entry, others []string, enduring func([]string) bool, now time.Time) bool {
-	// it has to name the bound account, or to recompute to it
-	if e.Account != s.account.Location || e.Thumbprint != s.thumbprint && !slices.Contains(s.earlierThumbprints, e.Thumbprint) {
+	if !s.owns(e) {
 		return false
 	}
 	if now.Sub(later(e.WrittenAt, e.WantedAt)) < orDefault(s.iss.Publishing.RetireAfter, retireAfter) || !enduring(others) {

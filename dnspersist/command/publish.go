@@ -35,16 +35,6 @@ What was written is noted in storage.`, runPublish)
 	return cmd
 }
 
-func unpublishCommand() *cobra.Command {
-	cmd := newCommand("unpublish NAME… | - [--provider FILE|-] [--dry-run]", "Removes what publish has written", `
-Removes, at the given names, exactly the values that publish has written for the bound
-account and that are noted in storage. Everything else stays.`, runUnpublish)
-	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
-	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
-	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
-	return cmd
-}
-
 var errNoProvider = errors.New("--provider is missing: a file with the provider's JSON, or - for standard input; the configuration has no provider either")
 
 // publishing is one run with a provider.
@@ -109,11 +99,9 @@ func (p *publishing) load(path string) error {
 	return err
 }
 
-// with is what writes at the name of a check: the provider given for this run, or the
-// configured one.
-func (p *publishing) with(c *acmepersist.Check) (*acmepersist.Publishing, error) {
+// with is what writes: the provider given for this run, or the configured one.
+func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publishing, error) {
 	with := acmepersist.Publishing{TTL: dnspersist.RecordTTL * time.Second}
-	configured := c.Configured()
 	if configured != nil {
 		with = *configured
 	}
@@ -123,7 +111,7 @@ func (p *publishing) with(c *acmepersist.Check) (*acmepersist.Publishing, error)
 	case configured == nil:
 		return nil, errNoProvider
 	}
-	with.Wait, with.AllowShadowing = p.patience, with.AllowShadowing || p.flag("allow-shadowing")
+	with.Wait = p.patience
 	return &with, nil
 }
 
@@ -133,9 +121,11 @@ func (p *publishing) fail(name string, err error) {
 	p.say("%s: %v", name, err)
 }
 
-func (p *publishing) end() error {
+func (p *publishing) end() error { return p.endOf(len(p.checks)) }
+
+func (p *publishing) endOf(names int) error {
 	if p.failed > 0 {
-		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", p.failed, len(p.checks))
+		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", p.failed, names)
 	}
 	return nil
 }
@@ -215,10 +205,11 @@ func ttlAt(c *acmepersist.Check, found acmepersist.Checked) uint32 {
 
 // add writes the value that is missing.
 func (p *publishing) add(c *acmepersist.Check) error {
-	with, err := p.with(c)
+	with, err := p.with(c.Configured())
 	if err != nil {
 		return err
 	}
+	with.AllowShadowing = with.AllowShadowing || p.flag("allow-shadowing")
 	done, err := c.Publish(p, with)
 	if err != nil {
 		return shadowing(err)
@@ -230,60 +221,6 @@ func (p *publishing) add(c *acmepersist.Check) error {
 		p.say("%s: stands", c.Name())
 	} else {
 		p.say("%s: added, all name servers show it", c.Name())
-	}
-	return nil
-}
-
-func runUnpublish(r *run) error {
-	if len(r.args) == 0 {
-		return errors.New("the names have to be given")
-	}
-	p, err := r.publishing()
-	if err != nil {
-		return err
-	}
-	defer p.off.Close()
-	for _, c := range p.checks {
-		entries, err := c.Inventory().At(r, c.Name())
-		if err != nil {
-			return err
-		}
-		n := 0
-		for _, e := range entries {
-			if e.Account != c.Account() {
-				continue // of another time
-			}
-			n++
-			if r.flag("dry-run") {
-				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Name(), record.Quote(e.Value))
-			} else if err := p.remove(c, e); err != nil {
-				p.fail(c.Name(), err)
-			}
-		}
-		if n == 0 {
-			p.say("%s: nothing there is noted as ours; it stays as it is", c.Name())
-		}
-	}
-	return p.end()
-}
-
-// remove removes a value and forgets it.
-func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
-	with, err := p.with(c)
-	if err != nil {
-		return err
-	}
-	done, err := c.Unpublish(p, with, e.Value)
-	if err != nil {
-		return err
-	}
-	for _, v := range done.Restored {
-		p.say("%s: the provider had removed %q as well, it is there again", c.Name(), v)
-	}
-	if done.Gone {
-		p.say("%s: removed", c.Name())
-	} else {
-		p.say("%s: was gone already", c.Name())
 	}
 	return nil
 }

@@ -89,6 +89,25 @@ func TestPublish(t *testing.T) {
 				stands(foreign...)
 			}
 
+			// with the configured provider, which a configuration may leave to the command; then
+			// for a name that is gone from the configuration
+			block := strings.ReplaceAll(e.Block(fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}\n\t\tpublish never",
+				realdns.Key, realdns.KeySecret, server.Addr())), e.DNS.Resolver(), server.Addr())
+			e.configure(e.Global() + e.Site(site, block))
+			e.well("publish")
+			stands(append(foreign, ours)...)
+			if r := e.well("unpublish", "--stale"); !strings.Contains(r.err, "nothing was written for a name that needs it no more") {
+				t.Errorf("stale: %q\n%s", r.out, r.err)
+			}
+			e.configure(e.Global() + e.Site("other.example.test", block))
+			if r := e.well("unpublish", "--stale", "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+				t.Errorf("stale, dry run: %q\n%s", r.out, r.err)
+			}
+			stands(append(foreign, ours)...)
+			e.well("unpublish", "--stale")
+			stands(foreign...)
+			e.configure(e.Global() + e.Site(site, strings.ReplaceAll(e.Block(), e.DNS.Resolver(), server.Addr())))
+
 			// what goes wrong says what to do, and never the key
 			for want, broken := range map[string]string{
 				"[redacted]":              strings.ReplaceAll(string(raw), realdns.KeySecret, "d3Jvbmcgd3JvbmcgIHdyb25n"),
@@ -126,6 +145,9 @@ func TestPublishRefusesToShadow(t *testing.T) {
 		t.Errorf("%s", r.err)
 	}
 	if r := e.ends(1, "unpublish", "--dry-run"); !strings.Contains(r.err, "names have to be given") {
+		t.Errorf("%s", r.err)
+	}
+	if r := e.ends(1, "unpublish", "--stale", "shop.example.test"); !strings.Contains(r.err, "none can be given") {
 		t.Errorf("%s", r.err)
 	}
 }

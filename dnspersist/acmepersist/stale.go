@@ -1,0 +1,65 @@
+package acmepersist
+
+import (
+	"context"
+	"slices"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Leftover is a value that was written for a name which needs no certificate any more.
+type Leftover struct {
+	publish.Entry
+	session *session
+}
+
+// Leftovers lists what the inventory has at names that are neither managed nor have a
+// certificate that is still valid (those of on-demand TLS are in no configuration). Only
+// values for the bound account are among them.
+func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover, error) {
+	s, _, _, err := iss.openToTell(ctx)
+	if err != nil {
+		return nil, err
+	}
+	needed := make(map[string]bool)
+	for _, n := range managed {
+		if name, err := record.ValidationName(n); err == nil {
+			needed[name] = true
+		}
+	}
+	entries, err := iss.Inventory().All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*Leftover
+	for _, e := range entries {
+		if needed[e.Name] || !s.owns(e) {
+			continue
+		}
+		base := e.Name[len(record.Label)+1:]
+		if _, due := iss.certificateOf(ctx, []string{base, "*." + base}); !due.IsZero() {
+			continue
+		}
+		all = append(all, &Leftover{e, s})
+	}
+	return all, nil
+}
+
+// owns reports whether an entry names the bound account, or recomputes to it.
+func (s *session) owns(e publish.Entry) bool {
+	return e.Account == s.account.Location && (e.Thumbprint == s.thumbprint || slices.Contains(s.earlierThumbprints, e.Thumbprint))
+}
+
+// Configured is the publishing of the issuer's configuration, nil if it has no provider.
+func (l *Leftover) Configured() *Publishing { return l.session.iss.Publishing }
+
+// Unpublish removes the value, and forgets it.
+func (l *Leftover) Unpublish(ctx context.Context, p *Publishing) (publish.Removed, error) {
+	checker := l.session.iss.Checker
+	if checker == nil {
+		checker = propagation.NewChecker(propagation.Config{Grace: l.session.iss.Grace, Settle: l.session.iss.Settle, Logger: l.session.iss.Logger})
+	}
+	return l.session.writing(p, checker, propagation.Target{Name: l.Name}).remove(ctx, l.Value)
+}

@@ -1,0 +1,116 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+func unpublishCommand() *cobra.Command {
+	cmd := newCommand("unpublish NAME… | - | --stale [--provider FILE|-] [--dry-run]", "Removes what publish has written", `
+Removes, at the given names, exactly the values that publish has written for the bound
+account and that are noted in storage. Everything else stays. With --stale it does so at
+the names that the configuration does not manage any more and that have no valid
+certificate either.`, runUnpublish)
+	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
+	cmd.Flags().Bool("stale", false, "Remove what stands for names that need no record any more")
+	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
+	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	return cmd
+}
+
+func runUnpublish(r *run) error {
+	switch stale := r.flag("stale"); {
+	case stale && len(r.args) > 0:
+		return errors.New("--stale is for all names that need no record any more, so none can be given")
+	case !stale && len(r.args) == 0:
+		return errors.New("the names have to be given, or --stale")
+	}
+	p, err := r.publishing()
+	if err != nil {
+		return err
+	}
+	defer p.off.Close()
+	if r.flag("stale") {
+		return p.removeStale()
+	}
+	for _, c := range p.checks {
+		entries, err := c.Inventory().At(r, c.Name())
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, e := range entries {
+			if e.Account != c.Account() {
+				continue // of another time
+			}
+			n++
+			if r.flag("dry-run") {
+				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Name(), record.Quote(e.Value))
+			} else if err := p.remove(c, e); err != nil {
+				p.fail(c.Name(), err)
+			}
+		}
+		if n == 0 {
+			p.say("%s: nothing there is noted as ours; it stays as it is", c.Name())
+		}
+	}
+	return p.end()
+}
+
+// removeStale removes what stands for names that need no record any more.
+func (p *publishing) removeStale() error {
+	all, err := p.off.Leftovers(p)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if p.flag("dry-run") {
+			fmt.Fprintf(p.out, "remove %s. IN TXT %s\n", l.Name, record.Quote(l.Value))
+			continue
+		}
+		with, err := p.with(l.Configured())
+		if err == nil {
+			var done publish.Removed
+			done, err = l.Unpublish(p, with)
+			p.removed(l.Name, done, err)
+		}
+		if err != nil {
+			p.fail(l.Name, err)
+		}
+	}
+	if len(all) == 0 {
+		p.say("nothing was written for a name that needs it no more")
+	}
+	return p.endOf(len(all))
+}
+
+// remove removes a value and forgets it.
+func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
+	with, err := p.with(c.Configured())
+	if err != nil {
+		return err
+	}
+	done, err := c.Unpublish(p, with, e.Value)
+	p.removed(c.Name(), done, err)
+	return err
+}
+
+// removed says what was done.
+func (p *publishing) removed(name string, done publish.Removed, err error) {
+	for _, v := range done.Restored {
+		p.say("%s: the provider had removed %q as well, it is there again", name, v)
+	}
+	switch {
+	case err != nil:
+	case done.Gone:
+		p.say("%s: removed", name)
+	default:
+		p.say("%s: was gone already", name)
+	}
+}
