@@ -124,6 +124,10 @@ func (w *writing) put(ctx context.Context, once bool, decide func(values []strin
 		if once && written >= 0 {
 			return &WrittenBeforeError{w.target.Name, entries[written].WrittenAt}
 		}
+		if found, ok := publish.Altered(value, stands.Values()); ok && slices.ContainsFunc(entries, func(e publish.Entry) bool { return e.Value == value }) {
+			// it was written before and came out as something else: once more would pile up
+			return &publish.AlteredError{Name: w.target.Name, Wanted: value, Found: found}
+		}
 		if err := w.shadows(ctx, len(stands.Values()) > 0); err != nil {
 			return err
 		}

@@ -113,7 +113,14 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 	if ttl <= 0 {
 		ttl = or(w.TTL, DefaultTTL)
 	}
-	after, err := w.write(ctx, name, before.Zone, ttl, missing, missing)
+	after, err := w.write(ctx, name, before.Zone, ttl, missing, missing, stood)
+	if other := altered(name, missing, stood, after.Values()); err != nil && other != nil {
+		if lost := w.lost(stood, []string{other.Found}, after); len(lost) > 0 {
+			// it would change what is put back as well
+			return done, &LostError{Name: name, Values: lost, Err: w.redact(other)}
+		}
+		return done, w.redact(other)
+	}
 	lost := w.lost(stood, missing, after)
 	if err == nil {
 		done.Values = missing
@@ -128,7 +135,7 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 	w.logger().Warn("the provider has replaced values that are not ours; putting them back",
 		zap.String("name", name), zap.Strings("values", lost))
 	all := slices.Concat(stood, missing)
-	if after, err = w.write(context.WithoutCancel(ctx), name, before.Zone, ttl, all, all); err != nil {
+	if after, err = w.write(context.WithoutCancel(ctx), name, before.Zone, ttl, all, all, all); err != nil {
 		return done, &LostError{Name: name, Values: without(stood, after.everywhere()), Err: w.redact(err)}
 	}
 	done.Values, done.Restored = missing, lost
@@ -167,7 +174,7 @@ func (w *Writer) lost(stood, written []string, after Standing) []string {
 
 // write appends records and waits until the servers show the values of want. An error of the
 // provider is not the last word: the write may have gone through.
-func (w *Writer) write(ctx context.Context, name, zone string, ttl time.Duration, values, want []string) (Standing, error) {
+func (w *Writer) write(ctx context.Context, name, zone string, ttl time.Duration, values, want, stood []string) (Standing, error) {
 	records := make([]libdns.Record, 0, len(values))
 	for _, v := range values {
 		records = append(records, libdns.TXT{Name: libdns.RelativeName(name, zone), TTL: ttl, Text: v})
@@ -186,6 +193,9 @@ func (w *Writer) write(ctx context.Context, name, zone string, ttl time.Duration
 			err = absent(want, shown.everywhere())
 		}
 		why = err
+		if other := altered(name, want, stood, last.everywhere()); other != nil {
+			return true, other
+		}
 		return err == nil, nil
 	})
 	switch {
