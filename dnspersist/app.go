@@ -31,7 +31,8 @@ type App struct {
 	stopped bool
 	// released is true once the reference to the shared watches was given back.
 	released bool
-	managed  *managedNames
+	// wides are by CA and storage.
+	wides map[string]*wide
 }
 
 // CaddyModule returns the Caddy module information.

@@ -3,9 +3,9 @@ package dnspersist
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -73,27 +73,19 @@ func (a *App) lookAtNames(ctx context.Context) {
 	}
 }
 
-// issuers returns one issuer of this configuration for each CA and account.
+// issuers returns one issuer of this configuration for each CA, account and storage, of those
+// that are in use.
 func (a *App) issuers() []*Issuer {
-	tlsApp, err := a.ctx.AppIfConfigured("tls")
-	if err != nil || tlsApp.(*caddytls.TLS).Automation == nil {
-		return nil
-	}
 	var all []*Issuer
 	seen := make(map[string]bool)
-	for _, policy := range tlsApp.(*caddytls.TLS).Automation.Policies {
-		for _, i := range policy.Issuers {
-			iss, ok := i.(*Issuer)
-			if !ok || iss.rt == nil {
-				continue
-			}
-			iss.rt.mu.Lock()
-			ready := iss.rt.magic != nil
-			iss.rt.mu.Unlock()
-			if id := iss.CA + " " + iss.AccountURL + " " + iss.AccountKey; ready && !seen[id] {
-				seen[id] = true
-				all = append(all, iss)
-			}
+	for _, iss := range a.livePlan().issuers() {
+		if iss.rt == nil || !iss.rt.ready() {
+			continue
+		}
+		_, cfg := iss.active()
+		if id := strings.Join([]string{iss.CA, iss.AccountURL, iss.AccountKey, storageKey(cfg.Storage)}, " "); !seen[id] {
+			seen[id] = true
+			all = append(all, iss)
 		}
 	}
 	return all

@@ -42,8 +42,7 @@ type config struct {
 			Resolvers    []string                   `json:"resolvers"`
 			Certificates map[string]json.RawMessage `json:"certificates"`
 			Automation   struct {
-				RenewalWindowRatio float64        `json:"renewal_window_ratio"`
-				Policies           []policyConfig `json:"policies"`
+				Policies []policyConfig `json:"policies"`
 			} `json:"automation"`
 		} `json:"tls"`
 		HTTP httpConfig `json:"http"`
@@ -138,7 +137,7 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 					return nil, fmt.Errorf("storage of automation policy %d: %w", i, err)
 				}
 			}
-			op.settings[iss] = settings{storage: storage, ratio: max(policy.RenewalWindowRatio, c.Apps.TLS.Automation.RenewalWindowRatio)}
+			op.settings[iss] = settings{storage: storage, ratio: policy.RenewalWindowRatio}
 			one.issuers = append(one.issuers, iss)
 		}
 		p.policies = append(p.policies, one)
