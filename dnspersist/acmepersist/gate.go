@@ -66,10 +66,16 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
 		})
 	}
+	target := s.target(*w, state)
+	if p := s.iss.Publishing; p == nil || p.Mode == PublishNever {
+		// others write
+	} else if err := s.endWrites(ctx, p, s.iss.Checker, target); err != nil {
+		s.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
+			zap.String("name", w.record.Name), zap.Error(err))
+	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
 		return *job.watched, nil
 	}
-	target := s.target(*w, state)
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
 	report = s.waitInline(ctx, w.identifier, target, gate, report, s.overdue(state, job))

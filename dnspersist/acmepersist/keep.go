@@ -23,6 +23,9 @@ func (s *session) keep(ctx context.Context, w wanted, state nameState, t propaga
 	if r.Status == propagation.StatusBlocked || r.Status == propagation.StatusPartial {
 		return nil // a change is on its way, or nothing is known
 	}
+	if err := s.endWrites(ctx, s.iss.Publishing, s.iss.Checker, t); err != nil {
+		return err
+	}
 	enduring := s.enduring(w, life)
 	if !enduring(r.Values) {
 		// the account check of section 4.5 comes before each write

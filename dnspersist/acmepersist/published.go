@@ -29,6 +29,9 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 	if c.Checker == nil {
 		return Published{}, errors.New("check is none: publishing needs to see what stands")
 	}
+	if err := c.session.endWrites(ctx, p, c.Checker, c.Target); err != nil {
+		return Published{}, err
+	}
 	var err error
 	done, putErr := c.session.writing(p, c.Checker, c.Target).put(ctx, false, func(values []string) string {
 		result := record.Evaluate(values, w.want, time.Now())

@@ -131,7 +131,7 @@ func (w *writing) put(ctx context.Context, once bool, decide func(values []strin
 		if err := w.shadows(ctx, len(stands.Values()) > 0); err != nil {
 			return err
 		}
-		return w.add(ctx, stands.Zone, value, entries, &done)
+		return w.add(ctx, stands, value, entries, &done)
 	})
 	return done, err
 }
@@ -151,13 +151,13 @@ func (w *writing) shadows(ctx context.Context, exists bool) error {
 }
 
 // add notes a value, writes it, and notes that it stands.
-func (w *writing) add(ctx context.Context, zone, value string, entries []publish.Entry, done *Published) error {
+func (w *writing) add(ctx context.Context, stands publish.Standing, value string, entries []publish.Entry, done *Published) error {
 	known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value })
 	done.Again = known >= 0 && !entries[known].WrittenAt.IsZero()
 	now := time.Now().UTC()
 	entry := publish.Entry{
-		Name: w.target.Name, Zone: zone, Value: value, CA: w.iss.CA,
-		Account: w.account.Location, Thumbprint: w.thumbprint, At: now, WantedAt: now,
+		Name: w.target.Name, Zone: stands.Zone, Value: value, CA: w.iss.CA,
+		Account: w.account.Location, Thumbprint: w.thumbprint, Beside: stands.Values(), At: now, WantedAt: now,
 	}
 	if v, err := record.Parse(value); err == nil {
 		entry.EndsAt = v.PersistUntil
@@ -167,16 +167,18 @@ func (w *writing) add(ctx context.Context, zone, value string, entries []publish
 		return fmt.Errorf("nothing was written: %w", err)
 	}
 	added, err := w.writer().Add(ctx, w.target.Name, value)
-	done.Zone, done.Restored = zone, added.Restored
+	done.Zone, done.Restored = stands.Zone, added.Restored
 	if err != nil {
 		return err
 	}
-	if len(added.Values) == 0 && known < 0 {
+	switch {
+	case len(added.Values) > 0:
+		done.Value = value
+	case known < 0:
 		// somebody else wrote the same meanwhile: what is not ours is never removed
 		return inventory.Forget(ctx, w.target.Name, value)
 	}
-	done.Value = value
-	entry.WrittenAt = time.Now().UTC()
+	entry.WrittenAt, entry.Beside = time.Now().UTC(), nil
 	return inventory.Note(ctx, entry)
 }
 

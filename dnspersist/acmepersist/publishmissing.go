@@ -159,6 +159,9 @@ func (s *session) published(ctx context.Context, w wanted, t propagation.Target,
 		return r, nil
 	}
 	if err := s.publishMissing(ctx, w, t); err != nil {
+		if ctx.Err() != nil {
+			return r, err // the configuration has ended
+		}
 		s.logger.Error("the record could not be published; it may be published by hand meanwhile",
 			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Error(err))
 		return r, err

@@ -40,6 +40,9 @@ type Entry struct {
 	CA         string `json:"ca"`
 	Account    string `json:"account"`
 	Thumbprint string `json:"thumbprint"`
+	// Beside are the values that stood at the name when it was noted. A process that ends
+	// before it has seen what a careless provider made of them leaves them to the next one.
+	Beside []string `json:"beside,omitempty"`
 	// At is when it was noted, WrittenAt when it was seen to stand; zero until then.
 	At        time.Time `json:"at"`
 	WrittenAt time.Time `json:"written_at,omitzero"`

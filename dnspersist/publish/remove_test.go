@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -108,7 +109,7 @@ func TestInventory(t *testing.T) {
 	if err := i.Note(ctx, one); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := i.All(ctx); err != nil || !slices.Equal(all, []Entry{two, one}) {
+	if all, err := i.All(ctx); err != nil || !reflect.DeepEqual(all, []Entry{two, one}) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	for range 2 {
@@ -116,7 +117,7 @@ func TestInventory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if all, err := i.At(ctx, testName); err != nil || !slices.Equal(all, []Entry{two}) {
+	if all, err := i.At(ctx, testName); err != nil || !reflect.DeepEqual(all, []Entry{two}) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if err := i.Forget(ctx, testName, "two"); err != nil {

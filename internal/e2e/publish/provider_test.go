@@ -45,32 +45,35 @@ func (c *client) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// request is what the API takes.
+// request is what the API takes: records of one name.
 type request struct {
-	Op, Zone, Name, Text, Token string
-	TTL                         int
+	Op, Zone, Name, Token string
+	Texts                 []string
+	TTL                   int
 }
 
 func (c *client) call(ctx context.Context, op, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	for _, r := range recs {
-		txt := r.(libdns.TXT)
-		body, err := json.Marshal(request{op, zone, txt.Name, txt.Text, c.Token, int(txt.TTL.Seconds())})
-		if err != nil {
-			return nil, err
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
-		if err != nil {
-			return nil, err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		text, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("HTTP %d with token %s: %s", resp.StatusCode, c.Token, text)
-		}
+	r := request{Op: op, Zone: zone, Token: c.Token}
+	for _, rec := range recs {
+		txt := rec.(libdns.TXT)
+		r.Name, r.TTL, r.Texts = txt.Name, int(txt.TTL.Seconds()), append(r.Texts, txt.Text)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("HTTP %d with token %s: %s", resp.StatusCode, c.Token, text)
 	}
 	return recs, nil
 }
@@ -93,17 +96,21 @@ type api struct {
 	url string
 	// lag is how much later than the first the second server has a change.
 	lag time.Duration
+	// replaces is a provider whose adding replaces what others have.
+	replaces bool
 
 	mu     sync.Mutex
 	fail   int // the status that writes end with, 0 for none
 	writes []request
+	// wrote is called once, when a write to a name went through and nobody was told yet.
+	wrote  map[string]func()
 	values map[string][]string // by name
 	timers sync.WaitGroup
 }
 
 func newAPI(t testing.TB) *api {
 	t.Helper()
-	a := &api{values: make(map[string][]string)}
+	a := &api{values: make(map[string][]string), wrote: make(map[string]func())}
 	s := httptest.NewServer(a)
 	t.Cleanup(s.Close)
 	t.Cleanup(a.timers.Wait)
@@ -120,6 +127,13 @@ func (a *api) set(name string, values ...string) {
 	defer a.mu.Unlock()
 	a.values[name] = values
 	a.dns.SetTXT(0, name, values...)
+}
+
+// once calls fn when the next write to a name went through.
+func (a *api) once(name string, fn func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wrote[name] = fn
 }
 
 func (a *api) breaks(status int) {
@@ -165,12 +179,18 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case a.fail != 0:
 		http.Error(w, http.StatusText(a.fail), a.fail)
 		return
+	case req.Op == "append" && a.replaces:
+		a.values[name] = req.Texts
 	case req.Op == "append":
-		a.values[name] = append(slices.Clone(a.values[name]), req.Text)
+		a.values[name] = append(slices.Clone(a.values[name]), req.Texts...)
 	default:
-		a.values[name] = slices.DeleteFunc(slices.Clone(a.values[name]), func(v string) bool { return v == req.Text })
+		a.values[name] = slices.DeleteFunc(slices.Clone(a.values[name]), func(v string) bool { return slices.Contains(req.Texts, v) })
 	}
 	values := a.values[name]
+	if fn := a.wrote[name]; fn != nil {
+		delete(a.wrote, name)
+		defer fn()
+	}
 	a.dns.SetTXT(1, name, values...)
 	if a.lag == 0 {
 		a.dns.SetTXT(2, name, values...)
