@@ -74,6 +74,9 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 	return cmd
 }
 
+// errInterrupted stands for whatever a signal has cut short.
+var errInterrupted = errors.New("interrupted; the command may be repeated")
+
 // end says what went wrong and sets the exit status.
 func (r *run) end(err error) error {
 	if err == nil {
@@ -85,6 +88,9 @@ func (r *run) end(err error) error {
 		// Caddy's own wrapper is the only way to another status than 1
 		quit := &cobra.Command{}
 		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return 2, nil })(quit, nil)
+	}
+	if r.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errInterrupted
 	}
 	r.say("error: %v", err)
 	return err

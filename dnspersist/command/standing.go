@@ -158,7 +158,11 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 	for _, s := range sets {
 		one := formats.RRset{Name: s.Name, TTL: s.TTL}
 		for _, w := range s.Wanted {
-			one.Comment = append(one.Comment, "for "+strings.Join(w.Identifiers, ", ")+" at "+w.CA)
+			comment := "for " + strings.Join(w.Identifiers, ", ")
+			if w.CA != "" {
+				comment += " at " + w.CA
+			}
+			one.Comment = append(one.Comment, comment)
 		}
 		if d := s.DNS; d == nil {
 			for _, w := range s.Wanted {

@@ -1,0 +1,73 @@
+//go:build unix
+
+package commands
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+)
+
+// A command that somebody interrupts says so.
+func TestInterrupted(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	e.configure(e.Global() + e.Site("www.example.test", e.Block()))
+	e.Bind()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "dns-persist", "check", "--wait", "--config", e.config)
+	cmd.Env = append(os.Environ(), childEnv+"="+e.servers)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &said, &said, 10*time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	e.Eventually(harness.Soon, "the command to look at DNS", func() error {
+		for _, q := range e.DNS.Queries() {
+			if strings.HasPrefix(q.Name, "_validation-persist.www.") {
+				return nil
+			}
+		}
+		return fmt.Errorf("it has not")
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it has ended well")
+	}
+	if !strings.Contains(said.String(), "interrupted") || strings.Contains(said.String(), "context canceled") {
+		t.Errorf("it said %s", said.String())
+	}
+}
+
+// A storage that is none is an error that names it, for root as well.
+func TestStorageIsAFile(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	if err := os.WriteFile(e.Storage, []byte("no folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.configure(e.Global() + e.Site("www.example.test", e.Block()))
+	for _, command := range []string{"records", "check", "account", "publish"} {
+		if r := e.ends(1, command); !strings.Contains(r.err, e.Storage) {
+			t.Errorf("%s says %s", command, r.err)
+		}
+	}
+}
+
+// Records from the command line alone are for no CA that could be named.
+func TestMadeComment(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	r := e.well("records", "www.example.test", "--format", "zone", "--dns", "never", "--account-url", "https://ca.example/1", "--issuer", "ca.example")
+	if !strings.Contains(r.out, "for www.example.test\n") || strings.Contains(r.out, " at ") {
+		t.Errorf("%s", r.out)
+	}
+}
