@@ -15,10 +15,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage" // the storage of the configuration
-	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -26,19 +24,6 @@ import (
 
 // operatorEnv makes this program a caddy: it names a file with the lab's servers.
 const operatorEnv = "DNS_PERSIST_BENCH_CADDY"
-
-// redirected sends queries to the lab's servers from another process.
-type redirected struct {
-	servers map[string]string
-	net     propagation.NetExchanger
-}
-
-func (r redirected) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
-	if real, ok := r.servers[addr]; ok {
-		addr = real
-	}
-	return r.net.Exchange(ctx, network, addr, query)
-}
 
 // beCaddy runs `caddy` if this process was started for that.
 func beCaddy() error {
@@ -54,7 +39,7 @@ func beCaddy() error {
 	if err := json.Unmarshal(data, &servers); err != nil {
 		return err
 	}
-	tuning.Set(tuning.Values{Exchanger: redirected{servers: servers}})
+	tuning.Set(tuning.Values{Exchanger: lab.Redirected{Servers: servers}})
 	caddycmd.Main()
 	os.Exit(0)
 	return nil

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,9 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/miekg/dns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -30,19 +27,6 @@ type child struct {
 	Config []byte
 	// Servers maps the lab's name server addresses to those of this machine.
 	Servers map[string]string
-}
-
-// redirected sends queries to the lab's servers from another process.
-type redirected struct {
-	servers map[string]string
-	net     propagation.NetExchanger
-}
-
-func (r redirected) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
-	if real, ok := r.servers[addr]; ok {
-		addr = real
-	}
-	return r.net.Exchange(ctx, network, addr, query)
 }
 
 // TestMain lets the test binary be a Caddy process of a cluster.
@@ -68,7 +52,7 @@ func runChild(file string) error {
 		return err
 	}
 	tuning.Set(tuning.Values{
-		Exchanger: redirected{servers: c.Servers},
+		Exchanger: lab.Redirected{Servers: c.Servers},
 		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
 		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
 		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,

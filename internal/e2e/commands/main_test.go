@@ -16,9 +16,7 @@ import (
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/miekg/dns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -26,19 +24,6 @@ import (
 
 // childEnv names a file with what a process has to know to be a caddy.
 const childEnv = "DNS_PERSIST_E2E_COMMAND"
-
-// redirected sends queries to the lab's servers from another process.
-type redirected struct {
-	servers map[string]string
-	net     propagation.NetExchanger
-}
-
-func (r redirected) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
-	if real, ok := r.servers[addr]; ok {
-		addr = real
-	}
-	return r.net.Exchange(ctx, network, addr, query)
-}
 
 // TestMain lets the test binary be caddy.
 func TestMain(m *testing.M) {
@@ -55,7 +40,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	tuning.Set(tuning.Values{
-		Exchanger: redirected{servers: servers},
+		Exchanger: lab.Redirected{Servers: servers},
 		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
 		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second, PropagationTimeout: 5 * time.Second,
 	})

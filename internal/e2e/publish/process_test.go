@@ -3,7 +3,6 @@
 package publish
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,9 +15,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/miekg/dns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -57,7 +54,7 @@ func runChild(file string) error {
 		return err
 	}
 	tuning.Set(tuning.Values{
-		Exchanger: redirected{servers: c.Servers},
+		Exchanger: lab.Redirected{Servers: c.Servers},
 		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
 		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second, HandBack: 2 * time.Second,
 		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
@@ -176,17 +173,4 @@ func TestOneWriteInACluster(t *testing.T) {
 			}
 		})
 	}
-}
-
-// redirected sends queries to the lab's servers from another process.
-type redirected struct {
-	servers map[string]string
-	net     propagation.NetExchanger
-}
-
-func (r redirected) Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error) {
-	if real, ok := r.servers[addr]; ok {
-		addr = real
-	}
-	return r.net.Exchange(ctx, network, addr, query)
 }
