@@ -147,9 +147,6 @@ func TestFailures(t *testing.T) {
 			if text := fmt.Sprint(l["error"]); !strings.Contains(text, want) || !strings.Contains(text, "[redacted]") {
 				t.Errorf("the log says %s", text)
 			}
-			if n := a.count("append", vname(name)); n != 1 {
-				t.Errorf("%d writes at first, want 1", n)
-			}
 			a.breaks(0)
 			if status == http.StatusTooManyRequests {
 				// it is left alone for minutes, and a record that comes from elsewhere is taken
@@ -254,13 +251,13 @@ func TestExpiryIsRenewed(t *testing.T) {
 	e, a := newEnv(t, options(12*time.Second))
 	name := e.Name("ends")
 	// a record is not asked with in its last minute
-	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block(a.block(), "persist_for 70s")))
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block(a.block(), "persist_for 90s")))
 	e.WaitTrusted(name, harness.Soon)
 	first := a.ours(name)
 	if len(first) != 1 || !strings.Contains(first[0], "persistUntil=") {
 		t.Fatalf("there is %q", first)
 	}
-	e.Eventually(time.Minute, "the successor alone", func() error {
+	e.Eventually(2*time.Minute, "the successor alone", func() error {
 		got := a.ours(name)
 		if len(got) != 1 || got[0] == first[0] {
 			return fmt.Errorf("there is %q", got)
