@@ -49,7 +49,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// A storage that is none is an error that names it, for root as well.
+// A storage that is none is an error of one line that names it, for root as well.
 func TestStorageIsAFile(t *testing.T) {
 	e := newEnv(t, harness.Options{})
 	if err := os.WriteFile(e.Storage, []byte("no folder"), 0o600); err != nil {
@@ -57,9 +57,16 @@ func TestStorageIsAFile(t *testing.T) {
 	}
 	e.configure(e.Global() + e.Site("www.example.test", e.Block()))
 	for _, command := range []string{"records", "check", "account", "publish"} {
-		if r := e.ends(1, command); !strings.Contains(r.err, e.Storage) {
+		r := e.ends(1, command)
+		if !strings.Contains(r.err, e.Storage) {
 			t.Errorf("%s says %s", command, r.err)
 		}
+		if said := strings.TrimSuffix(r.err, "\n"); !strings.HasPrefix(said, "error: ") || strings.Contains(said, "\n") || r.out != "" {
+			t.Errorf("%s says more than one error: %q and %q", command, r.out, r.err)
+		}
+	}
+	if data, err := os.ReadFile(e.Storage); err != nil || string(data) != "no folder" {
+		t.Errorf("the file was changed: %q, %v", data, err)
 	}
 }
 
