@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -103,28 +102,7 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 }
 
 // quoteRoute53 is like record.Quote, but Route 53 has octets as three octal digits.
-func quoteRoute53(value string) string {
-	var b strings.Builder
-	for i, part := range record.Split(value) {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteByte('"')
-		for j := range len(part) {
-			switch c := part[j]; {
-			case c == '"' || c == '\\':
-				b.WriteByte('\\')
-				b.WriteByte(c)
-			case c < ' ' || c > '~':
-				fmt.Fprintf(&b, "\\%03o", c)
-			default:
-				b.WriteByte(c)
-			}
-		}
-		b.WriteByte('"')
-	}
-	return b.String()
-}
+func quoteRoute53(value string) string { return record.QuoteWith(value, "\\%03o") }
 
 // writeJSON writes indented JSON without the escapes that are for web pages only.
 func writeJSON(b *bytes.Buffer, v any) error {

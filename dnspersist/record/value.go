@@ -51,7 +51,11 @@ func Split(value string) []string {
 
 // Quote returns the value as a zone file has it: quoted character-strings, with
 // what must be escaped escaped.
-func Quote(value string) string {
+func Quote(value string) string { return QuoteWith(value, "\\%03d") }
+
+// QuoteWith is Quote where octets that are not printable ASCII have another format than the
+// zone file's \DDD: Route 53 has them in octal.
+func QuoteWith(value, octet string) string {
 	var b strings.Builder
 	for i, part := range Split(value) {
 		if i > 0 {
@@ -64,7 +68,7 @@ func Quote(value string) string {
 				b.WriteByte('\\')
 				b.WriteByte(c)
 			case c < ' ' || c > '~':
-				fmt.Fprintf(&b, "\\%03d", c)
+				fmt.Fprintf(&b, octet, c)
 			default:
 				b.WriteByte(c)
 			}
