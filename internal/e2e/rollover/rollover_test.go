@@ -3,6 +3,7 @@ package rollover
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,8 +12,12 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
@@ -231,14 +236,27 @@ func TestBindingVanishes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "01")
 	account := w.bind()
-	iss := w.issuer(func(c *acmepersist.Config) { c.ReloadAccount = time.Millisecond })
+	core, logs := observer.New(zapcore.ErrorLevel)
+	iss := w.issuer(func(c *acmepersist.Config) { c.ReloadAccount, c.Logger = time.Millisecond, zap.New(core) })
 	if _, err := iss.Account(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := (&certmagic.FileStorage{Path: w.dir}).Delete(t.Context(), "dns_persist"); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * time.Millisecond)
+	// only a look at storage shows that the file is gone: until then the memory proves nothing
+	err := harness.Eventually(harness.Soon, func() error {
+		if a, err := iss.Account(t.Context()); err != nil || a.URL != account {
+			t.Errorf("bound %+v, %v", a, err)
+		}
+		if logs.FilterMessageSnippet("no longer in storage").Len() == 0 {
+			return errors.New("storage was not looked at")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if a, err := iss.Account(t.Context()); err != nil || a.URL != account {
 		t.Errorf("bound %+v, %v", a, err)
 	}
