@@ -241,6 +241,9 @@ func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration
 // warnOfEnd says that all the values that a CA may accept end before the third renewal
 // from now.
 func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
+	if p := s.iss.Publishing; p != nil && p.Mode == PublishKeep {
+		return // it is followed without anybody's doing
+	}
 	var end time.Time
 	var value string
 	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {

@@ -85,6 +85,13 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if report.Status == propagation.StatusReady {
 		return report, nil
 	}
+	report, failed := s.published(ctx, w, target, gate, report, state, o)
+	if err := ctx.Err(); err != nil {
+		return propagation.Report{}, fmt.Errorf("publishing the record of %s: %w", w.identifier, context.Cause(ctx))
+	}
+	if report.Status == propagation.StatusReady {
+		return report, nil
+	}
 	due, err := s.clock(ctx, *w, report, state, job)
 	if err != nil {
 		return propagation.Report{}, err
@@ -101,13 +108,6 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	s.suspectLostStorage(*w, report)
 	if err := s.refine(w, report.Values, state, o); err != nil {
 		return propagation.Report{}, err
-	}
-	report, failed := s.published(ctx, *w, target, gate, report)
-	if failed == nil && report.Status == propagation.StatusReady {
-		return report, nil
-	}
-	if err := ctx.Err(); err != nil {
-		return propagation.Report{}, fmt.Errorf("publishing the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
 	retry := due
 	var waiting error = &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}

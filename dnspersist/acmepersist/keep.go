@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -92,7 +93,12 @@ func (s *session) retire(ctx context.Context, w wanted, state nameState, t propa
 		if !s.retired(w, state, e, others, enduring, now) {
 			continue
 		}
-		done, err := s.writing(s.iss.Publishing, s.iss.Checker, t).remove(ctx, e.Value)
+		done, err := s.writing(s.iss.Publishing, s.iss.Checker, t).remove(ctx, e.Value, func(others []string) bool {
+			return !s.retired(w, state, e, others, enduring, now)
+		})
+		if errors.Is(err, errStays) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -105,9 +111,15 @@ func (s *session) retire(ctx context.Context, w wanted, state nameState, t propa
 
 // stillWanted notes that a value of ours is wanted.
 func (s *session) stillWanted(ctx context.Context, t propagation.Target, e publish.Entry, now time.Time) error {
+	inventory := s.iss.Inventory()
 	return s.writing(s.iss.Publishing, s.iss.Checker, t).locked(ctx, func() error {
-		e.WantedAt = now.UTC()
-		return s.iss.Inventory().Note(ctx, e)
+		entries, err := inventory.At(ctx, t.Name)
+		i := slices.IndexFunc(entries, func(o publish.Entry) bool { return o.Value == e.Value })
+		if err != nil || i < 0 {
+			return err // unpublished meanwhile
+		}
+		entries[i].WantedAt = now.UTC()
+		return inventory.Note(ctx, entries[i])
 	})
 }
 

@@ -48,7 +48,7 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 
 // Unpublish removes one value of the inventory from the validation name.
 func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
-	return c.session.writing(p, c.Checker, c.Target).remove(ctx, value)
+	return c.session.writing(p, c.Checker, c.Target).remove(ctx, value, nil)
 }
 
 // Configured is the publishing of the issuer's configuration, nil if it has no provider.

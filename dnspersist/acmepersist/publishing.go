@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -120,6 +119,8 @@ func (w *writing) put(ctx context.Context, once bool, decide func(values []strin
 		if err != nil {
 			return err
 		}
+		// what was begun and may still come is not followed by the same with another end
+		value = w.begun(value, entries, time.Now())
 		written := slices.IndexFunc(entries, func(e publish.Entry) bool { return !e.WrittenAt.IsZero() })
 		if once && written >= 0 {
 			return &WrittenBeforeError{w.target.Name, entries[written].WrittenAt}
@@ -134,6 +135,23 @@ func (w *writing) put(ctx context.Context, once bool, decide func(values []strin
 		return w.add(ctx, stands, value, entries, &done)
 	})
 	return done, err
+}
+
+// begun is the value of an entry that was not seen to stand yet, if it differs from the given
+// one in nothing but an end that is still far.
+func (w *writing) begun(value string, entries []publish.Entry, now time.Time) string {
+	want, err := record.Parse(value)
+	if err != nil || want.PersistUntil.IsZero() {
+		return value
+	}
+	for _, e := range entries {
+		if v, err := record.Parse(e.Value); err == nil && e.WrittenAt.IsZero() && v.PersistUntil.Sub(now) > w.PersistFor/3*2 {
+			if v.PersistUntil = want.PersistUntil; v.String() == want.String() {
+				return e.Value
+			}
+		}
+	}
+	return value
 }
 
 // shadows is an error if the first value at a name would hide a wildcard record from it.
@@ -182,10 +200,20 @@ func (w *writing) add(ctx context.Context, stands publish.Standing, value string
 	return inventory.Note(ctx, entry)
 }
 
-// remove removes a value that the inventory has, and forgets it.
-func (w *writing) remove(ctx context.Context, value string) (publish.Removed, error) {
+// remove removes a value that the inventory has, and forgets it. With unless, what stands is
+// read again, and the value stays if it says so.
+func (w *writing) remove(ctx context.Context, value string, unless func(others []string) bool) (publish.Removed, error) {
 	var done publish.Removed
 	err := w.locked(ctx, func() error {
+		if unless != nil {
+			stands, err := w.read(ctx, w.target.Name)
+			if err != nil {
+				return w.clean(err)
+			}
+			if others := slices.DeleteFunc(stands.Everywhere(), func(v string) bool { return v == value }); unless(others) {
+				return errStays
+			}
+		}
 		var err error
 		if done, err = w.writer().Remove(ctx, w.target.Name, value); err != nil {
 			return err
@@ -195,9 +223,12 @@ func (w *writing) remove(ctx context.Context, value string) (publish.Removed, er
 	return done, err
 }
 
+// errStays says that a value is needed by now.
+var errStays = errors.New("another value that stood beside it is gone")
+
 func (w *writing) writer() *publish.Writer {
 	return &publish.Writer{
-		Provider: &zoneLocked{w}, Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval,
+		Provider: w.lockingZone(), Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval,
 		Secrets: w.Secrets, Logger: w.logger,
 	}
 }
@@ -212,36 +243,6 @@ func (w *writing) clean(err error) error {
 
 func (w *writing) read(ctx context.Context, name string) (publish.Standing, error) {
 	return standing(ctx, w.checker, w.target, name)
-}
-
-// zoneLocked lets one change of a zone through at a time, in the whole cluster: some
-// providers read a zone, change it, and write it back whole.
-type zoneLocked struct{ w *writing }
-
-func (z *zoneLocked) change(ctx context.Context, zone string, fn func() error) error {
-	return z.w.store.locked(ctx, "dns_persist_zone_"+z.w.store.safe(strings.TrimSuffix(zone, ".")), nil, fn)
-}
-
-// AppendRecords implements libdns.RecordAppender.
-func (z *zoneLocked) AppendRecords(ctx context.Context, zone string, records []libdns.Record) (added []libdns.Record, err error) {
-	err = z.change(ctx, zone, func() error {
-		added, err = z.w.Provider.AppendRecords(ctx, zone, records)
-		return err
-	})
-	return added, err
-}
-
-// DeleteRecords implements libdns.RecordDeleter.
-func (z *zoneLocked) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) (gone []libdns.Record, err error) {
-	deleter, ok := z.w.Provider.(libdns.RecordDeleter)
-	if !ok {
-		return nil, publish.ErrNoRemoval
-	}
-	err = z.change(ctx, zone, func() error {
-		gone, err = deleter.DeleteRecords(ctx, zone, records)
-		return err
-	})
-	return gone, err
 }
 
 // say logs what was written.

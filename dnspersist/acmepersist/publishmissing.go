@@ -152,18 +152,26 @@ func (p *Publishing) Lasting(value string, now time.Time) string {
 	return v.String()
 }
 
-// published looks at a name anew if its record could be written.
-func (s *session) published(ctx context.Context, w wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report) (propagation.Report, error) {
+// published writes the record if no server has it, and looks at the name anew. It comes
+// before the clock's word: a certificate that runs out is better asked for with a record.
+func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, state nameState, o offer) (propagation.Report, error) {
 	p := s.iss.Publishing
 	if p == nil || p.Mode == PublishNever || r.Status != propagation.StatusAbsent {
 		return r, nil
 	}
-	if err := s.publishMissing(ctx, w, t); err != nil {
-		if ctx.Err() != nil {
-			return r, err // the configuration has ended
+	// the account check of section 4.5 comes before each write
+	err := s.checkAccount(ctx)
+	if err == nil {
+		err = s.refine(w, r.Values, state, o)
+	}
+	if err == nil {
+		err = s.publishMissing(ctx, *w, t)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			s.logger.Error("the record could not be published; it may be published by hand meanwhile",
+				zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Error(err))
 		}
-		s.logger.Error("the record could not be published; it may be published by hand meanwhile",
-			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Error(err))
 		return r, err
 	}
 	r = s.iss.Checker.Check(ctx, t, gate)

@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
@@ -38,7 +39,7 @@ func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover
 		if needed[e.Name] || !s.owns(e) {
 			continue
 		}
-		base := e.Name[len(record.Label)+1:]
+		base := strings.TrimPrefix(e.Name, record.Label+".")
 		if _, due := iss.certificateOf(ctx, []string{base, "*." + base}); !due.IsZero() {
 			continue
 		}
@@ -61,5 +62,5 @@ func (l *Leftover) Unpublish(ctx context.Context, p *Publishing) (publish.Remove
 	if checker == nil {
 		checker = propagation.NewChecker(propagation.Config{Grace: l.session.iss.Grace, Settle: l.session.iss.Settle, Logger: l.session.iss.Logger})
 	}
-	return l.session.writing(p, checker, propagation.Target{Name: l.Name}).remove(ctx, l.Value)
+	return l.session.writing(p, checker, propagation.Target{Name: l.Name}).remove(ctx, l.Value, nil)
 }

@@ -59,7 +59,7 @@ func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error
 		zap.String("name", name), zap.Strings("values", lost))
 	// all, for it may be one that replaces where it should add as well
 	if after, err = w.write(context.WithoutCancel(ctx), name, before.Zone, or(before.TTL, or(w.TTL, DefaultTTL)), others, others, others); err != nil {
-		return done, &LostError{Name: name, Values: without(others, after.everywhere()), Err: w.redact(err)}
+		return done, &LostError{Name: name, Values: without(others, after.Everywhere()), Err: w.redact(err)}
 	}
 	done.Restored = lost
 	return done, nil

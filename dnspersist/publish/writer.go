@@ -31,8 +31,8 @@ func (s Standing) Values() []string {
 	return all
 }
 
-// everywhere are the values that each server shows.
-func (s Standing) everywhere() []string {
+// Everywhere are the values that each server shows.
+func (s Standing) Everywhere() []string {
 	var all []string
 	for _, v := range s.Values() {
 		if !slices.ContainsFunc(s.Servers, func(values []string) bool { return !slices.Contains(values, v) }) {
@@ -136,7 +136,7 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 		zap.String("name", name), zap.Strings("values", lost))
 	all := slices.Concat(stood, missing)
 	if after, err = w.write(context.WithoutCancel(ctx), name, before.Zone, ttl, all, all, all); err != nil {
-		return done, &LostError{Name: name, Values: without(stood, after.everywhere()), Err: w.redact(err)}
+		return done, &LostError{Name: name, Values: without(stood, after.Everywhere()), Err: w.redact(err)}
 	}
 	done.Values, done.Restored = missing, lost
 	return done, nil
@@ -153,7 +153,7 @@ func (w *Writer) settled(ctx context.Context, name string) (Standing, error) {
 			return true, err
 		}
 		last = shown
-		return len(without(shown.Values(), shown.everywhere())) == 0, nil
+		return len(without(shown.Values(), shown.Everywhere())) == 0, nil
 	})
 	if errors.Is(err, errTooLong) {
 		err = nil
@@ -190,10 +190,10 @@ func (w *Writer) write(ctx context.Context, name, zone string, ttl time.Duration
 		shown, err := w.Read(ctx, name)
 		if err == nil {
 			last = shown
-			err = absent(want, shown.everywhere())
+			err = absent(want, shown.Everywhere())
 		}
 		why = err
-		if other := altered(name, want, stood, last.everywhere()); other != nil {
+		if other := altered(name, want, stood, last.Everywhere()); other != nil {
 			return true, other
 		}
 		return err == nil, nil
