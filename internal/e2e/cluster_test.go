@@ -1,124 +1,21 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
-	"github.com/dnspersist/caddy-dnspersist/internal/lab"
-	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
-// childEnv carries what a Caddy process of its own has to know.
-const childEnv = "DNS_PERSIST_E2E_CHILD"
+func TestMain(m *testing.M) { harness.Main(m) }
 
-// child is one Caddy process of a cluster.
-type child struct {
-	Config []byte
-	// Servers maps the lab's name server addresses to those of this machine.
-	Servers map[string]string
-}
-
-// TestMain lets the test binary be a Caddy process of a cluster.
-func TestMain(m *testing.M) {
-	if file := os.Getenv(childEnv); file != "" {
-		if err := runChild(file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// runChild runs Caddy until standard input ends.
-func runChild(file string) error {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var c child
-	if err := json.Unmarshal(data, &c); err != nil {
-		return err
-	}
-	tuning.Set(tuning.Values{
-		Exchanger: lab.Redirected{Servers: c.Servers},
-		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
-		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
-		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
-		Lease: time.Second,
-	})
-	if err := caddy.Load(c.Config, true); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	return caddy.Stop()
-}
-
-// startCluster starts Caddy processes at once, on the environment's storage, CA and name
-// servers. It returns their environments, which share everything but ports and log.
+// startCluster starts Caddy processes at once that have all the names.
 func startCluster(e *harness.Env, processes int, names []string) []*harness.Env {
 	e.T.Helper()
-	servers := make(map[string]string)
-	for i := 1; i <= 2; i++ {
-		servers[net.JoinHostPort(e.DNS.Address(i), "53")] = e.DNS.RealAddr(i)
-	}
-	var nodes []*harness.Env
-	var commands []*exec.Cmd
-	dir := e.T.TempDir()
-	for i := range processes {
-		node := *e
-		node.LogFile = filepath.ToSlash(filepath.Join(dir, fmt.Sprintf("caddy-%d.log", i)))
-		for _, p := range []*int{&node.HTTPPort, &node.HTTPSPort} {
-			var err error
-			if *p, err = lab.FreePort(); err != nil {
-				e.T.Fatal(err)
-			}
-		}
-		config, err := harness.Adapt(node.Global() + node.Site(strings.Join(names, ", "), e.Block()))
-		if err != nil {
-			e.T.Fatal(err)
-		}
-		data, err := json.Marshal(child{Config: config, Servers: servers})
-		if err != nil {
-			e.T.Fatal(err)
-		}
-		file := filepath.Join(dir, fmt.Sprintf("child-%d.json", i))
-		if err := os.WriteFile(file, data, 0o600); err != nil {
-			e.T.Fatal(err)
-		}
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+file)
-		cmd.Stderr = os.Stderr
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			e.T.Fatal(err)
-		}
-		e.T.Cleanup(func() {
-			_ = stdin.Close()
-			if err := cmd.Wait(); err != nil {
-				e.T.Errorf("a Caddy process ended badly: %v", err)
-			}
-		})
-		nodes = append(nodes, &node)
-		commands = append(commands, cmd)
-	}
-	for _, cmd := range commands {
-		if err := cmd.Start(); err != nil {
-			e.T.Fatal(err)
-		}
-	}
-	return nodes
+	return e.Cluster(processes, func(node *harness.Env) string { return node.Site(strings.Join(names, ", "), e.Block()) })
 }
 
 // Three Caddys on one storage start at once: one account, an order for each site.

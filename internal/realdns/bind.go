@@ -51,12 +51,12 @@ func BIND(t testing.TB, zones ...Zone) *Server {
 	fmt.Fprintf(&b, `options {
 	directory %q; pid-file %q; session-keyfile %q; managed-keys-directory %q;
 	listen-on port %d { 127.0.0.1; }; listen-on-v6 { none; };
-	recursion no; dnssec-validation no; empty-zones-enable no; notify no; allow-transfer { any; };
+	recursion no; dnssec-validation no; empty-zones-enable no; notify no; allow-transfer { ! key %[6]q; any; };
 	max-refresh-time 86400; min-refresh-time 1; min-retry-time 1; transfer-source 127.0.0.1; minimal-responses yes;
 	serial-query-rate 100; startup-notify-rate 100; notify-rate 100; notify-delay 0;
 };
 controls { };
-key %q { algorithm hmac-sha256; secret %q; };
+key %[6]q { algorithm hmac-sha256; secret %[7]q; };
 `, s.Dir, s.Dir+"/named.pid", s.Dir+"/session.key", s.Dir, s.Port, Key, KeySecret)
 	for _, z := range zones {
 		if z.Primary != nil {

@@ -71,17 +71,22 @@ func New(t testing.TB, o Options) *Env {
 			t.Fatal(err)
 		}
 	}
-	values := tuning.Values{
-		Exchanger: dns.Exchanger(),
-		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
-		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
-		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
-	}
+	values := fast()
+	values.Exchanger = dns.Exchanger()
 	if o.Tuning != nil {
 		o.Tuning(&values)
 	}
 	t.Cleanup(tuning.Set(values))
 	return e
+}
+
+// fast are times that a test can wait for.
+func fast() tuning.Values {
+	return tuning.Values{
+		Grace: 2 * time.Second, Settle: 300 * time.Millisecond,
+		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
+		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
+	}
 }
 
 // NewCA makes another CA, which uses the same name servers.

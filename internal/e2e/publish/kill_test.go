@@ -33,37 +33,37 @@ func testKilled(t *testing.T, replaces bool) {
 		name := fmt.Sprintf("kill%d.%s", i, e.Name("k"))
 		storage := filepath.ToSlash(filepath.Join(filepath.Dir(e.Storage), fmt.Sprintf("storage%d", i)))
 		a.set(vname(name), foreign)
-		p, err := command(e, a, storage, name)
+		p, err := e.Process(storage, sites(a, name))
 		if err != nil {
 			return 0, err
 		}
-		if err := p.cmd.Start(); err != nil {
+		if err := p.Cmd.Start(); err != nil {
 			return 0, err
 		}
 		began := time.Now()
 		if after > 0 {
 			if replaces && i%2 == 0 {
 				// the worst moment: the provider has replaced, and nobody knows
-				first := p.cmd.Process
+				first := p.Cmd.Process
 				a.once(vname(name), func() { _ = first.Kill() })
 			} else {
 				time.Sleep(after) // the random moment itself
-				_ = p.cmd.Process.Kill()
+				_ = p.Cmd.Process.Kill()
 			}
-			_ = p.cmd.Wait()
-			if p, err = command(e, a, storage, name); err != nil {
+			_ = p.Cmd.Wait()
+			if p, err = e.Process(storage, sites(a, name)); err != nil {
 				return 0, err
 			}
-			if err := p.cmd.Start(); err != nil {
+			if err := p.Cmd.Start(); err != nil {
 				return 0, err
 			}
 		}
 		if err := stored(e, storage, name); err != nil {
-			_ = p.end()
+			_ = p.End()
 			return 0, err
 		}
 		took = time.Since(began)
-		if err := p.end(); err != nil {
+		if err := p.End(); err != nil {
 			return 0, fmt.Errorf("the second process ended badly: %w", err)
 		}
 		got := a.at(vname(name))

@@ -3,116 +3,19 @@
 package publish
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
-	"github.com/dnspersist/caddy-dnspersist/internal/lab"
-	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
-// childEnv names a file with what a Caddy process has to know.
-const childEnv = "DNS_PERSIST_PUBLISH_CHILD"
+func TestMain(m *testing.M) { harness.Main(m) }
 
-// child is one Caddy process.
-type child struct {
-	Config []byte
-	// Servers maps the lab's name server addresses to those of this machine.
-	Servers map[string]string
-}
-
-// TestMain lets the test binary be a Caddy process.
-func TestMain(m *testing.M) {
-	if file := os.Getenv(childEnv); file != "" {
-		if err := runChild(file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// runChild runs Caddy until standard input ends.
-func runChild(file string) error {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var c child
-	if err := json.Unmarshal(data, &c); err != nil {
-		return err
-	}
-	tuning.Set(tuning.Values{
-		Exchanger: lab.Redirected{Servers: c.Servers},
-		Grace:     2 * time.Second, Settle: 300 * time.Millisecond,
-		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second, HandBack: 2 * time.Second,
-		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
-		PublishInterval: 100 * time.Millisecond, PublishRetry: time.Second, Lease: time.Second,
-	})
-	if err := caddy.Load(c.Config, true); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	return caddy.Stop()
-}
-
-// process is a Caddy of its own on a storage.
-type process struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-}
-
-// command prepares a process with ports and a log of its own.
-func command(e *harness.Env, a *api, storage string, names ...string) (*process, error) {
-	dir, err := os.MkdirTemp(filepath.Dir(e.Storage), "caddy-")
-	if err != nil {
-		return nil, err
-	}
-	node := *e
-	node.LogFile, node.Storage = filepath.ToSlash(filepath.Join(dir, "caddy.log")), storage
-	for _, p := range []*int{&node.HTTPPort, &node.HTTPSPort} {
-		if *p, err = lab.FreePort(); err != nil {
-			return nil, err
-		}
-	}
-	config, err := harness.Adapt(node.Global() + node.Site(strings.Join(names, ", "), e.Block(a.block())))
-	if err != nil {
-		return nil, err
-	}
-	servers := make(map[string]string)
-	for i := 1; i <= 2; i++ {
-		servers[net.JoinHostPort(e.DNS.Address(i), "53")] = e.DNS.RealAddr(i)
-	}
-	data, err := json.Marshal(child{Config: config, Servers: servers})
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "child.json")
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		return nil, err
-	}
-	p := &process{cmd: exec.Command(os.Args[0])}
-	p.cmd.Env = append(os.Environ(), childEnv+"="+file)
-	p.cmd.Stderr = os.Stderr
-	p.stdin, err = p.cmd.StdinPipe()
-	return p, err
-}
-
-// end lets the process stop by itself.
-func (p *process) end() error {
-	_ = p.stdin.Close()
-	return p.cmd.Wait()
+// sites are those of a process with the provider.
+func sites(a *api, names ...string) func(*harness.Env) string {
+	return func(node *harness.Env) string { return node.Site(strings.Join(names, ", "), node.Block(a.block())) }
 }
 
 // stored waits for the certificate of a name in a storage.
@@ -137,24 +40,7 @@ func TestOneWriteInACluster(t *testing.T) {
 			for _, n := range names {
 				a.set(vname(n), foreign)
 			}
-			var all []*process
-			for range nodes {
-				p, err := command(e, a, e.Storage, names...)
-				if err != nil {
-					t.Fatal(err)
-				}
-				all = append(all, p)
-			}
-			for _, p := range all {
-				if err := p.cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					if err := p.end(); err != nil {
-						t.Errorf("a Caddy process ended badly: %v", err)
-					}
-				})
-			}
+			e.Cluster(nodes, sites(a, names...))
 			for _, n := range names {
 				if err := stored(e, e.Storage, n); err != nil {
 					t.Fatal(err)

@@ -196,8 +196,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.dns.SetTXT(2, name, values...)
 		return
 	}
-	a.timers.Go(func() {
-		time.Sleep(a.lag) // what is simulated is the time itself
+	a.timers.Add(1)
+	time.AfterFunc(a.lag, func() {
+		defer a.timers.Done()
 		a.dns.SetTXT(2, name, values...)
 	})
 }

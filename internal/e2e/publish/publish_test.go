@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"slices"
@@ -48,6 +49,18 @@ func noSecret(e *harness.Env) {
 	if strings.Contains(e.LogTail(1<<20), token) {
 		e.T.Error("the log shows the provider's token")
 	}
+}
+
+// renewed waits until a name has another certificate.
+func renewed(e *harness.Env, name string, than *x509.Certificate) {
+	e.T.Helper()
+	e.Eventually(time.Minute, "a renewal", func() error {
+		cert, err := e.Trusted(name)
+		if err == nil && cert.SerialNumber.Cmp(than.SerialNumber) == 0 {
+			err = fmt.Errorf("the same certificate")
+		}
+		return err
+	})
 }
 
 // A site needs nothing but its name: the record is written once beside what others have
@@ -209,14 +222,7 @@ func TestPolicyIsWidened(t *testing.T) {
 	// narrowing it again changes nothing
 	writes := a.count("append", vname(name)) + a.count("delete", vname(name))
 	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block(a.block())))
-	serial := e.WaitTrusted(name, harness.Soon).SerialNumber
-	e.Eventually(time.Minute, "a renewal", func() error {
-		cert, err := e.Trusted(name)
-		if err == nil && cert.SerialNumber.Cmp(serial) == 0 {
-			err = fmt.Errorf("the same certificate")
-		}
-		return err
-	})
+	renewed(e, name, e.WaitTrusted(name, harness.Soon))
 	if n := a.count("append", vname(name)) + a.count("delete", vname(name)); n != writes {
 		t.Errorf("%d writes, there were %d", n, writes)
 	}
@@ -266,5 +272,30 @@ func TestExpiryIsRenewed(t *testing.T) {
 	})
 	if n := len(e.CA.FailedValidations()); n != 0 {
 		t.Errorf("%d failed validations", n)
+	}
+}
+
+// A certificate that has run out while its record vanished gets the record first: the CA is
+// not asked in vain.
+func TestOverdueIsPublishedFirst(t *testing.T) {
+	e, a := newEnv(t, options(5*time.Second))
+	name := e.Name("late")
+	e.Load(e.Global() + e.Site(name, e.Block(a.block())))
+	cert := e.WaitTrusted(name, harness.Soon)
+	e.Stop()
+	a.set(vname(name), foreign)
+	e.Eventually(harness.Soon, "the certificate to run out", func() error {
+		if left := time.Until(cert.NotAfter); left > 0 {
+			return fmt.Errorf("%s are left", left)
+		}
+		return nil
+	})
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block(a.block())))
+	renewed(e, name, cert)
+	if n := len(e.CA.FailedValidations()); n != 0 {
+		t.Errorf("the CA was asked %d times in vain", n)
+	}
+	if n := a.count("append", vname(name)); n != 2 {
+		t.Errorf("%d writes, want 2", n)
 	}
 }
