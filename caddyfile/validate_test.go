@@ -84,7 +84,7 @@ func TestValidateJSON(t *testing.T) {
 		"acme_dns":         {`"challenges": {"dns": {"provider": ` + rfc2136 + `}}, "dns": {"publish": "once"}`, ""},
 		"no name":          {`"dns": {"provider": {"key": "hush"}}`, "loading the DNS provider"},
 		"unknown provider": {`"dns": {"provider": {"name": "nonsense", "key": "hush"}}`, "loading the DNS provider nonsense"},
-		"bad provider":     {`"dns": {"provider": {"name": "rfc2136", "server": "192.0.2.53:53"}}`, "needs key_name, key and server"},
+		"bad provider":     {`"dns": {"provider": {"name": "rfc2136", "server": "192.0.2.53:53"}}`, "dns.providers.rfc2136: invalid configuration: rfc2136 needs key_name, key and server"},
 		"unseen":           {`"dns": {"provider": ` + rfc2136 + `, "check": "none"}`, "publishing needs authoritative"},
 		"unseen, never":    {`"dns": {"provider": ` + rfc2136 + `, "check": "none", "publish": "never"}`, ""},
 		"end, once":        {`"dns": {"provider": ` + rfc2136 + `, "publish": "once"}, "persist_for": "720h"`, "persist_for needs dns.publish keep"},

@@ -50,11 +50,15 @@ func (o *Offline) Provider(raw []byte) (Provider, error) {
 	return p, nil
 }
 
-// secretsOf lists the strings in a JSON text.
+// secretsOf lists the strings in a provider's JSON, but not the name of its module: errors
+// have to say which it is.
 func secretsOf(raw json.RawMessage) []string {
 	var v any
 	if json.Unmarshal(raw, &v) != nil {
 		return nil
+	}
+	if fields, ok := v.(map[string]any); ok {
+		delete(fields, "name")
 	}
 	var all []string
 	var walk func(any)
