@@ -1,0 +1,135 @@
+package propagation
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// hostAnswer is what was found of one host.
+type hostAnswer struct {
+	nsHost
+	ttl uint32
+}
+
+// addHosts adds hosts to z with their addresses: those the resolvers know,
+// and for hosts inside the zone also those that came with the delegation.
+// Hosts at or below avoid are not asked for. It returns the least TTL.
+func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue map[string][]netip.Addr, avoid string) uint32 {
+	answers := make([]hostAnswer, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		answers[i] = hostAnswer{nsHost: nsHost{name: h}, ttl: uint32(maxZoneTTL / time.Second)}
+		if dns.IsSubDomain(z.name, h) {
+			answers[i].addrs = slices.Clone(glue[h])
+		}
+		if avoid == "" || !dns.IsSubDomain(avoid, h) {
+			wg.Go(func() { d.addresses(ctx, &answers[i]) })
+		}
+	}
+	wg.Wait()
+
+	ttl := uint32(maxZoneTTL / time.Second)
+	for _, a := range answers {
+		slices.SortFunc(a.addrs, netip.Addr.Compare) // IPv4 first
+		a.addrs = slices.Compact(a.addrs)
+		a.addrs = slices.DeleteFunc(a.addrs, func(ip netip.Addr) bool { return !usable(ip) })
+		if len(a.addrs) == 0 && a.problem == "" {
+			a.problem = "the host has no address"
+		}
+		z.hosts = append(z.hosts, a.nsHost)
+		ttl = min(ttl, a.ttl)
+	}
+	slices.SortFunc(z.hosts, func(a, b nsHost) int { return cmp.Compare(a.name, b.name) })
+	return ttl
+}
+
+// addresses asks for both families at once.
+func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
+	var (
+		wg    sync.WaitGroup
+		types = []uint16{dns.TypeA, dns.TypeAAAA}
+		found = make([]answer, len(types))
+		errs  = make([]error, len(types))
+	)
+	for i, t := range types {
+		wg.Go(func() { found[i], _, errs[i] = d.resolvers.query(ctx, h.name, t) })
+	}
+	wg.Wait()
+	for i := range types {
+		if errs[i] != nil {
+			h.ttl = 0
+			if h.problem == "" {
+				h.problem = errs[i].Error()
+			}
+			continue
+		}
+		for _, rr := range found[i].Answer {
+			// Whatever the owner: a host that is a CNAME is not allowed, and
+			// resolvers follow it.
+			var ip netip.Addr
+			switch rr := rr.(type) {
+			case *dns.A:
+				ip, _ = netip.AddrFromSlice(rr.A)
+			case *dns.AAAA:
+				ip, _ = netip.AddrFromSlice(rr.AAAA)
+			default:
+				continue
+			}
+			h.addrs = append(h.addrs, ip.Unmap())
+			h.ttl = min(h.ttl, rr.Header().Ttl)
+		}
+	}
+}
+
+// store caches z. One without any address is kept only as long as a failure.
+func (d *discovery) store(kind cacheKind, z *zone, ttl uint32) {
+	z.fetched = time.Now()
+	keep := clampTTL(ttl)
+	if !slices.ContainsFunc(z.hosts, func(h nsHost) bool { return len(h.addrs) > 0 }) {
+		keep = failureTTL
+	}
+	z.expires = z.fetched.Add(keep)
+	d.cache.put(&cacheEntry{key: d.keyOf(kind, z.name), zone: z, expires: z.expires})
+}
+
+// adopt lets z, found through a delegation on which all servers above agree,
+// be asked without asking them.
+func (d *discovery) adopt(z *zone) {
+	d.cache.put(&cacheEntry{key: d.key(z.name), zone: z, expires: z.expires})
+}
+
+// forget drops z where all its servers fail: it may have moved.
+func (d *discovery) forget(z *zone) {
+	if time.Since(z.fetched) >= minAgeToDrop {
+		d.cache.drop(d.key(z.name))
+		d.cache.drop(d.keyOf(kindDelegated, z.name))
+	}
+}
+
+// nsRecords returns the hosts that rrs name for owner, and their TTL.
+func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
+	var hosts []string
+	ttl := uint32(maxZoneTTL / time.Second)
+	for _, rr := range rrs {
+		if ns, ok := rr.(*dns.NS); ok && dns.CanonicalName(ns.Hdr.Name) == owner {
+			hosts = append(hosts, dns.CanonicalName(ns.Ns))
+			ttl = min(ttl, ns.Hdr.Ttl)
+		}
+	}
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts)
+	return hosts[:min(len(hosts), maxZoneServer)], ttl
+}
+
+func hasAlias(rrs []dns.RR) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool {
+		t := rr.Header().Rrtype
+		return t == dns.TypeCNAME || t == dns.TypeDNAME
+	})
+}
