@@ -215,6 +215,9 @@ func (s *session) registerKey(ctx context.Context, storageKey string, bound boun
 	})
 	var problem acme.Problem
 	if errors.As(err, &problem) && !isProblem(err, "rateLimited", "serverInternal") {
+		if s.iss.ExternalAccount != nil {
+			err = fmt.Errorf("%w; check the key ID and the MAC key of eab (external_account in JSON), which the CA may want to be new ones", err)
+		}
 		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: err}
 	}
 	if err != nil {

@@ -60,8 +60,8 @@ func TestExternalAccountIsRefused(t *testing.T) {
 		kid, key string
 		want     []string
 	}{
-		"a key of somebody else": {"kid-1", other, []string{"registering an ACME account", e.CA.Directory()}},
-		"an unknown key ID":      {"kid-2", eabKey, []string{"registering an ACME account", e.CA.Directory()}},
+		"a key of somebody else": {"kid-1", other, []string{"registering an ACME account", e.CA.Directory(), "check the key ID and the MAC key of eab"}},
+		"an unknown key ID":      {"kid-2", eabKey, []string{"registering an ACME account", e.CA.Directory(), "check the key ID and the MAC key of eab"}},
 		"a key that is none":     {"kid-1", garbage, []string{"eab", "MAC key", "base64url"}},
 	} {
 		configure("eab " + c.kid + " " + c.key)
