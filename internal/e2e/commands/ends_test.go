@@ -14,17 +14,24 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 )
 
+// prepare makes a command that the test runs itself.
+func (e *env) prepare(args ...string) *exec.Cmd {
+	e.T.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		e.T.Fatal(err)
+	}
+	cmd := exec.CommandContext(e.T.Context(), self, append([]string{"dns-persist"}, args...)...)
+	cmd.Env = append(os.Environ(), childEnv+"="+e.servers)
+	return cmd
+}
+
 // A command that somebody interrupts says so.
 func TestInterrupted(t *testing.T) {
 	e := newEnv(t, harness.Options{})
 	e.configure(e.Global() + e.Site("www.example.test", e.Block()))
 	e.Bind()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self, "dns-persist", "check", "--wait", "--config", e.config)
-	cmd.Env = append(os.Environ(), childEnv+"="+e.servers)
+	cmd := e.prepare("check", "--wait", "--config", e.config)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &said, &said, 10*time.Second
 	if err := cmd.Start(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -149,5 +150,45 @@ func TestPublishRefusesToShadow(t *testing.T) {
 	}
 	if r := e.ends(1, "unpublish", "--stale", "shop.example.test"); !strings.Contains(r.err, "none can be given") {
 		t.Errorf("%s", r.err)
+	}
+}
+
+// Commands that publish the same names at once write each value once, and all of them is known
+// afterwards.
+func TestPublishAtOnce(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	server := realdns.BIND(t, realdns.Zone{Origin: "example.test", Text: "@ NS ns1\nns1 A 127.0.0.1\n"})
+	servers, err := json.Marshal(map[string]string{"127.0.0.1:53": server.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(e.servers, servers, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"one.example.test", "two.example.test"}
+	e.configure(e.Global() + e.Site(strings.Join(names, ", "), strings.ReplaceAll(e.Block(fmt.Sprintf(
+		"dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}", realdns.Key, realdns.KeySecret, server.Addr())),
+		e.DNS.Resolver(), server.Addr())))
+	e.Bind()
+	var group sync.WaitGroup
+	for range 3 {
+		cmd := e.prepare("publish", "--config", e.config)
+		group.Go(func() {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+	group.Wait()
+	for _, want := range []int{1, 0} {
+		for _, n := range names {
+			answer, err := server.Query("_validation-persist."+n, dns.TypeTXT)
+			if err != nil || len(answer.Answer) != want {
+				t.Errorf("%s has %v, %v, want %d", n, answer, err, want)
+			}
+		}
+		if want == 1 {
+			e.well(append([]string{"unpublish"}, names...)...)
+		}
 	}
 }
