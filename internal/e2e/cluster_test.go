@@ -8,9 +8,15 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
+
+// cluster are the options of an environment whose nodes look every second which one polls.
+func cluster() harness.Options {
+	return harness.Options{Tuning: func(v *tuning.Values) { v.Lease = time.Second }}
+}
 
 // startCluster starts Caddy processes at once that have all the names.
 func startCluster(e *harness.Env, processes int, names []string) []*harness.Env {
@@ -22,7 +28,7 @@ func startCluster(e *harness.Env, processes int, names []string) []*harness.Env 
 func TestThreeProcessesOnOneStorage(t *testing.T) {
 	for _, registered := range []bool{true, false} {
 		t.Run(fmt.Sprintf("registered before: %v", registered), func(t *testing.T) {
-			e := harness.New(t, harness.Options{})
+			e := harness.New(t, cluster())
 			var names []string
 			for i := range 5 {
 				names = append(names, e.Name(fmt.Sprintf("site%d", i)))
@@ -68,7 +74,7 @@ func TestThreeProcessesOnOneStorage(t *testing.T) {
 // Of three Caddys that wait for the same record one polls at the full pace, and all serve
 // the certificate that one of them has obtained.
 func TestOneNodePolls(t *testing.T) {
-	e := harness.New(t, harness.Options{})
+	e := harness.New(t, cluster())
 	name := e.Name("polled")
 	value := e.Value(e.Bind(), false)
 	nodes := startCluster(e, 3, []string{name})

@@ -31,7 +31,7 @@ type Options struct {
 	Lifetime time.Duration
 	// CA changes the CA further.
 	CA lab.CAConfig
-	// Tuning replaces the defaults of the environment.
+	// Tuning replaces the defaults of the environment, in its processes, too.
 	Tuning func(*tuning.Values)
 	// Servers is the number of name servers. Default: 2.
 	Servers int
@@ -47,6 +47,7 @@ type Env struct {
 	Admin               string
 	HTTPPort, HTTPSPort int
 	running             bool
+	values              tuning.Values
 }
 
 // New makes an environment. It ends with the test.
@@ -76,6 +77,7 @@ func New(t testing.TB, o Options) *Env {
 	if o.Tuning != nil {
 		o.Tuning(&values)
 	}
+	e.values = values
 	t.Cleanup(tuning.Set(values))
 	return e
 }

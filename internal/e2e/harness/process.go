@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -24,6 +23,8 @@ type child struct {
 	Config []byte
 	// Servers maps the lab's name server addresses to those of this machine.
 	Servers map[string]string
+	// Tuning is that of the environment, without the exchanger.
+	Tuning tuning.Values
 }
 
 // Main is the body of a TestMain: it lets the test binary be a Caddy process, and else runs
@@ -49,10 +50,8 @@ func runChild(file string) error {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return err
 	}
-	values := fast()
+	values := c.Tuning
 	values.Exchanger = lab.Redirected{Servers: c.Servers}
-	values.Lease, values.HandBack = time.Second, 2*time.Second
-	values.PublishInterval, values.PublishRetry = 100*time.Millisecond, time.Second
 	tuning.Set(values)
 	if err := caddy.Load(c.Config, true); err != nil {
 		return err
@@ -91,7 +90,9 @@ func (e *Env) Process(storage string, site func(*Env) string) (*Process, error) 
 	for i := 1; i <= e.DNS.Servers(); i++ {
 		servers[net.JoinHostPort(e.DNS.Address(i), "53")] = e.DNS.RealAddr(i)
 	}
-	data, err := json.Marshal(child{Config: config, Servers: servers})
+	values := e.values
+	values.Exchanger = nil
+	data, err := json.Marshal(child{Config: config, Servers: servers, Tuning: values})
 	if err != nil {
 		return nil, err
 	}
