@@ -127,8 +127,14 @@ func (a *announcer) fire() {
 		if e.also != nil {
 			also = zap.String("or_value", e.also.Value) // as long as the CA is of two minds
 		}
-		logger.Warn("publish this TXT record once; the certificate follows by itself", also,
-			zap.String("name", e.record.Name), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", RecordTTL),
+		message, where := "publish this TXT record once; the certificate follows by itself", zap.Skip()
+		if e.record.Target != "" {
+			message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
+			where = zap.Dict("alias", zap.String("name", e.record.Name), zap.String("type", "CNAME"), zap.String("value", e.record.Target+"."),
+				zap.Int("ttl", RecordTTL), zap.String("zone_line", e.record.AliasLine()))
+		}
+		logger.Warn(message, also, where,
+			zap.String("name", e.record.Place()), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", RecordTTL),
 			zap.String("zone_line", e.record.ZoneLine()),
 			zap.Strings("identifiers", e.identifiers), zap.String("ca", e.ca), zap.String("account", e.account),
 			zap.String("dns", e.report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))

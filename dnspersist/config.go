@@ -103,6 +103,18 @@ type DNS struct {
 	// name today and would no longer do so.
 	AllowShadowing bool `json:"allow_shadowing,omitempty"`
 
+	// A zone of your own, or a name within one, that the owners of domains delegate their
+	// validation names to: each sets one CNAME from `_validation-persist.<name>` to a label
+	// of its own below this name, once for ever, and the record stands, and is published,
+	// there. `caddy dns-persist records` prints the CNAME records. An owner's CNAME may lead
+	// to any label below this name, those of several domains to the same one. The CA has to
+	// follow CNAMEs.
+	DelegateTo string `json:"delegate_to,omitempty"`
+
+	// The one name to which the validation names of all domains of this issuer are CNAMEs,
+	// in place of `delegate_to`. The record stands, and is published, there.
+	OverrideDomain string `json:"override_domain,omitempty"`
+
 	// Recursive DNS servers, as `host` or `host:port`. They find the zone and its
 	// name servers; with `check` set to `recursive` they are asked for the record
 	// too. Default: those of the system.

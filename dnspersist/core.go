@@ -65,6 +65,12 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 		Publishing:             iss.rt.publishing,
 	}
+	switch {
+	case dns.DelegateTo != "":
+		core.Delegation = &acmepersist.Delegation{Zone: delegationName(dns.DelegateTo)}
+	case dns.OverrideDomain != "":
+		core.Delegation = &acmepersist.Delegation{Name: delegationName(dns.OverrideDomain)}
+	}
 	if iss.PreferredChains != nil {
 		core.PreferredChains = certmagic.ChainPreference{
 			Smallest:       iss.PreferredChains.Smallest,

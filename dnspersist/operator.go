@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +35,15 @@ type settings struct {
 type RecordSet struct {
 	// Name is the validation name, without final dot.
 	Name string `json:"name"`
-	// Type is "TXT", TTL what is proposed, in seconds.
+	// Type is "TXT", or "CNAME" for a validation name that is to be delegated, TTL what is
+	// proposed, in seconds.
 	Type string `json:"type"`
 	TTL  uint32 `json:"ttl"`
-	// Wanted is a value for each CA and account. Each is enough for its own.
+	// Target is what a CNAME is to lead to, without final dot. The record itself is a set of
+	// its own.
+	Target string `json:"target,omitempty"`
+	// Wanted is a value for each CA and account. Each is enough for its own. Those of a
+	// CNAME stand at its target.
 	Wanted []acmepersist.Wanted `json:"wanted"`
 	// Waiting is what a running Caddy sees of a record that it waits for.
 	Waiting string `json:"waiting,omitempty"`
@@ -199,12 +205,8 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 			return nil, err
 		}
 		for _, w := range wanted {
-			if sets[w.Name] == nil {
-				sets[w.Name] = &RecordSet{Name: w.Name, Type: "TXT", TTL: RecordTTL}
-			}
-			set := sets[w.Name]
-			if !slices.ContainsFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value }) {
-				set.Wanted = append(set.Wanted, w)
+			if err := collect(sets, w); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -216,6 +218,44 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
+}
+
+// collect puts what is wanted into the sets: the record, and the CNAME that leads to it.
+func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
+	place := w.Name
+	if w.Target != "" {
+		place = w.Target
+		alias := sets[w.Name]
+		if alias == nil {
+			alias = &RecordSet{Name: w.Name, Type: "CNAME", TTL: RecordTTL, Target: w.Target}
+			sets[w.Name] = alias
+		}
+		if alias.Target != w.Target {
+			return fmt.Errorf("%s can be an alias (CNAME) of one name, and the issuers of the configuration want it to lead to %s and to %s: give them the same delegate_to or dns_challenge_override_domain",
+				w.Name, cmp.Or(alias.Target, "nothing"), w.Target)
+		}
+		alias.Wanted = append(alias.Wanted, w)
+	}
+	set := sets[place]
+	if set == nil {
+		set = &RecordSet{Name: place, Type: "TXT", TTL: RecordTTL}
+		sets[place] = set
+	}
+	if set.Type != "TXT" {
+		return fmt.Errorf("%s can be an alias (CNAME) or have a record, not both: one issuer of the configuration delegates it, another one does not", place)
+	}
+	// names that share a target share its values
+	i := slices.IndexFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value })
+	if i < 0 {
+		set.Wanted = append(set.Wanted, w)
+		return nil
+	}
+	if shared := &set.Wanted[i]; w.Target != "" {
+		shared.Identifiers = append(slices.Clone(shared.Identifiers), w.Identifiers...)
+		slices.Sort(shared.Identifiers)
+		shared.Identifiers = slices.Compact(shared.Identifiers)
+	}
+	return nil
 }
 
 // waiting is what a running Caddy sees of the records that it waits for.

@@ -220,6 +220,10 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 		p.timer.Stop()
 		p.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { s.handBack(p, "the record has been on some servers for long") })
 	}
+	again := !ready && p.parking.Again != nil && p.parking.Again(r)
+	if again {
+		p.retry = time.Now()
+	}
 	logger, name := s.logger, p.parking.Record.Name
 	s.mu.Unlock()
 	switch {
@@ -233,8 +237,11 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 			zap.String("identifier", p.identifier), zap.String("name", name),
 			zap.String("dns", r.Summary()), zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
 	}
-	if ready {
+	switch {
+	case ready:
 		s.handBack(p, "the record stands on every server")
+	case again:
+		s.handBack(p, "its validation name leads to where the record can be published")
 	}
 }
 

@@ -48,6 +48,8 @@ import (
 //	    publish never|once|keep
 //	    persist_for <duration>
 //	    allow_shadowing
+//	    delegate_to <zone>
+//	    dns_challenge_override_domain <name>
 //	}
 //
 // The words that `acme` has too mean the same as there. A word may stand once in a
@@ -146,7 +148,7 @@ type wordSpec struct {
 // allWords lists the words in the order of the documentation.
 const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
 	"account_url, account_uri, on_account_lost, resolvers, check, propagation_timeout, propagation_delay, " +
-	"policy, dialect, issuer_domain_name, rate_limit, dns, dns_ttl, publish, persist_for, allow_shadowing"
+	"policy, dialect, issuer_domain_name, rate_limit, dns, dns_ttl, publish, persist_for, allow_shadowing, delegate_to, dns_challenge_override_domain"
 
 var words = map[string]wordSpec{
 	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, unlessPlaceholder(checkDirectoryURL)),
@@ -167,6 +169,9 @@ var words = map[string]wordSpec{
 		iss.dns().AllowShadowing = true
 		return nil
 	}},
+
+	"delegate_to":                   text("<zone>", func(i *Issuer) *string { return &i.dns().DelegateTo }, unlessPlaceholder(checkDelegationName)),
+	"dns_challenge_override_domain": text("<name>", func(i *Issuer) *string { return &i.dns().OverrideDomain }, unlessPlaceholder(checkDelegationName)),
 
 	"dns_ttl":     duration(func(i *Issuer) *caddy.Duration { return &i.dns().TTL }),
 	"persist_for": duration(func(i *Issuer) *caddy.Duration { return &i.PersistFor }),
@@ -213,22 +218,16 @@ var words = map[string]wordSpec{
 	}},
 }
 
-const (
-	notNeeded = "is not needed with dns-persist-01, remove it"
-	notHere   = "is not available: records are published at the validation name; where that is a CNAME, publish at its target, by hand or with infrastructure as code, and remove the word"
-)
+const notNeeded = "is not needed with dns-persist-01, remove it"
 
-// refused are words of `acme` that mean nothing here, and words of a publisher that
-// this version does not have.
+// refused are words of `acme` that mean nothing here.
 var refused = map[string]string{
-	"disable_http_challenge":        notNeeded,
-	"disable_tlsalpn_challenge":     notNeeded,
-	"alt_http_port":                 notNeeded,
-	"alt_tlsalpn_port":              notNeeded,
-	"distributed":                   notNeeded,
-	"test_dir":                      notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
-	"delegate_to":                   notHere,
-	"dns_challenge_override_domain": notHere,
+	"disable_http_challenge":    notNeeded,
+	"disable_tlsalpn_challenge": notNeeded,
+	"alt_http_port":             notNeeded,
+	"alt_tlsalpn_port":          notNeeded,
+	"distributed":               notNeeded,
+	"test_dir":                  notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
 }
 
 // unmarshalProvider reads dns <provider> as acme does.

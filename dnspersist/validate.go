@@ -71,6 +71,11 @@ func (iss *Issuer) validateConfig() error {
 	field("dialect", iss.Dialect, dialectValues.check)
 	field("dns.check", dns.Check, checkValues.check)
 	field("dns.publish", dns.Publish, publishValues.check)
+	field("dns.delegate_to", dns.DelegateTo, checkDelegationName)
+	field("dns.override_domain", dns.OverrideDomain, checkDelegationName)
+	if dns.DelegateTo != "" && dns.OverrideDomain != "" {
+		errs = append(errs, errors.New("dns.delegate_to and dns.override_domain are both set, and a record stands at one place: remove one of them"))
+	}
 	errs = append(errs, iss.validatePublishing(dns)...)
 	for _, server := range dns.Resolvers {
 		if err := checkResolver(server); err != nil {

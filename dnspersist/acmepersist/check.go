@@ -62,6 +62,8 @@ type Checked struct {
 	Diagnostics []propagation.Diagnostic `json:"diagnostics,omitempty"`
 	// CAA says why CAA records forbid the certificate.
 	CAA string `json:"caa,omitempty"`
+	// AtTarget is what stands where the name is delegated to; nil without a Delegation.
+	AtTarget *AtTarget `json:"at_target,omitempty"`
 	// NeededBy is when the next renewal needs the record; zero without a certificate.
 	NeededBy time.Time `json:"needed_by,omitzero"`
 	// EndsAt is when the last of the good values ends; zero if one has no end.
@@ -126,6 +128,9 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 	report := c.Checker.Check(ctx, c.Target, c.Gate)
 	if thorough {
 		_, found = c.Checker.Diagnose(ctx, c.Target)
+		if c.session.iss.Delegation != nil {
+			found = append(found, c.wildcardTarget(ctx)...)
+		}
 	}
 	return c.Tell(ctx, report, found)
 }
@@ -136,6 +141,9 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	done := Checked{Report: r, Diagnostics: found}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()
+	}
+	if err := s.heedAlias(ctx, &w, r); err != nil {
+		s.logger.Warn("where the record is delegated to is not known", zap.String("name", w.record.Name), zap.Error(err))
 	}
 	if err := s.refine(&w, r.Values, c.state, c.offer); err != nil {
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
@@ -153,6 +161,12 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	done.EndsAt = endOf(result)
 	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
 	done.State, done.Do = c.judge(r, result)
+	if w.target != "" {
+		done.AtTarget = c.atTarget(ctx, w, r)
+		if !done.State.Well() {
+			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
+		}
+	}
 	if done.State.Well() && s.iss.Checker != nil {
 		var at string
 		if done.CAA, at = s.forbiddenByCAA(ctx, w); done.CAA != "" {

@@ -42,8 +42,11 @@ func (e *WaitingError) Code() string {
 }
 
 func (e *WaitingError) Error() string {
-	return fmt.Sprintf("%s: waiting for the TXT record at %s, nothing was asked of the CA: %s",
-		e.Code(), e.Record.Name, e.Report.Summary())
+	what := "the TXT record at " + e.Record.Place()
+	if e.Record.Target != "" && aliasOf(e.Report, e.Record.Name) != e.Record.Target {
+		what = fmt.Sprintf("%s to be an alias (CNAME) of %s", e.Record.Name, e.Record.Target)
+	}
+	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
 }
 
 // NotOfferedError says that the CA does not offer dns-persist-01.
@@ -143,14 +146,34 @@ func (e *BudgetError) Error() string {
 type Record struct {
 	// Name is the validation name, without a final dot.
 	Name string
+	// Target is where the record stands instead, in a zone of ours, if the validation name is
+	// delegated by a CNAME; else empty.
+	Target string
 	// Value is the record's text. Over 255 octets it is published as several
 	// character-strings, see record.Split.
 	Value string
 }
 
+// Place is the name at which the TXT record is to stand.
+func (r Record) Place() string {
+	if r.Target != "" {
+		return r.Target
+	}
+	return r.Name
+}
+
 // ZoneLine returns the record as a line of a zone file, with a TTL of one hour.
 func (r Record) ZoneLine() string {
-	return r.Name + ". 3600 IN TXT " + record.Quote(r.Value)
+	return r.Place() + ". 3600 IN TXT " + record.Quote(r.Value)
+}
+
+// AliasLine returns the CNAME that delegates the validation name as a line of a zone file,
+// with a TTL of one hour; empty if there is to be none.
+func (r Record) AliasLine() string {
+	if r.Target == "" {
+		return ""
+	}
+	return r.Name + ". 3600 IN CNAME " + r.Target + "."
 }
 
 // isProblem reports whether err carries an ACME problem of one of the types

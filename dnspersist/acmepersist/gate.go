@@ -48,6 +48,9 @@ type Parking struct {
 	NotAfter time.Time
 	// Err is the error for the attempt.
 	Err error
+	// Again reports whether DNS shows by now what another attempt can act upon, although the
+	// record is not complete. May be nil.
+	Again func(propagation.Report) bool
 }
 
 // pass waits at the gate for one identifier. It returns what DNS showed,
@@ -69,7 +72,9 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	target := s.target(*w, state)
 	if p := s.iss.Publishing; p == nil || p.Mode == PublishNever {
 		// others write
-	} else if err := s.endWrites(ctx, p, s.iss.Checker, target); err != nil {
+	} else if at, err := s.place(*w, target); err != nil {
+		return propagation.Report{}, err
+	} else if err := s.endWrites(ctx, p, s.iss.Checker, at); err != nil {
 		s.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
 			zap.String("name", w.record.Name), zap.Error(err))
 	}
@@ -79,6 +84,9 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
 	report = s.waitInline(ctx, w.identifier, target, gate, report, s.overdue(state, job))
+	if err := s.follow(ctx, w, report); err != nil && ctx.Err() == nil {
+		return propagation.Report{}, err
+	}
 	if err := ctx.Err(); err != nil {
 		return propagation.Report{}, fmt.Errorf("looking for the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
@@ -121,6 +129,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
 		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, NotAfter: job.notAfter(), Err: waiting,
+		Again: s.elsewhere(*w),
 	})
 }
 

@@ -129,6 +129,8 @@ type Config struct {
 	Parker Parker
 	// Publishing writes records through a DNS provider; nil without one.
 	Publishing *Publishing
+	// Delegation says where records stand in place of the validation names; nil for there.
+	Delegation *Delegation
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that
 	// does not offer the challenge. Defaults: a day, and an hour for renewals.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration

@@ -44,13 +44,33 @@ func (s *session) keep(ctx context.Context, w wanted, state nameState, t propaga
 	return s.retire(ctx, w, state, t, r.Values, enduring)
 }
 
+// keepAt is keep for a name whose record may stand elsewhere.
+func (s *session) keepAt(ctx context.Context, w wanted, state nameState, t propagation.Target, r propagation.Report, life time.Duration) error {
+	at, err := s.place(w, t)
+	if err != nil {
+		return err
+	}
+	if w.target != "" {
+		// also while the owner's CNAME is missing: it is to find the record when it comes
+		r = propagation.NewGate(s.iss.Grace, s.iss.Settle).Observe(s.iss.Checker.Look(ctx, at))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return s.keep(ctx, w, state, at, r, life)
+}
+
 // enduring says whether values have one that is all that is wanted, for long enough.
 func (s *session) enduring(w wanted, life time.Duration) func(values []string) bool {
 	want := w.want
 	want.Wildcard = want.Wildcard || w.wide
 	margin := s.margin(life)
+	anyDomain := w.any && w.terms.dialect == record.DialectHashed
 	return func(values []string) bool {
 		for _, v := range record.Evaluate(values, want, time.Now()).Verdicts {
+			if anyDomain && !want.ServesAnyDomain(v.Value) {
+				continue // others share the name
+			}
 			if v.Outlook == record.OutlookGood && (v.Value.PersistUntil.IsZero() || time.Until(v.Value.PersistUntil) > margin) {
 				return true
 			}

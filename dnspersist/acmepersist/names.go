@@ -37,6 +37,9 @@ type nameState struct {
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// PartialSince is since when at least one server shows the record.
 	PartialSince time.Time `json:"partial_since,omitzero"`
+	// Target is what a CNAME at the name was last seen to lead to, of those that a
+	// Delegation covers.
+	Target string `json:"target,omitempty"`
 }
 
 type acceptedValue struct {

@@ -29,13 +29,20 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 	if c.Checker == nil {
 		return Published{}, errors.New("check is none: publishing needs to see what stands")
 	}
-	if err := c.session.endWrites(ctx, p, c.Checker, c.Target); err != nil {
+	if c.session.iss.Delegation != nil {
+		if err := c.session.follow(ctx, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
+			return Published{}, err
+		}
+	}
+	at, err := c.session.place(w, c.Target)
+	if err != nil {
 		return Published{}, err
 	}
-	var err error
-	done, putErr := c.session.writing(p, c.Checker, c.Target).put(ctx, false, func(values []string) string {
-		result := record.Evaluate(values, w.want, time.Now())
-		if result.Good() {
+	if err := c.session.endWrites(ctx, p, c.Checker, at); err != nil {
+		return Published{}, err
+	}
+	done, putErr := c.session.writing(p, c.Checker, at).put(ctx, false, func(values []string) string {
+		if c.session.serves(w, values) {
 			return ""
 		}
 		if err = c.session.refine(&w, values, c.state, c.offer); err != nil {
@@ -46,9 +53,28 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 	return done, errors.Join(putErr, err)
 }
 
-// Unpublish removes one value of the inventory from the validation name.
+// serves reports whether one of the values is good, also for those who share the place.
+func (s *session) serves(w wanted, values []string) bool {
+	want := w.want
+	for _, v := range record.Evaluate(values, want, time.Now()).Verdicts {
+		if v.Outlook == record.OutlookGood && (!w.any || w.terms.dialect != record.DialectHashed || want.ServesAnyDomain(v.Value)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Place is the name at which the record is written: the validation name, or where it is
+// known to be delegated to.
+func (c *Check) Place() string { return c.wanted.record.Place() }
+
+// Unpublish removes one value of the inventory from the place of the name.
 func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
-	return c.session.writing(p, c.Checker, c.Target).remove(ctx, value, nil)
+	at, err := c.session.place(c.wanted, c.Target)
+	if err != nil {
+		return publish.Removed{}, err
+	}
+	return c.session.writing(p, c.Checker, at).remove(ctx, value, nil)
 }
 
 // Configured is the publishing of the issuer's configuration, nil if it has no provider.

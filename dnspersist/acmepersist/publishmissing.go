@@ -117,6 +117,10 @@ func tooOften(err error) bool {
 // one that is good stands or is on its way.
 func (s *session) publishMissing(ctx context.Context, w wanted, t propagation.Target) error {
 	p := s.iss.Publishing
+	t, err := s.place(w, t)
+	if err != nil {
+		return err
+	}
 	end, err := s.iss.publisher.begin(ctx, t.Name)
 	if err != nil {
 		return err

@@ -36,16 +36,41 @@ func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover
 	}
 	var all []*Leftover
 	for _, e := range entries {
-		if needed[e.Name] || !s.owns(e) {
+		if !s.owns(e) {
 			continue
 		}
-		base := strings.TrimPrefix(e.Name, record.Label+".")
-		if _, due := iss.certificateOf(ctx, []string{base, "*." + base}); !due.IsZero() {
+		needed, err := s.isNeeded(ctx, e.Name, needed)
+		if err != nil {
+			return nil, err
+		}
+		if needed {
 			continue
 		}
 		all = append(all, &Leftover{e, s})
 	}
 	return all, nil
+}
+
+// isNeeded reports whether a domain whose record stands at a name is managed or has a valid
+// certificate.
+func (s *session) isNeeded(ctx context.Context, name string, managed map[string]bool) (bool, error) {
+	domains := []string{strings.TrimPrefix(name, record.Label+".")}
+	if domains[0] == name { // the target of a delegation
+		shared, err := s.store.sharing(ctx, name)
+		if err != nil || shared.More {
+			return true, err
+		}
+		domains = shared.Domains
+	}
+	for _, d := range domains {
+		if managed[record.Label+"."+d] {
+			return true, nil
+		}
+		if _, due := s.iss.certificateOf(ctx, []string{d, "*." + d}); !due.IsZero() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // owns reports whether an entry names the bound account, or recomputes to it.

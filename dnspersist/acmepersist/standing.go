@@ -120,12 +120,15 @@ func (s *session) lookAt(ctx context.Context, name string, every, life time.Dura
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", name, context.Cause(ctx))
 	}
+	if err := s.follow(ctx, &w, report); err != nil {
+		return err
+	}
 	if err := s.refine(&w, report.Values, state, o); err != nil {
 		return err
 	}
 	if p := s.iss.Publishing; p != nil && p.Mode == PublishKeep {
-		err := s.keep(ctx, w, state, target, report, life)
-		if err == nil && report.Status == propagation.StatusAbsent {
+		err := s.keepAt(ctx, w, state, target, report, life)
+		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || aliasOf(report, name) == w.target) {
 			return nil // it stands again
 		}
 		if err != nil && ctx.Err() == nil {
@@ -154,6 +157,9 @@ func (s *session) report(ctx context.Context, w wanted, state nameState, r propa
 		}
 		fields = append(fields, zap.Strings("accepted_values", standing),
 			zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
+		if line := w.record.AliasLine(); line != "" {
+			fields = append(fields, zap.String("alias_line", line))
+		}
 		if r.Status == propagation.StatusAbsent {
 			s.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 		} else {

@@ -22,6 +22,19 @@ type wanted struct {
 	also *Record
 	// wide is whether the record asked for serves wildcards.
 	wide bool
+	// target is where the record stands in place of the validation name, empty without a
+	// Delegation; any is whether it has to serve several domains there, and foreign to what
+	// else the validation name leads.
+	target, foreign string
+	any             bool
+}
+
+// domain is the one in the hash of a record of draft -02.
+func (w wanted) domain() string {
+	if w.any {
+		return record.AnyDomain
+	}
+	return record.Base(w.identifier)
 }
 
 // want works out the record for an identifier. The record to ask for serves all names
@@ -45,7 +58,10 @@ func (s *session) want(ctx context.Context, identifier string, t terms) (wanted,
 	case s.iss.Policy != PolicyExact && s.iss.Wildcard != nil:
 		w.wide = w.wide || s.iss.Wildcard(ctx, vname)
 	}
-	w.record, err = s.recordFor(w, t.dialect, record.Base(identifier))
+	if err := s.delegate(ctx, &w, vname); err != nil {
+		return wanted{}, err
+	}
+	w.record, err = s.recordFor(w, t.dialect, w.domain())
 	return w, err
 }
 
@@ -65,14 +81,14 @@ func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Re
 		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.identifier, err)
 	}
 	value := record.Value{IssuerDomainName: w.terms.names[0], AccountURI: uri, Wildcard: w.wide}
-	return Record{Name: vname, Value: value.String()}, nil
+	return Record{Name: vname, Target: w.target, Value: value.String()}, nil
 }
 
 // refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
 func (s *session) refine(w *wanted, values []string, state nameState, o offer) error {
-	dialect, domain := w.terms.dialect, record.Base(w.identifier)
+	dialect, domain := w.terms.dialect, w.domain()
 	if s.iss.dialect() == DialectAuto && w.terms.prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL

@@ -28,6 +28,8 @@ type Wanted struct {
 	AccountURI       string         `json:"account_uri"`
 	// Value is what to publish.
 	Value string `json:"value"`
+	// Target is where the value stands, if Name is to be a CNAME to it; else empty.
+	Target string `json:"target,omitempty"`
 	// OrValue is what other frontends of the CA may want to see; empty if they agree.
 	OrValue string `json:"or_value,omitempty"`
 	// Presumed says that the CA has not shown yet what it wants: the issuer domain name is
@@ -66,7 +68,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 		for _, other := range standby {
 			spare := *s
 			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint
-			r, err := spare.recordFor(w, t.dialect, record.Base(w.identifier))
+			r, err := spare.recordFor(w, t.dialect, w.domain())
 			if err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %s: %w", other.URL, err)
 			}
@@ -83,7 +85,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 func (s *session) wanted(w wanted, identifiers []string) Wanted {
 	tell := Wanted{
 		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.Location,
-		Value: w.record.Value, Dialect: w.terms.dialect,
+		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.dialect,
 	}
 	if w.also != nil {
 		tell.OrValue = w.also.Value

@@ -153,7 +153,7 @@ func runPublish(r *run) error {
 		case value == "":
 			p.say("%s: stands", c.Name())
 		default:
-			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", c.Name(), ttlAt(c, found), record.Quote(value))
+			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", placeOf(found), ttlAt(c, found), record.Quote(value))
 		}
 	}
 	return p.end()
@@ -161,15 +161,23 @@ func runPublish(r *run) error {
 
 // toAdd is the value that is missing at a name, empty if none is.
 func (p *publishing) toAdd(c *acmepersist.Check, found acmepersist.Checked) (string, error) {
-	if found.State == acmepersist.StateBlocked {
+	at := found.AtTarget
+	switch {
+	case at != nil && at.State == acmepersist.StateBlocked:
+		return "", fmt.Errorf("what stands at %s is not known: %s", at.Name, at.Reason)
+	case at != nil && at.State == acmepersist.StateGood:
+		return "", nil
+	case at != nil && at.Alias != "" && at.Alias != at.Name:
+		return "", &acmepersist.ForeignAliasError{Name: c.Name(), Alias: at.Alias, Wanted: at.Name}
+	case at == nil && found.State == acmepersist.StateBlocked:
 		return "", errors.New(found.Do)
 	}
-	if slices.ContainsFunc(found.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood }) {
+	if at == nil && slices.ContainsFunc(found.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood }) {
 		return "", nil
 	}
 	allowed := p.flag("allow-shadowing") || c.Configured() != nil && c.Configured().AllowShadowing
 	for _, d := range found.Diagnostics {
-		if d.Code == propagation.CodeWildcardBreaks && !allowed {
+		if d.Code == propagation.CodeWildcardBreaks && !allowed && at == nil {
 			return "", shadowing(&acmepersist.ShadowingError{Name: c.Name(), Text: d.Text})
 		}
 	}
@@ -177,6 +185,14 @@ func (p *publishing) toAdd(c *acmepersist.Check, found acmepersist.Checked) (str
 		return with.Lasting(found.Value, time.Now()), nil
 	}
 	return found.Value, nil
+}
+
+// placeOf is where the record is written.
+func placeOf(found acmepersist.Checked) string {
+	if found.AtTarget != nil {
+		return found.AtTarget.Name
+	}
+	return found.Name
 }
 
 // shadowing adds the command's own way out.
@@ -191,8 +207,12 @@ func shadowing(err error) error {
 // ttlAt is the TTL that a value gets.
 func ttlAt(c *acmepersist.Check, found acmepersist.Checked) uint32 {
 	var ttl uint32
-	for _, s := range found.Report.Servers {
-		ttl = max(ttl, s.TTL)
+	if found.AtTarget != nil {
+		ttl = found.AtTarget.TTL
+	} else {
+		for _, s := range found.Report.Servers {
+			ttl = max(ttl, s.TTL)
+		}
 	}
 	if ttl > 0 {
 		return ttl

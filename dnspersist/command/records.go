@@ -44,6 +44,11 @@ command fails for a name whose servers do not answer. DNS is read for them, for
 nsupdate, and for up to 100 names also for the others; --dns always and --dns never
 say otherwise. A name that is an alias (CNAME) gets its record at the alias' target.
 
+Where the configuration delegates validation names (delegate_to), the CNAME that the owner
+of each domain has to set is printed beside the record at its target; --only CNAME or
+--only TXT prints the ones or the others. An alias that leads elsewhere is left out of what
+is for other tools, and said.
+
 With --account-url and --issuer no storage, configuration or CA is needed; records of
 draft -02 take --account-hash-prefix and --thumbprint as well.
 
@@ -56,6 +61,7 @@ With --standby FILE a second account's value stands beside the first's; FILE is 
 	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
 	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
 	f.String("issuer", "", "Issuer domain name of the CA, with --account-url")
+	f.String("only", "", "Print only the records of one type: TXT, or CNAME where names are delegated")
 	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
 	f.String("format", "", "Output: "+strings.Join(recordFormats(), ", ")+" (default: table)")
 	return cmd
@@ -72,6 +78,9 @@ func runRecords(r *run) error {
 	if dns := r.text("dns"); !slices.Contains([]string{"auto", "always", "never"}, dns) {
 		return fmt.Errorf("--dns %s is unknown: use auto, always or never", dns)
 	}
+	if only := r.text("only"); !slices.Contains([]string{"", "TXT", "CNAME"}, only) {
+		return fmt.Errorf("--only %s is unknown: use TXT or CNAME", only)
+	}
 	names, err := r.names()
 	if err != nil {
 		return err
@@ -80,7 +89,10 @@ func runRecords(r *run) error {
 	if err != nil {
 		return err
 	}
-	if len(sets) == 0 {
+	if only := r.text("only"); only != "" {
+		sets = slices.DeleteFunc(sets, func(s dnspersist.RecordSet) bool { return s.Type != only })
+	}
+	if len(sets) == 0 && r.text("only") == "" {
 		r.say("the configuration manages no name with dns_persist: give the names as arguments")
 	}
 	r.sayPresumed(sets)
@@ -209,6 +221,10 @@ func (r *run) recordTable(sets []dnspersist.RecordSet) error {
 	return table(r.out, func(row func(...string)) {
 		row("NAME", "TTL", "TYPE", "VALUE", "FOR", "STATE")
 		for _, s := range sets {
+			if s.Type == "CNAME" {
+				row(s.Name, fmt.Sprint(s.TTL), s.Type, s.Target+".", strings.Join(identifiersOf(s), ", "), stateOf(s, s.Target))
+				continue
+			}
 			for _, w := range s.Wanted {
 				what := strings.Join(w.Identifiers, ", ")
 				if w.Standby {
@@ -223,12 +239,24 @@ func (r *run) recordTable(sets []dnspersist.RecordSet) error {
 	})
 }
 
+// identifiersOf are the names that a set is for.
+func identifiersOf(s dnspersist.RecordSet) []string {
+	var all []string
+	for _, w := range s.Wanted {
+		all = append(all, w.Identifiers...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 func stateOf(s dnspersist.RecordSet, value string) string {
 	switch {
 	case s.DNS == nil:
 		return s.Waiting
 	case s.DNS.Error != "":
 		return s.DNS.Error
+	case s.Type == "CNAME" && len(aliasWarnings(s)) > 0:
+		return "something else stands"
 	}
 	for _, v := range s.DNS.Add {
 		if v == value {

@@ -48,6 +48,13 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 		if set == nil {
 			return
 		}
+		if at := c.AtTarget; at != nil {
+			fillAlias(set, c)
+			if place := byName[at.Name]; place != nil {
+				fillTarget(place, c)
+			}
+			return
+		}
 		good := slices.ContainsFunc(c.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood })
 		fill(set, c.Report, func(w acmepersist.Wanted) bool {
 			return good && w.CA == c.CA && w.Account == c.Account
@@ -73,7 +80,9 @@ func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing 
 	var all []standing
 	for _, s := range sets {
 		one := standing{Name: s.Name, Warnings: more[s.Name]}
-		if s.DNS != nil && s.DNS.Alias != "" {
+		if s.Type == "CNAME" {
+			one.Warnings = append(one.Warnings, aliasWarnings(s)...)
+		} else if s.DNS != nil && s.DNS.Alias != "" {
 			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to stand there", s.DNS.Alias))
 		}
 		all = append(all, one)
@@ -156,6 +165,12 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 	byName := make(map[string]int)
 	var all []formats.RRset
 	for _, s := range sets {
+		if s.Type == "CNAME" {
+			if one, ok := aliasSet(s); ok {
+				all = append(all, one)
+			}
+			continue
+		}
 		one := formats.RRset{Name: s.Name, TTL: s.TTL}
 		for _, w := range s.Wanted {
 			comment := "for " + strings.Join(w.Identifiers, ", ")

@@ -3,6 +3,8 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +42,11 @@ func runUnpublish(r *run) error {
 		return p.removeStale()
 	}
 	for _, c := range p.checks {
-		entries, err := c.Inventory().At(r, c.Name())
+		if err := p.unshared(c); err != nil {
+			p.fail(c.Name(), err)
+			continue
+		}
+		entries, err := c.Inventory().At(r, c.Place())
 		if err != nil {
 			return err
 		}
@@ -51,7 +57,7 @@ func runUnpublish(r *run) error {
 			}
 			n++
 			if r.flag("dry-run") {
-				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Name(), record.Quote(e.Value))
+				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Place(), record.Quote(e.Value))
 			} else if err := p.remove(c, e); err != nil {
 				p.fail(c.Name(), err)
 			}
@@ -61,6 +67,24 @@ func runUnpublish(r *run) error {
 		}
 	}
 	return p.end()
+}
+
+// unshared is an error if others need the record of a name as well, which are not given.
+func (p *publishing) unshared(c *acmepersist.Check) error {
+	others, more, err := c.Shares(p)
+	if err != nil {
+		return err
+	}
+	others = slices.DeleteFunc(others, func(domain string) bool {
+		return slices.ContainsFunc(p.checks, func(o *acmepersist.Check) bool { return o.Name() == record.Label+"."+domain })
+	})
+	switch {
+	case more:
+		return fmt.Errorf("the record at %s serves many other domains as well; remove it by hand if none of them needs it", c.Place())
+	case len(others) > 0:
+		return fmt.Errorf("the record at %s serves %s as well: give these names too if none of them needs it", c.Place(), strings.Join(others, ", "))
+	}
+	return nil
 }
 
 // removeStale removes what stands for names that need no record any more.

@@ -45,6 +45,19 @@ func check(f Format, sets []RRset) error {
 		if s.TTL > math.MaxInt32 {
 			return refuse(s, "the TTL %d is over %d (RFC 2181); give a smaller one", s.TTL, math.MaxInt32)
 		}
+		if s.CNAME != "" {
+			if err := checkName(s.CNAME); err != nil {
+				return refuse(s, "its target %q %w; give a domain name in lower case ASCII without the final dot", s.CNAME, err)
+			}
+			for _, v := range s.Standing {
+				if v != s.CNAME {
+					return refuse(s, "it is an alias of %q by now, and is not changed to %q; leave it out, or remove what stands", v, s.CNAME)
+				}
+			}
+			if len(s.Add) > 0 {
+				return refuse(s, "it is an alias and has values, which cannot stand beside each other; give one of them")
+			}
+		}
 		for _, v := range s.Add {
 			if len(v) > maxValue {
 				return refuse(s, "a value to add has %d octets, over %d; give a shorter one", len(v), maxValue)

@@ -6,9 +6,12 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// RRset is the TXT record set at one validation name.
+// RRset is the TXT record set at one validation name, or at the target of one that is
+// delegated by a CNAME, which is a set as well.
 type RRset struct {
 	// Name is the validation name in lower case ASCII without a final dot, such as
 	// "_validation-persist.example.com".
@@ -25,6 +28,9 @@ type RRset struct {
 	Standing []string
 	// Known says that Standing was read, rather than left empty.
 	Known bool
+	// CNAME is the target, without final dot, if the set is an alias in place of TXT records.
+	// Add is empty then, and Standing the target that it has, if it has one: the same.
+	CNAME string
 	// Comment are lines for the formats that have comments.
 	Comment []string
 }
@@ -92,6 +98,12 @@ func listed(list []Format) string {
 // additions are the values that do not stand yet, each once. Of a set that was not read
 // nothing is taken to stand.
 func (s RRset) additions() []string {
+	if s.CNAME != "" {
+		if s.Known && len(s.Standing) > 0 {
+			return nil
+		}
+		return []string{s.CNAME}
+	}
 	var list []string
 	for _, v := range s.Add {
 		if !slices.Contains(list, v) && (!s.Known || !slices.Contains(s.Standing, v)) {
@@ -103,6 +115,9 @@ func (s RRset) additions() []string {
 
 // whole is the record set as it is to be: what stands, in its order, and then what is added.
 func (s RRset) whole() []string {
+	if s.CNAME != "" {
+		return []string{s.CNAME}
+	}
 	var list []string
 	for _, v := range slices.Concat(s.Standing, s.Add) {
 		if !slices.Contains(list, v) {
@@ -110,6 +125,22 @@ func (s RRset) whole() []string {
 		}
 	}
 	return list
+}
+
+// rrtype is the type of the set's records.
+func (s RRset) rrtype() string {
+	if s.CNAME != "" {
+		return "CNAME"
+	}
+	return "TXT"
+}
+
+// data is a value of the set in master file format.
+func (s RRset) data(value string) string {
+	if s.CNAME != "" {
+		return value + "."
+	}
+	return record.Quote(value)
 }
 
 // relative is the name within its zone, empty at the apex.

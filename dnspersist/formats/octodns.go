@@ -41,6 +41,10 @@ func writeOctoDNS(b *bytes.Buffer, sets []RRset) error {
 		slices.SortFunc(list, func(x, y RRset) int { return compareNatural(x.relative(), y.relative()) })
 		for _, s := range list {
 			b.WriteString(comments("#", s.Comment))
+			if s.CNAME != "" {
+				fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: CNAME\n  value: %s\n", quoteYAML(s.relative()), s.TTL, quoteYAML(s.CNAME+"."))
+				continue
+			}
 			fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: TXT\n  values:\n", quoteYAML(s.relative()), s.TTL)
 			for _, v := range s.whole() {
 				fmt.Fprintf(b, "  - %s\n", quoteYAML(strings.ReplaceAll(v, ";", `\;`)))

@@ -66,7 +66,7 @@ func Batches(sets []RRset) [][]RRset {
 func route53Cost(s RRset) (records, characters int) {
 	for _, v := range s.whole() {
 		records++
-		characters += len(quoteRoute53(v))
+		characters += len(s.route53Value(v))
 	}
 	return records, characters
 }
@@ -86,9 +86,9 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 				return refuse(s, "its %d values of %d characters are over the limits of a change batch of Route 53, %d values and %d characters; remove values that are not needed",
 					records, characters, maxRoute53Records, maxRoute53Characters)
 			}
-			set := resourceRecordSet{Name: s.Name + ".", Type: "TXT", TTL: s.TTL}
+			set := resourceRecordSet{Name: s.Name + ".", Type: s.rrtype(), TTL: s.TTL}
 			for _, v := range s.whole() {
-				quoted := quoteRoute53(v)
+				quoted := s.route53Value(v)
 				if len(quoted) > maxRoute53Value {
 					return refuse(s, "the value %.40q... has %d characters, and Route 53 takes %d; remove it or shorten it", v, len(quoted), maxRoute53Value)
 				}
@@ -103,6 +103,13 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 
 // quoteRoute53 is like record.Quote, but Route 53 has octets as three octal digits.
 func quoteRoute53(value string) string { return record.QuoteWith(value, "\\%03o") }
+
+func (s RRset) route53Value(v string) string {
+	if s.CNAME != "" {
+		return v + "."
+	}
+	return quoteRoute53(v)
+}
 
 // writeJSON writes indented JSON without the escapes that are for web pages only.
 func writeJSON(b *bytes.Buffer, v any) error {

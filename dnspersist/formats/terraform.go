@@ -8,6 +8,13 @@ import (
 // variables is the file; the map is written in the order of its keys.
 type variables struct {
 	Records map[string]variable `json:"dns_persist_records"`
+	Aliases map[string]alias    `json:"dns_persist_aliases,omitempty"`
+}
+
+type alias struct {
+	Zone   string `json:"zone"`
+	TTL    uint32 `json:"ttl"`
+	Target string `json:"target"`
 }
 
 type variable struct {
@@ -25,6 +32,13 @@ const firstCombining = '\u0300'
 func writeTerraform(b *bytes.Buffer, sets []RRset) error {
 	file := variables{Records: make(map[string]variable, len(sets))}
 	for _, s := range sets {
+		if s.CNAME != "" {
+			if file.Aliases == nil {
+				file.Aliases = make(map[string]alias)
+			}
+			file.Aliases[s.Name] = alias{Zone: s.Zone, TTL: s.TTL, Target: s.CNAME + "."}
+			continue
+		}
 		values := s.whole()
 		for _, v := range values {
 			if reason := notForTerraform(v); reason != "" {

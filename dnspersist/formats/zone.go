@@ -3,8 +3,6 @@ package formats
 import (
 	"bytes"
 	"fmt"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // stands is said of a set with nothing to add, in the formats that only add.
@@ -27,5 +25,5 @@ func writeZone(b *bytes.Buffer, sets []RRset) error {
 
 // line is one record in master file format.
 func line(s RRset, value string) string {
-	return fmt.Sprintf("%s. %d IN TXT %s\n", s.Name, s.TTL, record.Quote(value))
+	return fmt.Sprintf("%s. %d IN %s %s\n", s.Name, s.TTL, s.rrtype(), s.data(value))
 }

@@ -1,0 +1,113 @@
+package acmepersist
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// CodeWildcardTarget says that a wildcard record answers for every label of the zone to which
+// validation names are delegated.
+const CodeWildcardTarget propagation.Code = "wildcard_target"
+
+// AtTarget is what stands where a validation name is delegated to.
+type AtTarget struct {
+	// Name is the target, without final dot.
+	Name string `json:"name"`
+	// Alias is what the CNAME at the validation name leads to; empty if there is none.
+	Alias string `json:"alias,omitempty"`
+	// State is StateGood if what is wanted stands there, StateMissing, StateWrong or
+	// StateBlocked.
+	State State `json:"state"`
+	// Zone is the zone of the target, Values what stands there, TTL theirs in seconds.
+	Zone   string   `json:"zone,omitempty"`
+	Values []string `json:"values"`
+	TTL    uint32   `json:"ttl,omitempty"`
+	// Reason says why it is not known what stands.
+	Reason string `json:"reason,omitempty"`
+}
+
+// atTarget tells what stands at the target: by the report where its CNAME has led there, else
+// by a look of its own, for the owner may set the CNAME later.
+func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *AtTarget {
+	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name), State: StateBlocked, Values: []string{}}
+	if at.Alias != w.target {
+		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept}, c.Checker.NewGate())
+		at.Zone = r.Zone
+	}
+	for _, s := range r.Servers {
+		if s.Name != w.target {
+			continue
+		}
+		at.Zone = s.Zone
+		if s.Verdict != propagation.VerdictYes && s.Verdict != propagation.VerdictNo {
+			continue
+		}
+		at.State = StateMissing
+		at.TTL = max(at.TTL, s.TTL)
+		for _, v := range s.Values {
+			if !slices.Contains(at.Values, v) {
+				at.Values = append(at.Values, v)
+			}
+		}
+	}
+	switch {
+	case at.State == StateBlocked:
+		at.Reason = r.Reason
+	case c.session.serves(w, at.Values):
+		at.State = StateGood
+	case len(at.Values) > 0:
+		at.State = StateWrong
+	}
+	return at
+}
+
+// judgeTarget says where a delegated name stands that is not well.
+func judgeTarget(w wanted, at *AtTarget, state State, do string) (State, string) {
+	publish := "publish " + w.record.ZoneLine()
+	switch {
+	case w.foreign != "":
+		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.target}).Error()
+	case state == StateWrong && at.Alias == "":
+		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.record.Name, w.record.AliasLine())
+	case state != StateMissing && state != StateWrong:
+		return state, do
+	case at.Alias == "" && at.State == StateGood:
+		return state, "let the owner of the domain set " + w.record.AliasLine()
+	case at.Alias == "":
+		return state, fmt.Sprintf("let the owner of the domain set %s and %s", w.record.AliasLine(), publish)
+	}
+	return state, publish
+}
+
+// wildcardTarget finds out whether every label of the zone that names are delegated to is
+// answered: then a mistyped one looks as good as the right one.
+func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
+	zone := c.session.iss.Delegation.Zone
+	if zone == "" {
+		return nil
+	}
+	name := strings.ToLower(rand.Text()) + "." + zone
+	r := c.Checker.Check(ctx, propagation.Target{Name: name, Host: placeHost(name)}, c.Checker.NewGate())
+	if len(r.Values) == 0 && aliasOf(r, name) == "" {
+		return nil
+	}
+	return []propagation.Diagnostic{{Code: CodeWildcardTarget, Text: fmt.Sprintf(
+		"a wildcard record answers for every label of %s: a mistyped CNAME looks as if it led to a record; remove *.%s", zone, zone)}}
+}
+
+// Shares lists other domains whose record stands at the place of this one; more is true if
+// they are too many to be listed.
+func (c *Check) Shares(ctx context.Context) (others []string, more bool, err error) {
+	if c.wanted.target == "" {
+		return nil, false, nil
+	}
+	shared, err := c.session.store.sharing(ctx, c.wanted.target)
+	mine := record.Base(c.wanted.identifier)
+	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More, err
+}

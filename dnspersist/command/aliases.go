@@ -1,0 +1,98 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// fillAlias notes what stands at a validation name that is to be delegated.
+func fillAlias(set *dnspersist.RecordSet, c acmepersist.Checked) {
+	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: c.AtTarget.Alias, Zone: c.Report.Zone}
+	known := false
+	for _, s := range c.Report.Servers {
+		if s.Name != set.Name {
+			continue
+		}
+		known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
+		found.Zone = s.Zone
+		if found.Alias == "" {
+			found.Values = append(found.Values, s.Values...)
+		}
+	}
+	switch {
+	case !known:
+		found.Error = "DNS cannot tell what stands: " + c.Report.Reason
+	case found.Alias == set.Target:
+		found.Stands = []string{set.Target}
+	case found.Alias == "":
+		found.Add = []string{set.Target}
+	}
+	set.DNS = found
+}
+
+// fillTarget notes what stands at the target of a delegation.
+func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
+	at, found := c.AtTarget, set.DNS
+	if found == nil {
+		found = &dnspersist.Standing{Values: at.Values, Add: []string{}, Zone: at.Zone, TTL: at.TTL}
+		set.DNS = found
+		if at.State == acmepersist.StateBlocked {
+			found.Error = "DNS cannot tell what stands: " + at.Reason
+		}
+		if at.TTL > 0 {
+			set.TTL = at.TTL
+		}
+	}
+	for _, w := range set.Wanted {
+		good := at.State == acmepersist.StateGood && w.CA == c.CA && w.Account == c.Account
+		i := slices.Index(found.Add, w.Value)
+		switch {
+		case found.Has(w.Value):
+		case good || standsAlready(at.Values, w):
+			found.Stands = append(found.Stands, w.Value)
+			if i >= 0 {
+				found.Add = slices.Delete(found.Add, i, i+1)
+			}
+		case i < 0:
+			found.Add = append(found.Add, w.Value)
+		}
+	}
+}
+
+// aliasWarnings says why a CNAME cannot be set as it is.
+func aliasWarnings(s dnspersist.RecordSet) []string {
+	d := s.DNS
+	switch {
+	case d == nil || d.Error != "":
+	case d.Alias != "" && d.Alias != s.Target:
+		return []string{fmt.Sprintf("it is an alias (CNAME) of %s: let the owner of the domain change it to %s", d.Alias, s.Target)}
+	case len(d.Values) > 0:
+		return []string{fmt.Sprintf("it has TXT records (%q), beside which no CNAME can stand: let the owner of the domain remove them", d.Values)}
+	}
+	return nil
+}
+
+// aliasSet is the CNAME as other tools set it; ok is false where something else stands, for
+// that is never taken away.
+func aliasSet(s dnspersist.RecordSet) (one formats.RRset, ok bool) {
+	one = formats.RRset{Name: s.Name, TTL: s.TTL, CNAME: s.Target}
+	for _, w := range s.Wanted {
+		one.Comment = append(one.Comment, "for "+strings.Join(w.Identifiers, ", "))
+	}
+	if d := s.DNS; d != nil {
+		if len(aliasWarnings(s)) > 0 {
+			return one, false
+		}
+		one.Zone, one.Known = strings.TrimSuffix(d.Zone, "."), d.Error == ""
+		if d.Alias != "" {
+			one.Standing = []string{d.Alias}
+		}
+	}
+	return one, true
+}

@@ -1,0 +1,35 @@
+package dnspersist
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// longestDelegationName is what leaves room for a label of record.DelegationLabel.
+const longestDelegationName = 253 - 27
+
+// delegationName is the configured name as DNS names are compared.
+func delegationName(s string) string {
+	normal, err := record.Normalize(strings.TrimSuffix(s, "."))
+	if err != nil {
+		return s // Validate says so
+	}
+	return normal
+}
+
+// checkDelegationName accepts the name of a zone or of a target in one.
+func checkDelegationName(s string) error {
+	name := strings.TrimSuffix(s, ".")
+	if _, err := record.Normalize(name); err != nil || record.IsWildcard(name) || !strings.Contains(name, ".") {
+		return fmt.Errorf("%q is not the name of a zone of yours, or within one, such as certs.example.net", s)
+	}
+	if len(name) > longestDelegationName {
+		return fmt.Errorf("%q has %d octets, over %d: labels below it have no room", s, len(name), longestDelegationName)
+	}
+	if strings.HasPrefix(name, record.Label+".") {
+		return fmt.Errorf("%q begins with %s: name a zone of yours, the validation names of others are to lead into it", s, record.Label)
+	}
+	return nil
+}
