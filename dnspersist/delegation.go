@@ -21,6 +21,9 @@ func delegationName(s string) string {
 
 // checkDelegationName accepts the name of a zone or of a target in one.
 func checkDelegationName(s string) error {
+	if strings.Contains(s, "{") {
+		return fmt.Errorf("%q: placeholders are not expanded here; in a Caddyfile {$NAME} takes the value of an environment variable", s)
+	}
 	name := strings.TrimSuffix(s, ".")
 	if _, err := record.Normalize(name); err != nil || record.IsWildcard(name) || !strings.Contains(name, ".") {
 		return fmt.Errorf("%q is not the name of a zone of yours, or within one, such as certs.example.net", s)

@@ -134,6 +134,9 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 	if err := spec.set(iss, args); err != nil {
 		return d.Errf("%s: %w", word, err)
 	}
+	if seen["delegate_to"] && seen["dns_challenge_override_domain"] {
+		return d.Errf("delegate_to and dns_challenge_override_domain are both given, and a record stands at one place: remove one of them")
+	}
 	return nil
 }
 
@@ -170,8 +173,14 @@ var words = map[string]wordSpec{
 		return nil
 	}},
 
-	"delegate_to":                   text("<zone>", func(i *Issuer) *string { return &i.dns().DelegateTo }, unlessPlaceholder(checkDelegationName)),
-	"dns_challenge_override_domain": text("<name>", func(i *Issuer) *string { return &i.dns().OverrideDomain }, unlessPlaceholder(checkDelegationName)),
+	"delegate_to":                   text("<zone>", func(i *Issuer) *string {
+		i.dns().OverrideDomain = "" // inherited
+		return &i.dns().DelegateTo
+	}, checkDelegationName),
+	"dns_challenge_override_domain": text("<name>", func(i *Issuer) *string {
+		i.dns().DelegateTo = "" // inherited
+		return &i.dns().OverrideDomain
+	}, checkDelegationName),
 
 	"dns_ttl":     duration(func(i *Issuer) *caddy.Duration { return &i.dns().TTL }),
 	"persist_for": duration(func(i *Issuer) *caddy.Duration { return &i.PersistFor }),

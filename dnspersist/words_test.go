@@ -15,6 +15,7 @@ var good = map[string]string{
 	"resolvers": "192.0.2.1 dns.example:53", "check": "none", "propagation_timeout": "90s", "propagation_delay": "10s",
 	"policy": "exact", "dialect": "hashed", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
 	"publish": "once", "dns_ttl": "5m", "persist_for": "400d", "allow_shadowing": "",
+	"delegate_to": "certs.example.net", "dns_challenge_override_domain": "certs.example.net",
 }
 
 func unmarshalBlock(lines ...string) error {
