@@ -173,7 +173,7 @@ var words = map[string]wordSpec{
 		return nil
 	}},
 
-	"delegate_to":                   text("<zone>", func(i *Issuer) *string {
+	"delegate_to": text("<zone>", func(i *Issuer) *string {
 		i.dns().OverrideDomain = "" // inherited
 		return &i.dns().DelegateTo
 	}, checkDelegationName),

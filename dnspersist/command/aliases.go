@@ -22,7 +22,11 @@ func fillAlias(set *dnspersist.RecordSet, c acmepersist.Checked) {
 		known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
 		found.Zone = s.Zone
 		if found.Alias == "" {
-			found.Values = append(found.Values, s.Values...)
+			for _, v := range s.Values {
+				if !slices.Contains(found.Values, v) {
+					found.Values = append(found.Values, v)
+				}
+			}
 		}
 	}
 	switch {

@@ -1,0 +1,82 @@
+package acmepersist
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+func TestDelegationTargets(t *testing.T) {
+	zone := &Delegation{Zone: "certs.example.net"}
+	one := &Delegation{Name: "x.example.net"}
+	label := record.DelegationLabel("example.com")
+	for _, test := range []struct {
+		d          *Delegation
+		identifier string
+		want       string
+	}{
+		{zone, "example.com", label + ".certs.example.net"},
+		{zone, "*.example.com", label + ".certs.example.net"},
+		{one, "*.example.com", "x.example.net"},
+	} {
+		if got := test.d.target(test.identifier); got != test.want {
+			t.Errorf("%s: %s, want %s", test.identifier, got, test.want)
+		}
+	}
+	for target, covered := range map[string]bool{
+		"any.certs.example.net": true, "a.b.certs.example.net": true, "certs.example.net": false,
+		"xcerts.example.net": false, "certs.example.net.evil.example": false, "": false,
+	} {
+		if zone.covers(target) != covered {
+			t.Errorf("%q below the zone: %v", target, !covered)
+		}
+		if one.covers(target) {
+			t.Errorf("%q is the name", target)
+		}
+	}
+	if !one.covers("x.example.net") {
+		t.Error("the name itself is not covered")
+	}
+}
+
+func TestPlaceHost(t *testing.T) {
+	for target, want := range map[string]string{
+		"label.certs.example.net": "certs.example.net", "x.example.net": "example.net", "example.net": "example.net", "net": "net",
+	} {
+		if got := placeHost(target); got != want {
+			t.Errorf("%s: %s, want %s", target, got, want)
+		}
+	}
+}
+
+// What is remembered of a target only grows, and stays small.
+func TestSharing(t *testing.T) {
+	st := newStore(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.example/directory")
+	const target = "shared.certs.example.net"
+	join := func(domain string, wildcard bool) sharing {
+		t.Helper()
+		shared, err := st.join(t.Context(), target, domain, wildcard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return shared
+	}
+	if s := join("a.example", false); s.others("a.example") || s.Wildcard || !s.others("b.example") {
+		t.Errorf("one domain: %+v", s)
+	}
+	if s := join("b.example", true); !s.others("a.example") || !s.Wildcard {
+		t.Errorf("two domains: %+v", s)
+	}
+	if s := join("a.example", false); !s.Wildcard || len(s.Domains) != 2 {
+		t.Errorf("it has shrunk: %+v", s)
+	}
+	for i := range sharedUpTo + 10 {
+		join(fmt.Sprintf("d%d.example", i), false)
+	}
+	if s := join("late.example", true); len(s.Domains) != sharedUpTo || !s.More || !s.others("a.example") {
+		t.Errorf("%d domains, more: %v", len(s.Domains), s.More)
+	}
+}
