@@ -3,7 +3,6 @@ package dnspersist
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -82,8 +81,7 @@ func (a *App) issuers() []*Issuer {
 		if iss.rt == nil || !iss.rt.ready() {
 			continue
 		}
-		_, cfg := iss.active()
-		if id := strings.Join([]string{iss.CA, iss.AccountURL, iss.AccountKey, storageKey(cfg.Storage)}, " "); !seen[id] {
+		if id := iss.accountOf(); !seen[id] {
 			seen[id] = true
 			all = append(all, iss)
 		}

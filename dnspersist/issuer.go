@@ -159,6 +159,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
 		core.Wildcard = iss.wildcardManaged
 		core.Renewal = iss.renewsOther
+		core.Siblings = iss.siblings
 		core.Parker = &parker{iss: iss, cfg: cfg}
 		iss.rt.active = acmepersist.New(core)
 	}

@@ -149,6 +149,7 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 		p.names, p.forced[n] = append(p.names, n), true
 	}
 	p.names = append(p.names, c.Apps.HTTP.hosts()...)
+	p = p.indexed()
 	op.plan = func() plan { return p }
 	return op, nil
 }

@@ -20,6 +20,7 @@ type plan struct {
 	names []string
 	// forced are managed although a wildcard covers them.
 	forced map[string]bool
+	index  *planIndex
 }
 
 // planned is an automation policy.
@@ -36,17 +37,6 @@ func (p plan) issuers() []*Issuer {
 		all = append(all, policy.issuers...)
 	}
 	return all
-}
-
-// policyFor returns the policy that Caddy uses for a name: the first whose subjects match,
-// and one without subjects matches all.
-func (p plan) policyFor(name string) (planned, bool) {
-	for _, policy := range p.policies {
-		if len(policy.subjects) == 0 || slices.ContainsFunc(policy.subjects, func(s string) bool { return certmagic.MatchWildcard(name, s) }) {
-			return policy, true
-		}
-	}
-	return planned{}, false
 }
 
 // managed returns the names for which a certificate is managed by one of ours, sorted.
@@ -75,7 +65,7 @@ func (a *App) livePlan() plan {
 	p := plan{forced: make(map[string]bool)}
 	tlsApp, err := a.ctx.AppIfConfigured("tls")
 	if err != nil {
-		return p
+		return p.indexed()
 	}
 	tls := tlsApp.(*caddytls.TLS)
 	if tls.Automation != nil {
@@ -95,7 +85,7 @@ func (a *App) livePlan() plan {
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
 		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App))...)
 	}
-	return p
+	return p.indexed()
 }
 
 // automated are the names of certificates.automate, which Caddy keeps to itself once they

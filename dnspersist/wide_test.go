@@ -23,7 +23,7 @@ func TestWildcards(t *testing.T) {
 			{issuers: []*Issuer{b}},
 		},
 		names: []string{"*.sub.example.com", "*.Site.example.com", "*.other.example.com", "www.example.com", "*"},
-	}
+	}.indexed()
 	for ca, want := range map[string][]string{
 		"a": {"both.example.com", "sub.example.com"},
 		"b": {"both.example.com", "site.example.com"},

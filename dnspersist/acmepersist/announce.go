@@ -134,6 +134,8 @@ type row struct {
 	record      Record
 	standing    []string
 	neededBy    time.Time
+	// kept says that Caddy publishes it by itself.
+	kept bool
 }
 
 // announceChange says which records have to be published, and until when.
@@ -153,7 +155,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.outdated(ctx, t)
+	rows, err := s.outdated(ctx, t, o)
 	if err != nil {
 		return err
 	}
@@ -164,7 +166,11 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 			s.logger.Warn("further records have to be published as well", zap.String("ca", s.iss.CA), zap.Int("records", len(rows)-rowsSaid))
 			break
 		}
-		s.logger.Warn("publish this TXT record beside the standing one before the certificate is renewed",
+		message := "publish this TXT record beside the standing one before the certificate is renewed"
+		if r.kept {
+			message = "this TXT record will be published beside the standing one, within a day"
+		}
+		s.logger.Warn(message,
 			zap.String("name", r.record.Name), zap.String("type", "TXT"), zap.String("value", r.record.Value), zap.String("zone_line", r.record.ZoneLine()),
 			zap.Strings("standing_values", r.standing), zap.Strings("identifiers", r.identifiers),
 			zap.Int("days_left", int(time.Until(r.neededBy).Hours()/24)), zap.Time("needed_by", r.neededBy), zap.String("ca", s.iss.CA))
@@ -174,12 +180,13 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 
 // outdated lists the names whose standing values are not what the CA asks for now, the
 // most urgent first.
-func (s *session) outdated(ctx context.Context, t terms) ([]row, error) {
+func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error) {
 	states, err := s.store.nameStates(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var rows []row
+	serving := s.iss.serving()
 	for _, n := range states {
 		if len(n.Identifiers) == 0 || len(n.Accepted) == 0 {
 			continue // nothing stands, as far as is known
@@ -188,18 +195,27 @@ func (s *session) outdated(ctx context.Context, t terms) ([]row, error) {
 		if i := slices.IndexFunc(n.Identifiers, record.IsWildcard); i >= 0 {
 			identifier = n.Identifiers[i]
 		}
-		w, err := s.want(ctx, identifier, t)
+		at, t := *s, t
+		if at.iss = serving(identifier); at.iss == nil {
+			continue // nobody renews it any more
+		}
+		if at.iss != s.iss { // with options of its own
+			if t, err = at.predict(o); err != nil {
+				continue
+			}
+		}
+		w, err := at.want(ctx, identifier, t)
 		if err != nil {
 			continue // it is said when its certificate is due
 		}
-		r := row{identifiers: n.Identifiers, record: w.record}
+		r := row{identifiers: n.Identifiers, record: w.record, kept: at.iss.keeps()}
 		for _, a := range n.Accepted {
 			r.standing = append(r.standing, a.Value)
 		}
 		if record.Evaluate(r.standing, w.want, time.Now()).Good() {
 			continue
 		}
-		if err := s.refine(&w, r.standing, n, offer{}); err == nil {
+		if err := at.refine(&w, r.standing, n, offer{}); err == nil {
 			r.record = w.record
 		}
 		for _, id := range n.Identifiers {
@@ -241,7 +257,7 @@ func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration
 // warnOfEnd says that all the values that a CA may accept end before the third renewal
 // from now.
 func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
-	if p := s.iss.Publishing; p != nil && p.Mode == PublishKeep {
+	if s.iss.keeps() {
 		return // it is followed without anybody's doing
 	}
 	var end time.Time

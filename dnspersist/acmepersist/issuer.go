@@ -125,6 +125,10 @@ type Config struct {
 	// Renewal reports whether a certificate of another issuer is being renewed.
 	// May be nil.
 	Renewal func(ctx context.Context, identifier string) bool
+	// Siblings returns, for one run over many names, what tells the issuer whose
+	// configuration serves an identifier now, of those with this CA and account; nil if none
+	// does. If it is nil itself, this one serves all.
+	Siblings func() func(identifier string) *Issuer
 	// Parker takes over names whose record is not there. May be nil.
 	Parker Parker
 	// Publishing writes records through a DNS provider; nil without one.
@@ -215,6 +219,14 @@ func (iss *Issuer) Account(ctx context.Context) (Account, error) {
 		return Account{}, errors.New("the account was lost meanwhile")
 	}
 	return iss.bound.public(), nil
+}
+
+// serving is Siblings, or this issuer for all.
+func (iss *Issuer) serving() func(identifier string) *Issuer {
+	if iss.Siblings == nil {
+		return func(string) *Issuer { return iss }
+	}
+	return iss.Siblings()
 }
 
 func (iss *Issuer) logger() *zap.Logger {

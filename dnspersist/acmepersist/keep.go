@@ -44,6 +44,9 @@ func (s *session) keep(ctx context.Context, w wanted, state nameState, t propaga
 	return s.retire(ctx, w, state, t, r.Values, enduring)
 }
 
+// keeps reports whether the issuer keeps records right by itself.
+func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing.Mode == PublishKeep }
+
 // keepAt is keep for a name whose record may stand elsewhere.
 func (s *session) keepAt(ctx context.Context, w wanted, state nameState, t propagation.Target, r propagation.Report, life time.Duration) error {
 	at, err := s.place(w, t)

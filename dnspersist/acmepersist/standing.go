@@ -2,9 +2,11 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,44 +15,106 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// lookPause is the time between two names: there is a day for all of them.
-const lookPause = 100 * time.Millisecond
+const (
+	// lookPause is the time between two names: there is a day for all of them.
+	lookPause = 100 * time.Millisecond
+	// lookers is how many names are looked at at once: one whose record is written waits
+	// until all name servers show it.
+	lookers = 32
+	// looksFailed is after how many errors a run ends: something is wrong with all.
+	looksFailed = 20
+)
 
 // LookAtNames looks in DNS at the record of every name that has a certificate and was not
 // looked at for the given time, by whichever node of a cluster. One that has vanished, is
 // missing on a server, was changed or ends soon is logged at once, long before a renewal
 // needs it. The CA is asked for nothing but its account.
 func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
-	if iss.Checker == nil {
-		return nil
-	}
-	st := newStore(iss.Storage, iss.CA)
-	states, err := st.nameStates(ctx)
+	states, err := newStore(iss.Storage, iss.CA).nameStates(ctx)
 	if err != nil {
 		return err
 	}
-	var s *session
+	run := &lookRun{every: every, serving: iss.serving()}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	names := make(chan nameState)
+	var wg sync.WaitGroup
+	for range lookers {
+		wg.Go(func() { run.work(ctx, names, cancel) })
+	}
 	for _, n := range states {
 		if len(n.Accepted) == 0 || time.Since(n.LookedAt) < every {
 			continue
 		}
-		life, due := iss.certificateOf(ctx, n.Identifiers)
-		if due.IsZero() {
-			continue // nobody renews it any more
+		select {
+		case names <- n:
+			err = sleep(ctx, lookPause)
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
-		if s == nil {
-			if s, err = iss.openKnown(ctx); err != nil || s == nil {
-				return err
-			}
-		}
-		if err := s.lookAt(ctx, n.Name, every, life, due); err != nil {
-			return err
-		}
-		if err := sleep(ctx, lookPause); err != nil {
-			return nil //nolint:nilerr // the configuration has ended
+		if err != nil {
+			break
 		}
 	}
-	return nil
+	close(names)
+	wg.Wait()
+	return run.err
+}
+
+// lookRun is one run over the names.
+type lookRun struct {
+	every   time.Duration
+	serving func(identifier string) *Issuer
+
+	mu     sync.Mutex
+	err    error // the first
+	failed int
+}
+
+// work looks at names until there are no more, each with the issuer that serves it.
+func (r *lookRun) work(ctx context.Context, names <-chan nameState, cancel func()) {
+	sessions := make(map[*Issuer]*session)
+	for n := range names {
+		err := r.look(ctx, n, sessions)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		var account *AccountError
+		r.mu.Lock()
+		if r.err == nil {
+			r.err = fmt.Errorf("looking at the record of %s: %w", n.Name, err)
+		}
+		if r.failed++; r.failed >= looksFailed || errors.As(err, &account) {
+			cancel()
+		}
+		r.mu.Unlock()
+	}
+}
+
+// look looks at one name.
+func (r *lookRun) look(ctx context.Context, n nameState, sessions map[*Issuer]*session) error {
+	var iss *Issuer
+	for _, id := range n.Identifiers {
+		if iss = r.serving(id); iss != nil {
+			break
+		}
+	}
+	if iss == nil || iss.Checker == nil {
+		return nil
+	}
+	life, due := iss.certificateOf(ctx, n.Identifiers)
+	if due.IsZero() {
+		return nil // nobody renews it any more
+	}
+	s := sessions[iss]
+	if s == nil {
+		var err error
+		if s, err = iss.openKnown(ctx); err != nil || s == nil {
+			return err
+		}
+		sessions[iss] = s
+	}
+	return s.lookAt(ctx, n.Name, r.every, life, due)
 }
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
@@ -126,7 +190,7 @@ func (s *session) lookAt(ctx context.Context, name string, every, life time.Dura
 	if err := s.refine(&w, report.Values, state, o); err != nil {
 		return err
 	}
-	if p := s.iss.Publishing; p != nil && p.Mode == PublishKeep {
+	if s.iss.keeps() {
 		err := s.keepAt(ctx, w, state, target, report, life)
 		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || aliasOf(report, name) == w.target) {
 			return nil // it stands again

@@ -114,3 +114,66 @@ func TestOverdueIsPublishedFirst(t *testing.T) {
 		t.Errorf("%d writes, want 2", n)
 	}
 }
+
+// Sites of one account have providers of their own, or none: each record is kept by its
+// site's, and by no other.
+func TestKeptByItsOwnProvider(t *testing.T) {
+	b := newAPI(t)
+	e, a := newEnv(t, options(0))
+	b.dns = e.DNS
+	one, two, none := e.Name("one"), e.Name("two"), e.Name("none")
+	e.Publish(none, e.Value(e.Bind(), false))
+	e.Load(e.Global() + e.Site(one, e.Block(a.block())) + e.Site(none, e.Block()) + e.Site(two, e.Block(b.block())))
+	for _, n := range []string{one, two, none} {
+		e.WaitTrusted(n, harness.Soon)
+	}
+	a.set(vname(one))
+	b.set(vname(two))
+	e.DNS.SetTXT(0, vname(none))
+	for n, by := range map[string]*api{one: a, two: b} {
+		e.Eventually(harness.Soon, "the record of "+n+" to be written again", func() error {
+			return harness.Want(by.count("append", vname(n)), 2)
+		})
+	}
+	e.Eventually(harness.Soon, "the record of "+none+" to be missed", func() error {
+		for _, l := range e.Logs("a record that a certificate is renewed by is gone or was changed; publish it again") {
+			if l["name"] == vname(none) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no entry")
+	})
+	for n, other := range map[string]*api{one: b, two: a, none: a} {
+		if c := other.count("append", vname(n)); c != 0 {
+			t.Errorf("%s was written %d times by the provider of another site", n, c)
+		}
+	}
+	if c := b.count("append", vname(none)); c != 0 {
+		t.Errorf("%s was written %d times, and has no provider", none, c)
+	}
+}
+
+// Many records are kept at once: that one takes long holds up no other.
+func TestManyAreKeptAtOnce(t *testing.T) {
+	e, a := newEnv(t, options(0))
+	a.lag = 3 * time.Second
+	var names []string
+	for i := range 12 {
+		names = append(names, e.Name(fmt.Sprintf("many%d", i)))
+	}
+	e.Load(e.Global() + e.Site(strings.Join(names, ", "), e.Block(a.block())))
+	for _, n := range names {
+		e.WaitTrusted(n, harness.Soon)
+	}
+	for _, n := range names {
+		a.set(vname(n))
+	}
+	began := time.Now()
+	for _, n := range names {
+		e.Eventually(harness.Soon, "the record of "+n+" to be written again", func() error {
+			return harness.Want(a.count("append", vname(n)), 2)
+		})
+	}
+	// eight are written at a time: after one another it would take 36 s
+	t.Logf("all were written within %s", time.Since(began))
+}

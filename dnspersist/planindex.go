@@ -1,0 +1,55 @@
+package dnspersist
+
+import (
+	"strings"
+)
+
+// planIndex finds the policy of a name without a look at all of them: a configuration may have
+// one for each of thousands of sites.
+type planIndex struct {
+	bySubject map[string]int // the first policy with the subject
+	all       int            // the first without subjects, -1 if there is none
+}
+
+// indexed prepares policyFor.
+func (p plan) indexed() plan {
+	x := &planIndex{bySubject: make(map[string]int), all: -1}
+	for i, policy := range p.policies {
+		if len(policy.subjects) == 0 && x.all < 0 {
+			x.all = i
+		}
+		for _, s := range policy.subjects {
+			s = strings.ToLower(s)
+			if _, ok := x.bySubject[s]; !ok {
+				x.bySubject[s] = i
+			}
+		}
+	}
+	p.index = x
+	return p
+}
+
+// policyFor returns the policy that Caddy uses for a name: the first whose subjects match, and
+// one without subjects matches all. A subject matches as for certmagic.MatchWildcard.
+func (p plan) policyFor(name string) (planned, bool) {
+	first := p.index.all
+	try := func(subject string) {
+		if i, ok := p.index.bySubject[subject]; ok && (first < 0 || i < first) {
+			first = i
+		}
+	}
+	name = strings.ToLower(name)
+	try(name)
+	labels := strings.Split(name, ".")
+	for i := range labels {
+		if labels[i] == "" {
+			continue
+		}
+		labels[i] = "*"
+		try(strings.Join(labels, "."))
+	}
+	if first < 0 {
+		return planned{}, false
+	}
+	return p.policies[first], true
+}
