@@ -27,7 +27,7 @@ func init() {
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	// what the site says itself, without what it inherits
 	said := newIssuer()
-	if err := said.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	if err := unmarshal(h, said); err != nil {
 		return nil, err
 	}
 	toDirective(h)
@@ -63,7 +63,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 			return nil, err
 		}
 		h.Reset()
-		if err := own.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		if err := unmarshal(h, own); err != nil {
 			return nil, err
 		}
 	} else {
@@ -75,6 +75,15 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		values = append(values, httpcaddyfile.ConfigValue{Class: "tls.cert_issuer", Value: issuer})
 	}
 	return values, nil
+}
+
+// unmarshal reads the directive, with the global option dns in reach.
+func unmarshal(h httpcaddyfile.Helper, iss *dnspersist.Issuer) error {
+	if provider, ok := h.Option("dns").(caddy.Module); ok {
+		iss.UseGlobalDNS(provider)
+		defer iss.UseGlobalDNS(nil)
+	}
+	return iss.UnmarshalCaddyfile(h.Dispenser)
 }
 
 // toDirective goes back to the directive's own line, for errors about all of it.

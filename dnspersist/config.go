@@ -80,6 +80,9 @@ type Issuer struct {
 
 	// rt is what Provision makes; config fields stay as they were configured.
 	rt *runtime
+
+	// globalDNS is what the word dns without a name means, while a Caddyfile is read.
+	globalDNS json.RawMessage
 }
 
 // DNS configures how the issuer looks for the record, and with what it publishes it.

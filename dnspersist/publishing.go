@@ -71,7 +71,7 @@ func (iss *Issuer) validatePublishing(dns DNS) []error {
 	writes := dns.Publish == acmepersist.PublishOnce || dns.Publish == acmepersist.PublishKeep
 	has := iss.rt != nil && iss.rt.publishing != nil
 	if writes && !has {
-		errs = append(errs, fmt.Errorf("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach)", dns.Publish))
+		errs = append(errs, fmt.Errorf("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach but by dns in the directive dns_persist)", dns.Publish))
 	}
 	if has && iss.rt.publishing.Mode != acmepersist.PublishNever && dns.Check != "" && dns.Check != "authoritative" {
 		errs = append(errs, fmt.Errorf("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what stands at a name, and nothing is written blindly", dns.Check))

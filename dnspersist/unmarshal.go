@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/mholt/acmez/v3/acme"
@@ -41,7 +40,7 @@ import (
 //	    dialect auto|account_url|hashed
 //	    issuer_domain_name <name>
 //	    rate_limit <orders> <window>
-//	    dns <provider> [<options...>] {
+//	    dns [<provider> [<options...>]] {
 //	        <the provider's options>
 //	    }
 //	    dns_ttl <duration>
@@ -52,7 +51,8 @@ import (
 //	    dns_challenge_override_domain <name>
 //	}
 //
-// The words that `acme` has too mean the same as there. A word may stand once in a
+// The words that `acme` has too mean the same as there. Only in the directive may dns name no
+// provider, and then means that of the global option dns, see UseGlobalDNS. A word may stand once in a
 // block; an issuer that already has values keeps those that the block does not name.
 func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.Next() { // the name of the issuer or directive
@@ -237,23 +237,6 @@ var refused = map[string]string{
 	"alt_tlsalpn_port":          notNeeded,
 	"distributed":               notNeeded,
 	"test_dir":                  notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
-}
-
-// unmarshalProvider reads dns <provider> as acme does.
-func (iss *Issuer) unmarshalProvider(d *caddyfile.Dispenser) error {
-	if !d.NextArg() {
-		return d.Errf("dns names no provider: it reads dns <provider>; that of the global option dns cannot be reached by a plugin, so name it again")
-	}
-	name := d.Val()
-	if _, err := caddy.GetModule("dns.providers." + name); err != nil {
-		return d.Errf("the DNS provider %s is not built in: `caddy list-modules` shows which are, and `xcaddy build --with` a module such as github.com/caddy-dns/%s adds one", name, name)
-	}
-	module, err := caddyfile.UnmarshalModule(d, "dns.providers."+name)
-	if err != nil {
-		return err
-	}
-	iss.dns().ProviderRaw = caddyconfig.JSONModuleObject(module, "name", name, nil)
-	return nil
 }
 
 // text is a word with one argument that is kept as it is.
