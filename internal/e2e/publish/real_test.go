@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
@@ -65,8 +66,12 @@ func serial(t *testing.T, s *realdns.Server) uint32 {
 	return answer.Answer[0].(*dns.SOA).Serial
 }
 
-// real has a primary and a secondary, which lags by seconds, and a CA that asks the latter.
-func real(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server, policy func(vname string) string) (e *harness.Env, primary, secondary *realdns.Server, name string) {
+// notifyLag is how long the secondary is not told of a change.
+const notifyLag = 3 * time.Second
+
+// real has a primary, a secondary that follows it by NOTIFY and transfer and lags by seconds,
+// and a CA that asks the latter. At the first of two names there is a value of others.
+func real(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server, policy func(vnames ...string) string) (e *harness.Env, primary, secondary *realdns.Server, name, ends string) {
 	t.Helper()
 	var addrs [2]string
 	o := options(14 * time.Second)
@@ -76,12 +81,19 @@ func real(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server,
 		v.Exchanger = virtual{&addrs, propagation.NetExchanger{}}
 	}
 	e = harness.New(t, o)
-	name = e.Name("www")
+	name, ends = e.Name("www"), e.Name("ends")
+	notify := newRelay(t, notifyLag)
 	primary = start(t, realdns.Zone{
-		Origin: "example.test", Policy: policy(vname(name)), SOA: "4 2 86400 5",
+		Origin: "example.test", Policy: policy(vname(name), vname(ends)), SOA: "3600 600 86400 5", Notify: notify.server(),
 		Text: fmt.Sprintf("@ NS ns1\n@ NS ns2\nns1 A 192.0.2.1\nns2 A 192.0.2.2\n%s. 300 TXT %s\n", vname(name), record.Quote(foreign)),
 	})
 	secondary = start(t, realdns.Zone{Origin: "example.test", Primary: primary})
+	notify.leadsTo(secondary)
+	t.Cleanup(func() {
+		if notify.carried.Load() == 0 {
+			t.Error("no NOTIFY has come to the secondary")
+		}
+	})
 	addrs = [2]string{primary.Addr(), secondary.Addr()}
 	ca, err := lab.NewCA(lab.CAConfig{Resolver: secondary.Addr(), Lifetime: 14 * time.Second})
 	if err != nil {
@@ -89,7 +101,7 @@ func real(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server,
 	}
 	t.Cleanup(func() { ca.Close() })
 	e.CA = ca
-	return e, primary, secondary, name
+	return e, primary, secondary, name, ends
 }
 
 // virtual puts the servers at the addresses that the zone says.
@@ -108,21 +120,60 @@ func (v virtual) Exchange(ctx context.Context, network, addr string, query *dns.
 	return v.net.Exchange(ctx, network, addr, query)
 }
 
-// With real servers and a key that may write TXT records at the one validation name only: from
-// a bare name to a certificate, renewals that write nothing, a wider policy, and another
-// dialect, each without a failed validation and with the other value as it was.
+// unpublish does what the command does: it removes what the inventory has for the names.
+func unpublish(t *testing.T, caddyfile string, names ...string) {
+	t.Helper()
+	config, err := harness.Adapt(caddyfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off, err := dnspersist.Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer off.Close()
+	checks, err := off.Checks(t.Context(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range checks {
+		entries, err := c.Inventory().At(t.Context(), c.Place())
+		if err != nil || len(entries) == 0 {
+			t.Errorf("%s: %d entries, %v", c.Name(), len(entries), err)
+		}
+		for _, e := range entries {
+			if _, err := c.Unpublish(t.Context(), c.Configured(), e.Value); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// With real servers and a key that may write TXT records at two validation names only and not
+// transfer the zone: from a bare name to a certificate, renewals that write nothing, a wider
+// policy, another dialect, a record with an end that is renewed, and the removal of exactly
+// ours: each without a failed validation and with the other value as it was.
 func TestRealServers(t *testing.T) {
 	for kind, c := range map[string]struct {
 		start  func(testing.TB, ...realdns.Zone) *realdns.Server
-		policy func(string) string
+		policy func(...string) string
 	}{
-		"BIND": {realdns.BIND, func(n string) string { return fmt.Sprintf("grant %s name %s. TXT;", realdns.Key, n) }},
-		"Knot": {realdns.Knot, func(n string) string { return n + "." }},
+		"BIND": {realdns.BIND, func(names ...string) string {
+			grant := "grant " + realdns.Key + " name "
+			return grant + strings.Join(names, ". TXT; "+grant) + ". TXT;"
+		}},
+		"Knot": {realdns.Knot, func(names ...string) string { return strings.Join(names, "., ") + "." }},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			e, primary, secondary, name := real(t, c.start, c.policy)
-			block := strings.ReplaceAll(e.Block(fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}",
-				realdns.Key, realdns.KeySecret, primary.Addr())), e.DNS.Resolver(), primary.Addr())
+			e, primary, secondary, name, ends := real(t, c.start, c.policy)
+			block := func(more ...string) string {
+				provider := fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}",
+					realdns.Key, realdns.KeySecret, primary.Addr())
+				return strings.ReplaceAll(e.Block(append(more, provider)...), e.DNS.Resolver(), primary.Addr())
+			}
+			sites := func(names string) string {
+				return e.Global("renew_interval 1s") + e.Site(names, block()) + e.Site(ends, block("persist_for 75s"))
+			}
 			stands := func(within time.Duration, is func(ours []string) bool) {
 				t.Helper()
 				e.Eventually(within, "what is wanted to stand on both servers", func() error {
@@ -149,7 +200,7 @@ func TestRealServers(t *testing.T) {
 			if err := transfer(primary); err == nil {
 				t.Error("the key may transfer the zone")
 			}
-			e.Load(e.Global("renew_interval 1s") + e.Site(name, block))
+			e.Load(sites(name))
 			first := e.WaitTrusted(name, time.Minute)
 			var plain string
 			stands(harness.Soon, func(ours []string) bool {
@@ -158,21 +209,42 @@ func TestRealServers(t *testing.T) {
 				}
 				return len(ours) == 1
 			})
+			e.WaitTrusted(ends, time.Minute)
+			lasting, _, err := texts(secondary, vname(ends))
+			if err != nil || len(lasting) != 1 || !strings.Contains(lasting[0], "persistUntil=") {
+				t.Fatalf("with an end: %q, %v", lasting, err)
+			}
 			before := serial(t, primary)
 			renewed(e, name, first)
 			if after := serial(t, primary); after != before {
 				t.Errorf("the renewal changed the zone: serial %d, then %d", before, after)
 			}
 
-			e.Load(e.Global("renew_interval 1s") + e.Site(name+", *."+name, block))
+			e.Load(sites(name + ", *." + name))
 			e.WaitTrusted("x."+name, time.Minute)
 			stands(time.Minute, func(ours []string) bool { return slices.Equal(ours, []string{plain + "; policy=wildcard"}) })
 
 			e.CA.SetDialect(lab.Dialect{Draft: "02", AcceptAccountURL: true})
 			hashed := e.CA.HashedURI(e.CA.Orders()[0].Account, name)
 			stands(90*time.Second, func(ours []string) bool { return len(ours) == 1 && strings.Contains(ours[0], hashed) })
+			e.Eventually(2*time.Minute, "the record with an end to be renewed, and its predecessor to go", func() error {
+				got, _, err := texts(secondary, vname(ends))
+				if err == nil && (len(got) != 1 || got[0] == lasting[0] || !strings.Contains(got[0], "persistUntil=")) {
+					err = fmt.Errorf("there is %q", got)
+				}
+				return err
+			})
 			if n := len(e.CA.FailedValidations()); n != 0 {
 				t.Errorf("%d failed validations", n)
+			}
+			e.Stop()
+			unpublish(t, sites(name), name, ends)
+			for n, want := range map[string][]string{name: {foreign}, ends: nil} {
+				for _, s := range []*realdns.Server{primary, secondary} {
+					if got, _, err := texts(s, vname(n)); err != nil || !slices.Equal(got, want) {
+						t.Errorf("after the removal at %s: %q, %v", n, got, err)
+					}
+				}
 			}
 			if strings.Contains(e.LogTail(1<<20), realdns.KeySecret) {
 				t.Error("the log shows the key")
