@@ -7,15 +7,45 @@ package lab
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"sync"
 )
 
-// FreePort returns a TCP port of 127.0.0.1 that was free a moment ago.
+// Ports that systems do not give to outgoing connections: what they have given away by the
+// time that somebody listens would else be taken, or shared with another Caddy, which sets
+// SO_REUSEPORT.
+const firstPort, ports = 10000, 20000
+
+// picked are the ports of this process.
+var picked sync.Map
+
+// FreePort returns a port of 127.0.0.1 that was free a moment ago over TCP and UDP, each one
+// once in a process.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var last error
+	for range 200 {
+		port := firstPort + rand.N(ports)
+		if _, taken := picked.LoadOrStore(port, true); taken {
+			continue
+		}
+		if last = isFree(port); last == nil {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("finding a free port: %w", last)
+}
+
+func isFree(port int) error {
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return 0, fmt.Errorf("finding a free port: %w", err)
+		return err
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	p, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	return p.Close()
 }

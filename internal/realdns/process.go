@@ -5,7 +5,6 @@ package realdns
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
 // patience is how long a server may take to do what it is told.
@@ -88,22 +89,11 @@ func newServer(t testing.TB) *Server {
 	if fixedPort != 0 {
 		return &Server{t: t, Port: fixedPort, Dir: t.TempDir(), out: new(log)}
 	}
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		_ = l.Close()
-		if err != nil {
-			continue
-		}
-		_ = p.Close()
-		return &Server{t: t, Port: port, Dir: t.TempDir(), out: new(log)}
+	port, err := lab.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free over UDP and TCP")
-	return nil
+	return &Server{t: t, Port: port, Dir: t.TempDir(), out: new(log)}
 }
 
 // Addr is where the server listens.

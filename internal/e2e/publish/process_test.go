@@ -54,7 +54,7 @@ func TestOneWriteInACluster(t *testing.T) {
 					t.Errorf("at %s there are %q", n, got)
 				}
 			}
-			if n := len(e.CA.Requests("new-account")); n != 1 {
+			if n := len(e.CA.Accounts()); n != 1 {
 				t.Errorf("%d accounts were registered, want 1", n)
 			}
 		})
