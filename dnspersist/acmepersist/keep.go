@@ -112,6 +112,11 @@ func (s *session) retire(ctx context.Context, w wanted, state nameState, t propa
 			}
 			continue
 		}
+		if !s.owns(e) && slices.Contains(rest, e.Value) && enduring(rest) {
+			// it does not name the bound account, so nobody can be sure that it is nobody's
+			s.logger.Info("a record that was written for a former account or key stands beside the one in use; remove it by hand if no other Caddy uses that account",
+				zap.String("name", t.Name), zap.String("value", e.Value), zap.String("account", e.Account), zap.String("ca", s.iss.CA))
+		}
 		others := slices.DeleteFunc(slices.Clone(rest), func(v string) bool { return v == e.Value })
 		if !s.retired(w, state, e, others, enduring, now) {
 			continue

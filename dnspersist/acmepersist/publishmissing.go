@@ -2,8 +2,8 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +19,8 @@ const (
 	// publishLimited is the shortest pause after a provider has said that it is asked too
 	// often.
 	publishLimited = 5 * time.Minute
+	// publishLimitedMax is the longest pause that a provider may ask for.
+	publishLimitedMax = 24 * time.Hour
 	// publishAtOnce is how many names are written at once.
 	publishAtOnce = 8
 )
@@ -93,24 +95,14 @@ func (p *publisher) ended(name string, err error, first time.Duration) error {
 	now := time.Now()
 	at := now.Add(min(first<<min(f.times, 12), publishRetryMax))
 	f.times++
-	if tooOften(err) {
-		p.paused = now.Add(min(max(publishLimited, first)<<min(p.pauses, 12), publishRetryMax))
+	if limited, after := tooOften(err); limited {
+		pause := min(max(publishLimited, first)<<min(p.pauses, 12), publishRetryMax)
+		p.paused = now.Add(max(pause, min(after, publishLimitedMax)))
 		p.pauses++
 		at = later(at, p.paused)
 	}
 	f.last = &PublishError{Name: name, RetryAt: at, Err: err}
 	return f.last
-}
-
-// tooOften recognizes a rate limit by its text: libdns has no word for it.
-func tooOften(err error) bool {
-	text := strings.ToLower(err.Error())
-	for _, sign := range []string{"429", "rate limit", "ratelimit", "rate exceeded", "too many requests", "throttl"} {
-		if strings.Contains(text, sign) {
-			return true
-		}
-	}
-	return false
 }
 
 // publishMissing writes the record of a name that no server has. Nothing is written while
@@ -130,6 +122,11 @@ func (s *session) publishMissing(ctx context.Context, w wanted, t propagation.Ta
 		good, _ := t.Accept(values)
 		return good
 	})
+	var before *WrittenBeforeError
+	if errors.As(err, &before) {
+		_ = s.iss.publisher.ended(t.Name, nil, 0)
+		return before // no failure: trying again changes nothing
+	}
 	return s.iss.publisher.ended(t.Name, err, orDefault(p.Retry, publishRetry))
 }
 
@@ -170,6 +167,12 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 	}
 	if err == nil {
 		err = s.publishMissing(ctx, *w, t)
+	}
+	var before *WrittenBeforeError
+	if errors.As(err, &before) {
+		s.logger.Warn("the record was written once and is gone or was changed since; it is not written again",
+			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
+		return r, nil
 	}
 	if err != nil {
 		if ctx.Err() == nil {
