@@ -3,6 +3,8 @@ package dnspersist
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
@@ -10,22 +12,60 @@ import (
 // Leftovers lists what was written at names for which nothing needs a record any more, for
 // all CAs and accounts of the configuration.
 func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
-	managed := o.plan().managed()
-	var all []*acmepersist.Leftover
-	var seen []*acmepersist.Issuer
+	p := o.plan()
+	managed := p.managed()
+	var issuers, firsts []*acmepersist.Issuer
 	err := o.each("", func(iss *acmepersist.Issuer) error {
-		for _, other := range seen {
-			if sameAccount(iss, other) {
-				return nil // they have one inventory
-			}
+		issuers = append(issuers, iss)
+		if !slices.ContainsFunc(firsts, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
+			firsts = append(firsts, iss) // others have the same inventory
 		}
-		seen = append(seen, iss)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []*acmepersist.Leftover
+	for _, iss := range firsts {
 		some, err := iss.Leftovers(ctx, managed)
 		if errors.Is(err, acmepersist.ErrNoAccount) {
-			return nil
+			continue
 		}
-		all = append(all, some...)
-		return err
-	})
-	return all, err
+		if err != nil {
+			return all, err
+		}
+		for _, l := range some {
+			if by := o.providerOf(p, iss, l.Zone, issuers); by != nil {
+				l.By(by)
+			}
+			all = append(all, l)
+		}
+	}
+	return all, nil
+}
+
+// providerOf is the issuer with a provider, of those with one account, that serves other names
+// of a zone; else the first with one, if there is any.
+func (o *Operator) providerOf(p plan, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
+	var first *acmepersist.Issuer
+	can := func(iss *acmepersist.Issuer) bool { return iss.Publishing != nil && sameAccount(iss, account) }
+	for _, iss := range issuers {
+		if can(iss) {
+			first = iss
+			break
+		}
+	}
+	for _, name := range p.managed() {
+		within := strings.TrimPrefix(name, "*.")
+		if within != zone && !strings.HasSuffix(within, "."+zone) {
+			continue
+		}
+		policy, _ := p.policyFor(name)
+		for _, other := range policy.issuers {
+			if active, err := o.acme(other); err == nil && can(active) {
+				return active
+			}
+		}
+	}
+	return first
 }

@@ -14,7 +14,13 @@ import (
 type Leftover struct {
 	publish.Entry
 	session *session
+	// by is the issuer whose provider removes it.
+	by *Issuer
 }
+
+// By has the provider of another issuer with the same account remove the value, where several
+// have one.
+func (l *Leftover) By(iss *Issuer) { l.by = iss }
 
 // Leftovers lists what the inventory has at names that are neither managed nor have a
 // certificate that is still valid (those of on-demand TLS are in no configuration). Only
@@ -46,7 +52,7 @@ func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover
 		if needed {
 			continue
 		}
-		all = append(all, &Leftover{e, s})
+		all = append(all, &Leftover{e, s, iss})
 	}
 	return all, nil
 }
@@ -79,7 +85,7 @@ func (s *session) owns(e publish.Entry) bool {
 }
 
 // Configured is the publishing of the issuer's configuration, nil if it has no provider.
-func (l *Leftover) Configured() *Publishing { return l.session.iss.Publishing }
+func (l *Leftover) Configured() *Publishing { return l.by.Publishing }
 
 // Unpublish removes the value, and forgets it.
 func (l *Leftover) Unpublish(ctx context.Context, p *Publishing) (publish.Removed, error) {
