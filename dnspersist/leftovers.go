@@ -35,7 +35,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 			return all, err
 		}
 		for _, l := range some {
-			if by := o.providerOf(p, iss, l.Zone, issuers); by != nil {
+			if by := o.providerOf(p, managed, iss, l.Zone, issuers); by != nil {
 				l.By(by)
 			}
 			all = append(all, l)
@@ -46,7 +46,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 
 // providerOf is the issuer with a provider, of those with one account, that serves other names
 // of a zone; else the first with one, if there is any.
-func (o *Operator) providerOf(p plan, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
+func (o *Operator) providerOf(p plan, managed []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
 	var first *acmepersist.Issuer
 	can := func(iss *acmepersist.Issuer) bool { return iss.Publishing != nil && sameAccount(iss, account) }
 	for _, iss := range issuers {
@@ -55,7 +55,7 @@ func (o *Operator) providerOf(p plan, account *acmepersist.Issuer, zone string, 
 			break
 		}
 	}
-	for _, name := range p.managed() {
+	for _, name := range managed {
 		within := strings.TrimPrefix(name, "*.")
 		if within != zone && !strings.HasSuffix(within, "."+zone) {
 			continue

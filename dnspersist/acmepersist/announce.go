@@ -171,7 +171,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 			message = "this TXT record will be published beside the standing one, within a day"
 		}
 		s.logger.Warn(message,
-			zap.String("name", r.record.Name), zap.String("type", "TXT"), zap.String("value", r.record.Value), zap.String("zone_line", r.record.ZoneLine()),
+			zap.String("name", r.record.Place()), zap.String("type", "TXT"), zap.String("value", r.record.Value), zap.String("zone_line", r.record.ZoneLine()),
 			zap.Strings("standing_values", r.standing), zap.Strings("identifiers", r.identifiers),
 			zap.Int("days_left", int(time.Until(r.neededBy).Hours()/24)), zap.Time("needed_by", r.neededBy), zap.String("ca", s.iss.CA))
 	}
