@@ -41,20 +41,26 @@ func (iss *Issuer) newTransport(ctx caddy.Context) (*http.Transport, error) {
 		}
 		transport.Proxy = producer.ProxyFunc()
 	}
-	if len(iss.TrustedRootsPEMFiles) > 0 {
-		pool := x509.NewCertPool()
-		for _, file := range iss.TrustedRootsPEMFiles {
-			pem, err := os.ReadFile(file)
-			if err != nil {
-				return nil, fmt.Errorf("loading trusted root '%s': %w", file, err)
-			}
-			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("loading trusted root '%s': there is no PEM certificate in it", file)
-			}
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return transport, trust(transport, iss.TrustedRootsPEMFiles)
+}
+
+// trust has the transport trust the roots of files, if there are any, and no others.
+func trust(transport *http.Transport, files []string) error {
+	if len(files) == 0 {
+		return nil
 	}
-	return transport, nil
+	pool := x509.NewCertPool()
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("loading trusted root '%s': %w", file, err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("loading trusted root '%s': there is no PEM certificate in it", file)
+		}
+	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return nil
 }
 
 // fingerprint identifies the configuration of the issuer, secrets included, without

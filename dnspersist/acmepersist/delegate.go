@@ -30,12 +30,14 @@ func (d *Delegation) target(identifier string) string {
 	return record.DelegationLabel(record.Base(identifier)) + "." + d.Zone
 }
 
-// covers reports whether records may be published at the target of a CNAME.
+// covers reports whether records may be published at the target of a CNAME. It comes from
+// somebody else's zone: what could not stand in a zone file as it is, no tool is to be given.
 func (d *Delegation) covers(target string) bool {
 	if d.Name != "" {
 		return target == d.Name
 	}
-	return strings.HasSuffix(target, "."+d.Zone)
+	normal, err := record.Normalize(target)
+	return err == nil && normal == target && !record.IsWildcard(target) && strings.HasSuffix(target, "."+d.Zone)
 }
 
 // ForeignAliasError says that the validation name leads elsewhere than it should.

@@ -28,6 +28,8 @@ func TestDelegationTargets(t *testing.T) {
 	}
 	for target, covered := range map[string]bool{
 		"any.certs.example.net": true, "a.b.certs.example.net": true, "certs.example.net": false,
+		"*.certs.example.net": false, `a\010b.certs.example.net`: false, "A.certs.example.net": false, "a b.certs.example.net": false,
+		"x;y.certs.example.net": false, ".certs.example.net": false, "-.certs.example.net": false,
 		"xcerts.example.net": false, "certs.example.net.evil.example": false, "": false,
 	} {
 		if zone.covers(target) != covered {

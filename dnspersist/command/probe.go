@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -12,17 +13,21 @@ import (
 )
 
 func probeCommand() *cobra.Command {
-	cmd := newCommand("probe [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
+	cmd := newCommand("probe [URL] [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
 Tells for each CA of the configuration whether it offers dns-persist-01, in which
 dialect, under which issuer domain names, and whether it wants an external account
 binding. The directory says it at CAs of draft -02. Where only an order can tell,
 --order makes one for NAME with the bound account and throws it away: nothing is
 validated.
 
+With the URL of a directory no configuration is needed: that CA is asked for its
+directory, and nothing else.
+
 The exit status is 2 unless every CA offers the challenge.`, runProbe)
-	cmd.Args = cobra.NoArgs
+	cmd.Args = cobra.MaximumNArgs(1)
 	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
+	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
 	addFormat(cmd.Flags(), "text", "json")
 	return cmd
 }
@@ -54,6 +59,22 @@ func runProbe(r *run) error {
 
 func (r *run) probes() ([]acmepersist.Probe, error) {
 	name := r.text("order")
+	roots, err := r.cmd.Flags().GetStringSlice("root")
+	if err != nil {
+		return nil, err
+	}
+	if len(r.args) == 1 {
+		for _, flag := range []string{"order", "ca", "config", "address"} {
+			if r.text(flag) != "" {
+				return nil, fmt.Errorf("--%s is about a configuration, and a directory's URL needs none: use one of them", flag)
+			}
+		}
+		p, err := dnspersist.ProbeDirectory(r, r.args[0], roots)
+		return []acmepersist.Probe{p}, err
+	}
+	if len(roots) > 0 {
+		return nil, errors.New("--root is for a directory's URL; a configuration names its own trusted_roots")
+	}
 	if name == "" {
 		src, err := r.source()
 		if err != nil {
