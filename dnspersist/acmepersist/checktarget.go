@@ -35,13 +35,13 @@ type AtTarget struct {
 // atTarget tells what stands at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
 func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *AtTarget {
-	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name), State: StateBlocked, Values: []string{}}
+	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name, c.session.iss.Delegation.covers), State: StateBlocked, Values: []string{}}
 	if at.Alias != w.target {
 		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept}, c.Checker.NewGate())
 		at.Zone = r.Zone
 	}
 	for _, s := range r.Servers {
-		if s.Name != w.target {
+		if s.Name != w.target && s.Via != w.target {
 			continue
 		}
 		at.Zone = s.Zone
@@ -94,7 +94,7 @@ func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
 	}
 	name := strings.ToLower(rand.Text()) + "." + zone
 	r := c.Checker.Check(ctx, propagation.Target{Name: name, Host: placeHost(name)}, c.Checker.NewGate())
-	if len(r.Values) == 0 && aliasOf(r, name) == "" {
+	if len(r.Values) == 0 && !slices.ContainsFunc(r.Servers, func(s propagation.ServerReport) bool { return s.Alias != "" }) {
 		return nil
 	}
 	return []propagation.Diagnostic{{Code: CodeWildcardTarget, Text: fmt.Sprintf(

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,14 +51,30 @@ func (e *ForeignAliasError) Error() string {
 	return fmt.Sprintf("%s is an alias (CNAME) of %s, where nothing of ours can stand: let the owner of the domain change it to %s", e.Name, e.Alias, e.Wanted)
 }
 
-// aliasOf is what the CNAME at a name leads to, without final dot; empty if no server has one.
-func aliasOf(r propagation.Report, name string) string {
-	for _, s := range r.Servers {
-		if s.Name == name && s.Alias != "" {
-			return strings.ToLower(strings.TrimSuffix(s.Alias, "."))
+// maxAliases is how many CNAMEs of a report are followed.
+const maxAliases = 10
+
+// aliasOf is where the CNAMEs at a name lead, without final dot: the first target that is
+// wanted, else that of the first CNAME; empty if no server has one.
+func aliasOf(r propagation.Report, name string, wanted func(target string) bool) string {
+	first := ""
+	for range maxAliases {
+		i := slices.IndexFunc(r.Servers, func(s propagation.ServerReport) bool { return s.Name == name && (s.Alias != "" || s.Via != "") })
+		if i < 0 {
+			break
 		}
+		name = strings.ToLower(strings.TrimSuffix(cmp.Or(r.Servers[i].Alias, r.Servers[i].Via), "."))
+		if wanted(name) {
+			return name
+		}
+		first = cmp.Or(first, name)
 	}
-	return ""
+	return first
+}
+
+// leadsTo reports whether the CNAMEs at a name lead to a target.
+func leadsTo(r propagation.Report, name, target string) bool {
+	return aliasOf(r, name, func(t string) bool { return t == target }) == target
 }
 
 // delegate works out where the record of a name stands, from what is known of earlier looks.
@@ -104,7 +121,7 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 	if d == nil {
 		return nil
 	}
-	alias := aliasOf(r, w.record.Name)
+	alias := aliasOf(r, w.record.Name, d.covers)
 	w.foreign = ""
 	switch {
 	case alias == "" || alias == w.target:
@@ -181,8 +198,8 @@ func (s *session) elsewhere(w wanted) func(propagation.Report) bool {
 		heeded = w.foreign
 	}
 	return func(r propagation.Report) bool {
-		alias := aliasOf(r, w.record.Name)
-		return alias != "" && alias != heeded && d.covers(alias)
+		alias := aliasOf(r, w.record.Name, d.covers)
+		return alias != heeded && d.covers(alias)
 	}
 }
 

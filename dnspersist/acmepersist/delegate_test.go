@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -80,5 +81,39 @@ func TestSharing(t *testing.T) {
 	}
 	if s := join("late.example", true); len(s.Domains) != sharedUpTo || !s.More || !s.others("a.example") {
 		t.Errorf("%d domains, more: %v", len(s.Domains), s.More)
+	}
+}
+
+// CNAMEs are followed to the first target that is ours, through whatever zones.
+func TestAliasOf(t *testing.T) {
+	const name = "_validation-persist.www.shop.example"
+	d := &Delegation{Zone: "certs.example.net"}
+	at := func(pairs ...string) (r propagation.Report) {
+		for i := 0; i < len(pairs); i += 2 {
+			r.Servers = append(r.Servers, propagation.ServerReport{Name: pairs[i], Alias: pairs[i+1]})
+		}
+		return r
+	}
+	for what, c := range map[string]struct {
+		report propagation.Report
+		want   string
+	}{
+		"none":      {at(name, ""), ""},
+		"direct":    {at(name, "x.certs.example.net."), "x.certs.example.net"},
+		"capitals":  {at(name, "X.Certs.example.net."), "x.certs.example.net"},
+		"foreign":   {at(name, "elsewhere.example."), "elsewhere.example"},
+		"chain":     {at(name, "_validation-persist.shop.example.", "_validation-persist.shop.example", "x.certs.example.net."), "x.certs.example.net"},
+		"in ours":   {at(name, "x.certs.example.net.", "x.certs.example.net", "y.certs.example.net."), "x.certs.example.net"},
+		"astray":    {at(name, "a.example.", "a.example", "b.example."), "a.example"},
+		"loop":      {at(name, "a.example.", "a.example", name+"."), "a.example"},
+		"one lacks": {at(name, "", name, "x.certs.example.net."), "x.certs.example.net"},
+		"resolver":  {propagation.Report{Servers: []propagation.ServerReport{{Name: name, Via: "x.certs.example.net"}}}, "x.certs.example.net"},
+	} {
+		if got := aliasOf(c.report, name, d.covers); got != c.want {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+	}
+	if !leadsTo(at(name, "a.example.", "a.example", "b.example."), name, "b.example") || leadsTo(at(name, "a.example."), name, "b.example") {
+		t.Error("leadsTo")
 	}
 }

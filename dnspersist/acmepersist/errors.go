@@ -43,7 +43,7 @@ func (e *WaitingError) Code() string {
 
 func (e *WaitingError) Error() string {
 	what := "the TXT record at " + e.Record.Place()
-	if e.Record.Target != "" && aliasOf(e.Report, e.Record.Name) != e.Record.Target {
+	if e.Record.Target != "" && !leadsTo(e.Report, e.Record.Name, e.Record.Target) {
 		what = fmt.Sprintf("%s to be an alias (CNAME) of %s", e.Record.Name, e.Record.Target)
 	}
 	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())

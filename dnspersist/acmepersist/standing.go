@@ -192,7 +192,7 @@ func (s *session) lookAt(ctx context.Context, name string, every, life time.Dura
 	}
 	if s.iss.keeps() {
 		err := s.keepAt(ctx, w, state, target, report, life)
-		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || aliasOf(report, name) == w.target) {
+		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || leadsTo(report, name, w.target)) {
 			return nil // it stands again
 		}
 		if err != nil && ctx.Err() == nil {

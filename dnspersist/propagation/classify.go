@@ -152,6 +152,9 @@ func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 		}
 		end = dns.CanonicalName(m.Answer[i].(*dns.CNAME).Target)
 	}
+	if end != name {
+		o.Via = display(end)
+	}
 	o.Values, o.TTL = txtValues(m.Answer, end)
 	if o.Values != nil {
 		if o.judge(accept); o.Verdict == VerdictNo {

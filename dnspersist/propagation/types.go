@@ -116,6 +116,7 @@ type ServerReport struct {
 	Rcode   string   `json:"rcode,omitempty"`   // "NOERROR", "NXDOMAIN", …; empty if no answer came
 	Values  []string `json:"values,omitempty"`
 	Alias   string   `json:"alias,omitempty"`  // target of the CNAME it has at Name, if it has one
+	Via     string   `json:"via,omitempty"`    // where the CNAMEs at Name end, that a resolver has followed
 	Reason  string   `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
 	Defect  Code     `json:"defect,omitempty"` // what is wrong with the server itself
 	Listed  string   `json:"listed,omitempty"` // "parent" or "zone" if only that one lists the host
