@@ -10,13 +10,21 @@ import (
 // longestDelegationName is what leaves room for a label of record.DelegationLabel.
 const longestDelegationName = 253 - 27
 
-// delegationName is the configured name as DNS names are compared.
-func delegationName(s string) string {
-	normal, err := record.Normalize(strings.TrimSuffix(s, "."))
-	if err != nil {
-		return s // Validate says so
+// DelegationName checks a name below which validation names are delegated, or to which, and
+// returns it as DNS names are compared.
+func DelegationName(s string) (string, error) {
+	if err := checkDelegationName(s); err != nil {
+		return "", err
 	}
-	return normal
+	return record.Normalize(s)
+}
+
+// delegationName is DelegationName of what is configured: Validate says if it is wrong.
+func delegationName(s string) string {
+	if name, err := DelegationName(s); err == nil {
+		return name
+	}
+	return s
 }
 
 // checkDelegationName accepts the name of a zone or of a target in one.

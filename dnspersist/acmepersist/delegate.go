@@ -23,8 +23,9 @@ type Delegation struct {
 	Name string
 }
 
-// target is where the owner of an identifier's validation name is asked to point it.
-func (d *Delegation) target(identifier string) string {
+// Target is where the owner of an identifier's validation name is asked to point it, without
+// final dot. The identifier is normalized, see record.Normalize.
+func (d *Delegation) Target(identifier string) string {
 	if d.Name != "" {
 		return d.Name
 	}
@@ -83,7 +84,7 @@ func (s *session) delegate(ctx context.Context, w *wanted, validationName string
 	if d == nil {
 		return nil
 	}
-	target := d.target(w.identifier)
+	target := d.Target(w.identifier)
 	if d.Name == "" {
 		err := s.iss.names.update(ctx, s.store, validationName, func(n *nameState) bool {
 			if d.covers(n.Target) {

@@ -23,7 +23,7 @@ func TestDelegationTargets(t *testing.T) {
 		{zone, "*.example.com", label + ".certs.example.net"},
 		{one, "*.example.com", "x.example.net"},
 	} {
-		if got := test.d.target(test.identifier); got != test.want {
+		if got := test.d.Target(test.identifier); got != test.want {
 			t.Errorf("%s: %s, want %s", test.identifier, got, test.want)
 		}
 	}

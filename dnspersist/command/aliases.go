@@ -12,10 +12,10 @@ import (
 )
 
 // fillAlias notes what stands at a validation name that is to be delegated.
-func fillAlias(set *dnspersist.RecordSet, c acmepersist.Checked) {
-	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: c.AtTarget.Alias, Zone: c.Report.Zone}
+func fillAlias(set *dnspersist.RecordSet, alias string, report propagation.Report) {
+	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: report.Zone}
 	known := false
-	for _, s := range c.Report.Servers {
+	for _, s := range report.Servers {
 		if s.Name != set.Name {
 			continue
 		}
@@ -31,13 +31,24 @@ func fillAlias(set *dnspersist.RecordSet, c acmepersist.Checked) {
 	}
 	switch {
 	case !known:
-		found.Error = "DNS cannot tell what stands: " + c.Report.Reason
+		found.Error = "DNS cannot tell what stands: " + report.Reason
 	case found.Alias == set.Target:
 		found.Stands = []string{set.Target}
 	case found.Alias == "":
 		found.Add = []string{set.Target}
 	}
 	set.DNS = found
+}
+
+// bareAlias is what the CNAME at a name leads to, without a configuration that says what it
+// should.
+func bareAlias(name string, report propagation.Report) string {
+	for _, s := range report.Servers {
+		if s.Name == name && s.Alias != "" {
+			return strings.TrimSuffix(s.Alias, ".")
+		}
+	}
+	return ""
 }
 
 // fillTarget notes what stands at the target of a delegation.

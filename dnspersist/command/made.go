@@ -41,6 +41,12 @@ func (r *run) madeSets(names []string) ([]dnspersist.RecordSet, error) {
 	case prefix != "":
 		add("account-hash-prefix", record.ValidAccountHashPrefix(prefix))
 	}
+	zone := ""
+	if to := r.text("delegate-to"); to != "" {
+		var err error
+		zone, err = dnspersist.DelegationName(to)
+		add("delegate-to", err)
+	}
 	policy := r.text("policy")
 	if !slices.Contains([]string{acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard}, policy) {
 		errs = append(errs, fmt.Errorf("--policy %s is unknown: use auto, exact or wildcard", policy))
@@ -71,7 +77,13 @@ func (r *run) madeSets(names []string) ([]dnspersist.RecordSet, error) {
 		}
 		wide := policy == acmepersist.PolicyWildcard || slices.ContainsFunc(identifiers, record.IsWildcard)
 		w.Value = record.Value{IssuerDomainName: issuer, AccountURI: w.AccountURI, Wildcard: wide}.String()
-		sets = append(sets, dnspersist.RecordSet{Name: w.Name, Type: "TXT", TTL: dnspersist.RecordTTL, Wanted: []acmepersist.Wanted{w}})
+		place := w.Name
+		if zone != "" {
+			w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
+			sets = append(sets, dnspersist.RecordSet{Name: w.Name, Type: "CNAME", TTL: dnspersist.RecordTTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}})
+			place = w.Target
+		}
+		sets = append(sets, dnspersist.RecordSet{Name: place, Type: "TXT", TTL: dnspersist.RecordTTL, Wanted: []acmepersist.Wanted{w}})
 	}
 	sort.Slice(sets, func(i, j int) bool { return sets[i].Name < sets[j].Name })
 	return sets, nil

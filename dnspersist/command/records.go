@@ -50,7 +50,8 @@ of each domain has to set is printed beside the record at its target; --only CNA
 is for other tools, and said.
 
 With --account-url and --issuer no storage, configuration or CA is needed; records of
-draft -02 take --account-hash-prefix and --thumbprint as well.
+draft -02 take --account-hash-prefix and --thumbprint as well, delegated ones
+--delegate-to.
 
 With --standby FILE a second account's value stands beside the first's; FILE is what
 `+"`account --json`"+` has printed where that account is bound.`, runRecords)
@@ -62,6 +63,7 @@ With --standby FILE a second account's value stands beside the first's; FILE is 
 	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
 	f.String("issuer", "", "Issuer domain name of the CA, with --account-url")
 	f.String("only", "", "Print only the records of one type: TXT, or CNAME where names are delegated")
+	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
 	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
 	f.String("format", "", "Output: "+strings.Join(recordFormats(), ", ")+" (default: table)")
 	return cmd
@@ -136,7 +138,7 @@ func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersis
 		stand, err := r.readBare(sets)
 		return stand, sets, err
 	}
-	for _, flag := range []string{"thumbprint", "account-hash-prefix"} {
+	for _, flag := range []string{"thumbprint", "account-hash-prefix", "delegate-to"} {
 		if r.text(flag) != "" {
 			return nil, nil, fmt.Errorf("--%s makes records without a configuration only, with --account-url and --issuer", flag)
 		}

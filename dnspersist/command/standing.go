@@ -49,7 +49,7 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 			return
 		}
 		if at := c.AtTarget; at != nil {
-			fillAlias(set, c)
+			fillAlias(set, at.Alias, c.Report)
 			if place := byName[at.Name]; place != nil {
 				fillTarget(place, c)
 			}
@@ -146,6 +146,10 @@ func (r *run) readBare(sets []dnspersist.RecordSet) ([]standing, error) {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
 		if err := r.Err(); err != nil {
 			return nil, err
+		}
+		if sets[i].Type == "CNAME" {
+			fillAlias(&sets[i], bareAlias(sets[i].Name, rep), rep)
+			continue
 		}
 		fill(&sets[i], rep, func(w acmepersist.Wanted) bool { return standsAlready(rep.Values, w) })
 	}

@@ -94,6 +94,15 @@ func TestDelegatedNames(t *testing.T) {
 			if r := run(2, "check", none); !strings.Contains(r.out, "do      let the owner of the domain set "+alias(none, target(none))+"\n") {
 				t.Errorf("the record stands, the CNAME does not:\n%s", r.out)
 			}
+			// without a configuration the same is printed
+			bare := e.well("records", none, "--format", "zone", "--dns", "never", "--issuer", harness.IssuerName,
+				"--account-url", e.CA.Accounts()[0], "--delegate-to", "Certs.Platform.test.")
+			if want := alias(none, target(none)) + "\n"; !strings.Contains(bare.out, want) || !strings.Contains(bare.out, target(none)+". 3600 IN TXT "+record.Quote(value)) {
+				t.Errorf("without a configuration:\n%s", bare.out)
+			}
+			if r := e.ends(1, "records", none, "--issuer", harness.IssuerName, "--account-url", e.CA.Accounts()[0], "--delegate-to", "*.x.example"); !strings.Contains(r.err, "--delegate-to: ") {
+				t.Errorf("a wildcard: %s", r.err)
+			}
 			// every label is answered: a mistyped one would look right
 			e.DNS.SetTXT(0, "*."+zone, value)
 			if r := run(0, "check", good); !strings.Contains(r.out, "wildcard_target: a wildcard record answers for every label of "+zone) {
