@@ -157,7 +157,9 @@ func (p *Publishing) Lasting(value string, now time.Time) string {
 // before the clock's word: a certificate that runs out is better asked for with a record.
 func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, state nameState, o offer) (propagation.Report, error) {
 	p := s.iss.Publishing
-	if p == nil || p.Mode == PublishNever || r.Status != propagation.StatusAbsent {
+	lacking := r.Status == propagation.StatusAbsent ||
+		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
+	if p == nil || p.Mode == PublishNever || !lacking {
 		return r, nil
 	}
 	// the account check of section 4.5 comes before each write
