@@ -120,6 +120,7 @@ func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, er
 // cannot make us ask for ever.
 func (s *session) countAttempt(ctx context.Context, w wanted) error {
 	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.sees(w.identifier)
 		n.attempted(time.Now().UTC())
 		return true
 	})
@@ -128,6 +129,7 @@ func (s *session) countAttempt(ctx context.Context, w wanted) error {
 // remember notes that the CA has accepted the record as it stands.
 func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
 	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.sees(w.identifier)
 		n.satisfied(seen.Values, w.want, s.account.Location, time.Now())
 		return true
 	})

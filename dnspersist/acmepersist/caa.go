@@ -53,6 +53,7 @@ func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason st
 	overruled := job.certificate != nil && !time.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
 	if job.certificate == nil {
 		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+			n.sees(w.identifier)
 			now := time.Now().UTC()
 			switch {
 			case n.CAASince.IsZero():

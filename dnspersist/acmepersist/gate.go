@@ -196,6 +196,7 @@ func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, sta
 	partial := r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling
 	if partial == state.PartialSince.IsZero() {
 		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+			n.sees(w.identifier)
 			n.PartialSince = time.Time{}
 			if partial {
 				n.PartialSince = time.Now().UTC()

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // job is what is known of one attempt.
@@ -98,6 +99,11 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
 	for _, n := range names {
+		// a plain name of the configuration is noted with its first attempt: thousands that wait
+		// for their records are not written to storage for that
+		if !record.IsWildcard(n) && !iss.NoWait {
+			continue
+		}
 		if err := iss.names.see(ctx, s.store, n); err != nil {
 			return nil, err
 		}

@@ -138,14 +138,17 @@ func (c *names) see(ctx context.Context, st store, identifier string) error {
 	if err != nil {
 		return err
 	}
-	return c.update(ctx, st, vname, func(n *nameState) bool {
-		if slices.Contains(n.Identifiers, identifier) {
-			return false
-		}
-		n.Identifiers = append(n.Identifiers, identifier)
-		sort.Strings(n.Identifiers)
-		return true
-	})
+	return c.update(ctx, st, vname, func(n *nameState) bool { return n.sees(identifier) })
+}
+
+// sees notes the identifier, and reports whether it is new.
+func (n *nameState) sees(identifier string) bool {
+	if slices.Contains(n.Identifiers, identifier) {
+		return false
+	}
+	n.Identifiers = append(n.Identifiers, identifier)
+	sort.Strings(n.Identifiers)
+	return true
 }
 
 // recordNames lists the validation names whose records name the account, as far

@@ -98,6 +98,7 @@ func (s *session) settle(ctx context.Context, identifier string) error {
 		return err
 	}
 	return s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
+		n.sees(identifier)
 		n.satisfied(nil, record.Want{}, s.account.Location, time.Now())
 		return true
 	})
