@@ -13,6 +13,7 @@ import (
 )
 
 func TestExamples(t *testing.T) {
+	t.Setenv("DNS_KEY", "c2VjcmV0")
 	paths, err := filepath.Glob("../examples/*.caddyfile")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no examples: %v", err)
