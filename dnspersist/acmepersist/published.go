@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -94,7 +95,7 @@ func standing(ctx context.Context, checker *propagation.Checker, t propagation.T
 	s := publish.Standing{Zone: round.Zone}
 	for _, r := range round.Servers {
 		if r.Alias != "" {
-			return s, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone", name, r.Alias)
+			return s, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, say so by delegate_to or dns_challenge_override_domain", name, strings.TrimSuffix(r.Alias, "."))
 		}
 		if r.Verdict == propagation.VerdictYes || r.Verdict == propagation.VerdictNo {
 			s.Servers = append(s.Servers, r.Values)
