@@ -50,7 +50,7 @@ func (s *shared) handBack(p *parked, why string) {
 		case <-alive.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(alive, handBackTimeout)
+		ctx, cancel := context.WithTimeout(acmepersist.InBackground(alive), handBackTimeout)
 		defer cancel()
 		o.iss.rt.logger.Info("handing the name back to obtain its certificate",
 			zap.String("identifier", p.identifier), zap.String("reason", why))

@@ -156,6 +156,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core := iss.rt.core
 		core.Storage = cfg.Storage
 		core.RenewalWindowRatio = cfg.RenewalWindowRatio
+		core.OnDemand = cfg.OnDemand != nil
 		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
 		core.Wildcard = iss.wildcardManaged
 		core.Renewal = iss.renewsOther

@@ -117,6 +117,9 @@ type Config struct {
 	// NoWait makes Issue never wait for DNS: where a TLS handshake hangs on it, or
 	// where another issuer has its turn.
 	NoWait bool
+	// OnDemand says that a TLS handshake hangs on an attempt, unless InBackground says
+	// otherwise.
+	OnDemand bool
 	// RenewalWindowRatio is CertMagic's. Default: a third.
 	RenewalWindowRatio float64
 	// Wildcard reports whether a wildcard is managed below a validation name, so

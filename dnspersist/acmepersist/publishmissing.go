@@ -35,6 +35,9 @@ type PublishError struct {
 }
 
 func (e *PublishError) Error() string {
+	if errors.Is(e.Err, errInBackground) {
+		return fmt.Sprintf("publishing at %s: %v", e.Name, e.Err)
+	}
 	return fmt.Sprintf("publishing at %s failed, it is tried again at %s: %v", e.Name, e.RetryAt.UTC().Format(time.RFC3339), e.Err)
 }
 
@@ -123,9 +126,12 @@ func (s *session) publishMissing(ctx context.Context, w wanted, t propagation.Ta
 		return good
 	})
 	var before *WrittenBeforeError
-	if errors.As(err, &before) {
+	switch {
+	case errors.As(err, &before):
 		_ = s.iss.publisher.ended(t.Name, nil, 0)
 		return before // no failure: trying again changes nothing
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx) // nor is this
 	}
 	return s.iss.publisher.ended(t.Name, err, orDefault(p.Retry, publishRetry))
 }
@@ -168,7 +174,13 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 		err = s.refine(w, r.Values, state, o)
 	}
 	if err == nil {
-		err = s.publishMissing(ctx, *w, t)
+		waits, done := s.whileHandshakeWaits(ctx)
+		err = s.publishMissing(waits, *w, t)
+		done()
+	}
+	if errors.Is(err, errInBackground) {
+		// what was sent to the provider may be on its way already; it is noted
+		return r, &PublishError{Name: t.Name, RetryAt: time.Now().Add(afterHandshake), Err: err}
 	}
 	var before *WrittenBeforeError
 	if errors.As(err, &before) {
