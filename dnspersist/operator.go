@@ -1,7 +1,6 @@
 package dnspersist
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,85 +176,6 @@ func (o *Operator) acme(iss *Issuer) (*acmepersist.Issuer, error) {
 	made = acmepersist.New(core)
 	o.made[iss] = made
 	return made, nil
-}
-
-// Records works out what has to stand at the validation names of the given names, or of all
-// that are managed: one set for each, sorted, before any order. Accounts are checked at
-// their CAs and none is registered. A value for each standby account of the same CA comes
-// beside the bound one's.
-func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
-	groups, order, err := o.names(names)
-	if err != nil {
-		return nil, err
-	}
-	sets := make(map[string]*RecordSet)
-	for _, iss := range order {
-		active, err := o.acme(iss)
-		if err != nil {
-			return nil, err
-		}
-		var others []acmepersist.Account
-		for _, a := range standby {
-			if a.CA == iss.CA || a.CA == "" {
-				others = append(others, a)
-			}
-		}
-		wanted, err := active.Wanted(ctx, groups[iss], others...)
-		if err != nil {
-			return nil, err
-		}
-		for _, w := range wanted {
-			if err := collect(sets, w); err != nil {
-				return nil, err
-			}
-		}
-	}
-	all := make([]RecordSet, 0, len(sets))
-	waiting := o.waiting()
-	for _, set := range sets {
-		set.Waiting = waiting[set.Name]
-		all = append(all, *set)
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
-	return all, nil
-}
-
-// collect puts what is wanted into the sets: the record, and the CNAME that leads to it.
-func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
-	place := w.Name
-	if w.Target != "" {
-		place = w.Target
-		alias := sets[w.Name]
-		if alias == nil {
-			alias = &RecordSet{Name: w.Name, Type: "CNAME", TTL: RecordTTL, Target: w.Target}
-			sets[w.Name] = alias
-		}
-		if alias.Target != w.Target {
-			return fmt.Errorf("%s can be an alias (CNAME) of one name, and the issuers of the configuration want it to lead to %s and to %s: give them the same delegate_to or dns_challenge_override_domain",
-				w.Name, cmp.Or(alias.Target, "nothing"), w.Target)
-		}
-		alias.Wanted = append(alias.Wanted, w)
-	}
-	set := sets[place]
-	if set == nil {
-		set = &RecordSet{Name: place, Type: "TXT", TTL: RecordTTL}
-		sets[place] = set
-	}
-	if set.Type != "TXT" {
-		return fmt.Errorf("%s can be an alias (CNAME) or have a record, not both: one issuer of the configuration delegates it, another one does not", place)
-	}
-	// names that share a target share its values
-	i := slices.IndexFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value })
-	if i < 0 {
-		set.Wanted = append(set.Wanted, w)
-		return nil
-	}
-	if shared := &set.Wanted[i]; w.Target != "" {
-		shared.Identifiers = append(slices.Clone(shared.Identifiers), w.Identifiers...)
-		slices.Sort(shared.Identifiers)
-		shared.Identifiers = slices.Compact(shared.Identifiers)
-	}
-	return nil
 }
 
 // waiting is what a running Caddy sees of the records that it waits for.

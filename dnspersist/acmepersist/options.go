@@ -1,0 +1,76 @@
+package acmepersist
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+)
+
+// serving is Siblings, or this issuer for all.
+func (iss *Issuer) serving() func(identifier string) *Issuer {
+	if iss.Siblings == nil {
+		return func(string) *Issuer { return iss }
+	}
+	return iss.Siblings()
+}
+
+func (iss *Issuer) logger() *zap.Logger {
+	if iss.Logger == nil {
+		return zap.NewNop()
+	}
+	return iss.Logger
+}
+
+func (iss *Issuer) transport() http.RoundTripper {
+	if iss.Transport == nil {
+		return http.DefaultTransport
+	}
+	return iss.Transport
+}
+
+func (iss *Issuer) userAgent() string { return orDefault(iss.UserAgent, "caddy-dnspersist") }
+
+func (iss *Issuer) timeout() time.Duration { return orDefault(iss.Timeout, defaultTimeout) }
+
+func (iss *Issuer) propagationTimeout() time.Duration {
+	return orDefault(iss.PropagationTimeout, defaultPropagationTimeout)
+}
+
+func (iss *Issuer) pollInterval() time.Duration {
+	return orDefault(iss.PollInterval, defaultPollInterval)
+}
+
+func (iss *Issuer) windowRatio() float64 {
+	return orDefault(iss.RenewalWindowRatio, defaultWindowRatio)
+}
+
+func (iss *Issuer) notOfferedRetry() time.Duration {
+	return orDefault(iss.NotOfferedRetry, notOfferedRetry)
+}
+
+func (iss *Issuer) notOfferedRenewalRetry() time.Duration {
+	return orDefault(iss.NotOfferedRenewalRetry, notOfferedRenewalRetry)
+}
+
+func (iss *Issuer) reloadAccount() time.Duration {
+	return orDefault(iss.ReloadAccount, reloadAccount)
+}
+
+func (iss *Issuer) dialect() string { return orDefault(iss.Dialect, DialectAuto) }
+
+func (iss *Issuer) limiter(account string) *rate.Limiter {
+	if iss.Limiter == nil {
+		return nil
+	}
+	return iss.Limiter(account)
+}
+
+func orDefault[T comparable](value, def T) T {
+	var zero T
+	if value == zero {
+		return def
+	}
+	return value
+}
