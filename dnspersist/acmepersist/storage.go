@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"sync"
 
 	"github.com/caddyserver/certmagic"
 )
@@ -98,22 +97,16 @@ func (s store) remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// turns lets the jobs of this process take turns before they ask for a storage lock:
-// a storage may look only once a second whether a lock is free.
-var turns sync.Map // lock name -> chan struct{}
-
 // locked runs fn while holding the storage-wide lock name, which other nodes of
 // a cluster respect. The lock is released even when ctx has ended meanwhile. done is
 // asked once it is this job's turn in the process: true means that another job has
 // done the work, and fn is not run. It may be nil.
 func (s store) locked(ctx context.Context, name string, done func() (bool, error), fn func() error) error {
-	turn, _ := turns.LoadOrStore(name, make(chan struct{}, 1))
-	select {
-	case turn.(chan struct{}) <- struct{}{}:
-		defer func() { <-turn.(chan struct{}) }()
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for the turn at %s: %w", name, context.Cause(ctx))
+	release, err := takeTurn(ctx, name)
+	if err != nil {
+		return err
 	}
+	defer release()
 	if done != nil {
 		if ok, err := done(); ok || err != nil {
 			return err
