@@ -103,19 +103,21 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 	if checker == nil {
 		checker = propagation.NewChecker(propagation.Config{Grace: iss.Grace, Settle: iss.Settle, Logger: iss.Logger})
 	}
-	all := make([]*Check, 0, len(names))
-	for _, name := range names {
+	all := make([]*Check, len(names))
+	err = inParallel(ctx, len(names), func(i int) (err error) {
+		name := names[i]
 		c := &Check{session: s, offer: o, identifiers: groups[name], Checker: checker, Gate: propagation.NewGate(iss.Grace, iss.Settle)}
 		if c.wanted, err = s.want(ctx, strictest(groups[name]), t); err != nil {
-			return nil, err
+			return err
 		}
 		if err := iss.names.update(ctx, s.store, name, func(n *nameState) bool { c.state = *n; return false }); err != nil {
-			return nil, err
+			return err
 		}
 		c.Target = s.target(c.wanted, c.state)
-		all = append(all, c)
-	}
-	return all, nil
+		all[i] = c
+		return nil
+	})
+	return all, err
 }
 
 // Name returns the validation name.

@@ -53,12 +53,17 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	if err != nil {
 		return nil, err
 	}
+	ws := make([]wanted, len(names))
+	err = inParallel(ctx, len(names), func(i int) (err error) {
+		ws[i], err = s.want(ctx, strictest(groups[names[i]]), t)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	var all []Wanted
-	for _, name := range names {
-		w, err := s.want(ctx, strictest(groups[name]), t)
-		if err != nil {
-			return nil, err
-		}
+	for i, name := range names {
+		w := ws[i]
 		if err := s.refine(&w, nil, nameState{}, o); err != nil {
 			return nil, err
 		}
