@@ -133,9 +133,14 @@ func (a *announcer) fire() {
 			where = zap.Dict("alias", zap.String("name", e.record.Name), zap.String("type", "CNAME"), zap.String("value", e.record.Target+"."),
 				zap.Int("ttl", RecordTTL), zap.String("zone_line", e.record.AliasLine()))
 		}
+		place := e.record
+		if end := e.report.AliasEnd(); place.Target == "" && end != "" {
+			// somebody has set a CNAME there, beside which nothing can stand
+			place.Target, where = end, zap.String("alias_of", e.record.Name)
+		}
 		logger.Warn(message, also, where,
-			zap.String("name", e.record.Place()), zap.String("type", "TXT"), zap.String("value", e.record.Value), zap.Int("ttl", RecordTTL),
-			zap.String("zone_line", e.record.ZoneLine()),
+			zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", RecordTTL),
+			zap.String("zone_line", place.ZoneLine()),
 			zap.Strings("identifiers", e.identifiers), zap.String("ca", e.ca), zap.String("account", e.account),
 			zap.String("dns", e.report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))
 	}

@@ -140,7 +140,7 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 // Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
 func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
 	s, w := c.session, c.wanted
-	done := Checked{Report: r, Diagnostics: found}
+	done := Checked{Report: r, Diagnostics: found, Standing: []ValueVerdict{}}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()
 	}
@@ -162,7 +162,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	}
 	done.EndsAt = endOf(result)
 	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
-	done.State, done.Do = c.judge(r, result)
+	done.State, done.Do = c.judge(w, r, result)
 	if w.target != "" {
 		done.AtTarget = c.atTarget(ctx, w, r)
 		if !done.State.Well() {
@@ -179,8 +179,11 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 }
 
 // judge says where the name stands, and what to do.
-func (c *Check) judge(r propagation.Report, result record.Result) (State, string) {
-	publish := "publish " + c.wanted.record.ZoneLine()
+func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (State, string) {
+	publish := "publish " + w.record.atEnd(r).ZoneLine()
+	if end := r.AliasEnd(); end != "" && w.target == "" {
+		publish += fmt.Sprintf(", where the CNAME at %s leads to", w.record.Name)
+	}
 	switch {
 	case r.Status == propagation.StatusBlocked:
 		return StateBlocked, r.Reason
@@ -189,11 +192,11 @@ func (c *Check) judge(r propagation.Report, result record.Result) (State, string
 	case r.Status == propagation.StatusAbsent && len(r.Values) == 0:
 		return StateMissing, publish
 	case r.Status == propagation.StatusAbsent:
-		return StateWrong, publish + " beside what stands; " + result.Explain()
+		return StateWrong, publish + ", beside what stands; " + result.Explain()
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.state.satisfies(r.Values, c.wanted.want, c.session.account.Location)
+	_, note := c.state.satisfies(r.Values, w.want, c.session.account.Location)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
 }
 

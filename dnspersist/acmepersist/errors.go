@@ -162,6 +162,14 @@ func (r Record) Place() string {
 	return r.Name
 }
 
+// atEnd is the record where the CNAMEs that somebody has set at the validation name lead to.
+func (r Record) atEnd(report propagation.Report) Record {
+	if r.Target == "" {
+		r.Target = report.AliasEnd()
+	}
+	return r
+}
+
 // ZoneLine returns the record as a line of a zone file, with a TTL of one hour.
 func (r Record) ZoneLine() string {
 	return r.Place() + ". 3600 IN TXT " + record.Quote(r.Value)

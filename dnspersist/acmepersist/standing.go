@@ -220,7 +220,7 @@ func (s *session) report(ctx context.Context, w wanted, state nameState, r propa
 			return err
 		}
 		fields = append(fields, zap.Strings("accepted_values", standing),
-			zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
+			zap.String("value", w.record.Value), zap.String("zone_line", w.record.atEnd(r).ZoneLine()))
 		if line := w.record.AliasLine(); line != "" {
 			fields = append(fields, zap.String("alias_line", line))
 		}

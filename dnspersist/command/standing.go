@@ -97,14 +97,10 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 	if found == nil {
 		found = &dnspersist.Standing{Values: []string{}, Add: []string{}}
 		set.DNS = found
-		for _, s := range report.Servers {
-			if s.Alias != "" {
-				found.Alias = strings.TrimSuffix(s.Alias, ".")
-			}
-		}
+		found.Alias = report.AliasEnd()
 		known := false
 		for _, s := range report.Servers {
-			if s.Name == found.Alias || found.Alias == "" && s.Name == set.Name {
+			if s.Name == found.Alias || s.Via == found.Alias && s.Via != "" || found.Alias == "" && s.Name == set.Name {
 				known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
 				found.Zone = s.Zone
 				found.TTL = max(found.TTL, s.TTL)
@@ -114,7 +110,7 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 			found.Zone = report.Zone
 		}
 		found.Values = append(found.Values, report.Values...)
-		if !known {
+		if !known || report.Problem == propagation.CodeAliasLoop {
 			found.Error = "DNS cannot tell what stands: " + report.Reason
 		}
 		if found.TTL > 0 {

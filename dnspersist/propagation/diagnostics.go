@@ -87,7 +87,7 @@ func (r Report) wayDiagnostics() []Diagnostic {
 	}
 	seen := make(map[string]bool)
 	for _, s := range r.Servers {
-		if s.Alias == "" || seen[s.Alias] {
+		if s.Alias == "" || seen[s.Alias] || r.Problem == CodeAliasLoop {
 			continue
 		}
 		seen[s.Alias] = true
