@@ -20,6 +20,7 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 		return nil, err
 	}
 	sets := make(map[string]*RecordSet)
+	matched := 0
 	for _, iss := range order {
 		active, err := o.acme(iss)
 		if err != nil {
@@ -31,6 +32,7 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 				others = append(others, a)
 			}
 		}
+		matched += len(others)
 		wanted, err := active.Wanted(ctx, groups[iss], others...)
 		if err != nil {
 			return nil, err
@@ -41,6 +43,9 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 			}
 		}
 	}
+	if len(standby) > 0 && matched == 0 {
+		return nil, fmt.Errorf("the standby account %s is one of the CA %s, which no issuer of these names uses", standby[0].URL, standby[0].CA)
+	}
 	all := make([]RecordSet, 0, len(sets))
 	waiting := o.waiting()
 	for _, set := range sets {
@@ -49,6 +54,39 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
+}
+
+// MergeRecordSets joins sets of one name, which share a target, and sorts them.
+func MergeRecordSets(all []RecordSet) []RecordSet {
+	var merged []RecordSet
+	at := make(map[string]int)
+	for _, s := range all {
+		i, ok := at[s.Name]
+		if !ok {
+			at[s.Name] = len(merged)
+			merged = append(merged, s)
+			continue
+		}
+		for _, w := range s.Wanted {
+			merged[i].share(w)
+		}
+	}
+	sort.SliceStable(merged, func(i, j int) bool { return merged[i].Name < merged[j].Name })
+	return merged
+}
+
+// share adds a value that is wanted. Names that share a target share its values.
+func (s *RecordSet) share(w acmepersist.Wanted) {
+	i := slices.IndexFunc(s.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value })
+	if i < 0 {
+		s.Wanted = append(s.Wanted, w)
+		return
+	}
+	if shared := &s.Wanted[i]; w.Target != "" {
+		shared.Identifiers = append(slices.Clone(shared.Identifiers), w.Identifiers...)
+		slices.Sort(shared.Identifiers)
+		shared.Identifiers = slices.Compact(shared.Identifiers)
+	}
 }
 
 // collect puts what is wanted into the sets: the record, and the CNAME that leads to it.
@@ -75,16 +113,6 @@ func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
 	if set.Type != "TXT" {
 		return fmt.Errorf("%s can be an alias (CNAME) or have a record, not both: one issuer of the configuration delegates it, another one does not", place)
 	}
-	// names that share a target share its values
-	i := slices.IndexFunc(set.Wanted, func(v acmepersist.Wanted) bool { return v.Value == w.Value })
-	if i < 0 {
-		set.Wanted = append(set.Wanted, w)
-		return nil
-	}
-	if shared := &set.Wanted[i]; w.Target != "" {
-		shared.Identifiers = append(slices.Clone(shared.Identifiers), w.Identifiers...)
-		slices.Sort(shared.Identifiers)
-		shared.Identifiers = slices.Compact(shared.Identifiers)
-	}
+	set.share(w)
 	return nil
 }

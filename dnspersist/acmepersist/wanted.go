@@ -71,11 +71,14 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 		tell.Presumed = s.iss.IssuerDomainName == "" && !s.known(o)
 		all = append(all, tell)
 		for _, other := range standby {
+			if other.URL == s.account.Location {
+				return nil, fmt.Errorf("the standby account %q is the bound one: make a standby of another account, registered elsewhere", other.URL)
+			}
 			spare := *s
 			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint
 			r, err := spare.recordFor(w, t.dialect, w.domain())
 			if err != nil {
-				return nil, fmt.Errorf("making the record of the standby account %s: %w", other.URL, err)
+				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
 			}
 			w.record, w.also = r, nil
 			second := spare.wanted(w, groups[name])

@@ -129,13 +129,16 @@ func (a *api) Records(ctx context.Context, names []string) ([]dnspersist.RecordS
 		}
 		all, names = append(all, reply.Records...), names[n:]
 	}
-	return all, nil
+	return dnspersist.MergeRecordSets(all), nil
 }
 
 // Accounts implements source.
 func (a *api) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error) {
 	var reply dnspersist.AccountReply
 	if err := a.call(ctx, http.MethodGet, "account", nil, &reply); err != nil {
+		return nil, err
+	}
+	if err := a.knows(ctx, ca); err != nil {
 		return nil, err
 	}
 	return only(reply.Accounts, ca, func(s acmepersist.AccountState) string { return s.CA }), nil
@@ -147,7 +150,25 @@ func (a *api) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error)
 	if err := a.call(ctx, http.MethodGet, "probe", nil, &reply); err != nil {
 		return nil, err
 	}
+	if err := a.knows(ctx, ca); err != nil {
+		return nil, err
+	}
 	return only(reply.CAs, ca, func(p acmepersist.Probe) string { return p.CA }), nil
+}
+
+// knows is an error if the running Caddy does not use a CA.
+func (a *api) knows(ctx context.Context, ca string) error {
+	if ca == "" {
+		return nil
+	}
+	var reply dnspersist.OverviewReply
+	if err := a.call(ctx, http.MethodGet, "", nil, &reply); err != nil {
+		return err
+	}
+	if !slices.Contains(reply.CAs, ca) {
+		return fmt.Errorf("the Caddy at %s does not use the CA %q with dns_persist, but %s", a.address, ca, strings.Join(reply.CAs, ", "))
+	}
+	return nil
 }
 
 // only leaves out what belongs to another CA.
@@ -169,7 +190,11 @@ func (a *api) Checker(ctx context.Context, names []string) (checker, error) {
 	}
 	c := &apiChecker{api: a}
 	for _, set := range sets {
-		c.checks = append(c.checks, set.Wanted...)
+		for _, w := range set.Wanted {
+			if w.Name == set.Name { // and not what stands at the target of a delegation
+				c.checks = append(c.checks, w)
+			}
+		}
 	}
 	return c, nil
 }

@@ -98,6 +98,7 @@ func runRecords(r *run) error {
 		r.say("the configuration manages no name with dns_persist: give the names as arguments")
 	}
 	r.sayPresumed(sets)
+	r.sayUnread(sets, format)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
 	}
@@ -125,6 +126,27 @@ func (r *run) sayPresumed(sets []dnspersist.RecordSet) {
 				r.say("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)
 			}
 		}
+	}
+}
+
+// sayUnread says of which names it is not known what stands.
+func (r *run) sayUnread(sets []dnspersist.RecordSet, format string) {
+	if len(sets) > 0 && !r.readsDNS(format, len(sets)) && r.text("dns") == "auto" {
+		r.say("note: it was not looked up what stands in DNS, as there are over %d names: --dns always does", autoDNS)
+	}
+	if format == "table" || formats.Format(format).Replaces() {
+		return // said in the table; there are none
+	}
+	unread, first := 0, ""
+	for _, s := range sets {
+		if s.DNS != nil && s.DNS.Error != "" {
+			if unread++; unread == 1 {
+				first = s.Name + ": " + s.DNS.Error
+			}
+		}
+	}
+	if unread > 0 {
+		r.say("warning: what stands could not be read at %d of %d names, whose records are put out as if nothing did; the first is %s", unread, len(sets), first)
 	}
 }
 
@@ -197,6 +219,9 @@ func readStandby(path string) ([]acmepersist.Account, error) {
 	for _, a := range reply.Accounts {
 		if a.URL == "" || a.Thumbprint == "" {
 			return nil, fmt.Errorf("reading the standby account: %s lacks a URL or a thumbprint", path)
+		}
+		if a.Status != "" && a.Status != "valid" {
+			return nil, fmt.Errorf("reading the standby account: %s says that %q is %s at its CA, so no record is made for it", path, a.URL, a.Status)
 		}
 		all = append(all, a.Account)
 	}

@@ -77,6 +77,13 @@ func TestAdminAPI(t *testing.T) {
 		}
 	}
 
+	for _, command := range []string{"account", "probe"} {
+		r := e.ends(1, command, "--ca", "https://other.example/dir", "--address", e.Admin)
+		if !strings.Contains(r.err, "does not use the CA \"https://other.example/dir\"") || !strings.Contains(r.err, e.CA.Directory()) {
+			t.Errorf("%s of another CA: %s", command, r.err)
+		}
+	}
+
 	// a poke gets what was published noticed at once
 	e.Publish(name, value)
 	e.Publish(other, value)

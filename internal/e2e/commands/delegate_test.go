@@ -74,7 +74,11 @@ func TestDelegatedNames(t *testing.T) {
 			}
 
 			states := make(map[string]acmepersist.Checked)
-			for _, c := range decode[dnspersist.CheckReply](t, run(2, "check", "--format", "json").out).Checks {
+			checks := decode[dnspersist.CheckReply](t, run(2, "check", "--format", "json").out).Checks
+			if len(checks) != len(names) {
+				t.Errorf("%d checks of %d names", len(checks), len(names))
+			}
+			for _, c := range checks {
 				states[strings.TrimPrefix(c.Name, "_validation-persist.")] = c
 			}
 			for name, want := range map[string]struct {
@@ -109,5 +113,45 @@ func TestDelegatedNames(t *testing.T) {
 				t.Errorf("the wildcard is not named:\n%s", r.out)
 			}
 		})
+	}
+}
+
+// Names of many domains have one record, also where they are too many for one question to the
+// admin endpoint.
+func TestManyAtOneTarget(t *testing.T) {
+	const n, target = 250, "acme.platform.test"
+	e := newEnv(t, harness.Options{})
+	e.DNS.AddZone("platform.test")
+	e.DNS.AddZone("tenants.test")
+	caddyfile := e.Global("on_demand_tls {\n\t\task http://127.0.0.1:1/\n\t}", "cert_issuer dns_persist "+e.Block("dns_challenge_override_domain "+target)) + "https:// {\n\ttls {\n\t\ton_demand\n\t}\n\trespond hi\n}\n"
+	e.configure(caddyfile)
+	e.Bind()
+	e.well("probe", "--order", "t0.tenants.test")
+	e.Load(caddyfile)
+	var in strings.Builder
+	for i := range n {
+		fmt.Fprintf(&in, "t%d.tenants.test\n", i)
+	}
+	for _, from := range [][]string{{"--config", e.config}, {"--address", e.Admin}} {
+		r := e.caddyIn(in.String(), append([]string{"records", "-", "--format", "json"}, from...)...)
+		if r.status != 0 || !has(r.err, "not looked up what stands in DNS", "--dns always") {
+			t.Fatalf("%v: status %d: %s", from, r.status, r.err)
+		}
+		aliases := 0
+		for _, s := range decode[dnspersist.RecordsReply](t, r.out).Records {
+			switch {
+			case s.Type == "CNAME" && s.Target == target:
+				aliases++
+			case s.Name != target || len(s.Wanted) != 1 || len(s.Wanted[0].Identifiers) != n:
+				t.Errorf("%v: %s has %d values for %d names", from, s.Name, len(s.Wanted), len(s.Wanted[0].Identifiers))
+			}
+		}
+		if aliases != n {
+			t.Errorf("%v: %d CNAMEs", from, aliases)
+		}
+		r = e.caddyIn(in.String(), append([]string{"check", "-", "--format", "json"}, from...)...)
+		if checks := decode[dnspersist.CheckReply](t, r.out).Checks; r.status != 2 || len(checks) != n {
+			t.Errorf("%v: status %d, %d checks: %s", from, r.status, len(checks), r.err)
+		}
 	}
 }

@@ -88,6 +88,25 @@ func TestStandby(t *testing.T) {
 	if url == first {
 		t.Error("one account")
 	}
+
+	for want, change := range map[string]func(string) string{
+		"is the bound one":                 func(s string) string { return strings.ReplaceAll(s, url, first) },
+		"which no issuer of these names":   func(s string) string { return strings.ReplaceAll(s, e.CA.Directory(), "https://ca.example/dir") },
+		"is deactivated at its CA":         func(s string) string { return strings.Replace(s, `"valid"`, `"deactivated"`, 1) },
+		"lacks a URL or a thumbprint":      func(s string) string { return strings.Replace(s, `"thumbprint"`, `"other"`, 1) },
+		"making the record of the standby": func(s string) string { return strings.ReplaceAll(s, url, url+"\u202e") },
+	} {
+		changed := change(second.out)
+		if changed == second.out {
+			t.Fatalf("%q changes nothing", want)
+		}
+		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := e.ends(1, "records", "--standby", file, "--format", "zone", "--dns", "never"); !has(r.err, want) || r.out != "" || strings.Contains(r.err, "\u202e") {
+			t.Errorf("standby, want %q: %q %q", want, r.out, r.err)
+		}
+	}
 }
 
 // Names come from standard input, in whatever letters and with what people write around them.
