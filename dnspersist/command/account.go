@@ -17,12 +17,16 @@ Shows the bound account of each CA: its URL, its key's thumbprint, its status at
 CA, and where its key lies in storage. The JSON holds all that another machine needs
 to make records with `+"`records --account-url … --thumbprint …`"+`, and never the key.
 
+Without --config that is the account of the Caddy that runs. What registers, copies or
+changes an account works from the configuration and its storage, as the user whose storage
+it is, and refuses where the Caddy that runs uses another account.
+
 --register binds an account if there is none, as Caddy does at its first
 certificate: the one that the issuer acme has for the CA is adopted, else one is
 registered.
 
 The exit status is 2 if there is no account, or if the CA does not accept one.`, runAccount)
-	cmd.Args = cobra.NoArgs
+	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	cmd.Flags().Bool("json", false, "The same as --format json")
@@ -49,7 +53,7 @@ func runAccount(r *run) error {
 		return err
 	}
 	if len(all) == 0 {
-		r.say("no ACME account is bound yet: --register binds one")
+		r.say("no ACME account is bound yet: --register binds one; where account_url names one, `account import` brings it")
 		return errNotWell
 	}
 	for _, a := range all {
@@ -69,7 +73,7 @@ func (r *run) accounts() ([]acmepersist.AccountState, error) {
 		defer src.Close()
 		return src.Accounts(r, r.text("ca"))
 	}
-	off, err := r.offline()
+	off, err := r.changing()
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +124,7 @@ func (r *run) tellAccounts(all []acmepersist.AccountState) error {
 
 // one opens the configuration for a command that changes an account.
 func (r *run) one() (*offline, *acmepersist.Issuer, error) {
-	off, err := r.offline()
+	off, err := r.changing()
 	if err != nil {
 		return nil, nil, err
 	}

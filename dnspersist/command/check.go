@@ -44,7 +44,7 @@ func runCheck(r *run) error {
 	if err != nil {
 		return err
 	}
-	if name := r.text("ca"); name != "" {
+	if name := r.text("ca"); r.cmd.Flags().Changed("ca") {
 		if len(names) > 0 {
 			return errors.New("--ca asks about its own name only: leave the others out")
 		}
@@ -118,8 +118,8 @@ func (r *run) tell(checks checker, thorough bool, format string) error {
 		r.tellOne(c)
 	}
 	err := r.lookAll(checks, thorough, func(_ int, c acmepersist.Checked) { write(c) })
-	if format == "json" && count > 0 {
-		fmt.Fprint(r.out, "]}\n")
+	if format == "json" && count > 0 && err == nil && failed == nil {
+		fmt.Fprint(r.out, "]}\n") // an answer that was cut short is not to pass for a whole one
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err
@@ -154,6 +154,9 @@ func (r *run) tellOne(c acmepersist.Checked) {
 		at := s.Host
 		if s.Addr != "" && s.Addr != s.Host {
 			at += " (" + s.Addr + ")"
+		}
+		if s.Name != c.Name { // where a CNAME leads
+			at += " for " + s.Name
 		}
 		fmt.Fprintf(r.out, "    server  %s: %s\n", at, what)
 	}
@@ -227,7 +230,7 @@ func (r *run) progress(format string, args ...any) {
 
 // ask lets the CA validate one name.
 func (r *run) ask(name, format string) error {
-	off, err := r.offline()
+	off, err := r.changing()
 	if err != nil {
 		return err
 	}

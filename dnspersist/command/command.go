@@ -35,16 +35,30 @@ in a line. Without names a command works on all that the configuration manages.
 Without --config the Caddy that runs is asked, at --address or where its admin
 endpoint is by default; if none runs, the Caddyfile in the current directory is
 used. With --config the configuration and its storage are used, whether Caddy
-runs or not.
+runs or not. Commands that change the account, the storage or DNS, and those that
+make an order, never go through the admin endpoint: they use the configuration.
 
 The exit status is 0 only if all is well, 1 for an error, and 2 if the command
 has done its work and not all names are well.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
-			cmd.Args = cobra.NoArgs
+			cmd.Args = commandsOnly
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
 	})
+}
+
+// commandsOnly says which command a mistyped one may have been.
+func commandsOnly(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), hint)
 }
 
 // errNotWell ends a command that has done its work with status 2.

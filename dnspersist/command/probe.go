@@ -84,7 +84,7 @@ func (r *run) probes() ([]acmepersist.Probe, error) {
 		return src.Probe(r, r.text("ca"))
 	}
 	// an order is made by a command only, never through the admin endpoint
-	off, err := r.offline()
+	off, err := r.changing()
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,11 @@ func (r *run) publishing() (*publishing, error) {
 	if err != nil {
 		return nil, err
 	}
-	off, err := r.offline()
+	open := r.changing
+	if r.flag("dry-run") {
+		open = r.offline
+	}
+	off, err := open()
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,7 @@ type env struct {
 	*harness.Env
 	servers string // file for childEnv
 	config  string // Caddyfile
+	dir     string // where commands are run; empty for an empty directory
 	// said is all that commands have written, but exports.
 	said bytes.Buffer
 }
@@ -95,7 +97,8 @@ type result struct {
 	status   int
 }
 
-// caddy runs `caddy dns-persist` with the arguments, in an empty directory.
+// caddy runs `caddy dns-persist` with the arguments, in an empty directory
+// unless dir says otherwise.
 func (e *env) caddy(args ...string) result { return e.caddyIn("", args...) }
 
 // caddyIn is caddy with something on standard input.
@@ -108,8 +111,9 @@ func (e *env) caddyIn(stdin string, args ...string) result {
 	ctx, cancel := context.WithTimeout(e.T.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, append([]string{"dns-persist"}, args...)...)
-	cmd.Dir = e.T.TempDir()
-	cmd.Env = append(os.Environ(), childEnv+"="+e.servers, "HOME="+cmd.Dir, "XDG_CONFIG_HOME=", "XDG_DATA_HOME=")
+	home := e.T.TempDir()
+	cmd.Dir = cmp.Or(e.dir, home)
+	cmd.Env = append(os.Environ(), childEnv+"="+e.servers, "HOME="+home, "XDG_CONFIG_HOME=", "XDG_DATA_HOME=")
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
