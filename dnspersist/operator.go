@@ -76,7 +76,7 @@ type UnknownNameError struct {
 }
 
 func (e *UnknownNameError) Error() string {
-	return fmt.Sprintf("no dns_persist issuer of the configuration serves %s: another issuer does, or none", e.Name)
+	return fmt.Sprintf("no dns_persist issuer of the configuration serves %s: another issuer does, or none; add the name to a site with dns_persist, or make its record with --account-url and --issuer", e.Name)
 }
 
 // names returns the identifiers to work on by issuer, in their order: those given, or all
@@ -135,6 +135,15 @@ func storageKey(storage certmagic.Storage) string {
 
 // Managed returns the names that the configuration manages with dns_persist, sorted.
 func (o *Operator) Managed() []string { return o.plan().managed() }
+
+// ManagedAt returns those of Managed that get certificates from a CA, by its directory URL.
+func (o *Operator) ManagedAt(ca string) []string {
+	p := o.plan()
+	return slices.DeleteFunc(p.managed(), func(name string) bool {
+		policy, ok := p.policyFor(name)
+		return !ok || !slices.ContainsFunc(policy.issuers, func(iss *Issuer) bool { return iss.CA == ca })
+	})
+}
 
 // CAs returns the directory URLs, each once.
 func (o *Operator) CAs() []string {

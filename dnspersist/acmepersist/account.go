@@ -154,6 +154,10 @@ func (s *session) askAccount(ctx context.Context, account acme.Account) (string,
 		answer, err = s.client.GetAuthorization(ctx, account, account.Location)
 		return err
 	})
+	if isProblem(err, "malformed") {
+		err = fmt.Errorf("%w; the CA does not accept the key with the thumbprint %s for %s: it may have been changed elsewhere, then take it from there with `account export` and bring it here with `account import`",
+			err, s.thumbprint, account.Location)
+	}
 	return answer.Status, err
 }
 

@@ -128,8 +128,11 @@ func (s *session) mustKnow(ctx context.Context) (boundAccount, error) {
 		return boundAccount{}, fmt.Errorf("%w at %s: its registration was cut short (%s in storage has no URL yet); "+
 			"`caddy dns-persist account --register` or a start of Caddy finishes it", ErrNoAccount, s.iss.CA, key)
 	}
-	return boundAccount{}, fmt.Errorf("%w at %s in this storage (there is no %s): check that this is the storage and the CA of the sites; "+
-		"bind one with `caddy dns-persist account --register` or a start of Caddy, or bring one with `caddy dns-persist account import`", ErrNoAccount, s.iss.CA, key)
+	missing := fmt.Errorf("%w at %s in this storage (there is no %s): check that this is the storage and the CA of the sites", ErrNoAccount, s.iss.CA, key)
+	if s.iss.AccountURL != "" {
+		return boundAccount{}, fmt.Errorf("%w; bring %s, which account_url names, with `caddy dns-persist account import`, or give its key with account_key", missing, s.iss.AccountURL)
+	}
+	return boundAccount{}, fmt.Errorf("%w; bind one with `caddy dns-persist account --register` or a start of Caddy, or bring one with `caddy dns-persist account import`", missing)
 }
 
 // ownFiles returns all bindings of this CA in our folder.

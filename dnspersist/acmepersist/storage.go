@@ -63,6 +63,9 @@ func (s store) load(ctx context.Context, key string, v any) (found bool, err err
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return false, fmt.Errorf("reading %s from storage: %w; run this as the user that Caddy runs as", key, err)
+	}
 	if err != nil {
 		return false, fmt.Errorf("reading %s from storage: %w", key, err)
 	}

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -100,15 +101,22 @@ func runDeactivate(r *run) error {
 		if !found {
 			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
 		}
-		names, _ := iss.SeenIdentifiers(r)
-		r.say("%s is the bound account at %s; %d names have used it and would get no further certificate", known.URL, iss.CA, len(names))
+		r.say("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, r.users(off, iss))
 		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
 	}
 	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
 		return err
 	}
-	names, _ := iss.SeenIdentifiers(r)
-	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names have used it)", r.text("yes"), len(names))
+	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), r.users(off, iss))
 	r.say("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
 	return nil
+}
+
+// users counts the names of an account: those that storage knows, and those that the
+// configuration manages, which may wait for their first certificate.
+func (r *run) users(off *offline, iss *acmepersist.Issuer) int {
+	names, _ := iss.SeenIdentifiers(r)
+	names = append(names, off.ManagedAt(iss.CA)...)
+	slices.Sort(names)
+	return len(slices.Compact(names))
 }

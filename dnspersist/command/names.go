@@ -19,8 +19,9 @@ func (r *run) names() ([]string, error) {
 			continue
 		}
 		lines := bufio.NewScanner(r.in)
+		lines.Buffer(nil, 16<<20)
 		for lines.Scan() {
-			line, _, _ := strings.Cut(lines.Text(), "#")
+			line, _, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "\ufeff"), "#")
 			given = append(given, strings.Fields(line)...)
 		}
 		if err := lines.Err(); err != nil {

@@ -19,7 +19,7 @@ func TestManagedNames(t *testing.T) {
 	e := newEnv(t, harness.Options{})
 	e.Bind()
 	n := func(label string) string { return e.Name(label) }
-	caddyfile := e.Global("cert_issuer dns_persist "+e.Block()) +
+	caddyfile := e.Global("skip_install_trust", "cert_issuer dns_persist "+e.Block()) +
 		fmt.Sprintf("%s, *.%s {\n\trespond a\n}\n", n("wild"), n("wild")) +
 		fmt.Sprintf("covered.%s {\n\trespond b\n}\n", n("wild")) +
 		fmt.Sprintf("forced.%s {\n\ttls force_automate\n\trespond c\n}\n", n("wild")) +
