@@ -3,6 +3,7 @@ package dialects
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,12 @@ func TestEveryDialect(t *testing.T) {
 					t.Errorf("the record asked for at %s is %q, want %q", name, value, want)
 				}
 				if name == elsewhere {
+					at := slices.IndexFunc(e.Logs("publish this TXT record once"), func(l map[string]any) bool {
+						return l["alias_of"] == "_validation-persist."+name && strings.HasPrefix(fmt.Sprint(l["zone_line"]), "t1.tenants.test. ")
+					})
+					if at < 0 {
+						t.Error("it was not said that the record goes where the CNAME leads")
+					}
 					e.DNS.SetTXT(0, "t1.tenants.test", value)
 				} else {
 					e.Publish(name, value)

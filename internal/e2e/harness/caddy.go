@@ -212,7 +212,8 @@ func (e *Env) Asked(name string) (value string) {
 	e.T.Helper()
 	e.Eventually(Soon, "the record of "+name+" to be asked for", func() error {
 		for _, l := range e.Logs("publish this TXT record once") {
-			if strings.HasSuffix(fmt.Sprint(l["name"]), "."+name) {
+			// where a CNAME stands the record's name is where it leads
+			if strings.HasSuffix(fmt.Sprint(l["name"]), "."+name) || strings.HasSuffix(fmt.Sprint(l["alias_of"]), "."+name) {
 				value, _ = l["value"].(string)
 				return nil
 			}
