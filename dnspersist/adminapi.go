@@ -116,7 +116,7 @@ type CheckReply struct {
 // handler checks the method, finds the running configuration and writes the answer.
 func (a *AdminAPI) handler(method string, fn func(context.Context, *Operator, *http.Request) (any, error)) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if r.Method != method {
+		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
 			w.Header().Set("Allow", method)
 			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: use %s", method)}
 		}

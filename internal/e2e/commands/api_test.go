@@ -56,6 +56,8 @@ func TestAdminAPI(t *testing.T) {
 		want               string
 	}{
 		{http.MethodGet, "/dns_persist/", "", 200, `"managed":2,"waiting":2`},
+		{http.MethodHead, "/dns_persist/", "", 200, ""},
+		{http.MethodHead, "/dns_persist/check", "", 405, ""},
 		{http.MethodGet, "/dns_persist/nonsense", "", 404, "there are records, account, probe and check"},
 		{http.MethodPost, "/dns_persist/records", "", 405, "use GET"},
 		{http.MethodGet, "/dns_persist/check", "", 405, "use POST"},
