@@ -102,6 +102,9 @@ func TestValidateJSON(t *testing.T) {
 		"on_account_lost":  {`"on_account_lost": "ignore"`, "on_account_lost:"},
 		"rate_limit":       {`"rate_limit": {"orders": 10}`, "rate_limit has 10 orders"},
 		"negative timeout": {`"dns": {"propagation_timeout": -1}`, "set dns.check to none"},
+		"eab":              {`"external_account": {"key_id": "kid-1", "mac_key": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}`, ""},
+		"half an eab":      {`"external_account": {"key_id": "kid-1"}`, "external_account needs both"},
+		"eab with padding": {`"external_account": {"key_id": "kid-1", "mac_key": "aHVzaA=="}`, "the MAC key is not in base64url without padding"},
 		"http":             {`"ca": "http://ca.example/directory"`, "is not encrypted"},
 		"unknown":          {`"polcy": "exact"`, "polcy"},
 	} {

@@ -13,11 +13,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // checkPolicies refuses policies in which a site's directives have added up to
-// something that nobody meant. The Caddyfile adapter gives a plugin no way to see it.
+// something that nobody meant, and names what of a policy cannot work, so that `caddy validate`
+// says it. The Caddyfile adapter gives a plugin no way to see it.
 func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 	app, err := ctx.AppIfConfigured("tls")
 	if err != nil {
@@ -36,6 +38,7 @@ func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 		if err := checkChain(policy.IssuersRaw); err != nil {
 			return fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
 		}
+		iss.warnHopeless(replaceAll(policy.SubjectsRaw))
 		return nil
 	}
 	return nil
@@ -84,7 +87,6 @@ func (a *App) warnAtLoad() {
 	if app, err := a.ctx.AppIfConfigured("tls"); err == nil && app.(*caddytls.TLS).Automation != nil {
 		policies = app.(*caddytls.TLS).Automation.Policies
 	}
-	a.warnHopeless(policies)
 	a.warnReplaced(policies)
 	a.tellChains(policies)
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
@@ -95,16 +97,14 @@ func (a *App) warnAtLoad() {
 const neverMessage = "this name can never get a certificate with dns_persist"
 
 // warnHopeless names the subjects that can never get a certificate by this challenge.
-func (a *App) warnHopeless(policies []*caddytls.AutomationPolicy) {
-	for _, policy := range policies {
-		if !hasOurs(policy) {
-			continue
+func (iss *Issuer) warnHopeless(subjects []string) {
+	for _, subject := range subjects {
+		why := hopelessName(subject)
+		if why == "" && iss.Policy == acmepersist.PolicyExact && record.IsWildcard(subject) {
+			why = "policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option"
 		}
-		for _, subject := range policy.Subjects() {
-			if why := hopelessName(subject); why != "" {
-				a.logger.Warn(neverMessage,
-					zap.String("name", subject), zap.String("reason", why))
-			}
+		if why != "" {
+			iss.rt.logger.Warn(neverMessage, zap.String("name", subject), zap.String("reason", why))
 		}
 	}
 }

@@ -130,8 +130,6 @@ func TestWarnAtLoad(t *testing.T) {
 		got = append(got, entry.Level.String()+" "+first+" "+string(line))
 	}
 	want := []string{
-		`warn this name can never get a certificate with dns_persist "192.0.2.1"`,
-		`warn this name can never get a certificate with dns_persist "*.*.example.com"`,
 		"warn a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside " + `["replaced.example.com"]`,
 		`info dns_persist stands in a chain of issuers []`,
 		`warn Caddy never manages certificates for names with a final dot "dotted.example.com."`,
@@ -150,5 +148,24 @@ func TestWarnAtLoadSaysNothingOfAGoodConfiguration(t *testing.T) {
 	a.warnAtLoad()
 	for _, entry := range logs.All() {
 		t.Errorf("logged %s %v", entry.Message, entry.ContextMap())
+	}
+}
+
+// What a policy names is said while the configuration is provisioned, so by `caddy validate`.
+func TestWarnHopeless(t *testing.T) {
+	for policy, want := range map[string][]string{
+		"auto":  {"192.0.2.1", "*.*.example.com"},
+		"exact": {"192.0.2.1", "*.*.example.com", "*.example.com"},
+	} {
+		core, logs := observer.New(zapcore.WarnLevel)
+		iss := &Issuer{Policy: policy, rt: &runtime{logger: zap.New(core)}}
+		iss.warnHopeless([]string{"192.0.2.1", "*.*.example.com", "*.example.com", "good.example.com", "{env.HOST}"})
+		var got []string
+		for _, entry := range logs.All() {
+			got = append(got, entry.ContextMap()["name"].(string))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("policy %s: warned of %q, want %q", policy, got, want)
+		}
 	}
 }

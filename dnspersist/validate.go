@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -100,8 +101,14 @@ func (iss *Issuer) validateConfig() error {
 	if limit.Orders < 1 || limit.Window <= 0 {
 		errs = append(errs, fmt.Errorf("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window)))
 	}
-	if eab := iss.ExternalAccount; eab != nil && (eab.KeyID == "") != (eab.MACKey == "") {
-		errs = append(errs, errors.New("external_account needs both key_id and mac_key"))
+	if eab := iss.ExternalAccount; eab != nil {
+		if (eab.KeyID == "") != (eab.MACKey == "") {
+			errs = append(errs, errors.New("external_account needs both key_id and mac_key"))
+		}
+		// the error of the decoder would show a part of the key
+		if _, err := base64.RawURLEncoding.DecodeString(eab.MACKey); err != nil {
+			errs = append(errs, errors.New("external_account (eab): the MAC key is not in base64url without padding (RFC 8555 section 7.3.4): take it as the CA shows it, with - for + and _ for / and without = at its end"))
+		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)

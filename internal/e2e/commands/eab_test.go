@@ -70,6 +70,7 @@ func TestExternalAccountIsRefused(t *testing.T) {
 			t.Errorf("%s: said %q and %q", what, r.out, r.err)
 		}
 		assertUnseen(e, c.key)
+		configure("eab kid-1 " + eabKey)
 		assertNothingBound(t, e)
 	}
 }
