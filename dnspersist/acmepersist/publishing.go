@@ -234,12 +234,7 @@ func (w *writing) writer() *publish.Writer {
 }
 
 // clean takes the provider's secrets out of an error.
-func (w *writing) clean(err error) error {
-	if text := err.Error(); publish.Redact(text, w.Secrets) != text {
-		return errors.New(publish.Redact(text, w.Secrets))
-	}
-	return err
-}
+func (w *writing) clean(err error) error { return publish.RedactError(err, w.Secrets) }
 
 func (w *writing) read(ctx context.Context, name string) (publish.Standing, error) {
 	return standing(ctx, w.checker, w.target, name)

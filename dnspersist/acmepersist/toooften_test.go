@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
 type statusError int
@@ -34,6 +36,9 @@ func TestTooOften(t *testing.T) {
 		{awsError(400), false, 0},
 		{fmt.Errorf("adding: %w", waitError(time.Minute)), true, time.Minute},
 		{waitError(0), false, 0},
+		{publish.RedactError(fmt.Errorf("key hush: %w", statusError(429)), []string{"hush"}), true, 0},
+		{publish.RedactError(fmt.Errorf("key hush: %w", waitError(time.Minute)), []string{"hush"}), true, time.Minute},
+		{publish.RedactError(fmt.Errorf("key hush: %w", awsError(400)), []string{"hush"}), false, 0},
 		{errors.New("HTTP 429"), true, 0},
 		{errors.New("got error status: HTTP 429: [Code:971]"), true, 0},
 		{errors.New("status code 429, try later"), true, 0},

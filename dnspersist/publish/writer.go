@@ -243,26 +243,8 @@ func absent(want, there []string) error {
 	return nil
 }
 
-// redact takes the provider's secrets out of an error. Its type is lost with them.
-func (w *Writer) redact(err error) error {
-	text := err.Error()
-	clean := Redact(text, w.Secrets)
-	if clean == text {
-		return err
-	}
-	return errors.New(clean)
-}
-
-// Redact takes secrets out of a text, the longest first.
-func Redact(text string, secrets []string) string {
-	byLength := slices.SortedFunc(slices.Values(secrets), func(a, b string) int { return len(b) - len(a) })
-	for _, s := range byLength {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, "[redacted]")
-		}
-	}
-	return text
-}
+// redact takes the provider's secrets out of an error.
+func (w *Writer) redact(err error) error { return RedactError(err, w.Secrets) }
 
 func (w *Writer) logger() *zap.Logger {
 	if w.Logger == nil {
