@@ -100,6 +100,7 @@ func TestDirectoryChanges(t *testing.T) {
 func FuzzTerms(f *testing.F) {
 	f.Add([]byte(`{"issuerDomainNames":["a.example"],"caaIdentities":["a.example"],"accountHashPrefix":"https://ca.example/h/"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":["a.example"]}]}`))
 	f.Add([]byte(`{"accountHashPrefix":"urn:x;y"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuer-domain-names":["a.example;","b.example"],"accounturi":"x"}]}`))
+	f.Add([]byte(`{"issuerDomainNames":["a.example"],"accountHashPrefix":"https://ca.example/$(id)/"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":["a.example"]}]}`))
 	f.Add([]byte(`{"issuerDomainNames":{}}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":null,"accounturi":5}]}`))
 	f.Fuzz(func(t *testing.T, meta, authz []byte) {
 		d := &directory{}
@@ -123,7 +124,7 @@ func FuzzTerms(f *testing.F) {
 				continue
 			}
 			p, err := record.Parse(w.record.Value)
-			if err != nil || !p.Wildcard || strings.ContainsAny(w.record.Value, "\n\t\"\\$`") || !record.Evaluate([]string{w.record.Value}, w.want, time.Now()).Good() {
+			if err != nil || !p.Wildcard || strings.ContainsAny(w.record.Value, "\n\t\"'\\$`") || !record.Evaluate([]string{w.record.Value}, w.want, time.Now()).Good() {
 				t.Fatalf("%q is asked for: %v, %+v", w.record.Value, err, p)
 			}
 		}

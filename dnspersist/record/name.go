@@ -134,8 +134,9 @@ func ValidIssuerDomainName(name string) error {
 const maxAccountURI = 512
 
 // ValidAccountURI checks an account URI that comes from a CA or a configuration,
-// before it gets into a zone file: an absolute URI, only characters that RFC 3986
-// allows, and no semicolon, which would end the value.
+// before it gets into a zone file or a script: an absolute URI, only characters that
+// RFC 3986 allows, and of them no semicolon, which would end the value, and neither ' nor
+// $, with which a CA could break out of a shell's quotes.
 func ValidAccountURI(uri string) error {
 	if len(uri) > maxAccountURI {
 		return fmt.Errorf("the account URI has %d octets, at most %d are allowed", len(uri), maxAccountURI)
@@ -144,7 +145,7 @@ func ValidAccountURI(uri string) error {
 	if !ok || rest == "" || !isScheme(scheme) {
 		return fmt.Errorf("%q is not an absolute URI", uri)
 	}
-	const allowed = "-._~:/?#[]@!$&'()*+,=%"
+	const allowed = "-._~:/?#[]@!&()*+,=%"
 	for i := range len(uri) {
 		if c := uri[i]; !isAlpha(c) && (c < '0' || c > '9') && strings.IndexByte(allowed, c) < 0 {
 			return fmt.Errorf("the account URI %q holds %q, which cannot stand in a record", uri, c)

@@ -179,7 +179,7 @@ func TestValidIssuerDomainName(t *testing.T) {
 
 func TestValidAccountURI(t *testing.T) {
 	for _, uri := range []string{
-		testAccount, "https://ca.example:14000/acct/1?x=1#y", "urn:acct:1", "a+b-c.1:x",
+		testAccount, "https://ca.example:14000/acct/1?x=1#y", "urn:acct:1", "a+b-c.1:x", "https://[2001:db8::1]/~a!b&(c)*+,=%20",
 		"https://ca.example/" + strings.Repeat("a", 512-len("https://ca.example/")),
 	} {
 		if err := ValidAccountURI(uri); err != nil {
@@ -190,6 +190,7 @@ func TestValidAccountURI(t *testing.T) {
 		"", "https", "https:", ":x", "/acct/1", "1a:x", "a/b:c", "a_b:c", "https://ca.example/;x", "https://ca.example/ x",
 		"https://ca.example/\tx", "https://ca.example/\x00", "https://ca.example/\x7f", "https://ca.example/\u00e9",
 		`https://ca.example/"x`, "https://ca.example/`id`", `https://ca.example/\x`, "https://ca.example/<x>",
+		"https://ca.example/$(id)", "https://ca.example/'x",
 		"https://ca.example/" + strings.Repeat("a", 513-len("https://ca.example/")),
 	} {
 		if err := ValidAccountURI(uri); err == nil {
