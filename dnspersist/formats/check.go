@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -13,8 +14,9 @@ const (
 	// maxValue is the longest value that is added, in octets. It fits into a DNS message with
 	// room to spare, and into a line of nsupdate if every octet of it is escaped.
 	maxValue = 16 << 10
-	// maxComment is the longest comment line in characters. nsupdate reads a longer line than
-	// 128 KiB as two, and would take the second for a command.
+	// maxComment is the longest comment in octets. miekg/dns, with which many tools read zone
+	// files, takes no comment whose 512th octet is a semicolon; nsupdate reads a longer line
+	// than 128 KiB as two, and would take the second for a command.
 	maxComment = 500
 )
 
@@ -102,16 +104,22 @@ func comments(prefix string, lines []string) string {
 	return b.String()
 }
 
-// oneLine replaces what some tool may take for the end of a line, or cannot print.
+// oneLine replaces what some tool may take for the end of a line, or cannot print, and cuts
+// what is too long.
 func oneLine(s string) string {
-	n := 0
-	return strings.Map(func(r rune) rune {
-		switch n++; {
-		case n > maxComment:
-			return -1
-		case !unicode.IsPrint(r) || r == unicode.ReplacementChar:
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return ' '
 		}
 		return r
 	}, s)
+	if len(s) <= maxComment {
+		return s
+	}
+	const more = "..."
+	end := maxComment - len(more)
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + more
 }

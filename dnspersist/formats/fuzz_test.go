@@ -28,6 +28,7 @@ func fuzz(f *testing.F, format Format) {
 	f.Add("_validation-persist.www.example.com", "", uint32(0), false, ours, long, "", "", "a\nupdate delete x. TXT")
 	f.Add("x", "x", uint32(1<<31-1), true, ours, ours, ours, `"" "`, "\u2028\u0085---\r")
 	f.Add("a.1.b", "b", uint32(1), true, strings.Repeat("\xff", 16<<10), "'", "${x}", "e\u0301", strings.Repeat("x", 200))
+	f.Add("a.1.b", "b", uint32(1), true, ours, "x", "y", "z", strings.Repeat("\u06a9", 254)+"x;") // a semicolon as the 512th octet
 	f.Add("a b.\nsend", "b;", uint32(1), true, "x", "", "\\;", "\u00fc", "")
 	f.Add("_validation-persist.second.example", "second.example", uint32(60), true, ours, "x", "y", "z", "# x.yaml\n---")
 	f.Add("y", "no", uint32(1<<31), true, "null", "~", "*a", "&a", "")
