@@ -58,13 +58,20 @@ func HashedAccountURI(prefix, domain, thumbprint, accountURL string) (string, er
 
 // digest hashes what draft -02 section 4.1 lists. The domain has at most 233 octets.
 func digest(domain, thumbprint, accountURL string) string {
+	d := digestBytes(domain, thumbprint, accountURL)
+	return string(d[:])
+}
+
+// digestBytes is digest without an allocation.
+func digestBytes(domain, thumbprint, accountURL string) (out [thumbprintLen]byte) {
 	var buf [512]byte
 	in := append(buf[:0], byte(len(domain)))
 	in = append(in, domain...)
 	in = append(in, thumbprint...)
 	in = append(in, accountURL...)
 	sum := sha256.Sum256(in)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	base64.RawURLEncoding.Encode(out[:], sum[:])
+	return out
 }
 
 // ValidAccountHashPrefix checks an `accountHashPrefix` before it gets into a zone file:

@@ -50,8 +50,9 @@ type judge struct {
 	now time.Time
 	// explain makes reasons; without it there are only codes.
 	explain bool
-	// own and general are the hashes of the account for the name and for any name.
-	own, general string
+	// own and general are the hashes of the account for the name and for any name, zero
+	// until they are needed.
+	own, general [thumbprintLen]byte
 }
 
 // value reads one value. CAs differ in some points; where the implementations that are

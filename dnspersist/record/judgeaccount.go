@@ -91,13 +91,18 @@ func (j *judge) hashed(uri string) accountVerdict {
 }
 
 // isOurs reports whether the hash is of this account, for this name or for any. The
-// two are computed once for all values.
+// two are computed once for all values, and only if they are needed.
 func (j *judge) isOurs(hash string) bool {
-	if j.own == "" {
-		j.own = digest(j.Domain, j.Thumbprint, j.AccountURL)
-		j.general = digest(AnyDomain, j.Thumbprint, j.AccountURL)
+	if j.own[0] == 0 {
+		j.own = digestBytes(j.Domain, j.Thumbprint, j.AccountURL)
 	}
-	return hash == j.own || hash == j.general
+	if hash == string(j.own[:]) {
+		return true
+	}
+	if j.general[0] == 0 {
+		j.general = digestBytes(AnyDomain, j.Thumbprint, j.AccountURL)
+	}
+	return hash == string(j.general[:])
 }
 
 func (j *judge) isHashOf(hash, thumbprint string) bool {

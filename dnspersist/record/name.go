@@ -103,10 +103,16 @@ func normalizeIssuer(name string) string {
 	if before, ok := strings.CutSuffix(name, "."); ok && !strings.HasSuffix(before, ".") && trimSpace(before) == before {
 		name = before
 	}
+	upper := false
 	for i := range len(name) {
-		if name[i] >= utf8.RuneSelf {
+		if c := name[i]; c >= utf8.RuneSelf {
 			return name
+		} else if c >= 'A' && c <= 'Z' {
+			upper = true
 		}
+	}
+	if !upper {
+		return name
 	}
 	return strings.ToLower(name)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Near misses of writing a record, by which a value is not recognized as this CA's.
@@ -102,11 +101,16 @@ func MistakenNames(identifier string) []string {
 
 // looksLikeName reports whether an issuer may be a domain name, and is safe to print.
 func looksLikeName(issuer string) bool {
-	return strings.Contains(issuer, ".") && len(issuer) <= 253 && !strings.ContainsFunc(issuer, notNameRune)
+	dotted := false
+	for i := range len(issuer) {
+		if issuer[i] == '.' {
+			dotted = true
+		} else if !isLDH(issuer[i]) {
+			return false
+		}
+	}
+	return dotted && len(issuer) <= 253
 }
-
-// notNameRune reports whether r cannot stand in a domain name.
-func notNameRune(r rune) bool { return r != '.' && (r >= utf8.RuneSelf || !isLDH(byte(r))) }
 
 // Explain says in a few words why no value is good; it is empty if one is.
 func (r Result) Explain() string {

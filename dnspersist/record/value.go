@@ -103,7 +103,7 @@ type Parsed struct {
 // malformed value of another CA is none of our business.
 func Parse(txt string) (Parsed, error) {
 	var p Parsed
-	issuer, rest, more := strings.Cut(txt, ";")
+	issuer, rest, more := cut(txt, ';')
 	p.Issuer = trimSpace(issuer)
 	p.IssuerDomainName = normalizeIssuer(p.Issuer)
 	if p.IssuerDomainName == "" {
@@ -113,7 +113,7 @@ func Parse(txt string) (Parsed, error) {
 	tags := seen[:0]
 	for more {
 		var param string
-		param, rest, more = strings.Cut(rest, ";")
+		param, rest, more = cut(rest, ';')
 		param = trimSpace(param)
 		if param == "" {
 			if !more {
@@ -121,7 +121,7 @@ func Parse(txt string) (Parsed, error) {
 			}
 			return p, fmt.Errorf("%w: there is an empty parameter", ErrMalformed)
 		}
-		tag, value, ok := strings.Cut(param, "=")
+		tag, value, ok := cut(param, '=')
 		if !ok {
 			return p, fmt.Errorf("%w: the parameter %q has no =", ErrMalformed, param)
 		}
@@ -130,9 +130,11 @@ func Parse(txt string) (Parsed, error) {
 			return p, fmt.Errorf("%w: the parameter %q has no tag", ErrMalformed, param)
 		}
 		// Lower case rather than folded: CAs take "perſistUntil" for another tag.
-		if tag == "persistUntil" {
-			tag = tagPersistUntil // the usual spelling costs no memory
-		} else {
+		switch tag { // the usual spellings cost nothing
+		case "accounturi", "policy":
+		case "persistUntil":
+			tag = tagPersistUntil
+		default:
 			tag = strings.ToLower(tag)
 		}
 		switch {
@@ -173,7 +175,7 @@ func (p *Parsed) set(tag, value string) error {
 		p.AccountURI = value
 	case "policy":
 		p.PolicyRaw = value
-		p.Wildcard = strings.EqualFold(value, "wildcard")
+		p.Wildcard = value == "wildcard" || strings.EqualFold(value, "wildcard")
 	case tagPersistUntil:
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
@@ -192,6 +194,14 @@ func checkValue(tag, value string) error {
 		}
 	}
 	return nil
+}
+
+// cut is strings.Cut for one octet, without its search for longer separators.
+func cut(s string, sep byte) (before, after string, found bool) {
+	if i := strings.IndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
 }
 
 // trimSpace removes the white space of RFC 8659, space and tab.

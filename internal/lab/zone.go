@@ -18,6 +18,9 @@ type zone struct {
 type zoneCopy struct {
 	serial uint32
 	names  map[string][]dns.RR // by canonical owner name
+	// below counts, for each name, the owner names under it. Without it every answer
+	// that a name is not there would go through all of the zone's names.
+	below map[string]int
 }
 
 // answer is what an authoritative server says.
@@ -50,7 +53,7 @@ func (d *DNS) AddZone(origin string, servers ...int) {
 		if number < 1 || number >= len(d.servers) {
 			panic(fmt.Sprintf("lab: no server %d", number))
 		}
-		z.copies[number] = &zoneCopy{serial: 1, names: make(map[string][]dns.RR)}
+		z.copies[number] = &zoneCopy{serial: 1, names: make(map[string][]dns.RR), below: make(map[string]int)}
 	}
 	d.zones[z.origin] = z
 }
@@ -119,9 +122,13 @@ func (d *DNS) change(server int, name string, delegation bool, f func(c *zoneCop
 		if server != 0 && number != server {
 			continue
 		}
+		_, had := c.names[name]
 		f(c, name)
 		if len(c.names[name]) == 0 {
 			delete(c.names, name)
+		}
+		if _, has := c.names[name]; has != had {
+			c.count(name, had)
 		}
 		c.serial++
 	}
@@ -129,6 +136,18 @@ func (d *DNS) change(server int, name string, delegation bool, f func(c *zoneCop
 
 func (c *zoneCopy) add(name string, records ...dns.RR) {
 	c.names[name] = append(slices.Clip(c.names[name]), records...)
+}
+
+// count notes that there is an owner name more or, where it is gone, one less.
+func (c *zoneCopy) count(name string, gone bool) {
+	for name != "." {
+		name = parentName(name)
+		if !gone {
+			c.below[name]++
+		} else if c.below[name]--; c.below[name] == 0 {
+			delete(c.below, name)
+		}
+	}
 }
 
 func txtRecords(name string, values []string) []dns.RR {
@@ -240,12 +259,7 @@ func (d *DNS) records(z *zone, c *zoneCopy, name string) ([]dns.RR, bool) {
 	if len(records) > 0 {
 		return records, true
 	}
-	for owner := range c.names {
-		if dns.IsSubDomain(name, owner) {
-			return nil, true
-		}
-	}
-	return nil, false
+	return nil, c.below[name] > 0
 }
 
 // cut is the highest name below the origin, at or above name, that is delegated.
