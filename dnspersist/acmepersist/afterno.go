@@ -41,11 +41,11 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 	now := time.Now()
 	p := Parking{
 		Identifier: w.identifier, Record: w.record, NotAfter: a.job.notAfter(), Err: err,
-		Retry: later(state.nextAttempt(now), now.Add(refusedRetry)),
+		Retry: later(state.nextAttempt(), now.Add(refusedRetry)),
 	}
 	if a.job.certificate != nil {
 		c := clock{certificate: a.job.certificate, ratio: a.iss.windowRatio(), lastAttempt: now, shortest: a.iss.MinAskInterval}
-		if due := later(c.due(), state.nextAttempt(now)); seen.Status != propagation.StatusReady || due.Before(p.Retry) {
+		if due := later(c.due(), state.nextAttempt()); seen.Status != propagation.StatusReady || due.Before(p.Retry) {
 			p.Retry = due
 		}
 	}

@@ -48,21 +48,21 @@ func TestBudget(t *testing.T) {
 	var n nameState
 	at := start
 	for i := range 4 {
-		if next := n.nextAttempt(at); at.Before(next) {
+		if next := n.nextAttempt(); at.Before(next) {
 			t.Fatalf("attempt %d is refused until %s", i+1, next)
 		}
 		n.attempted(at)
 		at = at.Add(time.Minute)
 	}
-	if next, want := n.nextAttempt(at), start.Add(3*time.Minute+6*time.Hour); !next.Equal(want) {
+	if next, want := n.nextAttempt(), start.Add(3*time.Minute+6*time.Hour); !next.Equal(want) {
 		t.Errorf("the fifth attempt is allowed at %s, want %s", next, want)
 	}
 	at = start.Add(7 * time.Hour)
-	if next := n.nextAttempt(at); at.Before(next) {
+	if next := n.nextAttempt(); at.Before(next) {
 		t.Errorf("after seven hours the next attempt is refused until %s", next)
 	}
 	n.attempted(at)
-	if next, want := n.nextAttempt(at.Add(time.Minute)), at.Add(6*time.Hour); !next.Equal(want) {
+	if next, want := n.nextAttempt(), at.Add(6*time.Hour); !next.Equal(want) {
 		t.Errorf("after one more attempt the next is allowed at %s, want %s", next, want)
 	}
 	at = at.Add(48 * time.Hour)

@@ -28,7 +28,7 @@ func TestClockWasAhead(t *testing.T) {
 	if err := new(names).update(t.Context(), st, name, func(s *nameState) bool { n = *s; return false }); err != nil {
 		t.Fatal(err)
 	}
-	if at := n.nextAttempt(now); at.After(now) {
+	if at := n.nextAttempt(); at.After(now) {
 		t.Errorf("the next attempt is at %s", at)
 	}
 	if n.refused("x", "a") || !n.refused("y", "a") || len(n.Accepted) != 1 {

@@ -63,7 +63,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
 		return propagation.Report{}, err
 	}
-	if next := state.nextAttempt(time.Now()); time.Now().Before(next) {
+	if next := state.nextAttempt(); time.Now().Before(next) {
 		return propagation.Report{}, s.park(ctx, Parking{
 			Identifier: w.identifier, Record: w.record, Retry: next,
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},

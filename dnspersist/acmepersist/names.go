@@ -50,30 +50,23 @@ type acceptedValue struct {
 }
 
 const (
-	// budgetBurst failures are allowed in budgetWindow, after that one in
-	// budgetInterval: a CA counts them for each name, account and hour.
+	// budgetBurst failures are allowed one after another, after that one in budgetInterval
+	// until the CA has accepted the name or half a day has gone by without any: a CA counts
+	// them for each name, account and budgetWindow.
 	budgetBurst    = 4
 	budgetWindow   = time.Hour
 	budgetInterval = 6 * time.Hour
+	// attemptsKept bounds what is remembered of a CA that never accepts a name.
+	attemptsKept = 20
 )
 
 // nextAttempt returns when the budget of failed validations allows the next one;
 // a past time means now.
-func (n *nameState) nextAttempt(now time.Time) time.Time {
+func (n *nameState) nextAttempt() time.Time {
 	if len(n.Attempts) < budgetBurst {
 		return n.NotBefore
 	}
-	recent := 0
-	for _, at := range n.Attempts {
-		if now.Sub(at) < budgetWindow {
-			recent++
-		}
-	}
-	last := n.Attempts[len(n.Attempts)-1]
-	if recent >= budgetBurst || len(n.Attempts) > budgetBurst {
-		return later(last.Add(budgetInterval), n.NotBefore)
-	}
-	return n.NotBefore
+	return later(n.Attempts[len(n.Attempts)-1].Add(budgetInterval), n.NotBefore)
 }
 
 func later(a, b time.Time) time.Time {
@@ -83,11 +76,14 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// attempted notes an attempt, and forgets those that no longer matter.
+// attempted notes an attempt. Those before it are forgotten together, when the last of them
+// is long past: one by one, a CA that never accepts the name would be asked in bursts again.
 func (n *nameState) attempted(now time.Time) {
-	n.Attempts = slices.DeleteFunc(append(n.Attempts, now), func(at time.Time) bool {
-		return now.Sub(at) > 2*budgetInterval
-	})
+	if len(n.Attempts) > 0 && now.Sub(n.Attempts[len(n.Attempts)-1]) > 2*budgetInterval {
+		n.Attempts = nil
+	}
+	n.Attempts = append(n.Attempts, now)
+	n.Attempts = n.Attempts[max(0, len(n.Attempts)-attemptsKept):]
 }
 
 // accepts reports whether one of the values was accepted by the CA last time for
@@ -102,26 +98,30 @@ func (n *nameState) accepts(values []string, account string, wildcard bool) bool
 	return false
 }
 
-// names changes the states of an issuer's names, each by one job at a time. Nothing is
-// cached: other nodes of a cluster count their attempts in the same place.
-type names struct{ mu [64]sync.Mutex }
+// names changes the states of names, each by one job at a time. Nothing is cached: other
+// nodes of a cluster count their attempts in the same place.
+type names struct{}
 
-// lock locks a name, and some others with it: a start with thousands of names must not
+// nameLocks are the process's: a name and its wildcard share a file, and may have issuers of
+// their own.
+var nameLocks [256]sync.Mutex
+
+// lock locks a file, and some others with it: a start with thousands of names must not
 // wait for the storage one by one.
-func (c *names) lock(name string) *sync.Mutex {
+func (names) lock(key string) *sync.Mutex {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(name))
-	mu := &c.mu[h.Sum32()%uint32(len(c.mu))]
+	_, _ = h.Write([]byte(key))
+	mu := &nameLocks[h.Sum32()%uint32(len(nameLocks))]
 	mu.Lock()
 	return mu
 }
 
 // update loads the state of a validation name, lets fn change it, and saves it if
 // fn says so.
-func (c *names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
-	defer c.lock(validationName).Unlock()
+func (c names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
 	state := &nameState{Name: validationName}
 	key := st.key("names", st.safe(validationName)+".json")
+	defer c.lock(key).Unlock()
 	if _, err := st.load(ctx, key, state); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (c *names) update(ctx context.Context, st store, validationName string, fn 
 }
 
 // see notes that a certificate for the identifier was wanted.
-func (c *names) see(ctx context.Context, st store, identifier string) error {
+func (c names) see(ctx context.Context, st store, identifier string) error {
 	vname, err := record.ValidationName(identifier)
 	if err != nil {
 		return err
