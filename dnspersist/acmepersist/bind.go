@@ -97,6 +97,9 @@ func (s *session) bindNew(ctx context.Context, storageKey string) (boundAccount,
 	if started {
 		return s.register(ctx, storageKey)
 	}
+	if err := s.warnOfOthers(ctx); err != nil {
+		return boundAccount{}, err
+	}
 	bound, ok, err := s.adopt(ctx)
 	if err != nil {
 		return boundAccount{}, err
@@ -111,6 +114,24 @@ func (s *session) bindNew(ctx context.Context, storageKey string) (boundAccount,
 		bound = own
 	}
 	return s.finish(ctx, storageKey, bound)
+}
+
+// warnOfOthers says that accounts are bound here which account_key has pinned before: where it
+// was taken out of the configuration, records name them and not the new one.
+func (s *session) warnOfOthers(ctx context.Context) error {
+	all, err := s.ownFiles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if b.URL == "" || !b.DeactivatedAt.IsZero() {
+			continue
+		}
+		s.logger.Warn("another account is bound beside one that account_key has pinned; "+
+			"if records name that one and account_key was removed, set account_url to it: its key is in storage",
+			zap.String("ca", s.iss.CA), zap.String("pinned_account", b.URL), zap.String("storage_key", b.at))
+	}
+	return nil
 }
 
 // bindPinnedKey looks the configured key's account up at the CA. It is registered
