@@ -26,7 +26,7 @@ type attempt struct {
 // obtain goes from the gate to the certificate. An order that the CA is at work on is gone
 // on with, whatever DNS shows now.
 func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	order, authzs, underway, err := a.underway(ctx, a.names)
+	order, authzs, underway, err := a.underway(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			return nil, err
 		}
 	}
-	if order.Status == acme.StatusPending {
+	if order.Status == acme.StatusPending || underway && order.Status == acme.StatusInvalid {
 		for _, authz := range authzs {
 			if err := a.authorize(ctx, authz, underway); err != nil {
 				return nil, err
@@ -121,9 +121,11 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		return nil
 	case acme.StatusPending:
 	default:
-		w := a.wants[id]
-		w.identifier = id
-		err := errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.remove(ctx, a.orderKey(a.names)))
+		w, err := a.asked(ctx, authz)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.remove(ctx, a.orderKey(a.names)))
 		return a.afterNo(ctx, w, a.seen[id], err)
 	}
 	c, ok, err := a.challenge(ctx, authz)
@@ -146,7 +148,10 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		if putOff(err) || errors.As(err, &processing) {
 			return err
 		}
-		fresh, readErr := a.readAuthorization(context.WithoutCancel(ctx), authz.Location)
+		if ctx.Err() != nil {
+			return err // the order is kept, and read by the next attempt
+		}
+		fresh, readErr := a.readAuthorization(ctx, authz.Location)
 		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
 			err = errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
 		}
@@ -156,6 +161,21 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		return err
 	}
 	return nil
+}
+
+// asked is what the CA was asked for that has said no, also if that was another attempt's.
+func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, error) {
+	id := authz.IdentifierValue()
+	if w, ok := a.wants[id]; ok {
+		w.identifier = id
+		return w, nil
+	}
+	c, ok, err := a.challenge(ctx, authz)
+	if err != nil || !ok {
+		// the CA's word counts, whatever has become of the challenge
+		return wanted{identifier: id}, nil //nolint:nilerr // see above
+	}
+	return a.want(ctx, id, c.terms)
 }
 
 // heed holds what was looked for against the real challenge: if that wants something

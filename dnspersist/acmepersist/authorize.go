@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,8 +47,10 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 	w := a.wants[authz.IdentifierValue()]
 	taken := underway || c.Status != acme.StatusPending
 	since, began := time.Now(), time.Now()
+	var counted time.Time
 	if !taken {
-		if err := a.countAttempt(ctx, w); err != nil {
+		var err error
+		if counted, err = a.countAttempt(ctx, w); err != nil {
 			return err
 		}
 		a.logger.Info("asking the CA to validate",
@@ -60,6 +63,9 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		if !taken && posts <= maxStepRetries {
 			posts++
 			if taken, err = a.post(ctx, c, w); err != nil {
+				if putOff(err) && posts == 1 {
+					a.uncount(ctx, w, authz, counted)
+				}
 				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
 			}
 		}
@@ -79,7 +85,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		}
 		if taken && !noted {
 			// so that neither the end of this attempt nor of the process costs an order
-			if since, err = a.notePost(ctx, a.names, c.URL); err != nil {
+			if since, err = a.notePost(ctx, w.identifier, c.URL); err != nil {
 				return err
 			}
 			noted = true
@@ -118,12 +124,35 @@ func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, er
 
 // countAttempt writes the attempt down before the CA is asked, so that a crash
 // cannot make us ask for ever.
-func (s *session) countAttempt(ctx context.Context, w wanted) error {
-	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err error) {
+	at = time.Now().UTC()
+	return at, s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
 		n.sees(w.identifier)
-		n.attempted(time.Now().UTC())
+		n.attempted(at)
 		return true
 	})
+}
+
+// uncount takes an attempt back that the CA has put off: nothing was validated, so it costs
+// nothing of the budget. If that cannot be seen, it stays counted.
+func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorization, at time.Time) {
+	err := s.stepUpTo(ctx, "reading the authorization", 0, func() (err error) {
+		authz, err = s.client.GetAuthorization(ctx, s.account, authz.Location)
+		return err
+	})
+	if err != nil {
+		return
+	}
+	if c, ok := ourChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
+		return
+	}
+	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		before := len(n.Attempts)
+		n.Attempts = slices.DeleteFunc(n.Attempts, at.Equal)
+		return len(n.Attempts) != before
+	}); err != nil {
+		s.logger.Warn("an attempt that the CA has put off stays counted", zap.String("identifier", w.identifier), zap.Error(err))
+	}
 }
 
 // remember notes that the CA has accepted the record as it stands.

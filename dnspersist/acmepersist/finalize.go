@@ -17,26 +17,31 @@ import (
 // off after the CA has issued.
 func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
 	sent := false
+	var said error // what the CA answered last
+	refusals := 0
 	patience := min(s.iss.timeout(), finalizePatience)
 	deadline := time.Now().Add(patience)
 	for interval := minInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
 			s.wire.reset()
 			_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
-			sent = true
+			sent, said = true, err
 			status, wait, _ := s.wire.last()
-			if err != nil {
-				s.logger.Debug("answer to finalize", zap.Strings("identifiers", identifiers(order)), zap.Error(err))
-				if s.passing() || status == 0 {
-					if wait > maxRetryWait {
-						return order, fmt.Errorf("finalizing the order: %w", &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
-					}
-					if err := sleep(ctx, max(wait, minInterval)); err != nil {
-						return order, fmt.Errorf("finalizing the order: %w", err)
-					}
-				} else if isProblem(err, "badCSR") {
+			switch {
+			case err == nil:
+			case s.passing() && wait > maxRetryWait:
+				said = &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err}
+			case s.passing() || status == 0:
+				if err := sleep(ctx, max(wait, minInterval)); err != nil {
 					return order, fmt.Errorf("finalizing the order: %w", err)
 				}
+			case isProblem(err, "badCSR"):
+				return order, fmt.Errorf("finalizing the order: %w", err)
+			default:
+				refusals++
+			}
+			if err != nil {
+				s.logger.Debug("answer to finalize", zap.Strings("identifiers", identifiers(order)), zap.Error(err))
 			}
 		}
 		var err error
@@ -44,6 +49,11 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			return order, fmt.Errorf("finalizing the order: %w", err)
 		}
 		switch order.Status {
+		case acme.StatusReady:
+			// once more, for it may not have been ready for every frontend; then it is the CA's word
+			if putOff(said) || refusals > 1 {
+				return order, fmt.Errorf("finalizing the order: %w", said)
+			}
 		case acme.StatusValid:
 			return order, nil
 		case acme.StatusInvalid:
@@ -53,7 +63,11 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			return order, errors.New("finalizing the order: the CA refused it without a reason")
 		}
 		if time.Now().After(deadline) {
-			return order, fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, patience)
+			err := fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, patience)
+			if said != nil {
+				err = fmt.Errorf("%w: the CA last answered: %w", err, said)
+			}
+			return order, err
 		}
 		s.keepLock(ctx, csrName(csr))
 		if err := sleep(ctx, s.interval(interval)); err != nil {

@@ -87,7 +87,7 @@ func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResu
 	case here.Thumbprint != in.Thumbprint:
 		outcome = ImportNewer
 		in.EarlierThumbprints = prepend(here.EarlierThumbprints, append(in.EarlierThumbprints, here.Thumbprint)...)
-	case s.store.storage.Exists(ctx, here.at):
+	case s.boundAt(ctx, here.at, in.URL):
 		return ImportResult{here.state(), ImportAlready}, nil
 	}
 	if err := s.confirm(ctx, in); err != nil {
@@ -109,6 +109,12 @@ func (s *session) importLocked(ctx context.Context, in boundAccount) (ImportResu
 		zap.String("ca", in.CA), zap.String("account", in.URL), zap.String("thumbprint", in.Thumbprint),
 		zap.String("outcome", outcome), zap.String("storage_key", in.at))
 	return ImportResult{in.state(), outcome}, nil
+}
+
+// boundAt reports whether the file is a finished binding of the account.
+func (s *session) boundAt(ctx context.Context, key, url string) bool {
+	there, found, err := s.store.loadBound(ctx, key)
+	return err == nil && found && there.URL == url
 }
 
 // importTarget finds the file that the account goes to, here.at, and the binding of the same

@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // heldOrder is an order that is kept until it is final, so that neither a restart
@@ -24,6 +26,9 @@ type heldOrder struct {
 	At      time.Time `json:"at"`
 	// Posted are the challenges that the CA has been asked to validate, by URL.
 	Posted map[string]time.Time `json:"posted,omitempty"`
+	// Seen is what DNS showed of the names when it was asked, by identifier: its word may
+	// come when nobody remembers.
+	Seen map[string]propagation.Report `json:"seen,omitempty"`
 }
 
 // heldOrder returns the order that is kept for the names of this account.

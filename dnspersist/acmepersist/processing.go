@@ -8,6 +8,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -55,28 +56,37 @@ func (s *session) putAside(ctx context.Context, w wanted, since time.Time, j job
 	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: e.RetryAt, NotAfter: j.notAfter(), Err: e})
 }
 
-// underway returns the kept order of the names if the CA is at work on it, with its
-// authorizations: then the gate has been passed, and what DNS shows now is not for us to
-// judge.
-func (s *session) underway(ctx context.Context, names []string) (order acme.Order, authzs []acme.Authorization, ok bool, err error) {
-	held, found, err := s.heldOrder(ctx, names)
+// underway returns the kept order of the names if the CA is at work on it, or has said no
+// meanwhile, with its authorizations: then the gate has been passed, and what DNS shows now is
+// not for us to judge.
+func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme.Authorization, ok bool, err error) {
+	held, found, err := a.heldOrder(ctx, a.names)
 	if err != nil || !found || len(held.Posted) == 0 {
 		return order, nil, false, err
 	}
-	order, usable, err := s.resume(ctx, held.URL)
-	if err != nil || !usable || order.Status != acme.StatusPending {
+	order, usable, err := a.resume(ctx, held.URL)
+	switch {
+	case err != nil:
+		return order, nil, false, err
+	case usable && order.Status != acme.StatusPending:
 		// an order that is ready has all that DNS could give it
-		return order, nil, err == nil && usable, err
+		a.seen = held.seen()
+		return order, nil, true, nil
+	case !usable && order.Status != acme.StatusInvalid:
+		return order, nil, false, nil
 	}
-	if authzs, err = s.authorizations(ctx, order); err != nil {
+	if authzs, err = a.authorizations(ctx, order); err != nil {
 		return order, nil, false, err
 	}
-	for _, a := range authzs {
-		switch a.Status {
+	for _, authz := range authzs {
+		switch authz.Status {
 		case acme.StatusValid:
+		case acme.StatusInvalid:
+			// its word is not lost because nobody waited for it
+			ok = true
 		case acme.StatusPending:
-			c, is := ourChallenge(a)
-			if !is || c.Status == acme.StatusPending && !s.posted(held, c.URL) {
+			c, is := ourChallenge(authz)
+			if !is || c.Status == acme.StatusPending && !a.posted(held, c.URL) {
 				return order, nil, false, nil
 			}
 			ok = true
@@ -85,23 +95,30 @@ func (s *session) underway(ctx context.Context, names []string) (order acme.Orde
 		}
 	}
 	if ok {
-		s.logger.Info("going on with the order that the CA is validating",
-			zap.Strings("identifiers", names), zap.String("order", order.Location))
+		a.seen = held.seen()
+		a.logger.Info("going on with the order that the CA is validating",
+			zap.Strings("identifiers", a.names), zap.String("order", order.Location))
 	}
 	return order, authzs, ok, nil
 }
 
-// settle forgets the attempts at a name, for the CA has accepted it.
-func (s *session) settle(ctx context.Context, identifier string) error {
+// settle notes that the CA has accepted what stood at a name when it was asked.
+func (a *attempt) settle(ctx context.Context, identifier string) error {
+	if w, ok := a.wants[identifier]; ok {
+		return a.remember(ctx, w, a.seen[identifier])
+	}
 	name, err := record.ValidationName(identifier)
 	if err != nil {
 		return err
 	}
-	return s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
-		n.sees(identifier)
-		n.satisfied(nil, record.Want{}, s.account.Location, time.Now())
-		return true
-	})
+	var want record.Want
+	seen := a.seen[identifier]
+	if t, err := a.predict(a.offer); err == nil && a.known(a.offer) {
+		want = a.hashedWant(t, identifier)
+	} else {
+		seen.Values = nil // nothing to hold them against
+	}
+	return a.remember(ctx, wanted{identifier: identifier, record: Record{Name: name}, want: want}, seen)
 }
 
 // posted reports whether the CA has taken a post of the challenge that it may still be at
@@ -111,9 +128,10 @@ func (s *session) posted(held heldOrder, challenge string) bool {
 	return ok && time.Since(at) < s.iss.timeout()
 }
 
-// notePost keeps with the order that the CA has taken the post of a challenge.
-func (s *session) notePost(ctx context.Context, names []string, challenge string) (since time.Time, err error) {
-	held, found, err := s.heldOrder(ctx, names)
+// notePost keeps with the order that the CA has taken the post of a challenge, and what DNS
+// showed before it.
+func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (since time.Time, err error) {
+	held, found, err := a.heldOrder(ctx, a.names)
 	if err != nil || !found {
 		return time.Now(), err
 	}
@@ -125,5 +143,30 @@ func (s *session) notePost(ctx context.Context, names []string, challenge string
 	}
 	now := time.Now().UTC()
 	held.Posted[challenge] = now
-	return now, s.store.save(ctx, s.orderKey(names), held)
+	if seen, ok := a.seen[identifier]; ok {
+		if held.Seen == nil {
+			held.Seen = make(map[string]propagation.Report)
+		}
+		held.Seen[identifier] = digested(seen)
+	}
+	return now, a.store.save(ctx, a.orderKey(a.names), held)
+}
+
+// seen is what DNS showed when the CA was asked, never nil.
+func (h heldOrder) seen() map[string]propagation.Report {
+	if h.Seen == nil {
+		return make(map[string]propagation.Report)
+	}
+	return h.Seen
+}
+
+// digested is what the CA's word will be held against, and no more.
+func digested(r propagation.Report) propagation.Report {
+	short := propagation.Report{Name: r.Name, Zone: r.Zone, Mode: r.Mode, Status: r.Status, When: r.When, Values: r.Values}
+	for _, s := range r.Servers {
+		short.Servers = append(short.Servers, propagation.ServerReport{
+			Zone: s.Zone, Name: s.Name, Host: s.Host, Verdict: s.Verdict, TTL: s.TTL, NegativeTTL: s.NegativeTTL,
+		})
+	}
+	return short
 }
