@@ -22,6 +22,9 @@ type delegation struct {
 	glue  map[string][]netip.Addr
 	ttl   uint32
 	from  netip.Addr // a server that said so
+	// signed says that the zone above may be: then this one may be, or be cut off from it by
+	// a broken DS record, which only a resolver that validates tells.
+	signed bool
 }
 
 // delegationOf combines the referrals in outcomes to the highest zone that
@@ -63,10 +66,10 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 		return nil, err
 	}
 	defer unlock()
-	if e, ok := d.cache.get(key); ok {
+	if e, ok := d.cache.get(key); ok && (e.zone.signed || !del.signed) {
 		return e.zone, nil
 	}
-	z := &zone{name: del.zone}
+	z := &zone{name: del.zone, signed: del.signed}
 	ttl := del.ttl
 	if len(del.hosts) == 0 {
 		hosts, glue, nsTTL := d.nsFrom(ctx, del.from, del.zone)

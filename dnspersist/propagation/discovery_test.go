@@ -34,6 +34,9 @@ func TestAllServersLame(t *testing.T) {
 		if len(rep.Servers) != 2 || !slices.Contains(rep.Codes(), CodeLame) || !strings.Contains(rep.Summary(), "ns2.other.test") {
 			t.Errorf("the servers are not named: %s %v", rep.Summary(), rep.Codes())
 		}
+		if z := c.discovery.known("www.example.test."); z == nil || !z.signed {
+			t.Errorf("whether the zone validates would not be asked: %+v", z)
+		}
 	})
 }
 

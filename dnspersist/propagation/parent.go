@@ -90,7 +90,8 @@ func (d *discovery) fromAbove(ctx context.Context, host string) (delegation, boo
 				continue
 			}
 			hosts, ttl := nsRecords(ans.Ns, cut)
-			return delegation{zone: cut, hosts: hosts, glue: glueOf(ans.Extra), ttl: ttl, from: addr}, true
+			// Resolvers fail for it, so they are not asked for its DS record.
+			return delegation{zone: cut, hosts: hosts, glue: glueOf(ans.Extra), ttl: ttl, from: addr, signed: true}, true
 		}
 	}
 	return delegation{}, false

@@ -120,6 +120,15 @@ func TestScenarios(t *testing.T) {
 			w.resolver.load(t, soaRecord+exampleNS+"example.test. DS 1 13 2 "+strings.Repeat("00", 32)+"\n"+validationName+". "+txt)
 			w.resolver.set("bogus")
 		}, StatusBlocked, []Code{CodeBogus}, []Code{CodeReady}},
+		{"47 signed, bogus and delegated", func(t *testing.T, w *world) {
+			const child = validationName + ". SOA nsd.other.test. h.other.test. 3 1 1 1 60\n" + validationName + ". NS nsd.other.test.\n"
+			w.ns1.load(t, without+validationName+". NS nsd.other.test.\n")
+			w.ns2.load(t, without+validationName+". NS nsd.other.test.\n")
+			w.serve("192.0.2.21", child+validationName+". "+txt)
+			w.resolver.load(t, otherZone+"nsd.other.test. A 192.0.2.21\n")
+			w.resolver.load(t, soaRecord+exampleNS+"example.test. DS 1 13 2 "+strings.Repeat("00", 32)+"\n"+validationName+". "+txt)
+			w.resolver.set("bogus")
+		}, StatusBlocked, []Code{CodeBogus}, []Code{CodeReady}},
 		{"46 signed and good", func(t *testing.T, w *world) {
 			w.resolver.load(t, soaRecord+exampleNS+"example.test. DS 1 13 2 "+strings.Repeat("00", 32)+"\n"+validationName+". "+txt)
 		}, StatusReady, nil, []Code{CodeBogus}},

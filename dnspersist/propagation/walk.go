@@ -137,6 +137,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		var below *zone
 		if ok {
+			del.signed = z.signed
 			below, err = d.delegated(ctx, del, st.name)
 			if err != nil && (len(del.hosts) > 0 || ctx.Err() != nil) {
 				return z.name, nil, err

@@ -16,7 +16,7 @@ import (
 type zone struct {
 	name    string // canonical
 	hosts   []nsHost
-	signed  bool   // the zone above has a DS record of it
+	signed  bool   // the zone above has a DS record of it, or may have
 	denied  string // the zone above, if that says that this one does not exist
 	fetched time.Time
 	expires time.Time
