@@ -3,11 +3,13 @@ package propagation
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/miekg/dns"
+	"go.uber.org/zap"
 )
 
 // maxAliases is how many CNAME records are followed.
@@ -211,12 +213,12 @@ func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []serve
 	return outcomes
 }
 
-func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outcome {
+func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o outcome) {
 	if !s.addr.IsValid() {
-		return outcome{}.broken(CodeNoAddress, s.problem)
+		return o.broken(CodeNoAddress, s.problem)
 	}
 	addr := dnsAddr(s.addr)
-	var o outcome
+	defer w.guard(&o, addr)
 	if !w.c.cfg.AllowPrivate && isPrivate(s.addr) {
 		o = o.broken(CodePrivate, "private address; a public CA cannot ask there")
 	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
@@ -235,40 +237,17 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) outco
 	return o
 }
 
-// recursive asks the resolvers.
-func (w *walk) recursive(ctx context.Context, name string) error {
-	r := w.c.resolvers
-	if r.err != nil {
-		return r.err
+// guard turns a panic, in a target's function or in our own, into a "no" of the server at
+// addr, whose answer cannot be judged: each server is asked in a goroutine of its own, where
+// a panic would end the process. Had it no verdict, it would be excused.
+func (w *walk) guard(o *outcome, addr string) {
+	p := recover()
+	if p == nil {
+		return
 	}
-	addrs := r.addrs
-	if w.nth >= 0 {
-		n := w.nth % len(addrs)
-		addrs = addrs[n : n+1]
-	}
-	w.reports = make([]ServerReport, len(addrs))
-	var wg sync.WaitGroup
-	for i, addr := range addrs {
-		wg.Go(func() {
-			var o outcome
-			if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, true); err != nil {
-				o = classifyError(err)
-			} else {
-				o = classifyRecursive(name, ans.Msg, w.accept)
-				o.Network, o.RTT = ans.network, ans.rtt
-				if ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, dns.TypeTXT) {
-					o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
-				}
-			}
-			o.Name, o.Host, o.Addr = display(name), addr, addr
-			w.reports[i] = o.ServerReport
-		})
-	}
-	wg.Wait()
-	for _, s := range w.reports {
-		if s.Defect == CodeBogus {
-			w.bogus = s.Host + ": " + s.Rcode
-		}
-	}
-	return nil
+	w.c.logger.Error("panic while judging the answer of a name server",
+		zap.String("server", addr), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+	*o = outcome{ServerReport: ServerReport{
+		Addr: addr, Verdict: VerdictNo, Reason: "its answer could not be judged for an internal error; see the log, and report it",
+	}}
 }

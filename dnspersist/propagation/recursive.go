@@ -1,0 +1,51 @@
+package propagation
+
+import (
+	"context"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// recursive asks the resolvers.
+func (w *walk) recursive(ctx context.Context, name string) error {
+	r := w.c.resolvers
+	if r.err != nil {
+		return r.err
+	}
+	addrs := r.addrs
+	if w.nth >= 0 {
+		n := w.nth % len(addrs)
+		addrs = addrs[n : n+1]
+	}
+	w.reports = make([]ServerReport, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			o := w.askResolver(ctx, addr, name)
+			o.Name, o.Host, o.Addr = display(name), addr, addr
+			w.reports[i] = o.ServerReport
+		})
+	}
+	wg.Wait()
+	for _, s := range w.reports {
+		if s.Defect == CodeBogus {
+			w.bogus = s.Host + ": " + s.Rcode
+		}
+	}
+	return nil
+}
+
+func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
+	defer w.guard(&o, addr)
+	ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, true)
+	if err != nil {
+		return classifyError(err)
+	}
+	o = classifyRecursive(name, ans.Msg, w.accept)
+	o.Network, o.RTT = ans.network, ans.rtt
+	if ans.Rcode == dns.RcodeServerFailure && w.c.resolvers.unchecked(ctx, addr, name, dns.TypeTXT) {
+		o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
+	}
+	return o
+}
