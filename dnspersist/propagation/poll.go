@@ -24,7 +24,7 @@ type job struct {
 func (s *Scheduler) work(j job) {
 	defer s.requeue(j.watch)
 	defer s.recovered(j.watch)
-	rep, ok := s.poll(j)
+	rep, ok := s.poll(&j)
 	if !ok {
 		return
 	}
@@ -34,8 +34,11 @@ func (s *Scheduler) work(j job) {
 	}
 }
 
-// poll asks and tells the gate. A look that Close cut short does not count.
-func (s *Scheduler) poll(j job) (Report, bool) {
+// poll asks and tells the gate. A look that Close cut short does not count. Where those that
+// lacked the record cannot all be asked again, for they were taken off the delegation or are
+// behind a zone above that has to be asked first, all are: else nothing would be heard, and
+// the old "no" would stand.
+func (s *Scheduler) poll(j *job) (Report, bool) {
 	ctx, cancel := context.WithTimeout(withLimiter(s.ctx, s.limiter), pollTimeout)
 	defer cancel()
 	var spent atomic.Int32
@@ -43,6 +46,10 @@ func (s *Scheduler) poll(j job) (Report, bool) {
 	var r Round
 	if len(j.again) > 0 {
 		r = j.checker.lookAgain(ctx, j.target, j.again)
+		if r.Err == nil && !asked(r, j.again) {
+			j.again = nil
+			r = j.checker.Look(ctx, j.target)
+		}
 	} else if j.nth < 0 {
 		r = j.checker.Look(ctx, j.target)
 	} else {
@@ -95,7 +102,7 @@ func (s *Scheduler) requeue(w *watch) {
 	s.active--
 	if s.watches[w.key] == w {
 		if w.poked {
-			w.poked, w.urgent = false, true
+			w.poked, w.urgent, w.missing = false, true, nil
 			w.due = later(time.Now(), w.gate.Report().NextLookNotBefore)
 		}
 		heap.Push(&s.queue, w)
@@ -129,6 +136,13 @@ func (r Report) Lacking() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// asked reports whether all addrs were asked in r.
+func asked(r Round, addrs []string) bool {
+	return !slices.ContainsFunc(addrs, func(addr string) bool {
+		return !slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Addr == addr })
+	})
 }
 
 // missing lists the addresses that lack the record while others have it: the others need
