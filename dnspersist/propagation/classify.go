@@ -40,7 +40,7 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 		}
 		return o.broken(code, fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, display(zone)))
 	}
-	if !m.Authoritative && m.RecursionAvailable {
+	if !m.Authoritative && m.RecursionAvailable && !refersBelow(zone, name, m) {
 		return o.broken(CodeIntercepted, "answers as a resolver would, not as a name server of the zone (AA clear, RA set): DNS is intercepted on the way, or a resolver is listed as a name server")
 	}
 	if o.fromAnswer(name, m, accept) {
@@ -76,6 +76,14 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 		o.Reason = "the name does not exist"
 	}
 	return o
+}
+
+// refersBelow reports whether m is a referral to a zone below zone. A name server that also
+// recurses for this client sets RA in it, and no resolver gives one; if it is one that
+// intercepts nevertheless, that shows at the servers below.
+func refersBelow(zone, name string, m *dns.Msg) bool {
+	cut := cutOf(m.Ns, name)
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && cut != "" && isBelow(cut, zone) && soaOf(m.Ns, name) == nil
 }
 
 // fromAnswer judges the answer section: what is at name itself. What a server

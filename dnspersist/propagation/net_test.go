@@ -222,6 +222,8 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		}
 	case "resolver": // an interceptor
 		m.Authoritative, m.RecursionAvailable = false, true
+	case "recurses-too": // authoritative, and a resolver for us
+		m.RecursionAvailable = true
 	case "no-aa":
 		m.Authoritative = false
 	case "empty-no-aa":

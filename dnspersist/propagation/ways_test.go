@@ -29,6 +29,21 @@ func TestLookWays(t *testing.T) {
 			w.serve("192.0.2.21", childZone+validationName+". "+txt)
 			w.resolver.load(t, otherZone+"nsd.other.test. A 192.0.2.21\n")
 		}, "nsd.other.test 192.0.2.21=yes"},
+		{"delegated by servers that recurse for us", func(t *testing.T, w *world) {
+			for _, s := range []*testServer{w.ns1, w.ns2} {
+				s.load(t, without+delegatedLabel)
+				s.set("recurses-too")
+			}
+			w.serve("192.0.2.21", childZone+validationName+". "+txt)
+			w.resolver.load(t, otherZone+"nsd.other.test. A 192.0.2.21\n")
+		}, "nsd.other.test 192.0.2.21=yes"},
+		{"delegated and intercepted", func(t *testing.T, w *world) {
+			for _, s := range []*testServer{w.ns1, w.ns2, w.serve("192.0.2.21", childZone+validationName+". "+txt)} {
+				s.load(t, without+delegatedLabel)
+				s.set("resolver")
+			}
+			w.resolver.load(t, otherZone+"nsd.other.test. A 192.0.2.21\n")
+		}, "nsd.other.test 192.0.2.21=broken"},
 		{"delegated on one server only", func(t *testing.T, w *world) {
 			w.ns1.load(t, without+delegatedLabel)
 			w.serve("192.0.2.21", childZone+validationName+". "+txt)
