@@ -42,9 +42,13 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	if err != nil {
 		return classifyError(err)
 	}
+	bogus := false
+	if ans.Rcode == dns.RcodeServerFailure {
+		ans, bogus = w.c.resolvers.afterServfail(ctx, addr, name, dns.TypeTXT, ans)
+	}
 	o = classifyRecursive(name, ans.Msg, w.accept)
 	o.Network, o.RTT = ans.network, ans.rtt
-	if ans.Rcode == dns.RcodeServerFailure && w.c.resolvers.unchecked(ctx, addr, name, dns.TypeTXT) {
+	if bogus {
 		o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
 	}
 	return o

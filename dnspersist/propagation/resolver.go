@@ -90,12 +90,16 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		n := (start + i) % len(r.addrs)
 		addr := r.addrs[n]
 		ans, err := r.asker.ask(ctx, addr, name, qtype, true)
+		invalid := false
+		if err == nil && ans.Rcode == dns.RcodeServerFailure {
+			ans, invalid = r.afterServfail(ctx, addr, name, qtype, ans)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return answer{}, "", ctx.Err()
 		case err != nil:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
-		case ans.Rcode == dns.RcodeServerFailure && r.unchecked(ctx, addr, name, qtype):
+		case invalid:
 			bogus = fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
 			answered = answered || ans.Rcode == dns.RcodeServerFailure
@@ -122,16 +126,6 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 type servfailError struct{ error }
 
 func (e *servfailError) Unwrap() error { return e.error }
-
-// unchecked reports whether a resolver has an answer if it is told not to validate.
-func (r *resolvers) unchecked(ctx context.Context, addr, name string, qtype uint16) bool {
-	query := new(dns.Msg)
-	query.SetQuestion(name, qtype)
-	query.CheckingDisabled = true
-	query.SetEdns0(udpSize, true)
-	ans, err := r.asker.send(ctx, addr, query)
-	return err == nil && (ans.Rcode == dns.RcodeSuccess || ans.Rcode == dns.RcodeNameError)
-}
 
 // alsoFailed joins errors on one line.
 func alsoFailed(all, err error) error {
