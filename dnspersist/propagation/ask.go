@@ -250,20 +250,3 @@ func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Ms
 	}
 	return answer{Msg: resp, network: network, rtt: time.Since(began)}, nil
 }
-
-// rcodeText is the rcode's name, with what the server says about it (extended
-// DNS errors, RFC 8914).
-func rcodeText(m *dns.Msg) string {
-	text, ok := dns.RcodeToString[m.Rcode]
-	if !ok {
-		text = fmt.Sprintf("RCODE%d", m.Rcode)
-	}
-	if opt := m.IsEdns0(); opt != nil {
-		for _, o := range opt.Option {
-			if ede, ok := o.(*dns.EDNS0_EDE); ok {
-				text += fmt.Sprintf(" (%s)", ede.String())
-			}
-		}
-	}
-	return text
-}

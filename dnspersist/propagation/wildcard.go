@@ -3,6 +3,7 @@ package propagation
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -38,10 +39,22 @@ func (w *walk) wildcard(ctx context.Context) string {
 	case here.Alias != "" && there.Alias == here.Alias:
 		said = "CNAME " + display(here.Alias)
 	case here.Alias == "" && len(there.Values) > 0 && slices.Equal(valuesOf([]ServerReport{there.ServerReport}), valuesOf([]ServerReport{here.ServerReport})):
-		said = "TXT " + strings.Join(here.Values, ", ")
+		said = "TXT " + quotedValues(here.Values)
 	}
 	d.cache.put(&cacheEntry{key: key, zone: st.zone, said: said, expires: st.zone.expires})
 	return said
+}
+
+// quotedValues shows the first few of values.
+func quotedValues(values []string) string {
+	var shown []string
+	for _, v := range values[:min(len(values), maxNamed)] {
+		shown = append(shown, quoted(v))
+	}
+	if more := len(values) - maxNamed; more > 0 {
+		shown = append(shown, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(shown, ", ")
 }
 
 // randomBelow is a name below name that nobody has a record at.

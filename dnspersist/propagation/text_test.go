@@ -1,0 +1,64 @@
+package propagation
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/miekg/dns"
+)
+
+// What servers and strangers' records say reaches terminals escaped, and in short.
+func TestForeignTextIsQuoted(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b[2J\r\n    ns1.example.test: yes\x9b\u202e"
+	for _, tt := range []struct {
+		name, want string
+		answer     func(m *dns.Msg)
+	}{
+		{"extended errors", `(0 Other: "\x1b[2J\r\n    ns1`, func(m *dns.Msg) {
+			m.Rcode = dns.RcodeServerFailure
+			m.SetEdns0(udpSize, false)
+			for range 50 {
+				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{ExtraText: evil + strings.Repeat("x", 2000)})
+			}
+		}},
+		{"wildcard", `TXT "\x1b[2J\r\n    ns1`, func(m *dns.Msg) {
+			m.Authoritative = true
+			for i := range 50 {
+				m.Answer = append(m.Answer, &dns.TXT{
+					Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+					Txt: []string{evil + fmt.Sprint(i) + strings.Repeat("x", 200)},
+				})
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				n := &hookNet{memNet: newMemNet(t)}
+				n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+					m := new(dns.Msg).SetReply(q)
+					tt.answer(m)
+					return m, nil, addr != "192.0.2.53:53" && q.Question[0].Qtype == dns.TypeTXT
+				}
+				c := n.checker()
+				rep := c.Check(t.Context(), target, c.NewGate())
+				all := rep.Summary() + "|" + rep.Servers[0].Reason + "|" + rep.Servers[0].Rcode + "|" + rep.Wildcard
+				for _, d := range rep.Diagnostics() {
+					all += "|" + d.Text
+					if len(d.Text) > 3000 {
+						t.Errorf("%d octets: %s", len(d.Text), d.Text)
+					}
+				}
+				if !strings.Contains(all, tt.want) {
+					t.Errorf("%q lacks %s", all, tt.want)
+				}
+				if strings.ContainsAny(all, "\x1b\x9b\r\n\u202e") {
+					t.Errorf("raw: %q", all)
+				}
+			})
+		})
+	}
+}
