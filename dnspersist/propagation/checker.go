@@ -3,6 +3,7 @@ package propagation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -103,8 +104,11 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 			r.Wildcard = w.wildcard(ctx)
 		}
 	}
-	if r.Err == nil && slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked }) {
-		// Nothing is known of them, so the round proves nothing.
+	unasked := slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked })
+	switch { // Nothing is known of them, so the round proves nothing.
+	case ctx.Err() != nil && (unasked || errors.Is(r.Err, ctx.Err())):
+		r.Err = coded(CodeNotAsked, fmt.Errorf("not all servers were asked before the time was up (%w); allow more time", ctx.Err()))
+	case r.Err == nil && unasked:
 		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
 	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
@@ -118,8 +122,9 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 }
 
 // Check looks and tells g. Where the record stands complete at the first
-// look, the second one that g asks for follows at once. If ctx is cancelled,
-// the look does not count, and the report is the last one.
+// look, the second one that g asks for follows at once. If ctx ends, the look
+// does not count, and the report is the last one; only where a deadline cuts the
+// first look, the report says so.
 //
 // In recursive mode nobody is asked before Report.NextLookNotBefore.
 func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
@@ -129,8 +134,8 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 	}
 	for range 2 {
 		r := c.Look(ctx, t)
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return g.Report()
+		if last := g.Report(); errors.Is(ctx.Err(), context.Canceled) || (ctx.Err() != nil && !last.When.IsZero()) {
+			return last
 		}
 		rep = g.Observe(r)
 		if rep.Status != StatusSettling || rep.LookAgainAt.After(time.Now()) {

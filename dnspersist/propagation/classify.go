@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -139,6 +140,16 @@ func classifyError(err error) outcome {
 		o.Defect = CodeNotAsked
 	}
 	o.noRoute = errors.Is(err, errNoRoute)
+	return o
+}
+
+// classifyFailure is classifyError, unless the asker's time was up: that is no fault of the
+// server's.
+func classifyFailure(ctx context.Context, err error) outcome {
+	o := classifyError(err)
+	if ctx.Err() != nil {
+		o.Verdict, o.Defect, o.Reason = VerdictSilent, CodeNotAsked, "had not answered when the time was up"
+	}
 	return o
 }
 

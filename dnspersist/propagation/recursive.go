@@ -40,7 +40,7 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	defer w.guard(&o, addr)
 	ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, true)
 	if err != nil {
-		return classifyError(err)
+		return classifyFailure(ctx, err)
 	}
 	bogus := false
 	if ans.Rcode == dns.RcodeServerFailure {

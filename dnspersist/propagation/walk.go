@@ -222,7 +222,7 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o ou
 	if !w.c.cfg.AllowPrivate && isPrivate(s.addr) {
 		o = o.broken(CodePrivate, "private address; a public CA cannot ask there")
 	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
-		o = classifyError(err)
+		o = classifyFailure(ctx, err)
 	} else {
 		o = classify(z.name, name, ans.Msg, w.accept)
 		o.Network, o.RTT = ans.network, ans.rtt
