@@ -33,7 +33,8 @@ type asker struct {
 // UDP is tried twice, then TCP, for there are networks that drop either; TCP
 // also where the reply was truncated or unreadable. A server that does not
 // know EDNS is asked again without it: after an answer that says so, and after
-// silence, for some drop what they do not know.
+// silence, for some drop what they do not know. Silence of a resolver means that
+// it is busy finding the answer.
 func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (answer, error) {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
@@ -90,10 +91,10 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	}
 	for try := range tries {
 		sent := query
-		if try > 0 && query.IsEdns0() != nil {
+		if try > 0 && query.IsEdns0() != nil && !query.RecursionDesired {
 			sent = plain(query)
 		}
-		ans, err = a.within(ctx, udpPatience(known), "udp", addr, sent)
+		ans, err = a.within(ctx, udpPatience(known, query.RecursionDesired), "udp", addr, sent)
 		if err == nil && !ans.Truncated {
 			a.memory.note(addr, func(s *serverMemory) {
 				s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false
@@ -178,11 +179,12 @@ func cause(err error) error {
 var errTimedOut = errors.New("timed out")
 
 // udpPatience is how long an answer over UDP is waited for, zero for the exchanger's time.
-func udpPatience(known serverMemory) time.Duration {
+// How quick a resolver was does not tell how quick it is: that was from its cache, perhaps.
+func udpPatience(known serverMemory, resolver bool) time.Duration {
 	switch {
 	case known.silent || known.onlyTCP:
 		return shortTimeout
-	case known.rtt > 0:
+	case known.rtt > 0 && !resolver:
 		return min(max(rttFactor*known.rtt, minRTTWait), DefaultUDPTimeout)
 	}
 	return 0

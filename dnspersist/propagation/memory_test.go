@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -106,6 +107,42 @@ func TestTCPOnlyServerIsRemembered(t *testing.T) {
 			if took := time.Since(began); took != want {
 				t.Errorf("question %d took %s, want %s", i+1, took, want)
 			}
+		}
+	})
+}
+
+// A resolver that was quick takes its time for a name that it does not know yet, and is
+// silent at first for another: it has neither failed nor shown that it lacks EDNS.
+func TestResolverIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := &hookNet{memNet: newMemNet(t)}
+		plain, lost := 0, make(map[string]bool)
+		n.hook = func(network, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			name := q.Question[0].Name
+			if q.IsEdns0() == nil {
+				plain++
+			}
+			if network == "udp" && strings.HasPrefix(name, "lost") && !lost[name] {
+				lost[name] = true
+				return nil, errSilent, true
+			}
+			n.latency = 5 * time.Millisecond
+			if strings.HasPrefix(name, "cold") {
+				n.latency = 1200 * time.Millisecond
+			}
+			return nil, errSilent, network == "tcp"
+		}
+		r := n.checker().resolvers
+		for _, name := range []string{"www", "ns1", "cold1", "cold2", "cold3", "lost1", "lost2", "lost3"} {
+			if _, _, err := r.query(t.Context(), name+".example.test.", dns.TypeA); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if plain > 0 || r.asker.withoutEDNS("192.0.2.53:53") {
+			t.Errorf("%d questions without EDNS", plain)
 		}
 	})
 }
