@@ -39,6 +39,7 @@ func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue 
 		slices.SortFunc(a.addrs, netip.Addr.Compare) // IPv4 first
 		a.addrs = slices.Compact(a.addrs)
 		a.addrs = slices.DeleteFunc(a.addrs, func(ip netip.Addr) bool { return !usable(ip) })
+		a.addrs, a.more = bounded(a.addrs)
 		if len(a.addrs) == 0 && a.problem == "" {
 			a.problem = "the host has no address"
 		}
@@ -47,6 +48,22 @@ func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue 
 	}
 	slices.SortFunc(z.hosts, func(a, b nsHost) int { return cmp.Compare(a.name, b.name) })
 	return ttl
+}
+
+// bounded keeps no more of a host's addresses than are asked of a zone, for whoever controls
+// it chooses how many there are; of both families where it has both. addrs are sorted. It
+// returns how many are left out.
+func bounded(addrs []netip.Addr) (kept []netip.Addr, more int) {
+	if len(addrs) <= maxZoneServer {
+		return addrs, 0
+	}
+	four := slices.IndexFunc(addrs, isIPv6) // so many are IPv4
+	if four < 0 {
+		four = len(addrs)
+	}
+	keep := min(four, max(maxZoneServer/2, maxZoneServer-(len(addrs)-four)))
+	kept = slices.Concat(addrs[:keep], addrs[four:four+maxZoneServer-keep])
+	return kept, len(addrs) - len(kept)
 }
 
 // addresses asks for both families at once.

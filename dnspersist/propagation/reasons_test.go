@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -207,5 +208,45 @@ func TestServersLimit(t *testing.T) {
 	}
 	if len(servers) != 32 || len(hosts) != 20 {
 		t.Errorf("%d servers of %d hosts", len(servers), len(hosts))
+	}
+}
+
+// A host may have thousands of addresses: those that are asked are kept, of each family.
+func TestServersOfHugeHost(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ four, six, wantFour, wantSix int }{
+		{32, 0, 32, 0},
+		{1500, 0, 32, 0},
+		{0, 1500, 0, 32},
+		{700, 700, 16, 16},
+		{700, 3, 29, 3},
+		{3, 700, 3, 29},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newMemNet(t)
+			var records strings.Builder
+			for i := range tt.four {
+				fmt.Fprintf(&records, "ns1.example.test. A 198.18.%d.%d\n", i/250, i%250+1)
+			}
+			for i := range tt.six {
+				fmt.Fprintf(&records, "ns1.example.test. AAAA 2001:db8::%x\n", i+1)
+			}
+			n.servers["192.0.2.53:53"].load(t, soaRecord+"example.test. NS ns1.example.test.\n"+records.String())
+			z, err := n.checker().discovery.find(t.Context(), validationName+".", "www.example.test.")
+			if err != nil {
+				t.Fatal(err)
+			}
+			four, six := 0, 0
+			for _, a := range z.hosts[0].addrs {
+				if a.Is4() {
+					four++
+				} else {
+					six++
+				}
+			}
+			if four != tt.wantFour || six != tt.wantSix || z.dropped() != tt.four+tt.six-maxZoneServer {
+				t.Errorf("%d and %d addresses: kept %d and %d, dropped %d", tt.four, tt.six, four, six, z.dropped())
+			}
+		})
 	}
 }

@@ -23,10 +23,11 @@ type zone struct {
 }
 
 type nsHost struct {
-	name    string // canonical
-	addrs   []netip.Addr
-	problem string // why there is no address
-	listed  string // "parent" or "zone" if only that one lists it
+	name    string       // canonical
+	addrs   []netip.Addr // at most maxZoneServer
+	more    int          // addresses beyond that
+	problem string       // why there is no address
+	listed  string       // "parent" or "zone" if only that one lists it
 }
 
 // server is one address of one host.
@@ -61,7 +62,7 @@ func (z *zone) servers() []server {
 func (z *zone) dropped() int {
 	n := 0
 	for _, h := range z.hosts {
-		n += max(len(h.addrs), 1)
+		n += max(len(h.addrs)+h.more, 1)
 	}
 	return max(n-maxZoneServer, 0)
 }
