@@ -49,5 +49,15 @@ func TestScenario55LooksAreBounded(t *testing.T) {
 		if s := c.asker.memory.recall("192.0.2.1:53"); !s.badSince.IsZero() {
 			t.Error("a server that was not asked counts as silent")
 		}
+
+		for range 100 * lookRate {
+			c.asker.memory.looks.server("192.0.2.2:53").Reserve()
+		}
+		time.Sleep(minAgeToDrop)
+		ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if c.Look(ctx, target); c.discovery.known("www.example.test.") == nil {
+			t.Error("a zone of which no server was asked counts as dead")
+		}
 	})
 }

@@ -223,7 +223,7 @@ func (m *memory) noteFamilies(zone string, servers []server, outcomes []outcome)
 	for i, s := range servers {
 		answered := outcomes[i].Verdict != VerdictSilent
 		switch {
-		case !s.addr.IsValid():
+		case !s.addr.IsValid() || outcomes[i].Defect == CodeNotAsked:
 		case s.addr.Is4():
 			four = four || answered
 		case answered:

@@ -201,6 +201,18 @@ func TestIPv6Down(t *testing.T) {
 		if rest := withoutIPv6(servers); len(rest) != 3 || rest[2].host != "six." {
 			t.Errorf("left are %v, want the IPv4 ones and the host that has no other", rest)
 		}
+		unasked := memoryOf(&silentNet{})
+		busy := say(VerdictYes, VerdictSilent)
+		for i := range busy {
+			if busy[i].Verdict == VerdictSilent {
+				busy[i].Defect = CodeNotAsked
+			}
+		}
+		unasked.noteFamilies("a.", servers, busy)
+		unasked.noteFamilies("b.", elsewhere, busy)
+		if unasked.ipv6IsDown() {
+			t.Error("IPv6 counts as down though nobody was asked over it")
+		}
 		time.Sleep(ipv6DownFor)
 		if m.ipv6IsDown() {
 			t.Error("IPv6 counts as down for ever")

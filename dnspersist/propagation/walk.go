@@ -171,7 +171,8 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		alive := false
 		for _, o := range outcomes {
 			w.reports = append(w.reports, o.ServerReport)
-			if o.Verdict == VerdictYes || o.Verdict == VerdictNo {
+			// Of one that was not asked nothing is known.
+			if o.Verdict == VerdictYes || o.Verdict == VerdictNo || o.Defect == CodeNotAsked {
 				alive = true
 			}
 			if o.Alias != "" && !slices.Contains(targets, o.Alias) {
