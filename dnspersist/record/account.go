@@ -104,8 +104,11 @@ func checkHashedURL(url string) error {
 }
 
 // isDigest reports whether s is a base64url SHA-256 without padding.
-func isDigest(s string) bool {
-	if len(s) != thumbprintLen {
+func isDigest(s string) bool { return isBase64URL(s, thumbprintLen) }
+
+// isBase64URL reports whether s is length characters of base64url.
+func isBase64URL(s string, length int) bool {
+	if len(s) != length {
 		return false
 	}
 	for i := range len(s) {

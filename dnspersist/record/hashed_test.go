@@ -111,7 +111,7 @@ func TestEvaluateHashed(t *testing.T) {
 	deployed.Dialect = DialectAccountURL
 	noPrefix := deployed
 	noPrefix.AccountHashPrefix = ""
-	sha512 := vectorPrefix + "sha-512/zyRJK2GJgqV4ZxTd5lCWGbr5VcFlN-bGh4XbYHXqm1Y_jBVcM"
+	sha512 := vectorPrefix + "sha-512/" + strings.Repeat("zyRJK2GJgqV4ZxTd5lCWGbr5VcFlN-bGh4XbYHXqm1Y_", 2)[:86]
 	for name, tt := range map[string]struct {
 		value   string
 		want    Want
@@ -145,7 +145,11 @@ func TestEvaluateHashed(t *testing.T) {
 		"other hash of somebody":       {sha512, want, CodeWrongAccount, OutlookBad, "malformed unauthorized", vectorURI},
 		"other hash of us":             {vectorPrefix + "sha-512/" + otherDigest("sha-512", "example.com"), want, CodeOtherAlgorithm, OutlookDepends, "malformed unauthorized", "documentation"},
 		"other hash, any domain":       {vectorPrefix + "sha3-256/" + otherDigest("sha3-256", AnyDomain), want, CodeOtherAlgorithm, OutlookDepends, "malformed unauthorized", "documentation"},
-		"hash that we cannot compute":  {vectorPrefix + "blake2b-256/abc", want, CodeOtherAlgorithm, OutlookDepends, "malformed unauthorized", "documentation"},
+		"other hash too short":         {sha512[:len(sha512)-1], want, CodeMalformed, OutlookBad, "malformed", "86 characters"},
+		"other hash with padding":      {vectorPrefix + "k12-256/" + vectorThumbprint + "=", want, CodeMalformed, OutlookBad, "malformed", "43 characters"},
+		"other hash in base64":         {vectorPrefix + "sha-384/" + strings.Repeat("a+", 32), want, CodeMalformed, OutlookBad, "malformed", "64 characters"},
+		"junk that we cannot compute":  {vectorPrefix + "blake2b-256/abc", want, CodeMalformed, OutlookBad, "malformed", "43 characters"},
+		"hash that we cannot compute":  {vectorPrefix + "blake2b-256/" + vectorThumbprint, want, CodeOtherAlgorithm, OutlookDepends, "malformed unauthorized", "documentation"},
 		"hash too short":               {vectorURI[:len(vectorURI)-1], want, CodeMalformed, OutlookBad, "malformed", "43 characters"},
 		"hash too long":                {vectorURI + "A", want, CodeMalformed, OutlookBad, "malformed", "43 characters"},
 		"hash with padding":            {vectorURI + "=", want, CodeMalformed, OutlookBad, "malformed", "padding"},

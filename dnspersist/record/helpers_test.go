@@ -10,5 +10,5 @@ func decodeBase64(s string) (string, error) {
 // otherDigest hashes the inputs of draft -02's vector by another algorithm.
 func otherDigest(algorithm, domain string) string {
 	in := append([]byte{byte(len(domain))}, domain+vectorThumbprint+vectorURL...)
-	return base64.RawURLEncoding.EncodeToString(otherAlgorithms[algorithm](in))
+	return base64.RawURLEncoding.EncodeToString(otherAlgorithms[algorithm].sum(in))
 }

@@ -1,9 +1,6 @@
 package record
 
 import (
-	"crypto/sha3"
-	"crypto/sha512"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -133,40 +130,4 @@ func (j *judge) hashedURI() string {
 func (want Want) ServesAnyDomain(v Value) bool {
 	return want.AccountHashPrefix != "" &&
 		v.AccountURI == want.AccountHashPrefix+hashAlgorithm+"/"+digest(AnyDomain, want.Thumbprint, want.AccountURL)
-}
-
-// algorithm judges hashes that a CA may accept besides SHA-256: the ones that RFC 6920's
-// registry has with at least 256 bits.
-func (j *judge) algorithm(uri, algorithm, hash string) accountVerdict {
-	sum, known := otherAlgorithms[algorithm]
-	if !known {
-		return j.bad(CodeMalformed, refusedMalformed, func() string {
-			return fmt.Sprintf("accounturi %s names the unknown hash algorithm %q: it has to be %s", uri, algorithm, j.hashedURI())
-		})
-	}
-	matches := sum == nil // some we cannot compute
-	for _, domain := range []string{j.Domain, AnyDomain} {
-		if !matches {
-			in := append([]byte{byte(len(domain))}, domain+j.Thumbprint+j.AccountURL...)
-			matches = hash == base64.RawURLEncoding.EncodeToString(sum(in))
-		}
-	}
-	if !matches {
-		return j.bad(CodeWrongAccount, refusedMalformed|refusedUnauthorized, func() string {
-			return fmt.Sprintf("accounturi is %s, this account is %s", uri, j.hashedURI())
-		})
-	}
-	return j.depends(CodeOtherAlgorithm, refusedMalformed|refusedUnauthorized, func() string {
-		return fmt.Sprintf("it is hashed by %s: only the CA's documentation tells whether it accepts that; every CA accepts accounturi=%s", algorithm, j.hashedURI())
-	})
-}
-
-// otherAlgorithms are RFC 6920's registered hashes of 256 bits and more, SHA-256 apart.
-var otherAlgorithms = map[string]func([]byte) []byte{
-	"sha-384":     func(in []byte) []byte { sum := sha512.Sum384(in); return sum[:] },
-	"sha-512":     func(in []byte) []byte { sum := sha512.Sum512(in); return sum[:] },
-	"sha3-256":    func(in []byte) []byte { sum := sha3.Sum256(in); return sum[:] },
-	"sha3-384":    func(in []byte) []byte { sum := sha3.Sum384(in); return sum[:] },
-	"sha3-512":    func(in []byte) []byte { sum := sha3.Sum512(in); return sum[:] },
-	"blake2s-256": nil, "blake2b-256": nil, "blake2b-512": nil, "k12-256": nil, "k12-512": nil,
 }
