@@ -66,7 +66,7 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 		return nil, err
 	}
 	defer unlock()
-	if e, ok := d.cache.get(key); ok && (e.zone.signed || !del.signed) {
+	if e, ok := d.cache.get(key); ok && del.isKnownAs(e.zone) {
 		return e.zone, nil
 	}
 	z := &zone{name: del.zone, signed: del.signed}
@@ -86,6 +86,18 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 	}
 	d.store(kindDelegated, z, ttl)
 	return z, nil
+}
+
+// isKnownAs reports whether z, found through an earlier delegation, will do for d: it has all
+// the hosts of d, or is so fresh that a zone above that says something else at every question
+// would have it looked up all the time.
+func (d delegation) isKnownAs(z *zone) bool {
+	if d.signed && !z.signed {
+		return false
+	}
+	return time.Since(z.fetched) < minAgeToDrop || !slices.ContainsFunc(d.hosts, func(h string) bool {
+		return !slices.ContainsFunc(z.hosts, func(known nsHost) bool { return known.name == h })
+	})
 }
 
 // addChildHosts adds the hosts that the zone lists itself.

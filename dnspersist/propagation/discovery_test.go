@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -93,6 +94,39 @@ func TestScenario13OtherZonesAnswer(t *testing.T) {
 		rep := c.Check(t.Context(), target, c.NewGate())
 		if slices.Contains(rep.Codes(), CodePort53Blocked) {
 			t.Errorf("port 53 is said to be blocked although another zone's server answered just now: %v", rep.Codes())
+		}
+	})
+}
+
+// The zone above, which is asked each time as one of its servers is dead, delegates to another
+// server from now on: that one is asked, and not the old one for as long as it is cached.
+func TestScenario53DelegationChanges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		childAt := func(host string) string {
+			return validationName + ". SOA " + host + " h.other.test. 3 1 1 1 60\n" + validationName + ". NS " + host + "\n"
+		}
+		n := &hookNet{memNet: newMemNet(t)}
+		n.servers["192.0.2.53:53"].load(t, otherZone+"nsd.other.test. A 192.0.2.21\nnse.other.test. A 192.0.2.22\n")
+		n.add("192.0.2.21", t, childAt("nsd.other.test."))
+		n.add("192.0.2.22", t, childAt("nse.other.test.")+validationName+`. TXT "`+wantedValue+"\"\n")
+		delete(n.servers, "192.0.2.2:53")
+		c := n.checker()
+		for _, tt := range []struct{ host, want string }{
+			{"nsd", "nsd.other.test 192.0.2.21=no"},
+			{"nse", "nse.other.test 192.0.2.22=yes"},
+		} {
+			n.servers["192.0.2.1:53"].load(t, without+validationName+". NS "+tt.host+".other.test.\n")
+			time.Sleep(minAgeToDrop)
+			for range 2 {
+				if got := verdicts(c.Look(t.Context(), target)); got != tt.want {
+					t.Errorf("got %s, want %s", got, tt.want)
+				}
+			}
+			n.log = nil
+			if c.Look(t.Context(), target); n.questions("192.0.2.53:53") > 0 {
+				t.Errorf("resolvers are asked again for what is known: %q", n.log)
+			}
 		}
 	})
 }
