@@ -55,7 +55,7 @@ func TestForeignTextIsQuoted(t *testing.T) {
 				if !strings.Contains(all, tt.want) {
 					t.Errorf("%q lacks %s", all, tt.want)
 				}
-				if strings.ContainsAny(all, "\x1b\x9b\r\n\u202e") {
+				if strings.ContainsFunc(all, func(r rune) bool { return r < ' ' || r > '~' }) {
 					t.Errorf("raw: %q", all)
 				}
 			})
