@@ -53,6 +53,8 @@ func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
 	}
 	slices.Sort(d.hosts)
 	d.hosts = slices.Compact(d.hosts)
+	// each server may have shown others, and each host costs questions
+	d.hosts = d.hosts[:min(len(d.hosts), maxZoneServer)]
 	return d, d.zone != ""
 }
 

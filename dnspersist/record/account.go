@@ -106,13 +106,21 @@ func checkHashedURL(url string) error {
 // isDigest reports whether s is a base64url SHA-256 without padding.
 func isDigest(s string) bool { return isBase64URL(s, thumbprintLen) }
 
+// base64URL has the characters of base64url.
+var base64URL = func() (set [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+		set[c] = true
+	}
+	return set
+}()
+
 // isBase64URL reports whether s is length characters of base64url.
 func isBase64URL(s string, length int) bool {
 	if len(s) != length {
 		return false
 	}
 	for i := range len(s) {
-		if c := s[i]; !isAlpha(c) && (c < '0' || c > '9') && c != '-' && c != '_' {
+		if !base64URL[s[i]] {
 			return false
 		}
 	}
