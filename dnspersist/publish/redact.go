@@ -1,21 +1,68 @@
 package publish
 
 import (
+	"encoding/json"
 	"errors"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Redact takes secrets out of a text, the longest first.
+// Redact takes secrets out of a text, in each form in which a client's error may show them.
 func Redact(text string, secrets []string) string {
-	byLength := slices.SortedFunc(slices.Values(secrets), func(a, b string) int { return len(b) - len(a) })
-	for _, s := range byLength {
+	var all []string
+	for _, s := range secrets {
 		if s != "" {
-			text = strings.ReplaceAll(text, s, "[redacted]")
+			all = append(all, forms(s)...)
 		}
 	}
+	// the longest first: what is left of one that holds another would still tell most of it
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	for _, s := range slices.Compact(all) {
+		text = strings.ReplaceAll(text, s, "[redacted]")
+	}
 	return text
+}
+
+// forms are what a secret looks like in an error: as it is, in the URL of a *url.Error (with
+// spaces as + and as %20), printed by %q, and in a JSON body with and without the escapes of HTML.
+func forms(secret string) []string {
+	inJSON := func(html bool) string {
+		var b strings.Builder
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(html)
+		if e.Encode(secret) != nil {
+			return strconv.Quote(secret)
+		}
+		return strings.TrimSuffix(b.String(), "\n")
+	}
+	list := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret),
+		// in a path that net/url writes again, and in a user's name or password
+		(&url.URL{Path: secret}).EscapedPath(), url.User(secret).String(),
+	}
+	for _, quoted := range []string{strconv.Quote(secret), strconv.QuoteToASCII(secret), inJSON(true), inJSON(false)} {
+		list = append(list, quoted[1:len(quoted)-1])
+	}
+	// a *url.Error prints its URL with %q, and some APIs escape in small letters
+	for _, s := range list[1:5] {
+		list = append(list, lowerEscapes(s))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// lowerEscapes is a percent-encoded text with small hexadecimal digits.
+func lowerEscapes(s string) string {
+	b := []byte(s)
+	for i := 0; i+2 < len(b); i++ {
+		if b[i] == '%' {
+			copy(b[i+1:], strings.ToLower(s[i+1:i+3]))
+		}
+	}
+	return string(b)
 }
 
 // RedactError takes secrets out of an error. Of one that holds some no more is left than its
