@@ -98,7 +98,7 @@ func standing(ctx context.Context, checker *propagation.Checker, t propagation.T
 			return s, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, say so by delegate_to or dns_challenge_override_domain", name, strings.TrimSuffix(r.Alias, "."))
 		}
 		if r.Verdict == propagation.VerdictYes || r.Verdict == propagation.VerdictNo {
-			s.Servers = append(s.Servers, r.Values)
+			s.Servers = append(s.Servers, publish.Server{Address: r.Host + " " + r.Addr, Values: r.Values})
 			s.TTL = max(s.TTL, time.Duration(r.TTL)*time.Second)
 		}
 	}

@@ -79,6 +79,16 @@ func TestConformance(t *testing.T) {
 			quirk: quirky{after: func(*world) error { return context.DeadlineExceeded }}, writes: 1,
 		},
 		"500 after the write": {quirk: quirky{after: func(*world) error { return errProvider }}, writes: 1},
+		"deleting all, and failing to create": {
+			quirk: quirky{add: func(w *world, txt libdns.TXT) (libdns.TXT, error) {
+				if w.writes > 0 {
+					return txt, nil
+				}
+				w.writes++
+				w.set(nil)
+				return txt, errProvider
+			}}, lag: 5 * time.Second, writes: 2,
+		},
 		"429": {
 			quirk: quirky{add: func(*world, libdns.TXT) (libdns.TXT, error) {
 				return libdns.TXT{}, errors.New("HTTP 429: slow down, s3cret")

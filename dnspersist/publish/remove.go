@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/libdns/libdns"
-	"go.uber.org/zap"
 )
 
 // ErrNoRemoval says that a provider can only add.
@@ -38,66 +37,62 @@ func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error
 		return Removed{}, w.redact(fmt.Errorf("removing from %s: what stands there is not known, so nothing was removed: %w", name, err))
 	}
 	done := Removed{Zone: before.Zone}
-	stood := before.Values()
-	if !slices.Contains(stood, value) {
+	if !slices.Contains(before.Values(), value) {
 		return done, nil
 	}
-	others := without(stood, []string{value})
 	// without a TTL, which would have to match
 	gone := libdns.TXT{Name: libdns.RelativeName(name, before.Zone), Text: value}
 	_, wrote := deleter.DeleteRecords(ctx, before.Zone+".", []libdns.Record{gone})
-	after, err := w.settleWithout(ctx, name, value, wrote)
+	after, first, err := w.settleWithout(ctx, name, value, wrote)
 	if err != nil {
-		return done, w.redact(fmt.Errorf("removing from %s: %w", name, err))
+		err = w.redact(fmt.Errorf("removing from %s: %w", name, err))
 	}
-	done.Gone = true
-	lost := w.vanished(others, value, after)
+	done.Gone = err == nil
+	// what stood is the word of the servers that had the change first, see write
+	stood := without(before.common(first), []string{value})
+	lost := before.vanished(after, stood, lacks(value))
 	if len(lost) == 0 {
-		return done, nil
+		return done, err
 	}
-	w.logger().Warn("the provider has removed values that are not ours; putting them back",
-		zap.String("name", name), zap.Strings("values", lost))
+	w.logger().Warn("the provider has removed values that are not ours; putting them back", losing(name, before, lost, stood, value)...)
 	// all, for it may be one that replaces where it should add as well
-	if after, err = w.write(context.WithoutCancel(ctx), name, before.Zone, or(before.TTL, or(w.TTL, DefaultTTL)), others, others, others); err != nil {
-		return done, &LostError{Name: name, Values: without(others, after.Everywhere()), Err: w.redact(err)}
+	if err := w.restore(ctx, name, before, lost, stood, nil); err != nil {
+		return done, err
 	}
 	done.Restored = lost
-	return done, nil
+	return done, err
 }
 
-// settleWithout waits until no server shows the value any more.
-func (w *Writer) settleWithout(ctx context.Context, name, value string, wrote error) (Standing, error) {
-	patience := or(w.Wait, DefaultWait)
-	if wrote != nil {
-		patience = min(patience, afterFailure*or(w.Interval, DefaultInterval))
-	}
-	var last Standing
-	err := w.look(ctx, patience, func() (bool, error) {
+// lacks says that a server does not have the value.
+func lacks(value string) func(Server) bool {
+	return func(s Server) bool { return !slices.Contains(s.Values, value) }
+}
+
+// settleWithout waits until no server shows the value any more. first are the servers that
+// lacked it first.
+func (w *Writer) settleWithout(ctx context.Context, name, value string, wrote error) (after Standing, first []string, err error) {
+	patience := w.patience(wrote)
+	err = w.look(ctx, patience, func() (bool, error) {
 		shown, err := w.Read(ctx, name)
 		if err != nil {
 			return false, nil //nolint:nilerr // asked again
 		}
-		last = shown
+		after = shown
+		if first == nil {
+			first = shown.where(lacks(value))
+		}
 		return !slices.Contains(shown.Values(), value), nil
 	})
 	switch {
 	case err == nil:
-		return last, nil
+		return after, first, nil
 	case wrote != nil:
-		return last, wrote
-	case errors.Is(err, errTooLong):
-		return last, fmt.Errorf("the provider has taken it, but the name servers still show %q after %s: it may still go, look again later", value, patience)
-	}
-	return last, err
-}
-
-// vanished are the others that a server without the value does not show either.
-func (w *Writer) vanished(others []string, value string, after Standing) []string {
-	var lost []string
-	for _, values := range after.Servers {
-		if !slices.Contains(values, value) {
-			lost = append(lost, without(without(others, values), lost)...)
+		if shown, ok := w.lastLook(ctx, name); ok {
+			after = shown
 		}
+		return after, first, wrote
+	case errors.Is(err, errTooLong):
+		return after, first, fmt.Errorf("the provider has taken it, but the name servers still show %q after %s: it may still go, look again later", value, patience)
 	}
-	return lost
+	return after, first, err
 }

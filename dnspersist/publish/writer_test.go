@@ -104,7 +104,7 @@ func (w *world) read(context.Context, string) (Standing, error) {
 			behind = c.values
 		}
 	}
-	s := Standing{Zone: testZone, Servers: [][]string{w.values, behind}}
+	s := Standing{Zone: testZone, Servers: []Server{{"ns1", w.values}, {"ns2", behind}}}
 	if len(w.values) > 0 {
 		s.TTL = w.ttl
 	}

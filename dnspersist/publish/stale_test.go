@@ -1,0 +1,160 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libdns/libdns"
+)
+
+// behind is a world whose second server shows something else until a time after the first write.
+type behind struct {
+	*world
+	shows   []string
+	until   time.Duration
+	changed time.Time
+}
+
+func (b *behind) read(ctx context.Context, name string) (Standing, error) {
+	s, err := b.world.read(ctx, name)
+	if b.writes > 0 && b.changed.IsZero() {
+		b.changed = time.Now()
+	}
+	if b.changed.IsZero() || time.Since(b.changed) < b.until {
+		s.Servers[1].Values = b.shows
+	}
+	return s, err
+}
+
+// What only a server that is behind still shows was removed on purpose: it does not come back,
+// whatever the provider does with the rest.
+func TestStaleServer(t *testing.T) {
+	const ours, theirs, removed = "ours", "theirs", "removed on purpose"
+	for _, c := range []struct {
+		name     string
+		until    time.Duration
+		replaces bool
+		remove   bool
+		restored []string
+		done     bool
+	}{
+		{name: "add, behind for ever", until: time.Hour},
+		{name: "add, it catches up", until: time.Minute, done: true},
+		{name: "add, it catches up at once", until: 0, done: true},
+		{name: "add and lose, it catches up", until: time.Minute, replaces: true, restored: []string{theirs}, done: true},
+		{name: "add and lose, behind for ever", until: time.Hour, replaces: true},
+		{name: "remove, behind for ever", until: time.Hour, remove: true},
+		{name: "remove, it catches up", until: time.Minute, remove: true, done: true},
+		{name: "remove and lose, it catches up", until: time.Minute, replaces: true, remove: true, restored: []string{theirs}, done: true},
+		{name: "remove and lose, it catches up late", until: 150 * time.Second, replaces: true, remove: true, restored: []string{theirs}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(time.Minute, theirs)
+				b := &behind{world: w, shows: []string{theirs, removed}, until: c.until}
+				want := []string{ours, theirs}
+				if c.remove {
+					w.set([]string{theirs, ours})
+					b.shows = []string{theirs, removed, ours}
+					want = []string{theirs}
+				}
+				w.replaces = c.replaces
+				wr := &Writer{Provider: careful{w, c.replaces}, Read: b.read}
+				var restored []string
+				var err error
+				if c.remove {
+					var done Removed
+					done, err = wr.Remove(t.Context(), testName, ours)
+					restored = done.Restored
+				} else {
+					var done Added
+					done, err = wr.Add(t.Context(), testName, ours)
+					restored = done.Restored
+				}
+				if (err == nil) != c.done || !slices.Equal(restored, c.restored) {
+					t.Errorf("restored %q, error %v", restored, err)
+				}
+				var lost *LostError
+				if errors.As(err, &lost) {
+					t.Errorf("nothing is lost: %v", err)
+				}
+				if got := slices.Sorted(slices.Values(w.values)); !slices.Equal(got, want) {
+					t.Errorf("there are %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// What is new, and has not reached all servers when we write, is kept as well.
+func TestNewValueOnOneServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(time.Minute, "theirs", "new")
+		w.replaces = true
+		b := &behind{world: w, shows: []string{"theirs"}, until: time.Minute}
+		done, err := (&Writer{Provider: w, Read: b.read}).Add(t.Context(), testName, "ours")
+		if err != nil || !slices.Equal(done.Restored, []string{"theirs", "new"}) || !slices.Equal(w.values, []string{"theirs", "new", "ours"}) {
+			t.Errorf("%+v, %v, %q", done, err, w.values)
+		}
+	})
+}
+
+// A server is compared with itself: one that answers only after the change tells no more than
+// that it lacks what all had, one that answers only before it tells nothing.
+func TestVanished(t *testing.T) {
+	all := func(Server) bool { return true }
+	before := Standing{Servers: []Server{{"ns1", []string{"a", "b"}}, {"ns2", []string{"a", "b", "stale"}}, {"ns3", []string{"a"}}}}
+	for name, c := range map[string]struct {
+		after []Server
+		want  []string
+	}{
+		"the same":          {before.Servers, nil},
+		"nobody answers":    {nil, nil},
+		"one is silent":     {[]Server{{"ns2", []string{"stale", "b", "a"}}}, nil},
+		"one has lost":      {[]Server{{"ns1", []string{"b"}}, {"ns3", []string{"a"}}}, []string{"a"}},
+		"it lacked it then": {[]Server{{"ns3", []string{"a"}}}, nil},
+		"a new one":         {[]Server{{"ns4", []string{"b"}}}, []string{"a"}},
+	} {
+		if got := before.vanished(Standing{Servers: c.after}, []string{"a", "b"}, all); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// cutOff empties the name and is then interrupted.
+type cutOff struct {
+	*world
+	cancel context.CancelFunc
+}
+
+func (c cutOff) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	if c.cancel != nil && c.writes == 0 {
+		c.writes++
+		c.set(nil)
+		c.cancel()
+		return nil, context.Cause(ctx)
+	}
+	return c.world.AppendRecords(ctx, zone, recs)
+}
+
+// A call that is cut off in the middle is looked at all the same.
+func TestCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := newWorld(time.Minute, "theirs")
+		read := func(ctx context.Context, name string) (Standing, error) {
+			if ctx.Err() != nil {
+				return Standing{}, ctx.Err()
+			}
+			return w.read(ctx, name)
+		}
+		done, err := (&Writer{Provider: cutOff{w, cancel}, Read: read}).Add(ctx, testName, "ours")
+		if err != nil || !slices.Equal(done.Restored, []string{"theirs"}) || !slices.Equal(w.values, []string{"theirs", "ours"}) {
+			t.Errorf("%+v, %v, %q", done, err, w.values)
+		}
+	})
+}
