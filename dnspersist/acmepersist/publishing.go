@@ -170,34 +170,42 @@ func (w *writing) shadows(ctx context.Context, exists bool) error {
 
 // add notes a value, writes it, and notes that it stands.
 func (w *writing) add(ctx context.Context, stands publish.Standing, value string, entries []publish.Entry, done *Published) error {
-	known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value })
-	done.Again = known >= 0 && !entries[known].WrittenAt.IsZero()
 	now := time.Now().UTC()
 	entry := publish.Entry{
 		Name: w.target.Name, Zone: stands.Zone, Value: value, CA: w.iss.CA,
-		Account: w.account.Location, Thumbprint: w.thumbprint, Beside: stands.Values(), At: now, WantedAt: now,
+		Account: w.account.Location, Thumbprint: w.thumbprint, At: now, WantedAt: now,
 	}
 	if v, err := record.Parse(value); err == nil {
 		entry.EndsAt = v.PersistUntil
 	}
-	inventory := w.iss.Inventory()
-	if err := inventory.Note(ctx, entry); err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
+	var left []string
+	var since time.Time
+	if known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); known >= 0 {
+		// what an earlier try has taken away goes with it: the new entry replaces the old one
+		old := entries[known]
+		done.Again, left, since = !old.WrittenAt.IsZero(), leftBy(old, now), old.Begun()
 	}
-	added, err := w.writer().Add(ctx, w.target.Name, value)
-	done.Zone, done.Restored = stands.Zone, added.Restored
+	writer := w.writer()
+	writer.Note = func(ctx context.Context, beside []string) error {
+		if entry.Beside = join(left, beside); len(missing(left, beside)) > 0 {
+			entry.At = since // it is not put back for longer because it is tried again
+		}
+		return w.iss.Inventory().Note(ctx, entry)
+	}
+	added, err := writer.Add(ctx, w.target.Name, join([]string{value}, missing(left, stands.Values()))...)
+	done.Zone, done.Restored = stands.Zone, join(added.Restored, missing(added.Values, []string{value}))
 	if err != nil {
 		return err
 	}
-	switch {
-	case len(added.Values) > 0:
-		done.Value = value
-	case known < 0:
-		// somebody else wrote the same meanwhile: what is not ours is never removed
-		return inventory.Forget(ctx, w.target.Name, value)
+	if !slices.Contains(added.Values, value) {
+		// somebody else wrote the same meanwhile: what is not ours is never removed. What is
+		// noted of an earlier try of ours is ended by endWrites
+		return nil
 	}
-	entry.WrittenAt, entry.Beside = time.Now().UTC(), nil
-	return inventory.Note(ctx, entry)
+	done.Value = value
+	// the same as above for what perhaps not all servers show
+	entry.WrittenAt, entry.Beside = time.Now().UTC(), missing(left, stands.Everywhere(), added.Values)
+	return w.iss.Inventory().Note(ctx, entry)
 }
 
 // remove removes a value that the inventory has, and forgets it. With unless, what stands is
@@ -214,9 +222,33 @@ func (w *writing) remove(ctx context.Context, value string, unless func(others [
 				return errStays
 			}
 		}
-		var err error
-		if done, err = w.writer().Remove(ctx, w.target.Name, value); err != nil {
+		entries, err := w.iss.Inventory().At(ctx, w.target.Name)
+		if err != nil {
 			return err
+		}
+		writer := w.writer()
+		var left publish.Entry
+		if i := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); i >= 0 {
+			left = entries[i]
+			now := time.Now().UTC()
+			left.Beside = leftBy(left, now)
+			if left.RemovingAt.IsZero() {
+				left.RemovingAt = now
+			}
+			// a removal that is cut short is ended like a write
+			writer.Note = func(ctx context.Context, beside []string) error {
+				e := left
+				if e.Beside = join(left.Beside, beside); len(missing(left.Beside, beside)) == 0 {
+					e.RemovingAt = now // nothing of an earlier try is missing
+				}
+				return w.iss.Inventory().Note(ctx, e)
+			}
+		}
+		if done, err = writer.Remove(ctx, w.target.Name, value); err != nil {
+			return err
+		}
+		if len(left.Beside) > 0 {
+			return w.end(ctx, left)
 		}
 		return w.iss.Inventory().Forget(ctx, w.target.Name, value)
 	})

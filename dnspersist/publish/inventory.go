@@ -40,16 +40,32 @@ type Entry struct {
 	CA         string `json:"ca"`
 	Account    string `json:"account"`
 	Thumbprint string `json:"thumbprint"`
-	// Beside are the values that stood at the name when it was noted. A process that ends
-	// before it has seen what a careless provider made of them leaves them to the next one.
+	// Beside are the values that stood beside it when its write or removal was begun. A process
+	// that ends before it has seen what a careless provider made of them leaves them to the
+	// next one.
 	Beside []string `json:"beside,omitempty"`
 	// At is when it was noted, WrittenAt when it was seen to stand; zero until then.
 	At        time.Time `json:"at"`
 	WrittenAt time.Time `json:"written_at,omitzero"`
+	// RemovingAt is when its removal was begun, zero if none was.
+	RemovingAt time.Time `json:"removing_at,omitzero"`
 	// WantedAt is when a configuration was last known to want the value.
 	WantedAt time.Time `json:"wanted_at,omitzero"`
 	// EndsAt is the value's own end, zero if it has none.
 	EndsAt time.Time `json:"ends_at,omitzero"`
+}
+
+// Unfinished reports whether the end of a write or removal was not seen.
+func (e Entry) Unfinished() bool {
+	return e.WrittenAt.IsZero() || !e.RemovingAt.IsZero() || len(e.Beside) > 0
+}
+
+// Begun is when the write or removal was begun.
+func (e Entry) Begun() time.Time {
+	if e.RemovingAt.IsZero() {
+		return e.At
+	}
+	return e.RemovingAt
 }
 
 func (i *Inventory) key(name string) (string, error) {
@@ -91,10 +107,15 @@ func (i *Inventory) Note(ctx context.Context, e Entry) error {
 	})
 }
 
-// Forget takes the entry of a value out. It is no error if there is none.
+// Forget takes the entry of a value that was removed out. It is no error if there is none. Nor
+// is the value put back any more where it stood beside another one.
 func (i *Inventory) Forget(ctx context.Context, name, value string) error {
 	return i.change(ctx, name, func(all []Entry) []Entry {
-		return slices.DeleteFunc(all, func(o Entry) bool { return o.Value == value })
+		all = slices.DeleteFunc(all, func(o Entry) bool { return o.Value == value })
+		for n := range all {
+			all[n].Beside = without(all[n].Beside, []string{value})
+		}
+		return all
 	})
 }
 

@@ -40,6 +40,9 @@ func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error
 	if !slices.Contains(before.Values(), value) {
 		return done, nil
 	}
+	if err := w.note(ctx, without(before.Everywhere(), []string{value})); err != nil {
+		return done, fmt.Errorf("removing from %s: nothing was removed: %w", name, err)
+	}
 	// without a TTL, which would have to match
 	gone := libdns.TXT{Name: libdns.RelativeName(name, before.Zone), Text: value}
 	_, wrote := deleter.DeleteRecords(ctx, before.Zone+".", []libdns.Record{gone})

@@ -30,6 +30,10 @@ type Writer struct {
 	Read Reader
 	// TTL, Wait and Interval replace the defaults.
 	TTL, Wait, Interval time.Duration
+	// Note is called right before a change, with the values that stand beside what is changed:
+	// it may keep them, to have them put back if this process does not see the end. After an
+	// error of it nothing is changed. It may be nil.
+	Note func(ctx context.Context, beside []string) error
 	// Secrets are strings of the provider's configuration, which no error may show.
 	Secrets []string
 	// Logger may be nil.
@@ -74,6 +78,9 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 	if len(missing) == 0 {
 		return done, nil
 	}
+	if err := w.note(ctx, before.Everywhere()); err != nil {
+		return done, fmt.Errorf("publishing at %s: nothing was written: %w", name, err)
+	}
 	after, first, err := w.write(ctx, name, before, missing, before.Values())
 	stood := before.common(first)
 	if other := altered(name, missing, before.Values(), after.Values()); err != nil && other != nil {
@@ -104,6 +111,16 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 	}
 	done.Values, done.Restored = missing, lost
 	return done, nil
+}
+
+// note has kept what stands beside a change. Where the servers never agreed, that is what each of
+// them shows: which of them is behind is not known yet, and what only that one shows was
+// removed on purpose.
+func (w *Writer) note(ctx context.Context, beside []string) error {
+	if w.Note == nil {
+		return nil
+	}
+	return w.Note(ctx, beside)
 }
 
 // settled is what stands once all servers show the same: while a change of somebody else is on
