@@ -41,6 +41,8 @@ type Publishing struct {
 	AllowShadowing bool
 	// Wait and Interval are those of publish.Writer.
 	Wait, Interval time.Duration
+	// Timeout is how long one call of the provider may take. Default: publish.DefaultTimeout.
+	Timeout time.Duration
 	// Retry is how long after a first failure it is tried again, twice as long after each
 	// further one. Default: 1 minute.
 	Retry time.Duration
@@ -260,7 +262,7 @@ var errStays = errors.New("another value that stood beside it is gone")
 
 func (w *writing) writer() *publish.Writer {
 	return &publish.Writer{
-		Provider: w.lockingZone(), Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval,
+		Provider: w.lockingZone(), Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval, Timeout: w.Timeout,
 		Secrets: w.Secrets, Logger: w.logger,
 	}
 }

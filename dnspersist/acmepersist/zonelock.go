@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/libdns/libdns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
 // lockingZone is the provider, which lets one change of a zone through at a time, in the
@@ -20,16 +22,19 @@ func (w *writing) lockingZone() libdns.RecordAppender {
 	return add
 }
 
-// inZone runs fn while nobody else changes the zone.
-func (w *writing) inZone(ctx context.Context, zone string, fn func() error) error {
-	return w.store.locked(ctx, "dns_persist_zone_"+w.store.safe(strings.TrimSuffix(zone, ".")), nil, fn)
+// inZone runs a call of the provider while nobody else changes the zone. Its time begins when
+// it is its turn.
+func (w *writing) inZone(ctx context.Context, zone string, call func(ctx context.Context) error) error {
+	return w.store.locked(ctx, "dns_persist_zone_"+w.store.safe(strings.TrimSuffix(zone, ".")), nil, func() error {
+		return publish.Call(ctx, w.Timeout, call)
+	})
 }
 
 type zoneAppender struct{ w *writing }
 
 // AppendRecords implements libdns.RecordAppender.
 func (z zoneAppender) AppendRecords(ctx context.Context, zone string, records []libdns.Record) (added []libdns.Record, err error) {
-	err = z.w.inZone(ctx, zone, func() error {
+	err = z.w.inZone(ctx, zone, func(ctx context.Context) error {
 		added, err = z.w.Provider.AppendRecords(ctx, zone, records)
 		return err
 	})
@@ -43,7 +48,7 @@ type zoneDeleter struct {
 
 // DeleteRecords implements libdns.RecordDeleter.
 func (z zoneDeleter) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) (gone []libdns.Record, err error) {
-	err = z.w.inZone(ctx, zone, func() error {
+	err = z.w.inZone(ctx, zone, func(ctx context.Context) error {
 		gone, err = z.deleter.DeleteRecords(ctx, zone, records)
 		return err
 	})

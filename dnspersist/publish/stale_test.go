@@ -158,3 +158,28 @@ func TestCutOff(t *testing.T) {
 		}
 	})
 }
+
+// hanging replaces at first, and answers no more.
+type hanging struct{ *world }
+
+func (h hanging) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	if h.writes == 0 {
+		return h.world.AppendRecords(ctx, zone, recs)
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Putting back outlives its caller, but not for ever.
+func TestRestoreEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(time.Minute, "theirs")
+		w.replaces = true
+		began := time.Now()
+		_, err := (&Writer{Provider: hanging{w}, Read: w.read, Timeout: time.Minute}).Add(t.Context(), testName, "ours")
+		var lost *LostError
+		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || time.Since(began) > DefaultWait+3*time.Minute {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
+}

@@ -24,7 +24,9 @@ func losing(name string, before Standing, lost, stood []string, not ...string) [
 // restore writes what stood, and the values of ours, after some of it was lost.
 func (w *Writer) restore(ctx context.Context, name string, before Standing, lost, stood, ours []string) error {
 	all := without(slices.Concat(stood, ours), nil)
-	after, _, err := w.write(context.WithoutCancel(ctx), name, before, all, slices.Concat(all, before.Values()))
+	ctx, cancel := w.detached(ctx)
+	defer cancel()
+	after, _, err := w.write(ctx, name, before, all, slices.Concat(all, before.Values()))
 	if err == nil {
 		return nil
 	}

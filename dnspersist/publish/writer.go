@@ -24,12 +24,15 @@ const (
 
 // Writer adds values to names. It may be used by one goroutine at a time for one name.
 type Writer struct {
-	// Provider is the zone's provider. Required. SetRecords is never used.
+	// Provider is the zone's provider. Required. SetRecords is never used. Its calls have to end,
+	// see Call.
 	Provider libdns.RecordAppender
 	// Read tells what stands. Required.
 	Read Reader
 	// TTL, Wait and Interval replace the defaults.
 	TTL, Wait, Interval time.Duration
+	// Timeout is how long a call of the provider takes at most. Default: DefaultTimeout.
+	Timeout time.Duration
 	// Note is called right before a change, with the values that stand beside what is changed:
 	// it may keep them, to have them put back if this process does not see the end. After an
 	// error of it nothing is changed. It may be nil.
