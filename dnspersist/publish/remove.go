@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/libdns/libdns"
+	"go.uber.org/zap"
 )
 
 // ErrNoRemoval says that a provider can only add.
@@ -54,10 +55,12 @@ func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error
 	// what stood is the word of the servers that had the change first, see write
 	stood := without(before.common(first), []string{value})
 	lost := before.vanished(after, stood, lacks(value))
+	w.doubt(name, before, after, append(stood, value))
 	if len(lost) == 0 {
 		return done, err
 	}
-	w.logger().Warn("the provider has removed values that are not ours; putting them back", losing(name, before, lost, stood, value)...)
+	w.logger().Warn("the provider has removed values that are not ours; putting them back",
+		zap.String("name", name), zap.Strings("values", lost))
 	// all, for it may be one that replaces where it should add as well
 	if err := w.restore(ctx, name, before, lost, stood, nil); err != nil {
 		return done, err

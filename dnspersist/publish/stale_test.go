@@ -3,12 +3,15 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/libdns/libdns"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // behind is a world whose second server shows something else until a time after the first write.
@@ -155,6 +158,25 @@ func TestCutOff(t *testing.T) {
 		done, err := (&Writer{Provider: cutOff{w, cancel}, Read: read}).Add(ctx, testName, "ours")
 		if err != nil || !slices.Equal(done.Restored, []string{"theirs"}) || !slices.Equal(w.values, []string{"theirs", "ours"}) {
 			t.Errorf("%+v, %v, %q", done, err, w.values)
+		}
+	})
+}
+
+// What is lost and not put back, because nobody can tell which server is behind, is named.
+func TestDoubtIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		w := newWorld(time.Minute, "theirs", "perhaps new")
+		w.fails, w.empties = 1, true
+		b := &behind{world: w, shows: []string{"theirs"}, until: time.Hour}
+		wr := &Writer{Provider: w, Read: b.read, Logger: zap.New(core)}
+		_, err := wr.Add(t.Context(), testName, "ours")
+		if err == nil || !slices.Equal(w.values, []string{"theirs", "ours"}) {
+			t.Errorf("%v, %q", err, w.values)
+		}
+		named := logs.FilterMessageSnippet("only some of the name servers").All()
+		if len(named) != 1 || fmt.Sprint(named[0].ContextMap()["values"]) != "[perhaps new]" {
+			t.Errorf("logged: %+v", logs.All())
 		}
 	})
 }

@@ -12,13 +12,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// losing is what the log says of a loss.
-func losing(name string, before Standing, lost, stood []string, not ...string) []zap.Field {
-	fields := []zap.Field{zap.String("name", name), zap.Strings("values", lost)}
-	if doubt := without(without(before.Values(), stood), not); len(doubt) > 0 {
-		fields = append(fields, zap.Strings("not_put_back_as_only_some_servers_showed_them", doubt))
+// doubt says which values are gone of those that are not put back, because only some servers
+// showed them and nobody can tell which of these are behind.
+func (w *Writer) doubt(name string, before, after Standing, stood []string) {
+	gone := before.vanished(after, without(before.Values(), stood), func(Server) bool { return true })
+	if len(gone) > 0 {
+		w.logger().Warn("values that only some of the name servers showed are gone; add them again if nobody has removed them on purpose",
+			zap.String("name", name), zap.Strings("values", gone))
 	}
-	return fields
 }
 
 // restore writes what stood, and the values of ours, after some of it was lost.

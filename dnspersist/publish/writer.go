@@ -104,11 +104,15 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 		_, known := before.at(s.Address)
 		return known || shows(missing...)(s)
 	})
+	if len(first) == 0 {
+		w.doubt(name, before, after, stood)
+	}
 	if len(lost) == 0 {
 		return done, err
 	}
 	// It replaces where it should add. All at once is what such a provider understands.
-	w.logger().Warn("the provider has replaced values that are not ours; putting them back", losing(name, before, lost, stood)...)
+	w.logger().Warn("the provider has replaced values that are not ours; putting them back",
+		zap.String("name", name), zap.Strings("values", lost))
 	if err := w.restore(ctx, name, before, lost, stood, values); err != nil {
 		return done, err
 	}

@@ -34,6 +34,7 @@ type world struct {
 	replaces bool // adding replaces the RRset
 	fails    int  // that many writes fail
 	wrote    bool // failing ones go through all the same
+	empties  bool // those that do not empty the name
 	refuses  bool // what stands already is an error
 	writes   int
 	unread   bool // the servers do not tell
@@ -66,6 +67,9 @@ func (w *world) AppendRecords(_ context.Context, zone string, recs []libdns.Reco
 	if fails {
 		w.fails--
 		if !w.wrote {
+			if w.empties {
+				w.set(nil)
+			}
 			return nil, errProvider
 		}
 	}
@@ -219,6 +223,7 @@ func TestSequences(t *testing.T) {
 			kept := map[string]bool{}
 			w.replaces, w.refuses = rnd.IntN(2) == 0, rnd.IntN(2) == 0
 			w.lag = time.Duration(rnd.IntN(30)) * time.Second
+			w.empties = seed%3 == 0
 			for step := range 6 {
 				switch rnd.IntN(4) {
 				case 0: // somebody else adds
