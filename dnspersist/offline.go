@@ -5,12 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 )
@@ -54,21 +50,6 @@ type policyConfig struct {
 	Issuers            []json.RawMessage `json:"issuers"`
 	Storage            json.RawMessage   `json:"storage"`
 	RenewalWindowRatio float64           `json:"renewal_window_ratio"`
-}
-
-type httpConfig struct {
-	HTTPPort int                     `json:"http_port"`
-	Servers  map[string]serverConfig `json:"servers"`
-}
-
-type serverConfig struct {
-	Listen    []string                   `json:"listen"`
-	AutoHTTPS *caddyhttp.AutoHTTPSConfig `json:"automatic_https"`
-	Routes    []struct {
-		Match []struct {
-			Host []string `json:"host"`
-		} `json:"match"`
-	} `json:"routes"`
 }
 
 // Open reads a configuration in Caddy's JSON and provisions its dns_persist issuers. It
@@ -119,7 +100,7 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 	op := &Operator{settings: make(map[*Issuer]settings)}
 	global := ctx.Storage()
 	for i, policy := range c.Apps.TLS.Automation.Policies {
-		one := planned{subjects: replaceAll(policy.Subjects)}
+		one := planned{subjects: asciiAll(replaceAll(policy.Subjects))}
 		for _, raw := range policy.Issuers {
 			var is struct {
 				Module string `json:"module"`
@@ -227,45 +208,4 @@ func storageOf(ctx caddy.Context, raw json.RawMessage) (certmagic.Storage, error
 		return nil, fmt.Errorf("%s is no storage", name)
 	}
 	return converter.CertMagicStorage()
-}
-
-// hosts are the sites' names for which Caddy would manage certificates.
-func (h httpConfig) hosts() []string {
-	app := &caddyhttp.App{HTTPPort: h.HTTPPort}
-	repl := caddy.NewReplacer()
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(h.Servers)) {
-		server := h.Servers[name]
-		if plainHTTP(app, &caddyhttp.Server{Listen: server.Listen, AutoHTTPS: server.AutoHTTPS}) {
-			continue
-		}
-		var skip []string
-		if server.AutoHTTPS != nil {
-			skip = slices.Concat(server.AutoHTTPS.Skip, server.AutoHTTPS.SkipCerts)
-		}
-		for _, route := range server.Routes {
-			for _, match := range route.Match {
-				all = append(all, qualifying(match.Host, skip, repl)...)
-			}
-		}
-	}
-	return all
-}
-
-// automateOf reads the list of certificates.automate.
-func automateOf(raw json.RawMessage) []string {
-	var names []string
-	if len(raw) == 0 || json.Unmarshal(raw, &names) != nil {
-		return nil
-	}
-	return names
-}
-
-func replaceAll(list []string) []string {
-	repl := caddy.NewReplacer()
-	var all []string
-	for _, s := range list {
-		all = append(all, strings.TrimSpace(repl.ReplaceAll(s, "")))
-	}
-	return all
 }

@@ -11,15 +11,22 @@ type planIndex struct {
 	all       int            // the first without subjects, -1 if there is none
 }
 
-// indexed prepares policyFor.
+// indexed prepares policyFor. It writes all names in one way: those of certificates.automate
+// Caddy takes as they are, and a placeholder may stand for any.
 func (p plan) indexed() plan {
+	p.names = asciiAll(p.names)
+	forced := make(map[string]bool, len(p.forced))
+	for n := range p.forced {
+		forced[asciiName(n)] = true
+	}
+	p.forced = forced
 	x := &planIndex{bySubject: make(map[string]int), all: -1}
 	for i, policy := range p.policies {
 		if len(policy.subjects) == 0 && x.all < 0 {
 			x.all = i
 		}
 		for _, s := range policy.subjects {
-			s = strings.ToLower(s)
+			s = asciiName(s)
 			if _, ok := x.bySubject[s]; !ok {
 				x.bySubject[s] = i
 			}
@@ -38,7 +45,7 @@ func (p plan) policyFor(name string) (planned, bool) {
 			first = i
 		}
 	}
-	name = strings.ToLower(name)
+	name = asciiName(name)
 	try(name)
 	labels := strings.Split(name, ".")
 	for i := range labels {
