@@ -31,6 +31,9 @@ type App struct {
 	stopped bool
 	// released is true once the reference to the shared watches was given back.
 	released bool
+	// ended is true once the configuration owns no parked name any more, and never will again.
+	// It is guarded by shared.mu.
+	ended bool
 	// wides are by CA and storage.
 	wides map[string]*wide
 }

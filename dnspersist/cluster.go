@@ -93,10 +93,7 @@ func (s *shared) parkedOf(a *App) []*parked {
 func (s *shared) newest(p *parked) (owner, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(p.owners) == 0 {
-		return owner{}, false
-	}
-	return p.owners[len(p.owners)-1], true
+	return p.newest()
 }
 
 // served reports whether storage has a certificate that is newer than what the name waits

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -32,11 +33,11 @@ func waiting(err error) *acmepersist.WaitingError {
 // configuration that wants it. A reload may fail and leave an older one running.
 func (s *shared) handBack(p *parked, why string) {
 	s.mu.Lock()
-	if s.parked[p.key] != p || time.Now().Before(p.busyUntil) || len(p.owners) == 0 {
+	o, owned := p.newest()
+	if s.parked[p.key] != p || time.Now().Before(p.busyUntil) || !owned {
 		s.mu.Unlock()
 		return
 	}
-	o := p.owners[len(p.owners)-1]
 	p.busyUntil = time.Now().Add(handBackTimeout)
 	notAfter := p.parking.NotAfter
 	s.mu.Unlock()
@@ -60,9 +61,15 @@ func (s *shared) handBack(p *parked, why string) {
 				zap.String("identifier", p.identifier), zap.Error(err))
 		}
 	})
-	if !started {
-		s.handed(p, 0)
+	if started {
+		return
 	}
+	// it ends at this very moment; the one before it may live
+	s.mu.Lock()
+	p.owners = slices.DeleteFunc(p.owners, func(other owner) bool { return other.iss == o.iss })
+	p.busyUntil = time.Time{}
+	s.mu.Unlock()
+	s.handBack(p, why)
 }
 
 // handed ends a hand-back; for as long as rest CertMagic may still be at work in

@@ -55,14 +55,27 @@ func (p *parked) end() func(*shared) {
 	}
 }
 
-// own makes the configuration the newest owner.
+// own makes the configuration the newest owner. CertMagic's jobs of one that has ended may
+// still come by: it would own the name for ever, for it ends only once.
 func (p *parked) own(o owner) {
+	if o.iss.rt.app.ended {
+		return
+	}
 	p.owners = append(slices.DeleteFunc(p.owners, func(other owner) bool { return other.iss == o.iss }), o)
 }
 
 // ownedBy reports whether the issuer has asked for the name before.
 func (p *parked) ownedBy(iss *Issuer) bool {
 	return slices.ContainsFunc(p.owners, func(o owner) bool { return o.iss == iss })
+}
+
+// newest returns the configuration through which the name is handed back, if one lives.
+func (p *parked) newest() (owner, bool) {
+	p.owners = slices.DeleteFunc(p.owners, func(o owner) bool { return o.iss.rt.app.ended })
+	if len(p.owners) == 0 {
+		return owner{}, false
+	}
+	return p.owners[len(p.owners)-1], true
 }
 
 // limited reports whether an error sets a time before which the CA must not be asked.
@@ -72,19 +85,6 @@ func limited(err error) bool {
 		budget *acmepersist.BudgetError
 	)
 	return errors.As(err, &rate) || errors.As(err, &budget)
-}
-
-// disown removes the owners of an app, and reports whether there were any.
-func (p *parked) disown(a *App) bool {
-	var rest []owner
-	for _, o := range p.owners {
-		if o.iss.rt.app != a {
-			rest = append(rest, o)
-		}
-	}
-	changed := len(rest) != len(p.owners)
-	p.owners = rest
-	return changed
 }
 
 // parker is the acmepersist.Parker of one issuer and CertMagic config.
@@ -104,10 +104,12 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.parked[k.key(identifier)]
-	if p == nil {
+	if p == nil || !alone(k.cfg) {
+		// beside another issuer nothing waits: a name that was parked before a reload would be
+		// handed back for ever, for the other one serves it. It is dropped with its owners.
 		return nil, nil
 	}
-	known := p.ownedBy(k.iss)
+	known := k.iss.rt.app.ended || p.ownedBy(k.iss)
 	p.own(owner{k.iss, k.cfg})
 	now := time.Now()
 	switch {
@@ -142,7 +144,7 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	}
 	key := k.key(parking.Identifier)
 	s.mu.Lock()
-	if s.closed {
+	if s.closed || app.ended {
 		s.mu.Unlock()
 		return parking.Err
 	}

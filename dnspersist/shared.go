@@ -87,9 +87,10 @@ func (s *shared) log() *zap.Logger {
 func (s *shared) disown(a *App) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a.ended = true
 	orphaned := false
 	for _, p := range s.parked {
-		if p.disown(a) && len(p.owners) == 0 {
+		if _, owned := p.newest(); !owned {
 			orphaned = true
 		}
 	}
