@@ -100,13 +100,33 @@ const neverMessage = "this name can never get a certificate with dns_persist"
 func (iss *Issuer) warnHopeless(subjects []string) {
 	for _, subject := range subjects {
 		why := hopelessName(subject)
-		if why == "" && iss.Policy == acmepersist.PolicyExact && record.IsWildcard(subject) {
-			why = "policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option"
+		if why == "" {
+			why = iss.exactOnly(subject)
 		}
 		if why != "" {
 			iss.rt.logger.Warn(neverMessage, zap.String("name", subject), zap.String("reason", why))
 		}
 	}
+}
+
+// exactOnly says why the policy option keeps a name from being validated, or nothing.
+func (iss *Issuer) exactOnly(name string) string {
+	if iss.Policy == acmepersist.PolicyExact && record.IsWildcard(name) {
+		return "policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option"
+	}
+	return ""
+}
+
+// refuses is the error for a name that can never be validated.
+func (iss *Issuer) refuses(name string) error {
+	_, err := record.Normalize(name)
+	if why := iss.exactOnly(name); err == nil && why != "" {
+		err = errors.New(why)
+	}
+	if err == nil {
+		return nil
+	}
+	return &acmepersist.UnsupportedNameError{Name: name, Err: err}
 }
 
 // hopelessName says why a name can never be validated, or nothing.

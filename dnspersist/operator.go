@@ -80,10 +80,11 @@ func (e *UnknownNameError) Error() string {
 }
 
 // names returns the identifiers to work on by issuer, in their order: those given, or all
-// that are managed.
+// that are managed but the hopeless ones, which are no reason to fail for the others.
 func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error) {
 	p := o.plan()
-	if len(given) == 0 {
+	all := len(given) == 0
+	if all {
 		given = p.managed()
 	}
 	first := make(map[string]*Issuer)
@@ -93,7 +94,9 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 	for _, name := range given {
 		normal, err := record.Normalize(name)
 		if err != nil {
-			errs = append(errs, &acmepersist.UnsupportedNameError{Name: name, Err: err})
+			if !all {
+				errs = append(errs, &acmepersist.UnsupportedNameError{Name: name, Err: err})
+			}
 			continue
 		}
 		policy, ok := p.policyFor(normal)
@@ -102,6 +105,9 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 			continue
 		}
 		for _, iss := range policy.issuers {
+			if all && iss.refuses(normal) != nil {
+				continue
+			}
 			key := o.identity(iss)
 			if first[key] == nil {
 				first[key] = iss
@@ -131,6 +137,22 @@ func storageKey(storage certmagic.Storage) string {
 		return fmt.Sprintf("%T %s", storage, s)
 	}
 	return fmt.Sprintf("%T %p", storage, storage)
+}
+
+// Hopeless says of the managed names that can never be validated why they cannot.
+func (o *Operator) Hopeless() []error {
+	p := o.plan()
+	var all []error
+	for _, name := range p.managed() {
+		policy, _ := p.policyFor(name)
+		for _, iss := range policy.issuers {
+			if err := iss.refuses(name); err != nil {
+				all = append(all, err)
+				break
+			}
+		}
+	}
+	return all
 }
 
 // Managed returns the names that the configuration manages with dns_persist, sorted.

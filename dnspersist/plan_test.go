@@ -3,6 +3,7 @@ package dnspersist
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -65,6 +66,36 @@ func TestNamesBeyondASCII(t *testing.T) {
 	for _, name := range []string{"münchen.example", "MÜNCHEN.example", "xn--mnchen-3ya.example"} {
 		if _, _, err := off.names([]string{name}); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Names that can never be validated are left out of all, and nothing fails for the others.
+func TestHopelessNamesAreLeftOut(t *testing.T) {
+	long := strings.Repeat(strings.Repeat("a", 58)+".", 4) + "example"
+	apps := `{"tls":{"automation":{"policies":[
+		{"subjects":["good.example","*.*.bad.example","` + long + `"],"issuers":[{"module":"dns_persist"}]},
+		{"subjects":["*.exact.example","exact.example"],"issuers":[{"module":"dns_persist","policy":"exact"}]}]}},
+		"http":{"servers":{"a":{"listen":[":8443"],"routes":[{"match":[{"host":["good.example","*.*.bad.example","` + long + `","*.exact.example","exact.example"]}]}]}}}}`
+	off := openApps(t, apps)
+	groups, order, err := off.names(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, iss := range order {
+		got = append(got, groups[iss]...)
+	}
+	slices.Sort(got)
+	if want := []string{"exact.example", "good.example"}; !slices.Equal(got, want) {
+		t.Errorf("worked on are %q, want %q", got, want)
+	}
+	if hopeless := off.Hopeless(); len(hopeless) != 3 {
+		t.Errorf("left out are %v, want three", hopeless)
+	}
+	for _, name := range []string{"*.*.bad.example", long} {
+		if _, _, err := off.names([]string{"good.example", name}); err == nil {
+			t.Errorf("%s was given and is left out without a word", name)
 		}
 	}
 }

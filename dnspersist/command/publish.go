@@ -70,6 +70,7 @@ func (r *run) publishing() (*publishing, error) {
 		err = p.load(provider)
 	}
 	if err == nil {
+		off.sayHopeless(names)
 		p.checks, err = off.Checks(r, names)
 	}
 	if err == nil && p.provider.RecordAppender == nil && !r.flag("dry-run") && slices.ContainsFunc(p.checks, func(c *acmepersist.Check) bool { return c.Configured() == nil }) {

@@ -198,6 +198,7 @@ func (r *run) sets(names []string) (source, []dnspersist.RecordSet, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	off.sayHopeless(names)
 	sets, err := off.Operator.Records(r, names, standby...)
 	if err != nil {
 		return nil, nil, errors.Join(err, off.Close())

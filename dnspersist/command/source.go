@@ -90,7 +90,7 @@ func (r *run) offline() (*offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &offline{off}, nil
+	return &offline{off, r}, nil
 }
 
 // config reads and adapts the configuration.
@@ -136,15 +136,31 @@ func adminAddress(cfg []byte) (string, error) {
 }
 
 // offline is a configuration with its storage.
-type offline struct{ *dnspersist.Offline }
+type offline struct {
+	*dnspersist.Offline
+	run *run
+}
 
 func (o *offline) Records(ctx context.Context, names []string) ([]dnspersist.RecordSet, error) {
+	o.sayHopeless(names)
 	return o.Operator.Records(ctx, names)
 }
 
 func (o *offline) Checker(ctx context.Context, names []string) (checker, error) {
+	o.sayHopeless(names)
 	checks, err := o.Checks(ctx, names)
 	return offlineChecker(checks), err
+}
+
+// sayHopeless tells which of all names are left out, as they can never be validated. A Caddy
+// that runs has said so in its log.
+func (o *offline) sayHopeless(names []string) {
+	if len(names) > 0 {
+		return // the command fails for it
+	}
+	for _, err := range o.Hopeless() {
+		o.run.say("warning: left out: %v", err)
+	}
 }
 
 type offlineChecker []*acmepersist.Check

@@ -123,3 +123,20 @@ func TestStorageOfAPolicy(t *testing.T) {
 		t.Errorf("rollover of either: %s", r.err)
 	}
 }
+
+// A managed name that can never be validated is told of and keeps no other from its record.
+func TestHopelessNameBesideOthers(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	name := e.Name("good")
+	e.Publish(name, e.Value(e.Bind(), false))
+	e.configure(e.Global() + e.Site(name, e.Block()) + e.Site("*."+e.Name("exact"), e.Block("policy exact")))
+	for _, args := range [][]string{{"records", "--format", "json"}, {"check"}, {"publish", "--dry-run"}} {
+		r := e.well(args...)
+		if !strings.Contains(r.err, "warning: left out: *."+e.Name("exact")) || !strings.Contains(r.out+r.err, name) {
+			t.Errorf("%s: %s\n%s", args[0], r.out, r.err)
+		}
+	}
+	if r := e.ends(1, "records", name, "*."+e.Name("exact")); !strings.Contains(r.err, "policy exact") {
+		t.Errorf("a given name: %s", r.err)
+	}
+}
