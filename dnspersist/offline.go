@@ -129,8 +129,7 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 	for _, n := range replaceAll(automateOf(c.Apps.TLS.Certificates["automate"])) {
 		p.names, p.forced[n] = append(p.names, n), true
 	}
-	p.names = append(p.names, c.Apps.HTTP.hosts()...)
-	p = p.indexed()
+	p = p.site(c.Apps.HTTP.hosts(loadedFrom(c.Apps.TLS.Certificates))).indexed()
 	op.plan = func() plan { return p }
 	return op, nil
 }

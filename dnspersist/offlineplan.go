@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
 	"golang.org/x/net/idna"
 )
 
@@ -27,7 +28,7 @@ type serverConfig struct {
 }
 
 // hosts are the sites' names for which Caddy would manage certificates.
-func (h httpConfig) hosts() []string {
+func (h httpConfig) hosts(loaded func(string) bool) []string {
 	app := &caddyhttp.App{HTTPPort: h.HTTPPort}
 	repl := caddy.NewReplacer()
 	var all []string
@@ -36,17 +37,56 @@ func (h httpConfig) hosts() []string {
 		if plainHTTP(app, &caddyhttp.Server{Listen: server.Listen, AutoHTTPS: server.AutoHTTPS}) {
 			continue
 		}
-		var skip []string
-		if server.AutoHTTPS != nil {
-			skip = slices.Concat(server.AutoHTTPS.Skip, server.AutoHTTPS.SkipCerts)
-		}
 		for _, route := range server.Routes {
 			for _, match := range route.Match {
-				all = append(all, qualifying(asciiAll(match.Host), skip, repl)...)
+				all = append(all, qualifying(asciiAll(match.Host), server.AutoHTTPS, loaded, repl)...)
 			}
 		}
 	}
 	return all
+}
+
+// site adds the sites' names, and the policies that Caddy makes for those that no policy names:
+// its own CA serves what no public one does, and the local Tailscale the names of its network.
+func (p plan) site(hosts []string) plan {
+	named := make(map[string]bool)
+	for _, policy := range p.policies {
+		for _, s := range policy.subjects {
+			named[s] = true
+		}
+	}
+	var internal, tailscale planned
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		switch {
+		case named[h]:
+		case strings.HasSuffix(strings.ToLower(h), ".ts.net"):
+			tailscale.subjects = append(tailscale.subjects, h)
+			continue
+		case !certmagic.SubjectQualifiesForPublicCert(h):
+			internal.subjects = append(internal.subjects, h)
+		}
+		p.names = append(p.names, h)
+	}
+	return p.before(internal).before(tailscale)
+}
+
+// before puts a policy where Caddy does: in front of the first that would serve one of its names
+// as well, or that is more general.
+func (p plan) before(policy planned) plan {
+	if len(policy.subjects) == 0 {
+		return p
+	}
+	at := slices.IndexFunc(p.policies, func(other planned) bool {
+		return len(other.subjects) < len(policy.subjects) || slices.ContainsFunc(policy.subjects, func(subject string) bool {
+			return slices.ContainsFunc(other.subjects, func(s string) bool { return certmagic.MatchWildcard(subject, s) })
+		})
+	})
+	if at < 0 {
+		at = len(p.policies)
+	}
+	p.policies = slices.Insert(p.policies, at, policy)
+	return p
 }
 
 // automateOf reads the list of certificates.automate.

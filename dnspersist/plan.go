@@ -83,7 +83,7 @@ func (a *App) livePlan() plan {
 		p.names, p.forced[n] = append(p.names, n), true
 	}
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
-		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App))...)
+		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App), loadedIn(tls))...)
 	}
 	return p.indexed()
 }
@@ -102,29 +102,45 @@ func automated(tls *caddytls.TLS) []string {
 	return names
 }
 
+// loadedIn tells of which names the configuration loads certificates, which Caddy then does
+// not manage. Its own question for that counts the managed ones as well, and the list of the
+// loaded ones is another thing that it keeps to itself.
+func loadedIn(tls *caddytls.TLS) func(name string) bool {
+	field := reflect.ValueOf(tls).Elem().FieldByName("loaded")
+	if field.Kind() != reflect.Map || field.Type().Key().Kind() != reflect.String || field.Len() == 0 {
+		return func(string) bool { return false }
+	}
+	hashes := make(map[string]bool)
+	for _, key := range field.MapKeys() {
+		hashes[key.String()] = true
+	}
+	return func(name string) bool {
+		return slices.ContainsFunc(caddytls.AllMatchingCertificates(name), func(c certmagic.Certificate) bool { return hashes[c.Hash()] })
+	}
+}
+
 // certificateHosts are the sites' names for which Caddy manages certificates.
-func certificateHosts(app *caddyhttp.App) []string {
+func certificateHosts(app *caddyhttp.App, loaded func(string) bool) []string {
 	var hosts []string
 	repl := caddy.NewReplacer()
 	for _, server := range app.Servers {
-		if plainHTTP(app, server) {
-			continue
+		if !plainHTTP(app, server) {
+			hosts = append(hosts, qualifying(routeHosts(server.Routes), server.AutoHTTPS, loaded, repl)...)
 		}
-		var skip []string
-		if server.AutoHTTPS != nil {
-			skip = slices.Concat(server.AutoHTTPS.Skip, server.AutoHTTPS.SkipCerts)
-		}
-		hosts = append(hosts, qualifying(routeHosts(server.Routes), skip, repl)...)
 	}
 	return hosts
 }
 
-// qualifying are the hosts that a certificate can be managed for.
-func qualifying(hosts, skip []string, repl *caddy.Replacer) []string {
+// qualifying are the hosts of a server that a certificate is managed for.
+func qualifying(hosts []string, auto *caddyhttp.AutoHTTPSConfig, loaded func(string) bool, repl *caddy.Replacer) []string {
+	if auto == nil {
+		auto = new(caddyhttp.AutoHTTPSConfig)
+	}
 	var all []string
 	for _, h := range hosts {
 		h = repl.ReplaceAll(h, "")
-		if certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) && !slices.Contains(skip, h) {
+		if certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
+			!slices.Contains(auto.Skip, h) && !slices.Contains(auto.SkipCerts, h) && (auto.IgnoreLoadedCerts || !loaded(h)) {
 			all = append(all, h)
 		}
 	}
