@@ -111,3 +111,20 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 	mine := record.Base(c.wanted.identifier)
 	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More, err
 }
+
+// Twin is the name that has one record with the identifiers of the check, a name with its
+// wildcard, if it is none of them and needs the record: it is among what is managed at the CA,
+// or has a certificate that is still valid. Else it is empty.
+func (c *Check) Twin(ctx context.Context, managedAt func(ca string) []string) string {
+	base := record.Base(c.wanted.identifier)
+	for _, name := range []string{base, "*." + base} {
+		if slices.Contains(c.identifiers, name) {
+			continue
+		}
+		_, due := c.session.iss.certificateOf(ctx, []string{name})
+		if !due.IsZero() || slices.Contains(managedAt(c.session.iss.CA), name) {
+			return name
+		}
+	}
+	return ""
+}

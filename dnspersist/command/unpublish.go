@@ -41,8 +41,15 @@ func runUnpublish(r *run) error {
 	if r.flag("stale") {
 		return p.removeStale()
 	}
+	managed := make(map[string][]string)
+	managedAt := func(ca string) []string {
+		if _, known := managed[ca]; !known {
+			managed[ca] = p.off.ManagedAt(ca)
+		}
+		return managed[ca]
+	}
 	for _, c := range p.checks {
-		if err := p.unshared(c); err != nil {
+		if err := p.unshared(c, managedAt); err != nil {
 			p.fail(c.Name(), err)
 			continue
 		}
@@ -70,7 +77,7 @@ func runUnpublish(r *run) error {
 }
 
 // unshared is an error if others need the record of a name as well, which are not given.
-func (p *publishing) unshared(c *acmepersist.Check) error {
+func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []string) error {
 	others, more, err := c.Shares(p)
 	if err != nil {
 		return err
@@ -78,6 +85,9 @@ func (p *publishing) unshared(c *acmepersist.Check) error {
 	others = slices.DeleteFunc(others, func(domain string) bool {
 		return slices.ContainsFunc(p.checks, func(o *acmepersist.Check) bool { return o.Name() == record.Label+"."+domain })
 	})
+	if twin := c.Twin(p, managedAt); twin != "" {
+		others = append(others, twin)
+	}
 	switch {
 	case more:
 		return fmt.Errorf("the record at %s serves many other domains as well; remove it by hand if none of them needs it", c.Place())

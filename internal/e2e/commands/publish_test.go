@@ -153,6 +153,34 @@ func TestPublishRefusesToShadow(t *testing.T) {
 	}
 }
 
+// A name and its wildcard have one record, which is not removed for the one while the other
+// needs it.
+func TestUnpublishHeedsTheWildcard(t *testing.T) {
+	e := newEnv(t, harness.Options{})
+	both, alone := e.Name("both"), e.Name("alone")
+	e.configure(e.Global() + e.Site(both+", *."+both, e.Block()) + e.Site(alone, e.Block()))
+	e.Bind()
+	for given, other := range map[string]string{"*." + both: both, both: "*." + both} {
+		if r := e.ends(1, "unpublish", given, "--dry-run"); !strings.Contains(r.err, "serves "+other+" as well: give these names too") || r.out != "" {
+			t.Errorf("%s: %q, %s", given, r.out, r.err)
+		}
+	}
+	for _, given := range [][]string{{both, "*." + both}, {alone}} {
+		if r := e.well(append([]string{"unpublish", "--dry-run"}, given...)...); !strings.Contains(r.err, "nothing there is noted as ours") {
+			t.Errorf("%q: %q, %s", given, r.out, r.err)
+		}
+	}
+	// the wildcard is not managed any more, but its certificate is still valid
+	e.Publish(both, e.Value(e.Bind(), true))
+	e.Load(e.Global() + e.Site("*."+both, e.Block()))
+	e.WaitTrusted("a."+both, harness.Soon)
+	e.Stop()
+	e.configure(e.Global() + e.Site(alone, e.Block()) + e.Site(both, e.Block()))
+	if r := e.ends(1, "unpublish", both, "--dry-run"); !strings.Contains(r.err, "serves *."+both+" as well") {
+		t.Errorf("with a certificate: %q, %s", r.out, r.err)
+	}
+}
+
 // Commands that publish the same names at once write each value once, and all of them is known
 // afterwards.
 func TestPublishAtOnce(t *testing.T) {
