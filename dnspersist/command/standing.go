@@ -154,9 +154,13 @@ func (r *run) readBare(sets []dnspersist.RecordSet) ([]standing, error) {
 
 // standsAlready reports whether one of the values says what w does, in other words.
 func standsAlready(values []string, w acmepersist.Wanted) bool {
-	wildcard := slices.ContainsFunc(w.Identifiers, record.IsWildcard)
+	// --policy wildcard wants the policy for a name without a wildcard, too
+	value, err := record.Parse(w.Value)
+	if err != nil {
+		return false
+	}
 	return record.Evaluate(values, record.Want{
-		IssuerDomainNames: []string{w.IssuerDomainName}, AccountURI: w.AccountURI, Wildcard: wildcard,
+		IssuerDomainNames: []string{w.IssuerDomainName}, AccountURI: w.AccountURI, Wildcard: value.Wildcard,
 	}, time.Now()).Good()
 }
 
