@@ -65,7 +65,8 @@ func isBare(said *dnspersist.Issuer) (bool, error) {
 }
 
 // checkInherited refuses what belongs to the global issuer's CA at another one: an
-// account that it does not know, a name that it does not have.
+// account that it does not know, a name or a profile that it does not have, roots that
+// its certificate does not lead to.
 func checkInherited(h httpcaddyfile.Helper, said, global *dnspersist.Issuer) error {
 	if said.CA == "" || said.CA == global.CA {
 		return nil
@@ -79,6 +80,8 @@ func checkInherited(h httpcaddyfile.Helper, said, global *dnspersist.Issuer) err
 		{"account_uri", global.AccountURI != "" && said.AccountURI == ""},
 		{"issuer_domain_name", global.IssuerDomainName != "" && said.IssuerDomainName == ""},
 		{"eab", global.ExternalAccount != nil && said.ExternalAccount == nil},
+		{"trusted_roots", len(global.TrustedRootsPEMFiles) > 0 && len(said.TrustedRootsPEMFiles) == 0},
+		{"profile", global.Profile != "" && said.Profile == ""},
 	} {
 		if field.inherited {
 			words = append(words, field.word)
