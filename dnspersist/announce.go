@@ -29,6 +29,7 @@ type announcer struct {
 
 	mu      sync.Mutex
 	wanted  map[acmepersist.Record]*announcement
+	claims  map[claim]claimed
 	timer   *time.Timer
 	timerAt time.Time
 	closed  bool
@@ -45,17 +46,22 @@ type announcement struct {
 }
 
 func newAnnouncer(logger func() *zap.Logger) *announcer {
-	return &announcer{logger: logger, wanted: make(map[acmepersist.Record]*announcement)}
+	return &announcer{logger: logger, wanted: make(map[acmepersist.Record]*announcement), claims: make(map[claim]claimed)}
 }
 
-// want takes note of a record that is missing.
-func (a *announcer) want(p acmepersist.Parking) {
+// want takes note of a record that is missing, for a configuration.
+func (a *announcer) want(p acmepersist.Parking, by *App) {
 	t := tuning.Get()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return
 	}
+	mine := claim{p.CA, p.Identifier}
+	if was, ok := a.claims[mine]; ok && was.record != p.Record {
+		a.drop(p.Identifier, was.record) // another policy, dialect, account or delegation
+	}
+	a.claims[mine] = claimed{p.Record, by}
 	now := time.Now()
 	w := a.wanted[p.Record]
 	if w == nil {
@@ -150,7 +156,15 @@ func (a *announcer) fire() {
 func (a *announcer) done(identifier string, r acmepersist.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drop(identifier, r)
+}
+
+// drop is done, under the lock.
+func (a *announcer) drop(identifier string, r acmepersist.Record) {
 	if w := a.wanted[r]; w != nil {
+		if c := (claim{w.ca, identifier}); a.claims[c].record == r {
+			delete(a.claims, c)
+		}
 		w.identifiers = slices.DeleteFunc(w.identifiers, func(s string) bool { return s == identifier })
 		if len(w.identifiers) == 0 {
 			delete(a.wanted, r)

@@ -68,6 +68,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 // Start says what the configuration makes of the names in it.
 func (a *App) Start() error {
+	a.shared.started(a)
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)

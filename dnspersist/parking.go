@@ -43,15 +43,23 @@ type owner struct {
 // end returns what is to be done, without shared.mu, to end the watch and the
 // announcement of the name.
 func (p *parked) end() func(*shared) {
-	timer, stopWatch, identifier, record := p.timer, p.stopWatch, p.identifier, p.parking.Record
+	stop, identifier, record := p.stop(), p.identifier, p.parking.Record
 	return func(s *shared) {
+		stop()
+		s.announcer.done(identifier, record)
+	}
+}
+
+// stop is end without the announcement.
+func (p *parked) stop() func() {
+	timer, stopWatch := p.timer, p.stopWatch
+	return func() {
 		if timer != nil {
 			timer.Stop()
 		}
 		if stopWatch != nil {
 			stopWatch()
 		}
-		s.announcer.done(identifier, record)
 	}
 }
 
@@ -135,9 +143,9 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	app := k.iss.rt.app
 	s := app.shared
 	waits := parking.Checker != nil
-	if waits && (parking.Report.Status == propagation.StatusAbsent || parking.Report.Status == propagation.StatusBlocked) {
+	if waits && (parking.Report.Status == propagation.StatusAbsent || parking.Report.Status == propagation.StatusBlocked) && s.lives(app) {
 		// a record that some servers already show is on its way
-		s.announcer.want(parking)
+		s.announcer.want(parking, app)
 	}
 	if !alone(k.cfg) {
 		return parking.Err
@@ -154,6 +162,7 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 		s.parked[key] = p
 	}
 	p.own(owner{k.iss, k.cfg})
+	was := p.parking.Record
 	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
 	p.retry = time.Now().Add(tuning.Or(tuning.Get().HandBack, handBackEvery))
 	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
@@ -174,6 +183,9 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	s.mu.Unlock()
 	if stop != nil {
 		stop()
+	}
+	if was != parking.Record {
+		s.announcer.done(parking.Identifier, was) // nobody needs what it was
 	}
 	return parking.Err
 }

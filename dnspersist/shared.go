@@ -16,7 +16,7 @@ const (
 	// readyFor is how long the word of a watch that the record is complete is good
 	// for, without another look.
 	readyFor = time.Minute
-	// orphanFor is how long a watch goes on while no configuration owns it: during a
+	// orphanFor is how long a watch, or an announcement, goes on while no configuration owns it: during a
 	// reload the old one may be gone before the new one has asked.
 	orphanFor = 2 * time.Minute
 	// handBacks is how many names are handed back at once.
@@ -33,6 +33,8 @@ type shared struct {
 	parked map[string]*parked
 	closed bool
 	logger *zap.Logger
+	// apps are those of the configurations that were started and have not ended, the newest last.
+	apps []*App
 	// orphan is the timer that ends watches which nobody wants any more.
 	orphan *time.Timer
 }
@@ -81,40 +83,4 @@ func (s *shared) log() *zap.Logger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.logger
-}
-
-// disown takes a configuration that ends out of all parked names.
-func (s *shared) disown(a *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.ended = true
-	orphaned := false
-	for _, p := range s.parked {
-		if _, owned := p.newest(); !owned {
-			orphaned = true
-		}
-	}
-	if !orphaned || s.closed {
-		return
-	}
-	if s.orphan != nil {
-		s.orphan.Stop()
-	}
-	s.orphan = time.AfterFunc(orphanFor, s.dropOrphans)
-}
-
-// dropOrphans forgets names that no configuration wants any more.
-func (s *shared) dropOrphans() {
-	s.mu.Lock()
-	var ends []func(*shared)
-	for _, p := range s.parked {
-		if len(p.owners) == 0 {
-			delete(s.parked, p.key)
-			ends = append(ends, p.end())
-		}
-	}
-	s.mu.Unlock()
-	for _, end := range ends {
-		end(s)
-	}
 }
