@@ -139,6 +139,12 @@ func storageKey(storage certmagic.Storage) string {
 	return fmt.Sprintf("%T %p", storage, storage)
 }
 
+// Serves reports whether a policy with an issuer of ours for this CA serves the name.
+func (o *Operator) Serves(ca, name string) bool {
+	policy, ok := o.plan().policyFor(name)
+	return ok && slices.ContainsFunc(policy.issuers, func(iss *Issuer) bool { return iss.CA == ca })
+}
+
 // Hopeless says of the managed names that can never be validated why they cannot.
 func (o *Operator) Hopeless() []error {
 	p := o.plan()

@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -70,13 +71,21 @@ func (s *shared) dropOrphans() {
 	}
 	// beside other issuers nothing is parked, and after a reload nobody may ask for long
 	for _, a := range apps {
-		p := a.livePlan()
-		for _, name := range p.managed() {
-			policy, _ := p.policyFor(name)
-			for _, iss := range policy.issuers {
-				owners[claim{iss.CA, name}] = a
+		planned := make(chan struct{})
+		// its end waits for this, for it takes away what the plan is made of
+		if !a.spawn(func(context.Context) {
+			defer close(planned)
+			p := a.livePlan()
+			for _, name := range p.managed() {
+				policy, _ := p.policyFor(name)
+				for _, iss := range policy.issuers {
+					owners[claim{iss.CA, name}] = a
+				}
 			}
+		}) {
+			continue
 		}
+		<-planned
 	}
 	s.announcer.inherit(owners, s.lives)
 }

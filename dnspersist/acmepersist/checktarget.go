@@ -113,16 +113,20 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 }
 
 // Twin is the name that has one record with the identifiers of the check, a name with its
-// wildcard, if it is none of them and needs the record: it is among what is managed at the CA,
-// or has a certificate that is still valid. Else it is empty.
-func (c *Check) Twin(ctx context.Context, managedAt func(ca string) []string) string {
-	base := record.Base(c.wanted.identifier)
+// wildcard, if it is none of them and none of the given checks', and needs the record: it is
+// among what is managed at the CA, or is served and has a certificate that is still valid. Else
+// it is empty.
+func (c *Check) Twin(ctx context.Context, given []*Check, managedAt func(ca string) []string, serves func(ca, name string) bool) string {
+	base, ca := record.Base(c.wanted.identifier), c.session.iss.CA
 	for _, name := range []string{base, "*." + base} {
-		if slices.Contains(c.identifiers, name) {
+		if slices.ContainsFunc(given, func(o *Check) bool { return o.session.iss.CA == ca && slices.Contains(o.identifiers, name) }) {
 			continue
 		}
-		_, due := c.session.iss.certificateOf(ctx, []string{name})
-		if !due.IsZero() || slices.Contains(managedAt(c.session.iss.CA), name) {
+		if slices.Contains(managedAt(ca), name) {
+			return name
+		}
+		// one that nothing serves any more will not be renewed
+		if _, due := c.session.iss.certificateOf(ctx, []string{name}); !due.IsZero() && serves(ca, name) {
 			return name
 		}
 	}

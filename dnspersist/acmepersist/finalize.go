@@ -37,7 +37,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 				}
 			case isProblem(err, "badCSR"):
 				return order, fmt.Errorf("finalizing the order: %w", err)
-			default:
+			case status >= 400 && !isProblem(err, "orderNotReady"):
 				refusals++
 			}
 			if err != nil {
@@ -50,7 +50,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		}
 		switch order.Status {
 		case acme.StatusReady:
-			// once more, for it may not have been ready for every frontend; then it is the CA's word
+			// once more, for it may be one frontend's word
 			if putOff(said) || refusals > 1 {
 				return order, fmt.Errorf("finalizing the order: %w", said)
 			}

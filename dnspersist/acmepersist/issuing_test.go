@@ -136,19 +136,17 @@ func (i *issuing) decided() error {
 	}
 }
 
-// A CA that takes long and then says no has said no: its reason is told, its cache waited
-// for, and no other order is made for it at once.
-func TestRefusalAfterALongTime(t *testing.T) {
-	t.Parallel()
-	i := newIssuing(t)
+// refusedLate has the CA validate a name for longer than an attempt waits, and fail.
+func (i *issuing) refusedLate() {
+	i.t.Helper()
 	// the first name teaches what the CA offers, so that the order comes after the look
-	account, err := i.Account(t.Context())
+	account, err := i.Account(i.t.Context())
 	if err != nil {
-		t.Fatal(err)
+		i.t.Fatal(err)
 	}
 	i.dns.SetTXT(0, "_validation-persist.first.example.test", "pebble.letsencrypt.org; accounturi="+account.URL)
-	if err := i.issueFor(t.Context(), "first.example.test"); err != nil {
-		t.Fatal(err)
+	if err := i.issueFor(i.t.Context(), "first.example.test"); err != nil {
+		i.t.Fatal(err)
 	}
 	i.ca.SetValidationDelay(3 * time.Second)
 	// the CA's resolver fails, our servers do not
@@ -156,8 +154,16 @@ func TestRefusalAfterALongTime(t *testing.T) {
 	i.refuse("ca_processing")
 	i.ca.MutateAuthz(nil)
 	i.dns.SetMode(0, "normal")
+}
+
+// A CA that takes long and then says no has said no: its reason is told, its cache waited
+// for, and no other order is made for it at once.
+func TestRefusalAfterALongTime(t *testing.T) {
+	t.Parallel()
+	i := newIssuing(t)
+	i.refusedLate()
 	i.Issuer = i.another() // the process may have ended meanwhile
-	err = i.decided()
+	err := i.decided()
 	for _, part := range []string{"ca_disagrees", "2 name servers of example.test showed the record"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Fatalf("the error lacks %q: %v", part, err)
@@ -170,6 +176,24 @@ func TestRefusalAfterALongTime(t *testing.T) {
 		t.Errorf("%d attempts are noted, and the next one not before %s", len(s.Attempts), s.NotBefore)
 	}
 	i.refuse("asked again after")
+}
+
+// A CA that no longer knows why it has failed an order is given another one.
+func TestInvalidOrderWithoutReason(t *testing.T) {
+	t.Parallel()
+	i := newIssuing(t)
+	i.refusedLate()
+	i.ca.Inject(lab.Fault{Step: "authz", Status: 404, Type: "malformed", Detail: "expired authorization", Times: -1})
+	for deadline := time.Now().Add(time.Minute); len(i.ca.Orders()) < 3; time.Sleep(100 * time.Millisecond) {
+		if err := i.issue(t.Context()); err == nil || time.Now().After(deadline) {
+			t.Fatalf("%d orders, the last error is %v", len(i.ca.Orders()), err)
+		}
+	}
+	i.ca.ClearFaults()
+	i.ca.SetValidationDelay(0)
+	if err := i.issue(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // What a CA has accepted that took long is noted, or nobody would look at the record daily.

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -76,6 +77,11 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 		return order, nil, false, nil
 	}
 	if authzs, err = a.authorizations(ctx, order); err != nil {
+		var problem acme.Problem
+		if order.Status == acme.StatusInvalid && errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !putOff(err) && !a.passing() {
+			// the CA no longer tells why, and another order may do
+			return order, nil, false, nil
+		}
 		return order, nil, false, err
 	}
 	for _, authz := range authzs {

@@ -2,7 +2,6 @@ package acmepersist
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -182,19 +181,23 @@ func (w *writing) add(ctx context.Context, stands publish.Standing, value string
 	}
 	var left []string
 	var since time.Time
+	var back []string
 	if known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); known >= 0 {
 		// what an earlier try has taken away goes with it: the new entry replaces the old one
 		old := entries[known]
-		done.Again, left, since = !old.WrittenAt.IsZero(), leftBy(old, now), old.Begun()
+		done.Again, left, since, entry.PutBack = !old.WrittenAt.IsZero(), leftBy(old, now), old.Begun(), old.PutBack
+	}
+	if back = missing(left, stands.Values()); len(back) > 0 {
+		entry.PutBack++
 	}
 	writer := w.writer()
 	writer.Note = func(ctx context.Context, beside []string) error {
-		if entry.Beside = join(left, beside); len(missing(left, beside)) > 0 {
+		if entry.Beside = join(left, beside); len(back) > 0 {
 			entry.At = since // it is not put back for longer because it is tried again
 		}
 		return w.iss.Inventory().Note(ctx, entry)
 	}
-	added, err := writer.Add(ctx, w.target.Name, join([]string{value}, missing(left, stands.Values()))...)
+	added, err := writer.Add(ctx, w.target.Name, join([]string{value}, back)...)
 	done.Zone, done.Restored = stands.Zone, join(added.Restored, missing(added.Values, []string{value}))
 	if err != nil {
 		return err
@@ -207,58 +210,11 @@ func (w *writing) add(ctx context.Context, stands publish.Standing, value string
 	done.Value = value
 	// the same as above for what perhaps not all servers show
 	entry.WrittenAt, entry.Beside = time.Now().UTC(), missing(left, stands.Everywhere(), added.Values)
+	if len(entry.Beside) == 0 {
+		entry.PutBack = 0
+	}
 	return w.iss.Inventory().Note(ctx, entry)
 }
-
-// remove removes a value that the inventory has, and forgets it. With unless, what stands is
-// read again, and the value stays if it says so.
-func (w *writing) remove(ctx context.Context, value string, unless func(others []string) bool) (publish.Removed, error) {
-	var done publish.Removed
-	err := w.locked(ctx, func() error {
-		if unless != nil {
-			stands, err := w.read(ctx, w.target.Name)
-			if err != nil {
-				return w.clean(err)
-			}
-			if others := slices.DeleteFunc(stands.Everywhere(), func(v string) bool { return v == value }); unless(others) {
-				return errStays
-			}
-		}
-		entries, err := w.iss.Inventory().At(ctx, w.target.Name)
-		if err != nil {
-			return err
-		}
-		writer := w.writer()
-		var left publish.Entry
-		if i := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); i >= 0 {
-			left = entries[i]
-			now := time.Now().UTC()
-			left.Beside = leftBy(left, now)
-			if left.RemovingAt.IsZero() {
-				left.RemovingAt = now
-			}
-			// a removal that is cut short is ended like a write
-			writer.Note = func(ctx context.Context, beside []string) error {
-				e := left
-				if e.Beside = join(left.Beside, beside); len(missing(left.Beside, beside)) == 0 {
-					e.RemovingAt = now // nothing of an earlier try is missing
-				}
-				return w.iss.Inventory().Note(ctx, e)
-			}
-		}
-		if done, err = writer.Remove(ctx, w.target.Name, value); err != nil {
-			return err
-		}
-		if len(left.Beside) > 0 {
-			return w.end(ctx, left)
-		}
-		return w.iss.Inventory().Forget(ctx, w.target.Name, value)
-	})
-	return done, err
-}
-
-// errStays says that a value is needed by now.
-var errStays = errors.New("another value that stood beside it is gone")
 
 func (w *writing) writer() *publish.Writer {
 	return &publish.Writer{

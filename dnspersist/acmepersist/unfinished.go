@@ -15,6 +15,10 @@ import (
 // somebody may have removed it on purpose.
 const unfinishedFor = 48 * time.Hour
 
+// putBacks is how often it is put back while a change fails: a value that is gone again each
+// time may be one that its owner does not want any more.
+const putBacks = 3
+
 // endWrites ends writes and removals of a name that a process has begun and not seen the end
 // of: what a provider has taken away with them is put back, and what stands is noted.
 func (s *session) endWrites(ctx context.Context, p *Publishing, checker *propagation.Checker, t propagation.Target) error {
@@ -60,6 +64,9 @@ func (w *writing) end(ctx context.Context, e publish.Entry) error {
 		return err
 	}
 	was, removing := e, !e.RemovingAt.IsZero()
+	if len(back) > 0 {
+		e.PutBack++
+	}
 	there := slices.Contains(stands.Values(), e.Value)
 	// a server that is behind may still show what is lost
 	if left := missing(e.Beside, stands.Everywhere(), back); late || there != removing && len(left) == 0 {
@@ -67,12 +74,15 @@ func (w *writing) end(ctx context.Context, e publish.Entry) error {
 	}
 	switch {
 	case removing && !there && len(e.Beside) == 0:
-		return w.iss.Inventory().Forget(ctx, e.Name, e.Value)
+		return w.forget(ctx, e.Value)
 	case removing && late:
 		e.RemovingAt = time.Time{} // it has not gone, and is one like others
 	case removing:
 	case there && e.WrittenAt.IsZero():
 		e.WrittenAt = time.Now().UTC()
+	}
+	if len(e.Beside) == 0 && !e.WrittenAt.IsZero() {
+		e.PutBack = 0
 	}
 	if len(back) == 0 && slices.Equal(e.Beside, was.Beside) && e.WrittenAt.Equal(was.WrittenAt) && e.RemovingAt.Equal(was.RemovingAt) {
 		return nil // still under way
@@ -88,7 +98,7 @@ func (w *writing) putBack(ctx context.Context, e publish.Entry, stands publish.S
 		return nil, nil
 	}
 	fields := []zap.Field{zap.String("name", e.Name), zap.Strings("values", lost), zap.Time("begun", e.Begun())}
-	if late {
+	if late || e.PutBack >= putBacks {
 		w.logger.Error("values that stood beside a change which was cut short are gone; add them again if nobody has removed them on purpose", fields...)
 		return nil, nil
 	}
@@ -107,7 +117,7 @@ func (w *writing) putBack(ctx context.Context, e publish.Entry, stands publish.S
 
 // leftBy is what an unfinished change may have taken away, and is still to be put back.
 func leftBy(e publish.Entry, now time.Time) []string {
-	if now.Sub(e.Begun()) > unfinishedFor {
+	if now.Sub(e.Begun()) > unfinishedFor || e.PutBack >= putBacks {
 		return nil
 	}
 	return e.Beside

@@ -85,7 +85,7 @@ func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []
 	others = slices.DeleteFunc(others, func(domain string) bool {
 		return slices.ContainsFunc(p.checks, func(o *acmepersist.Check) bool { return o.Name() == record.Label+"."+domain })
 	})
-	if twin := c.Twin(p, managedAt); twin != "" {
+	if twin := c.Twin(p, p.checks, managedAt, p.off.Serves); twin != "" {
 		others = append(others, twin)
 	}
 	switch {

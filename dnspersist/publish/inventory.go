@@ -44,6 +44,8 @@ type Entry struct {
 	// that ends before it has seen what a careless provider made of them leaves them to the
 	// next one.
 	Beside []string `json:"beside,omitempty"`
+	// PutBack is how often values of Beside were put back.
+	PutBack int `json:"put_back,omitempty"`
 	// At is when it was noted, WrittenAt when it was seen to stand; zero until then.
 	At        time.Time `json:"at"`
 	WrittenAt time.Time `json:"written_at,omitzero"`
@@ -112,6 +114,20 @@ func (i *Inventory) Note(ctx context.Context, e Entry) error {
 func (i *Inventory) Forget(ctx context.Context, name, value string) error {
 	return i.change(ctx, name, func(all []Entry) []Entry {
 		all = slices.DeleteFunc(all, func(o Entry) bool { return o.Value == value })
+		for n := range all {
+			all[n].Beside = without(all[n].Beside, []string{value})
+		}
+		return all
+	})
+}
+
+// ForgetBeside is the second half of Forget, for the inventories of other CAs.
+func (i *Inventory) ForgetBeside(ctx context.Context, name, value string) error {
+	all, err := i.At(ctx, name)
+	if err != nil || !slices.ContainsFunc(all, func(e Entry) bool { return slices.Contains(e.Beside, value) }) {
+		return err
+	}
+	return i.change(ctx, name, func(all []Entry) []Entry {
 		for n := range all {
 			all[n].Beside = without(all[n].Beside, []string{value})
 		}

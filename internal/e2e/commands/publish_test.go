@@ -175,10 +175,15 @@ func TestUnpublishHeedsTheWildcard(t *testing.T) {
 	e.Load(e.Global() + e.Site("*."+both, e.Block()))
 	e.WaitTrusted("a."+both, harness.Soon)
 	e.Stop()
-	e.configure(e.Global() + e.Site(alone, e.Block()) + e.Site(both, e.Block()))
+	e.configure(e.Global("cert_issuer dns_persist "+e.Block()) + e.Site(both, e.Block("policy wildcard")) + "https:// {\n\ttls {\n\t\ton_demand\n\t}\n}\n")
 	if r := e.ends(1, "unpublish", both, "--dry-run"); !strings.Contains(r.err, "serves *."+both+" as well") {
 		t.Errorf("with a certificate: %q, %s", r.out, r.err)
 	}
+	// the two have other options than each other, and are looked at apart
+	e.well("unpublish", both, "*."+both, "--dry-run")
+	// nothing serves it any more, so it will not be renewed
+	e.configure(e.Global() + e.Site(alone, e.Block()) + e.Site(both, e.Block()))
+	e.well("unpublish", both, "--dry-run")
 }
 
 // Commands that publish the same names at once write each value once, and all of them is known
