@@ -63,6 +63,9 @@ type Standing struct {
 	// that is as good does.
 	Add    []string `json:"add"`
 	Stands []string `json:"stands,omitempty"`
+	// Cached says that this is the word of a resolver, which may be of an hour ago: the
+	// configuration has check recursive.
+	Cached bool `json:"cached,omitempty"`
 	// Error says why it is not known what stands.
 	Error string `json:"error,omitempty"`
 }

@@ -19,13 +19,15 @@ to make records with `+"`records --account-url … --thumbprint …`"+`, and nev
 
 Without --config that is the account of the Caddy that runs. What registers, copies or
 changes an account works from the configuration and its storage, as the user whose storage
-it is, and refuses where the Caddy that runs uses another account.
+it is, and refuses where the Caddy that runs uses another account. With --config nothing is
+compared: mind as which user, and with which storage, it runs.
 
 --register binds an account if there is none, as Caddy does at its first
 certificate: the one that the issuer acme has for the CA is adopted, else one is
 registered.
 
-The exit status is 2 if there is no account, or if the CA does not accept one.`, runAccount)
+The exit status is 2 if no CA has an account, or if a CA does not accept one; a CA without
+one beside others is only left out.`, runAccount)
 	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")

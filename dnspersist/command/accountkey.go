@@ -55,6 +55,9 @@ func runRollover(r *run) error {
 		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
 	}
 	for _, set := range sets {
+		if set.Type == "CNAME" {
+			continue // it leads where it did; the record at its end is among the others
+		}
 		for _, w := range set.Wanted {
 			if w.Account == done.URL && w.Dialect == record.DialectHashed {
 				reply.Publish = append(reply.Publish, set)

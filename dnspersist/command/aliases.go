@@ -60,7 +60,8 @@ func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
 		if at.State == acmepersist.StateBlocked {
 			found.Error = "DNS cannot tell what stands: " + at.Reason
 		}
-		if at.TTL > 0 {
+		found.Cached = c.Report.Mode == propagation.ModeRecursive
+		if at.TTL > 0 && !found.Cached {
 			set.TTL = at.TTL
 		}
 	}
@@ -76,6 +77,9 @@ func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
 			}
 		case i < 0:
 			found.Add = append(found.Add, w.Value)
+			if w.OrValue != "" && !slices.Contains(at.Values, w.OrValue) {
+				found.Add = append(found.Add, w.OrValue)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 )
 
 // changing opens the configuration for a command that changes something in storage or takes a
@@ -45,7 +46,7 @@ func (r *run) sameAsRunning(off *offline) error {
 	}
 	accounts, err := running.Accounts(r, "")
 	if err != nil {
-		return err
+		return fmt.Errorf("comparing with the Caddy that runs: %w; with --config nothing is compared", err)
 	}
 	return off.SameAccounts(r, accounts)
 }

@@ -141,6 +141,9 @@ func runPublish(r *run) error {
 		return err
 	}
 	defer p.off.Close()
+	if len(p.checks) == 0 {
+		return errors.New("the configuration manages no name with dns_persist: give the names as arguments or, after -, on standard input")
+	}
 	for _, c := range p.checks {
 		if err := r.Err(); err != nil {
 			return err

@@ -91,11 +91,15 @@ func runRecords(r *run) error {
 	if err != nil {
 		return err
 	}
+	if len(sets) == 0 {
+		if formats.Format(format).Replaces() {
+			// the tool would take an empty list for the wish that nothing stands
+			return errors.New("the configuration manages no name with dns_persist, and nothing is put out for that: give the names as arguments or, after -, on standard input")
+		}
+		r.say("the configuration manages no name with dns_persist: give the names as arguments")
+	}
 	if only := r.text("only"); only != "" {
 		sets = slices.DeleteFunc(sets, func(s dnspersist.RecordSet) bool { return s.Type != only })
-	}
-	if len(sets) == 0 && r.text("only") == "" {
-		r.say("the configuration manages no name with dns_persist: give the names as arguments")
 	}
 	r.sayPresumed(sets)
 	r.sayUnread(sets, format)

@@ -97,7 +97,7 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 	if found == nil {
 		found = &dnspersist.Standing{Values: []string{}, Add: []string{}}
 		set.DNS = found
-		found.Alias = report.AliasEnd()
+		found.Alias, found.Cached = report.AliasEnd(), report.Mode == propagation.ModeRecursive
 		known := false
 		for _, s := range report.Servers {
 			if s.Name == found.Alias || s.Via == found.Alias && s.Via != "" || found.Alias == "" && s.Name == set.Name {
@@ -113,7 +113,7 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 		if !known || report.Problem == propagation.CodeAliasLoop {
 			found.Error = "DNS cannot tell what stands: " + report.Reason
 		}
-		if found.TTL > 0 {
+		if found.TTL > 0 && !found.Cached { // there it is what is left of it
 			set.TTL = found.TTL
 		}
 	}
@@ -170,7 +170,13 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 	var all []formats.RRset
 	for _, s := range sets {
 		if s.Type == "CNAME" {
-			if one, ok := aliasSet(s); ok {
+			one, ok := aliasSet(s)
+			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
+				// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
+				r.say("warning: %s: its CNAME is left out, for it would replace another one, and what stands could not be read: %s", s.Name, s.DNS.Error)
+				continue
+			}
+			if ok {
 				all = append(all, one)
 			}
 			continue
@@ -195,6 +201,10 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 			if d.Alias != "" {
 				one.Name = d.Alias
 				one.Comment = append(one.Comment, s.Name+" is an alias of this name")
+			}
+			if d.Cached && f.Replaces() {
+				return fmt.Errorf("%s sets all values of a name at once, and what stands at %s is known from a resolver's cache only (check is recursive), so a value that was added since might be lost: "+
+					"use the format nsupdate or zone, which only add, or a configuration with check authoritative where port 53 is open", f, s.Name)
 			}
 			if d.Error != "" && f.Replaces() {
 				return fmt.Errorf("%s sets all values of a name at once, and those at %s could not be read, so one of them might be lost: %s; try again, or use the format nsupdate or zone, which only add", f, s.Name, d.Error)

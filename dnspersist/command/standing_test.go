@@ -1,9 +1,13 @@
 package command
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -29,5 +33,29 @@ func TestStandsAlready(t *testing.T) {
 		if got := standsAlready([]string{value(test.stands) + "; x=y"}, w); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
+	}
+}
+
+// A resolver's cache does not prove what stands, so no format that sets a whole RRset is made of it.
+func TestCachedStandingIsNoProof(t *testing.T) {
+	set := dnspersist.RecordSet{
+		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",
+		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},
+	}
+	fill(&set, propagation.Report{
+		Mode: propagation.ModeRecursive, Values: []string{"theirs"},
+		Servers: []propagation.ServerReport{{Name: set.Name, Verdict: propagation.VerdictNo, TTL: 17}},
+	}, func(acmepersist.Wanted) bool { return false })
+	if set.DNS.Error != "" || set.TTL != 3600 {
+		t.Errorf("%+v, TTL %d", set.DNS, set.TTL)
+	}
+	for _, f := range []formats.Format{formats.Route53, formats.Terraform} {
+		if err := new(run).writeFormat(f, []dnspersist.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "check is recursive") {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	var out strings.Builder
+	if err := (&run{out: &out}).writeFormat(formats.NSUpdate, []dnspersist.RecordSet{set}); err != nil || !strings.Contains(out.String(), "update add") {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
