@@ -71,16 +71,28 @@ func parseDirectory(url string, body []byte) (*directory, error) {
 	return d, nil
 }
 
+// maxRemembered is how long a CA's wish not to be asked for its directory is heeded at most.
+const maxRemembered = time.Hour
+
 // directories caches the directory of one CA for an issuer. While a fetch is
 // under way nobody else waits for it who has a usable older copy.
 type directories struct {
 	mu       sync.Mutex
 	current  *directory
-	fetching chan struct{}
+	fetching *directoryFetch
+	// limited is the CA's wish not to be asked, until limitedUntil.
+	limited      error
+	limitedUntil time.Time
+}
+
+// directoryFetch is a fetch under way.
+type directoryFetch struct {
+	done chan struct{}
+	err  error // read once done is closed; nil if the waiters have to look again
 }
 
 // get returns the directory, fetched at most once an hour. An older copy is
-// better than none: it is used while the CA does not answer.
+// better than none: it is used while the CA does not answer, or asks not to be asked.
 func (c *directories) get(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, error) {
 	for {
 		c.mu.Lock()
@@ -89,28 +101,39 @@ func (c *directories) get(ctx context.Context, url string, transport http.RoundT
 			c.mu.Unlock()
 			return d, nil
 		}
-		if wait := c.fetching; wait != nil {
+		if c.limited != nil && time.Now().Before(c.limitedUntil) {
+			stale, err := c.current, c.limited
+			c.mu.Unlock()
+			if stale != nil {
+				return stale, nil
+			}
+			return nil, err
+		}
+		if other := c.fetching; other != nil {
 			stale := c.current
 			c.mu.Unlock()
 			if stale != nil {
 				return stale, nil
 			}
 			select {
-			case <-wait:
+			case <-other.done:
+				if other.err != nil {
+					return nil, other.err
+				}
 				continue
 			case <-ctx.Done():
 				return nil, fmt.Errorf("fetching the directory %s: %w", url, context.Cause(ctx))
 			}
 		}
-		done := make(chan struct{})
-		c.fetching = done
+		mine := &directoryFetch{done: make(chan struct{})}
+		c.fetching = mine
 		c.mu.Unlock()
 
 		fresh, err := fetchDirectory(ctx, url, transport, userAgent)
 
 		c.mu.Lock()
 		c.fetching = nil
-		close(done)
+		c.remember(err)
 		if err != nil && c.current != nil {
 			// ask again soon, but not at every certificate
 			stale := *c.current
@@ -120,13 +143,27 @@ func (c *directories) get(ctx context.Context, url string, transport http.RoundT
 		}
 		if err == nil {
 			c.current = fresh
+		} else if ctx.Err() == nil {
+			// the end of one caller is not the others' failure
+			mine.err = err
 		}
+		close(mine.done)
 		c.mu.Unlock()
 		return fresh, err
 	}
 }
 
-// expire makes the next get ask the CA.
+// remember keeps what the last fetch says of the next one.
+func (c *directories) remember(err error) {
+	c.limited, c.limitedUntil = nil, time.Time{}
+	var limited *RateLimitedError
+	if errors.As(err, &limited) {
+		c.limited = err
+		c.limitedUntil = time.Now().Add(min(time.Until(limited.RetryAt), maxRemembered))
+	}
+}
+
+// expire makes the next get ask the CA, unless that has asked to be left alone.
 func (c *directories) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
