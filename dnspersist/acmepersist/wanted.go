@@ -43,11 +43,14 @@ type Wanted struct {
 // name, in the order of the names. The account is checked at the CA (section 4.5 of draft
 // -02), never bound or registered: without one the error wraps ErrNoAccount. A record for
 // each standby account comes behind that of the bound one; only their URL and Thumbprint
-// are read.
+// are read. With a pinned AccountURI there is none in the deployed dialect, but an error.
 func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...Account) ([]Wanted, error) {
 	s, o, t, err := iss.openToTell(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(standby) > 0 && iss.AccountURI != "" && t.dialect == record.DialectAccountURL {
+		return nil, fmt.Errorf("account_uri pins the records for %s to %q, which is one account's, so what the CA wants for the standby account %q is not known: make that account's records with --account-url and --issuer, giving as --account-url the URI that the CA wants for it", iss.CA, iss.AccountURI, standby[0].URL)
 	}
 	groups, names, err := byValidationName(identifiers)
 	if err != nil {
