@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
@@ -56,4 +58,46 @@ func TestWide(t *testing.T) {
 	if got, err := broken.has(t.Context(), name, func(context.Context) ([]string, error) { return nil, errors.New("no storage") }); !got || err == nil {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+// A failed read of earlier names is not the last one, nor is the end of the caller that began
+// it; and nobody waits longer than their own time.
+func TestWideReadsAgain(t *testing.T) {
+	const name = "_validation-persist.seen.example.com"
+	synctest.Test(t, func(t *testing.T) {
+		reads, broken := 0, errors.New("no storage")
+		w := &wide{bases: make(map[string]bool)}
+		seen := func(ctx context.Context) ([]string, error) {
+			reads++
+			time.Sleep(10 * time.Second)
+			if broken != nil {
+				return nil, broken
+			}
+			return []string{"*.seen.example.com"}, ctx.Err()
+		}
+		for range 3 {
+			if got, err := w.has(t.Context(), name, seen); got || !errors.Is(err, broken) {
+				t.Errorf("%v, %v", got, err)
+			}
+		}
+		if reads != 1 {
+			t.Errorf("storage was read %d times within a minute of a failure", reads)
+		}
+		time.Sleep(rereadAfter)
+		broken = nil
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if got, err := w.has(short, name, seen); got || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("%v, %v after %s", got, err, time.Since(began))
+		}
+		for range 2 {
+			if got, err := w.has(t.Context(), name, seen); !got || err != nil {
+				t.Errorf("%v, %v", got, err)
+			}
+		}
+		if reads != 2 {
+			t.Errorf("storage was read %d times", reads)
+		}
+	})
 }
