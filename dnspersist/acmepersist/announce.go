@@ -3,7 +3,6 @@ package acmepersist
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sort"
 	"time"
 
@@ -188,17 +187,15 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 	var rows []row
 	serving := s.iss.serving()
 	for _, n := range states {
-		if len(n.Identifiers) == 0 || len(n.Accepted) == 0 {
+		if len(n.Accepted) == 0 {
 			continue // nothing stands, as far as is known
 		}
-		identifier := n.Identifiers[0]
-		if i := slices.IndexFunc(n.Identifiers, record.IsWildcard); i >= 0 {
-			identifier = n.Identifiers[i]
-		}
-		at, t := *s, t
-		if at.iss = serving(identifier); at.iss == nil {
+		if n.Identifiers = renewed(ctx, n.Identifiers, serving); len(n.Identifiers) == 0 {
 			continue // nobody renews it any more
 		}
+		identifier := strictest(n.Identifiers)
+		at, t := *s, t
+		at.iss = serving(identifier)
 		if at.iss != s.iss { // with options of its own
 			if t, err = at.predict(o); err != nil {
 				continue

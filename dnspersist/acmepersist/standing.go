@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 const (
@@ -93,13 +92,11 @@ func (r *lookRun) work(ctx context.Context, names <-chan nameState, cancel func(
 
 // look looks at one name.
 func (r *lookRun) look(ctx context.Context, n nameState, sessions map[*Issuer]*session) error {
-	var iss *Issuer
-	for _, id := range n.Identifiers {
-		if iss = r.serving(id); iss != nil {
-			break
-		}
+	if n.Identifiers = renewed(ctx, n.Identifiers, r.serving); len(n.Identifiers) == 0 {
+		return nil
 	}
-	if iss == nil || iss.Checker == nil {
+	iss := r.serving(strictest(n.Identifiers))
+	if iss.Checker == nil {
 		return nil
 	}
 	life, due := iss.certificateOf(ctx, n.Identifiers)
@@ -114,7 +111,7 @@ func (r *lookRun) look(ctx context.Context, n nameState, sessions map[*Issuer]*s
 		}
 		sessions[iss] = s
 	}
-	return s.lookAt(ctx, n.Name, r.every, life, due)
+	return s.lookAt(ctx, n.Name, n.Identifiers, r.every, life, due)
 }
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
@@ -148,8 +145,8 @@ func (iss *Issuer) certificateOf(ctx context.Context, identifiers []string) (lif
 	return life, due
 }
 
-// lookAt looks at one name, unless another node has done so meanwhile.
-func (s *session) lookAt(ctx context.Context, name string, every, life time.Duration, due time.Time) error {
+// lookAt looks at one name for identifiers, unless another node has done so meanwhile.
+func (s *session) lookAt(ctx context.Context, name string, identifiers []string, every, life time.Duration, due time.Time) error {
 	var state nameState
 	mine := false
 	err := s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
@@ -170,11 +167,8 @@ func (s *session) lookAt(ctx context.Context, name string, every, life time.Dura
 	if err != nil {
 		return err
 	}
-	identifier := state.Identifiers[0]
-	if i := slices.IndexFunc(state.Identifiers, record.IsWildcard); i >= 0 {
-		identifier = state.Identifiers[i]
-	}
-	w, err := s.want(ctx, identifier, t)
+	state.Identifiers = identifiers
+	w, err := s.want(ctx, strictest(identifiers), t)
 	if err != nil {
 		return err
 	}
