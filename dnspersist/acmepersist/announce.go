@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -100,31 +101,54 @@ func (t directoryTerms) merge(old directoryTerms) directoryTerms {
 
 // compareDirectory notes what the directory says, and announces a change, once in a
 // cluster. What was never noted is taken for the deployed dialect: nothing else stands in
-// DNS then.
+// DNS then. An announcement that fails is tried again with the next comparison.
 func (s *session) compareDirectory(ctx context.Context, accountURL string) error {
-	var changes []string
 	already := func() (bool, error) {
 		s.iss.mu.Lock()
 		defer s.iss.mu.Unlock()
 		return accountURL == "" && s.noted(s.iss.offer), nil
 	}
-	err := s.store.locked(ctx, "dns_persist_directory_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
+	// others wait for the announcement, or they would make it as well
+	return s.store.locked(ctx, "dns_persist_directory_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
+		unsaid, err := s.noteDirectory(ctx, accountURL)
+		if err != nil || len(unsaid) == 0 {
+			return err
+		}
+		if err := s.announceChange(ctx, unsaid); err != nil {
+			return err
+		}
 		return s.updateOffer(ctx, func(o *offer) bool {
-			now := s.directory.now(accountURL)
-			if o.Directory != nil {
-				now = now.merge(*o.Directory)
-				changes = now.changes(*o.Directory)
-			} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
-				changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
+			if o.Directory == nil {
+				return false
 			}
-			o.Directory = &now
+			o.Directory.Unsaid = nil
 			return true
 		})
 	})
-	if err != nil || len(changes) == 0 {
-		return err
-	}
-	return s.announceChange(ctx, changes)
+}
+
+// noteDirectory notes what the directory says and returns the changes that have to be
+// announced.
+func (s *session) noteDirectory(ctx context.Context, accountURL string) (unsaid []string, err error) {
+	err = s.updateOffer(ctx, func(o *offer) bool {
+		now := s.directory.now(accountURL)
+		var changes []string
+		if o.Directory != nil {
+			now = now.merge(*o.Directory)
+			changes = now.changes(*o.Directory)
+			now.Unsaid = slices.Clone(o.Directory.Unsaid)
+		} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
+			changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
+		}
+		for _, c := range changes {
+			if !slices.Contains(now.Unsaid, c) {
+				now.Unsaid = append(now.Unsaid, c)
+			}
+		}
+		o.Directory, unsaid = &now, now.Unsaid
+		return true
+	})
+	return unsaid, err
 }
 
 // row is a name whose standing value the CA need not take any more.
@@ -187,6 +211,9 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 	var rows []row
 	serving := s.iss.serving()
 	for _, n := range states {
+		if ctx.Err() != nil {
+			break
+		}
 		if len(n.Accepted) == 0 {
 			continue // nothing stands, as far as is known
 		}
@@ -230,50 +257,9 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 			rows = append(rows, r)
 		}
 	}
+	if ctx.Err() != nil { // some may be missing
+		return nil, fmt.Errorf("listing the records that a change is about: %w", context.Cause(ctx))
+	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].neededBy.Before(rows[j].neededBy) })
 	return rows, nil
-}
-
-// renewalsAhead is how many renewals before a record's end its successor is asked for.
-const renewalsAhead = 3
-
-// warnOfExpiry says that the record of a name with a fresh certificate ends before its
-// third renewal from now.
-func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration) {
-	var state nameState
-	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
-		return
-	}
-	var values []string
-	for _, a := range state.Accepted {
-		values = append(values, a.Value)
-	}
-	s.warnOfEnd(w, values, life)
-}
-
-// warnOfEnd says that all the values that a CA may accept end before the third renewal
-// from now.
-func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
-	if s.iss.keeps() {
-		return // it is followed without anybody's doing
-	}
-	var end time.Time
-	var value string
-	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
-		switch {
-		case v.Outlook == record.OutlookBad:
-		case v.Value.PersistUntil.IsZero():
-			return
-		case v.Value.PersistUntil.After(end):
-			end, value = v.Value.PersistUntil, v.Text
-		}
-	}
-	interval := time.Duration(float64(life) * (1 - s.iss.windowRatio()))
-	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
-		return
-	}
-	s.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
-		zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("standing_value", value),
-		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
-		zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
 }

@@ -154,6 +154,8 @@ type directoryTerms struct {
 	CAAIdentities     []string  `json:"caa_identities,omitempty"`
 	AccountURL        string    `json:"account_url,omitempty"`
 	At                time.Time `json:"at"`
+	// Unsaid are changes whose announcement has not succeeded yet.
+	Unsaid []string `json:"unsaid,omitempty"`
 }
 
 // prefixKept is how long a prefix is remembered that the directory shows no more.

@@ -1,0 +1,54 @@
+package acmepersist
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// renewalsAhead is how many renewals before a record's end its successor is asked for.
+const renewalsAhead = 3
+
+// warnOfExpiry says that the record of a name with a fresh certificate ends before its
+// third renewal from now.
+func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration) {
+	var state nameState
+	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
+		return
+	}
+	var values []string
+	for _, a := range state.Accepted {
+		values = append(values, a.Value)
+	}
+	s.warnOfEnd(w, values, life)
+}
+
+// warnOfEnd says that all the values that a CA may accept end before the third renewal
+// from now.
+func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
+	if s.iss.keeps() {
+		return // it is followed without anybody's doing
+	}
+	var end time.Time
+	var value string
+	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
+		switch {
+		case v.Outlook == record.OutlookBad:
+		case v.Value.PersistUntil.IsZero():
+			return
+		case v.Value.PersistUntil.After(end):
+			end, value = v.Value.PersistUntil, v.Text
+		}
+	}
+	interval := time.Duration(float64(life) * (1 - s.iss.windowRatio()))
+	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
+		return
+	}
+	s.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
+		zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("standing_value", value),
+		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
+		zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
+}
