@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -43,8 +44,8 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 }
 
 // now is what the directory says of the challenge.
-func (d *directory) now(accountURL string) directoryTerms {
-	t := directoryTerms{AccountHashPrefix: d.Meta.prefix(), AccountURL: accountURL, At: time.Now().UTC()}
+func (d *directory) now() directoryTerms {
+	t := directoryTerms{AccountHashPrefix: d.Meta.prefix(), At: time.Now().UTC()}
 	if t.AccountHashPrefix != "" {
 		t.IssuerDomainNames = d.Meta.names()
 	} else {
@@ -62,8 +63,10 @@ func (t directoryTerms) changes(old directoryTerms) []string {
 	if a, b := old.issuers(), t.issuers(); len(a) > 0 && len(b) > 0 && !sameSet(a, b) {
 		list = append(list, fmt.Sprintf("the issuer domain names were %q, are %q", a, b))
 	}
-	if t.AccountURL != "" && old.AccountURL != "" && t.AccountURL != old.AccountURL {
-		list = append(list, fmt.Sprintf("the CA named the account %s, names it %s", old.AccountURL, t.AccountURL))
+	for _, bound := range slices.Sorted(maps.Keys(t.AccountURLs)) {
+		if a, b := old.AccountURLs[bound], t.AccountURLs[bound]; a != "" && a != b {
+			list = append(list, fmt.Sprintf("the CA named the account %s, names it %s", a, b))
+		}
 	}
 	return list
 }
@@ -85,13 +88,15 @@ func (s *session) heedDirectory(ctx context.Context, o offer) error {
 
 // noted reports whether the directory says what is known of it.
 func (s *session) noted(o *offer) bool {
-	return o != nil && o.Directory != nil && len(s.directory.now("").merge(*o.Directory).changes(*o.Directory)) == 0
+	return o != nil && o.Directory != nil && len(s.directory.now().merge(*o.Directory).changes(*o.Directory)) == 0
 }
 
 // merge keeps what only some frontends of a CA show yet.
 func (t directoryTerms) merge(old directoryTerms) directoryTerms {
-	if t.AccountURL == "" {
-		t.AccountURL = old.AccountURL
+	if len(old.AccountURLs) > 0 {
+		all := maps.Clone(old.AccountURLs)
+		maps.Copy(all, t.AccountURLs)
+		t.AccountURLs = all
 	}
 	if t.AccountHashPrefix == "" && old.AccountHashPrefix != "" && t.At.Sub(old.At) < prefixKept {
 		t.AccountHashPrefix, t.IssuerDomainNames, t.CAAIdentities, t.At = old.AccountHashPrefix, old.IssuerDomainNames, old.CAAIdentities, old.At
@@ -131,7 +136,10 @@ func (s *session) compareDirectory(ctx context.Context, accountURL string) error
 // announced.
 func (s *session) noteDirectory(ctx context.Context, accountURL string) (unsaid []string, err error) {
 	err = s.updateOffer(ctx, func(o *offer) bool {
-		now := s.directory.now(accountURL)
+		now := s.directory.now()
+		if accountURL != "" {
+			now.AccountURLs = map[string]string{s.account.Location: accountURL}
+		}
 		var changes []string
 		if o.Directory != nil {
 			now = now.merge(*o.Directory)

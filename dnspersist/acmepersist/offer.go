@@ -149,11 +149,13 @@ func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
 
 // directoryTerms is what a directory said of the challenge, for comparison.
 type directoryTerms struct {
-	AccountHashPrefix string    `json:"account_hash_prefix,omitempty"`
-	IssuerDomainNames []string  `json:"issuer_domain_names,omitempty"`
-	CAAIdentities     []string  `json:"caa_identities,omitempty"`
-	AccountURL        string    `json:"account_url,omitempty"`
-	At                time.Time `json:"at"`
+	AccountHashPrefix string   `json:"account_hash_prefix,omitempty"`
+	IssuerDomainNames []string `json:"issuer_domain_names,omitempty"`
+	CAAIdentities     []string `json:"caa_identities,omitempty"`
+	// AccountURLs are what the CA last named accounts, by the URL that each is bound with:
+	// issuers at one CA may have accounts of their own.
+	AccountURLs map[string]string `json:"account_urls,omitempty"`
+	At          time.Time         `json:"at"`
 	// Unsaid are changes whose announcement has not succeeded yet.
 	Unsaid []string `json:"unsaid,omitempty"`
 }

@@ -69,8 +69,14 @@ func TestDirectoryChanges(t *testing.T) {
 	hashed := directoryTerms{AccountHashPrefix: "https://ca.example/h/", IssuerDomainNames: []string{"a.example"}, At: now}
 	moved := hashed
 	moved.IssuerDomainNames = []string{"b.example"}
-	url, otherURL := deployed, deployed
-	url.AccountURL, otherURL.AccountURL = "https://ca.example/acct/1", "https://acme.ca.example/acct/1"
+	named := func(bound, url string) directoryTerms {
+		d := deployed
+		d.AccountURLs = map[string]string{bound: url}
+		return d
+	}
+	const bound = "https://ca.example/acct/1"
+	url, otherURL := named(bound, bound), named(bound, "https://acme.ca.example/acct/1")
+	otherAccount := named("https://ca.example/acct/2", "https://ca.example/acct/2")
 	old := hashed
 	old.At = now.Add(-prefixKept - time.Hour)
 	for name, tt := range map[string]struct {
@@ -84,6 +90,8 @@ func TestDirectoryChanges(t *testing.T) {
 		"other names":               {moved, hashed, `the issuer domain names were ["a.example"], are ["b.example"]`},
 		"other account URL":         {otherURL, url, "the CA named the account https://ca.example/acct/1, names it https://acme.ca.example/acct/1"},
 		"account URL not asked for": {deployed, url, ""},
+		"another account's":         {otherAccount, url, ""},
+		"after another account's":   {otherURL, otherAccount.merge(url), "the CA named the account https://ca.example/acct/1, names it https://acme.ca.example/acct/1"},
 	} {
 		merged := tt.now.merge(tt.old)
 		if got := strings.Join(merged.changes(tt.old), "; "); got != tt.want {
