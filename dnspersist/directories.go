@@ -22,7 +22,8 @@ const (
 func (a *App) readDirectories(ctx context.Context) {
 	every := tuning.Or(tuning.Get().ReadDirectory, readDirectoryEvery)
 	// a fleet that is started at once need not ask at once
-	wait := min(firstRead, every) + rand.N(min(firstRead, every)/2+1)
+	first := min(firstRead, every) + rand.N(min(firstRead, every)/2+1)
+	wait := a.shared.due(&a.shared.nextRead, first, every+every/8)
 	for {
 		timer := time.NewTimer(wait)
 		select {
@@ -38,8 +39,36 @@ func (a *App) readDirectories(ctx context.Context) {
 					zap.String("ca", iss.CA), zap.Error(err))
 			}
 		}
-		wait = every + rand.N(every/8+1)
+		if ctx.Err() != nil {
+			return // the next configuration goes on
+		}
+		wait = a.shared.again(&a.shared.nextRead, every+rand.N(every/8+1))
 	}
+}
+
+// soonest is how long after a reload what is due begins at the earliest: Caddy has given the
+// issuers their names by then.
+const soonest = 5 * time.Second
+
+// due returns how long a configuration that has started waits for work that is done in turn by
+// one after the other: until the time at which it is due, but no longer than most. first is how
+// long the first one waits.
+func (s *shared) due(at *time.Time, first, most time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.IsZero() {
+		*at = time.Now().Add(first)
+		return first
+	}
+	return min(max(time.Until(*at), min(soonest, first)), most)
+}
+
+// again notes when such work is due next.
+func (s *shared) again(at *time.Time, wait time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*at = time.Now().Add(wait)
+	return wait
 }
 
 const (
@@ -54,8 +83,10 @@ const (
 func (a *App) lookAtNames(ctx context.Context) {
 	every := tuning.Or(tuning.Get().LookAtNames, lookEvery)
 	tick := min(lookTick, every)
+	pause := func() time.Duration { return tick/2 + rand.N(tick) }
+	wait := a.shared.due(&a.shared.nextLook, pause(), tick/2+tick)
 	for {
-		timer := time.NewTimer(tick/2 + rand.N(tick))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -69,6 +100,10 @@ func (a *App) lookAtNames(ctx context.Context) {
 					zap.String("ca", iss.CA), zap.Error(err))
 			}
 		}
+		if ctx.Err() != nil {
+			return // the next configuration goes on
+		}
+		wait = a.shared.again(&a.shared.nextLook, pause())
 	}
 }
 

@@ -35,6 +35,9 @@ type shared struct {
 	logger *zap.Logger
 	// apps are those of the configurations that were started and have not ended, the newest last.
 	apps []*App
+	// nextRead and nextLook are when the CAs' directories are compared next, and standing
+	// records looked at: a configuration need not last until then.
+	nextRead, nextLook time.Time
 	// orphan is the timer that ends watches which nobody wants any more.
 	orphan *time.Timer
 }
