@@ -110,7 +110,7 @@ func TestDirectoryFailsForThoseWhoWait(t *testing.T) {
 			first <- err
 		}()
 		synctest.Wait()
-		go func() { _ = <-first }()
+		go func() { <-first }()
 		if err := errors.Join(together(t.Context(), &c, ca)...); err != nil {
 			t.Errorf("another caller's end came through: %v", err)
 		}
