@@ -61,7 +61,7 @@ func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
 			found.Error = "DNS cannot tell what stands: " + at.Reason
 		}
 		found.Cached = c.Report.Mode == propagation.ModeRecursive
-		if at.TTL > 0 && !found.Cached {
+		if at.TTL > 0 {
 			set.TTL = at.TTL
 		}
 	}

@@ -113,7 +113,7 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 		if !known || report.Problem == propagation.CodeAliasLoop {
 			found.Error = "DNS cannot tell what stands: " + report.Reason
 		}
-		if found.TTL > 0 && !found.Cached { // there it is what is left of it
+		if found.TTL > 0 { // of a cache what is left of it: an update changes that of the whole set
 			set.TTL = found.TTL
 		}
 	}

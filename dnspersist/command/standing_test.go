@@ -46,7 +46,7 @@ func TestCachedStandingIsNoProof(t *testing.T) {
 		Mode: propagation.ModeRecursive, Values: []string{"theirs"},
 		Servers: []propagation.ServerReport{{Name: set.Name, Verdict: propagation.VerdictNo, TTL: 17}},
 	}, func(acmepersist.Wanted) bool { return false })
-	if set.DNS.Error != "" || set.TTL != 3600 {
+	if set.DNS.Error != "" || set.TTL != 17 {
 		t.Errorf("%+v, TTL %d", set.DNS, set.TTL)
 	}
 	for _, f := range []formats.Format{formats.Route53, formats.Terraform} {
