@@ -19,7 +19,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 	if email := strings.ToLower(strings.TrimSpace(s.iss.Email)); email != "" {
 		var bound boundAccount
 		var found bool
-		err := s.store.locked(ctx, "register_acme_account_"+email, nil, func() (err error) {
+		err := s.store.Locked(ctx, "register_acme_account_"+email, nil, func() (err error) {
 			bound, found, err = s.loadCertMagicAccount(ctx, certmagic.StorageKeys.Safe(email))
 			return err
 		})
@@ -27,7 +27,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 	}
 	var bound boundAccount
 	var found bool
-	err := s.store.locked(ctx, "register_acme_account", nil, func() error {
+	err := s.store.Locked(ctx, "register_acme_account", nil, func() error {
 		all, err := s.certMagicAccounts(ctx)
 		if err != nil || len(all) == 0 {
 			return err
@@ -51,7 +51,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 
 // certMagicAccounts returns the complete accounts of `acme` at this CA, by folder.
 func (s *session) certMagicAccounts(ctx context.Context) (map[string]boundAccount, error) {
-	folders, err := s.store.storage.List(ctx, s.store.users, false)
+	folders, err := s.store.Storage.List(ctx, s.store.users, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -75,7 +75,7 @@ func (s *session) certMagicAccounts(ctx context.Context) (map[string]boundAccoun
 // loadCertMagicAccount reads one folder of CertMagic's layout. The file names are
 // made from the email address; listing the folder spares knowing how.
 func (s *session) loadCertMagicAccount(ctx context.Context, folder string) (boundAccount, bool, error) {
-	files, err := s.store.storage.List(ctx, path.Join(s.store.users, folder), false)
+	files, err := s.store.Storage.List(ctx, path.Join(s.store.users, folder), false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return boundAccount{}, false, nil
 	}
@@ -93,7 +93,7 @@ func (s *session) loadCertMagicAccount(ctx context.Context, folder string) (boun
 		default:
 			continue
 		}
-		if *into, err = s.store.storage.Load(ctx, f); err != nil {
+		if *into, err = s.store.Storage.Load(ctx, f); err != nil {
 			return boundAccount{}, false, fmt.Errorf("reading %s from storage: %w", f, err)
 		}
 	}

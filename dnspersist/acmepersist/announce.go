@@ -23,7 +23,7 @@ const rowsSaid = 100
 // nothing to compare, and nothing is asked.
 func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	st := newStore(iss.Storage, iss.CA)
-	if known, err := st.load(ctx, st.key("ca.json"), new(offer)); err != nil || !known {
+	if known, err := st.Load(ctx, st.Key("ca.json"), new(offer)); err != nil || !known {
 		return err
 	}
 	iss.dirs.expire()
@@ -114,7 +114,7 @@ func (s *session) compareDirectory(ctx context.Context, accountURL string) error
 		return accountURL == "" && s.noted(s.iss.offer), nil
 	}
 	// others wait for the announcement, or they would make it as well
-	return s.store.locked(ctx, "dns_persist_directory_"+s.store.safe(IssuerKey(s.iss.CA)), already, func() error {
+	return s.store.Locked(ctx, "dns_persist_directory_"+s.store.Safe(IssuerKey(s.iss.CA)), already, func() error {
 		unsaid, err := s.noteDirectory(ctx, accountURL)
 		if err != nil || len(unsaid) == 0 {
 			return err

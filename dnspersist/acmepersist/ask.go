@@ -75,7 +75,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 			}
 			said.Error = err.Error()
 			// the order is of no more use
-			return said, a.store.remove(ctx, a.orderKey(a.names))
+			return said, a.store.Remove(ctx, a.orderKey(a.names))
 		}
 		said.Valid = true
 		if fresh, err := a.readAuthorization(ctx, authz.Location); err == nil {

@@ -47,7 +47,7 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	if order, err = a.finalize(ctx, order, csr); err != nil {
 		if order.Status == acme.StatusInvalid {
-			err = errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
+			err = errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
 		}
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			a.warnOfExpiry(ctx, w, leaf.NotAfter.Sub(leaf.NotBefore))
 		}
 	}
-	if err := a.store.remove(ctx, a.orderKey(a.names)); err != nil {
+	if err := a.store.Remove(ctx, a.orderKey(a.names)); err != nil {
 		a.logger.Warn("the finished order stays in storage", zap.Strings("identifiers", a.names), zap.Error(err))
 	}
 	return cert, nil
@@ -125,7 +125,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		if err != nil {
 			return err
 		}
-		err = errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.remove(ctx, a.orderKey(a.names)))
+		err = errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.Remove(ctx, a.orderKey(a.names)))
 		return a.afterNo(ctx, w, a.seen[id], err)
 	}
 	c, ok, err := a.challenge(ctx, authz)
@@ -153,7 +153,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		}
 		fresh, readErr := a.readAuthorization(ctx, authz.Location)
 		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
-			err = errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
+			err = errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
 		}
 		if refused(err) {
 			return a.afterNo(ctx, a.wants[id], a.seen[id], err)

@@ -93,7 +93,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		switch {
 		case time.Since(since) > a.iss.timeout():
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
-			return errors.Join(err, a.store.remove(ctx, a.orderKey(a.names)))
+			return errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
 		case time.Since(began) > a.patience():
 			return a.putAside(ctx, w, since, a.job)
 		}

@@ -15,7 +15,7 @@ import (
 // more for each account that is pinned by its key.
 func (s *session) bindingKey() (string, error) {
 	if s.iss.AccountKeyPEM == "" {
-		return s.store.key("account.json"), nil
+		return s.store.Key("account.json"), nil
 	}
 	key, err := boundAccount{KeyPEM: s.iss.AccountKeyPEM}.signer()
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *session) bindingKey() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.store.key("account_" + pinned.Thumbprint + ".json"), nil
+	return s.store.Key("account_" + pinned.Thumbprint + ".json"), nil
 }
 
 func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
@@ -41,7 +41,7 @@ func (s *session) loadOrBind(ctx context.Context) (boundAccount, error) {
 		bound, found, err = s.loadBinding(ctx, key)
 		return found, err
 	}
-	err = s.store.locked(ctx, s.accountLock(), already, func() error {
+	err = s.store.Locked(ctx, s.accountLock(), already, func() error {
 		// another node may have bound it while we waited
 		if found, err := already(); err != nil || found {
 			return err
@@ -90,7 +90,7 @@ func (s *session) bindNew(ctx context.Context, storageKey string) (boundAccount,
 		return s.finish(ctx, storageKey, bound)
 	}
 	// a registration that was cut short goes on, or its account would be lost
-	started, err := s.store.load(ctx, storageKey, new(boundAccount))
+	started, err := s.store.Load(ctx, storageKey, new(boundAccount))
 	if err != nil {
 		return boundAccount{}, err
 	}
@@ -175,7 +175,7 @@ func (s *session) finish(ctx context.Context, storageKey string, bound boundAcco
 		bound.BoundAt = time.Now().UTC()
 	}
 	bound.at = storageKey
-	if err := s.store.save(ctx, storageKey, bound); err != nil {
+	if err := s.store.Save(ctx, storageKey, bound); err != nil {
 		return boundAccount{}, err
 	}
 	s.logger.Info("bound the ACME account; back this file up, every record names the account",
@@ -190,7 +190,7 @@ func (s *session) finish(ctx context.Context, storageKey string, bound boundAcco
 // was stored before a crash is used again: the CA then returns the same account.
 func (s *session) register(ctx context.Context, storageKey string) (boundAccount, error) {
 	var bound boundAccount
-	started, err := s.store.load(ctx, storageKey, &bound)
+	started, err := s.store.Load(ctx, storageKey, &bound)
 	if err != nil {
 		return boundAccount{}, err
 	}
@@ -213,7 +213,7 @@ func (s *session) register(ctx context.Context, storageKey string) (boundAccount
 }
 
 func (s *session) registerKey(ctx context.Context, storageKey string, bound boundAccount) (boundAccount, error) {
-	if err := s.store.save(ctx, storageKey, bound); err != nil {
+	if err := s.store.Save(ctx, storageKey, bound); err != nil {
 		return boundAccount{}, err
 	}
 	key, err := bound.signer()

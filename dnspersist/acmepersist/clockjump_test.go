@@ -20,8 +20,8 @@ func TestClockWasAhead(t *testing.T) {
 		PartialSince: later, LookedAt: later, NotBefore: later, CAASince: later,
 		Accepted: []acceptedValue{{Value: "v", Account: "a", At: later}},
 	}
-	key := st.key("names", st.safe(name)+".json")
-	if err := st.save(t.Context(), key, wrong); err != nil {
+	key := st.Key("names", st.Safe(name)+".json")
+	if err := st.Save(t.Context(), key, wrong); err != nil {
 		t.Fatal(err)
 	}
 	var n nameState

@@ -20,7 +20,7 @@ func (iss *Issuer) DeactivateAccount(ctx context.Context, url string) error {
 	if err != nil {
 		return fmt.Errorf("deactivating the account %s: %w", url, err)
 	}
-	err = s.store.locked(ctx, s.accountLock(), nil, func() error {
+	err = s.store.Locked(ctx, s.accountLock(), nil, func() error {
 		bound, err := s.mustKnow(ctx)
 		if err != nil {
 			return err

@@ -220,10 +220,10 @@ func (h sharing) others(domain string) bool {
 	return h.More || slices.ContainsFunc(h.Domains, func(other string) bool { return other != domain })
 }
 
-func (s store) sharingKey(target string) string { return s.key("targets", s.safe(target)+".json") }
+func (s store) sharingKey(target string) string { return s.Key("targets", s.Safe(target)+".json") }
 
 func (s store) sharing(ctx context.Context, target string) (shared sharing, err error) {
-	_, err = s.load(ctx, s.sharingKey(target), &shared)
+	_, err = s.Load(ctx, s.sharingKey(target), &shared)
 	return shared, err
 }
 
@@ -248,11 +248,11 @@ func (s store) join(ctx context.Context, target, domain string, wildcard bool) (
 	if err != nil || !grow(&shared) {
 		return shared, err
 	}
-	err = s.locked(ctx, "dns_persist_target_"+s.safe(target), nil, func() error {
+	err = s.Locked(ctx, "dns_persist_target_"+s.Safe(target), nil, func() error {
 		if shared, err = s.sharing(ctx, target); err != nil || !grow(&shared) {
 			return err
 		}
-		return s.save(ctx, s.sharingKey(target), shared)
+		return s.Save(ctx, s.sharingKey(target), shared)
 	})
 	return shared, err
 }

@@ -51,7 +51,7 @@ func (iss *Issuer) importAccount(ctx context.Context, data []byte) (ImportResult
 		return ImportResult{}, err
 	}
 	var result ImportResult
-	err = s.store.locked(ctx, s.accountLock(), nil, func() (err error) {
+	err = s.store.Locked(ctx, s.accountLock(), nil, func() (err error) {
 		result, err = s.importLocked(ctx, in)
 		return err
 	})
@@ -154,7 +154,7 @@ func (s *session) keepCutShort(ctx context.Context, key string) error {
 	if err != nil || !found || begun.URL != "" {
 		return err
 	}
-	return s.store.save(ctx, s.store.key("lost", begun.Thumbprint+".json"), begun)
+	return s.store.Save(ctx, s.store.Key("lost", begun.Thumbprint+".json"), begun)
 }
 
 // resolveImport asks the CA which of the keys in the file is the account's.

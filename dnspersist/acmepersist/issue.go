@@ -136,7 +136,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 		}
 		return false, nil
 	}
-	err := s.store.locked(ctx, "dns_persist_first_contact_"+s.store.safe(IssuerKey(s.iss.CA)), known, func() error {
+	err := s.store.Locked(ctx, "dns_persist_first_contact_"+s.store.Safe(IssuerKey(s.iss.CA)), known, func() error {
 		// another node may have asked while we waited
 		if ok, err := known(); ok || err != nil {
 			return err
@@ -166,7 +166,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 
 // refusedByCA drops an order that our challenge cannot complete and says so.
 func (s *session) refusedByCA(ctx context.Context, names []string) error {
-	if err := s.store.remove(ctx, s.orderKey(names)); err != nil {
+	if err := s.store.Remove(ctx, s.orderKey(names)); err != nil {
 		return err
 	}
 	o, err := s.loadOffer(ctx)

@@ -19,7 +19,7 @@ const (
 // waits for us, where the storage gives out leases: else another node would begin the
 // same work.
 func (s *session) keepLock(ctx context.Context, name string) {
-	renewer, ok := s.store.storage.(certmagic.LockLeaseRenewer)
+	renewer, ok := s.store.Storage.(certmagic.LockLeaseRenewer)
 	if !ok || time.Since(s.leased) < leaseEvery {
 		return
 	}

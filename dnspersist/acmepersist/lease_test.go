@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 type leasing struct {
@@ -21,7 +23,7 @@ func (l *leasing) RenewLockLease(_ context.Context, key string, _ time.Duration)
 
 func TestLockLeaseIsExtendedWhileWaiting(t *testing.T) {
 	storage := &leasing{}
-	s := &session{store: store{storage: storage}, logger: zap.NewNop(), leased: time.Now()}
+	s := &session{store: store{Store: state.Store{Storage: storage}}, logger: zap.NewNop(), leased: time.Now()}
 	s.keepLock(t.Context(), "example.com")
 	if len(storage.keys) != 0 {
 		t.Fatal("the lease was extended right after it was taken")
@@ -33,5 +35,5 @@ func TestLockLeaseIsExtendedWhileWaiting(t *testing.T) {
 		t.Errorf("extended %v, want issue_cert_example.com once", storage.keys)
 	}
 	// a storage without leases needs nothing
-	(&session{store: store{storage: &certmagic.FileStorage{}}, logger: zap.NewNop()}).keepLock(t.Context(), "example.com")
+	(&session{store: store{Store: state.Store{Storage: &certmagic.FileStorage{}}}, logger: zap.NewNop()}).keepLock(t.Context(), "example.com")
 }

@@ -120,16 +120,16 @@ func (names) lock(key string) *sync.Mutex {
 // fn says so.
 func (c names) update(ctx context.Context, st store, validationName string, fn func(*nameState) bool) error {
 	state := &nameState{Name: validationName}
-	key := st.key("names", st.safe(validationName)+".json")
+	key := st.Key("names", st.Safe(validationName)+".json")
 	defer c.lock(key).Unlock()
-	if _, err := st.load(ctx, key, state); err != nil {
+	if _, err := st.Load(ctx, key, state); err != nil {
 		return err
 	}
 	state.heal(time.Now())
 	if !fn(state) {
 		return nil
 	}
-	return st.save(ctx, key, state)
+	return st.Save(ctx, key, state)
 }
 
 // see notes that a certificate for the identifier was wanted.
@@ -154,7 +154,7 @@ func (n *nameState) sees(identifier string) bool {
 // recordNames lists the validation names whose records name the account, as far
 // as storage knows.
 func (s store) recordNames(ctx context.Context) []string {
-	keys, err := s.storage.List(ctx, s.key("names"), false)
+	keys, err := s.Storage.List(ctx, s.Key("names"), false)
 	if err != nil {
 		return nil
 	}
@@ -183,7 +183,7 @@ func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
 
 // nameStates returns what is remembered of all names.
 func (s store) nameStates(ctx context.Context) ([]nameState, error) {
-	keys, err := s.storage.List(ctx, s.key("names"), false)
+	keys, err := s.Storage.List(ctx, s.Key("names"), false)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
@@ -193,7 +193,7 @@ func (s store) nameStates(ctx context.Context) ([]nameState, error) {
 	var all []nameState
 	for _, k := range keys {
 		var n nameState
-		if found, err := s.load(ctx, k, &n); err != nil {
+		if found, err := s.Load(ctx, k, &n); err != nil {
 			return nil, err
 		} else if found {
 			n.heal(time.Now())

@@ -69,7 +69,7 @@ func (s *session) loadOffer(ctx context.Context) (offer, error) {
 	}
 	// a "no" may have become a "yes" on another node
 	o := offer{CA: s.iss.CA}
-	if _, err := s.store.load(ctx, s.store.key("ca.json"), &o); err != nil {
+	if _, err := s.store.Load(ctx, s.store.Key("ca.json"), &o); err != nil {
 		return o, err
 	}
 	o.heal(time.Now())
@@ -131,13 +131,13 @@ func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
 	s.iss.offerMu.Lock()
 	defer s.iss.offerMu.Unlock()
 	o := offer{CA: s.iss.CA}
-	key := s.store.key("ca.json")
-	if _, err := s.store.load(ctx, key, &o); err != nil {
+	key := s.store.Key("ca.json")
+	if _, err := s.store.Load(ctx, key, &o); err != nil {
 		return err
 	}
 	o.heal(time.Now())
 	if fn(&o) {
-		if err := s.store.save(ctx, key, o); err != nil {
+		if err := s.store.Save(ctx, key, o); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ type heldOrder struct {
 
 // heldOrder returns the order that is kept for the names of this account.
 func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder, found bool, err error) {
-	found, err = s.store.load(ctx, s.orderKey(names), &held)
+	found, err = s.store.Load(ctx, s.orderKey(names), &held)
 	if err != nil {
 		return held, false, err
 	}
@@ -41,14 +41,14 @@ func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder
 }
 
 func (s *session) orderKey(names []string) string {
-	return s.store.key("orders", s.store.safe(names[0])+".json")
+	return s.store.Key("orders", s.store.Safe(names[0])+".json")
 }
 
 // order returns the kept order for the names, or makes one.
 func (s *session) order(ctx context.Context, names []string) (acme.Order, error) {
 	key := s.orderKey(names)
 	var held heldOrder
-	found, err := s.store.load(ctx, key, &held)
+	found, err := s.store.Load(ctx, key, &held)
 	if err != nil {
 		return acme.Order{}, err
 	}
@@ -62,7 +62,7 @@ func (s *session) order(ctx context.Context, names []string) (acme.Order, error)
 		}
 	}
 	if found {
-		if err := s.store.remove(ctx, key); err != nil {
+		if err := s.store.Remove(ctx, key); err != nil {
 			return acme.Order{}, err
 		}
 	}
@@ -71,7 +71,7 @@ func (s *session) order(ctx context.Context, names []string) (acme.Order, error)
 		return acme.Order{}, err
 	}
 	held = heldOrder{URL: order.Location, Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: time.Now().UTC()}
-	return order, s.store.save(ctx, key, held)
+	return order, s.store.Save(ctx, key, held)
 }
 
 // resume reads a kept order. It can be used while nothing was finalized: after
@@ -153,7 +153,7 @@ func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) 
 // may be named.
 func (s *session) replaces(ctx context.Context, names []string) string {
 	key := IssuerKey(s.iss.CA)
-	meta, err := s.store.storage.Load(ctx, certmagic.StorageKeys.SiteMeta(key, names[0]))
+	meta, err := s.store.Storage.Load(ctx, certmagic.StorageKeys.SiteMeta(key, names[0]))
 	if err != nil {
 		return ""
 	}
@@ -163,7 +163,7 @@ func (s *session) replaces(ctx context.Context, names []string) string {
 	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.Location {
 		return ""
 	}
-	leaf := StoredCertificate(ctx, s.store.storage, key, names[0])
+	leaf := StoredCertificate(ctx, s.store.Storage, key, names[0])
 	if leaf == nil {
 		return ""
 	}

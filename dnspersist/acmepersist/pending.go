@@ -49,7 +49,7 @@ func (s *session) resolveLocked(ctx context.Context, bound boundAccount, good ti
 	if s.iss.askedLately(bound.NextKeyPEM, good) {
 		return bound, nil
 	}
-	err := s.store.locked(ctx, s.accountLock(), again, func() error {
+	err := s.store.Locked(ctx, s.accountLock(), again, func() error {
 		done, err := again()
 		if done || err != nil {
 			return err

@@ -155,7 +155,7 @@ func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (s
 		}
 		held.Seen[identifier] = digested(seen)
 	}
-	return now, a.store.save(ctx, a.orderKey(a.names), held)
+	return now, a.store.Save(ctx, a.orderKey(a.names), held)
 }
 
 // seen is what DNS showed when the CA was asked, never nil.

@@ -100,7 +100,7 @@ func (s *session) writing(p *Publishing, checker *propagation.Checker, t propaga
 
 // locked runs fn while no other node and no command changes the name.
 func (w *writing) locked(ctx context.Context, fn func() error) error {
-	return w.store.locked(ctx, "dns_persist_publish_"+w.store.safe(w.target.Name), nil, fn)
+	return w.store.Locked(ctx, "dns_persist_publish_"+w.store.Safe(w.target.Name), nil, fn)
 }
 
 // put adds the value that decide finds missing in what stands, empty for none. The account

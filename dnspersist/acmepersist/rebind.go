@@ -137,9 +137,9 @@ func (s *session) mustKnow(ctx context.Context) (boundAccount, error) {
 
 // ownFiles returns all bindings of this CA in our folder.
 func (s *session) ownFiles(ctx context.Context) ([]boundAccount, error) {
-	keys, err := s.store.storage.List(ctx, s.store.folder, false)
+	keys, err := s.store.Storage.List(ctx, s.store.Folder, false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listing %s in storage: %w", s.store.folder, err)
+		return nil, fmt.Errorf("listing %s in storage: %w", s.store.Folder, err)
 	}
 	var all []boundAccount
 	for _, k := range keys {
@@ -176,9 +176,9 @@ func (s *session) ownByURL(ctx context.Context, url string) (best boundAccount, 
 // by its key once has two files.
 func (s *session) saveBinding(ctx context.Context, bound boundAccount) (boundAccount, error) {
 	if bound.at == "" {
-		bound.at = s.store.key("account_" + bound.Thumbprint + ".json")
+		bound.at = s.store.Key("account_" + bound.Thumbprint + ".json")
 	}
-	if err := s.store.save(ctx, bound.at, bound); err != nil {
+	if err := s.store.Save(ctx, bound.at, bound); err != nil {
 		return boundAccount{}, err
 	}
 	all, err := s.ownFiles(ctx)
@@ -187,7 +187,7 @@ func (s *session) saveBinding(ctx context.Context, bound boundAccount) (boundAcc
 	}
 	for _, b := range all {
 		if b.URL == bound.URL && b.at != bound.at {
-			if err := s.store.save(ctx, b.at, bound); err != nil {
+			if err := s.store.Save(ctx, b.at, bound); err != nil {
 				return boundAccount{}, err
 			}
 		}
@@ -197,5 +197,5 @@ func (s *session) saveBinding(ctx context.Context, bound boundAccount) (boundAcc
 
 // accountLock is the name of the lock under which the binding is changed.
 func (s *session) accountLock() string {
-	return "dns_persist_account_" + s.store.safe(IssuerKey(s.iss.CA))
+	return "dns_persist_account_" + s.store.Safe(IssuerKey(s.iss.CA))
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
@@ -65,13 +66,13 @@ func (w *writing) forget(ctx context.Context, value string) error {
 	if err := w.iss.Inventory().Forget(ctx, w.target.Name, value); err != nil {
 		return err
 	}
-	folders, err := w.store.storage.List(ctx, storagePrefix, false)
+	folders, err := w.store.Storage.List(ctx, state.Root, false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("listing %s in storage: %w", storagePrefix, err)
+		return fmt.Errorf("listing %s in storage: %w", state.Root, err)
 	}
 	for _, folder := range folders {
-		other := &publish.Inventory{Storage: w.store.storage, Folder: path.Join(folder, "published")}
-		if folder == w.store.folder {
+		other := &publish.Inventory{Storage: w.store.Storage, Folder: path.Join(folder, "published")}
+		if folder == w.store.Folder {
 			continue
 		}
 		if err := other.ForgetBeside(ctx, w.target.Name, value); err != nil {

@@ -15,7 +15,7 @@ func (s *session) replaceLost(ctx context.Context, lost *AccountError) error {
 	if err != nil {
 		return err
 	}
-	return s.store.locked(ctx, s.accountLock(), nil, func() error {
+	return s.store.Locked(ctx, s.accountLock(), nil, func() error {
 		old, found, err := s.store.loadBound(ctx, storageKey)
 		if err != nil {
 			return err
@@ -36,10 +36,10 @@ func (s *session) replaceLost(ctx context.Context, lost *AccountError) error {
 			if lost.thumbprint != "" && old.Thumbprint != lost.thumbprint {
 				return s.use(old) // its key was changed
 			}
-			if err := s.store.save(ctx, s.store.key("lost", old.Thumbprint+".json"), old); err != nil {
+			if err := s.store.Save(ctx, s.store.Key("lost", old.Thumbprint+".json"), old); err != nil {
 				return err
 			}
-			if err := s.store.remove(ctx, storageKey); err != nil {
+			if err := s.store.Remove(ctx, storageKey); err != nil {
 				return err
 			}
 		}

@@ -48,7 +48,7 @@ func (iss *Issuer) RollKey(ctx context.Context) (Rollover, error) {
 		return Rollover{}, fmt.Errorf("rolling the account key: the CA %s offers no keyChange in its directory", iss.CA)
 	}
 	var done Rollover
-	err = s.store.locked(ctx, s.accountLock(), nil, func() error {
+	err = s.store.Locked(ctx, s.accountLock(), nil, func() error {
 		bound, err := s.mustKnow(ctx)
 		if err != nil {
 			return err

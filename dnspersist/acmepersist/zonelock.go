@@ -25,7 +25,7 @@ func (w *writing) lockingZone() libdns.RecordAppender {
 // inZone runs a call of the provider while nobody else changes the zone. Its time begins when
 // it is its turn.
 func (w *writing) inZone(ctx context.Context, zone string, call func(ctx context.Context) error) error {
-	return w.store.locked(ctx, "dns_persist_zone_"+w.store.safe(strings.TrimSuffix(zone, ".")), nil, func() error {
+	return w.store.Locked(ctx, "dns_persist_zone_"+w.store.Safe(strings.TrimSuffix(zone, ".")), nil, func() error {
 		return publish.Call(ctx, w.Timeout, call)
 	})
 }
