@@ -43,8 +43,12 @@ func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse
 	return a.send(ctx, addr, query)
 }
 
-// send is ask with a question of one's own.
+// send is ask with a question of one's own. Whatever it takes to get the answer, it is one
+// question of the look's budget.
 func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
+	if err := budgetOf(ctx).charge(); err != nil {
+		return answer{}, err
+	}
 	if a.withoutEDNS(addr) {
 		query = plain(query)
 	}

@@ -11,7 +11,10 @@ import (
 // the closest name above it that has any (RFC 8659 section 3). at is where they stand,
 // without a final dot; it is empty if there are none up to the top-level domain. An
 // error says that the resolvers could not tell: a CA that cannot either must refuse.
+// It has a budget as a look has.
 func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
+	ctx, _, cancel := withBudget(ctx)
+	defer cancel()
 	for name = dns.CanonicalName(name); name != "."; name = parent(name) {
 		ans, _, err := c.resolvers.query(ctx, name, dns.TypeCAA)
 		if err != nil {

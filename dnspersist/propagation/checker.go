@@ -60,7 +60,8 @@ func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
 
 // Look asks all servers at once: every authoritative address of the zone and
 // of all zones that a chain of CNAMEs leads to, or every resolver. It takes
-// as long as the slowest of them, some seconds where one is silent.
+// as long as the slowest of them, some seconds where one is silent. Like every round it has a
+// budget, of questions, zone cuts, aliases, hosts and time: what runs out is in Round.Err.
 func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1, nil) }
 
 // Glance asks one server, another for each n. It tells cheaply that nothing
@@ -83,6 +84,9 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 
 // walked is round, with the way it took.
 func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string) (Round, *walk) {
+	asker := ctx
+	ctx, spent, cancel := withBudget(ctx)
+	defer cancel()
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
@@ -106,12 +110,16 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	}
 	unasked := slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked })
 	switch { // Nothing is known of them, so the round proves nothing.
-	case ctx.Err() != nil && (unasked || errors.Is(r.Err, ctx.Err())):
-		r.Err = coded(CodeNotAsked, fmt.Errorf("not all servers were asked before the time was up (%w); allow more time", ctx.Err()))
+	case asker.Err() != nil && (unasked || errors.Is(r.Err, asker.Err())):
+		r.Err = coded(CodeNotAsked, fmt.Errorf("not all servers were asked before the time was up (%w); allow more time", asker.Err()))
+	case spent.why(ctx) != "" && (unasked || r.Err == nil || errors.Is(r.Err, errOverBudget) || errors.Is(r.Err, context.DeadlineExceeded)):
+		r.Err = coded(CodeLookBudget, fmt.Errorf(
+			"the look ended before all servers were asked, for %s: too many zone cuts, name servers or CNAMEs, or too slow ones, are on the way to %s, and the CA's resolver may give up as well; use fewer",
+			spent.why(ctx), r.Name))
 	case r.Err == nil && unasked:
 		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
-	r.Servers, r.IPv6Down, r.Dropped = w.reports, w.ipv6Down, w.dropped
+	r.Servers, r.IPv6Down, r.Dropped, r.Questions = w.reports, w.ipv6Down, w.dropped, int(spent.questions.Load())
 	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {

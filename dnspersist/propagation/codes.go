@@ -26,7 +26,8 @@ const (
 	CodeEDNSBroken  Code = "edns_broken"
 	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
 
-	CodeNotAsked         Code = "not_asked" // to stay under a rate
+	CodeNotAsked         Code = "not_asked"   // to stay under a rate
+	CodeLookBudget       Code = "look_budget" // the way to the record costs more than one look may
 	CodeIPv6Down         Code = "ipv6_down_here"
 	CodePort53Blocked    Code = "port53_blocked"
 	CodeAlias            Code = "alias_ok"

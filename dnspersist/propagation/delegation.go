@@ -54,7 +54,7 @@ func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
 	slices.Sort(d.hosts)
 	d.hosts = slices.Compact(d.hosts)
 	// each server may have shown others, and each host costs questions
-	d.hosts = d.hosts[:min(len(d.hosts), maxZoneServer)]
+	d.hosts = sampled(d.hosts, min(len(d.hosts), maxZoneServer), time.Now())
 	return d, d.zone != ""
 }
 
@@ -83,8 +83,8 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 		ttl = min(ttl, d.addHosts(ctx, z, del.hosts, del.glue, avoid))
 		ttl = min(ttl, d.addChildHosts(ctx, z, avoid))
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if err := cutShort(ctx); err != nil {
+		return nil, err
 	}
 	d.store(kindDelegated, z, ttl)
 	return z, nil
@@ -98,7 +98,7 @@ func (d delegation) isKnownAs(z *zone) bool {
 		return false
 	}
 	return time.Since(z.fetched) < minAgeToDrop || !slices.ContainsFunc(d.hosts, func(h string) bool {
-		return !slices.ContainsFunc(z.hosts, func(known nsHost) bool { return known.name == h })
+		return !z.lists(h)
 	})
 }
 
@@ -122,9 +122,7 @@ func (d *discovery) addChildHosts(ctx context.Context, z *zone, avoid string) ui
 				z.hosts[i].listed = "parent"
 			}
 		}
-		hosts = slices.DeleteFunc(hosts, func(h string) bool {
-			return slices.ContainsFunc(z.hosts, func(k nsHost) bool { return k.name == h })
-		})
+		hosts = slices.DeleteFunc(hosts, z.lists)
 		least := min(ttl, nsTTL, d.addHosts(ctx, z, hosts, glue, avoid))
 		for i, h := range z.hosts {
 			if slices.Contains(hosts, h.name) {

@@ -18,11 +18,13 @@ const maxCaseProbes = 8
 // the record stands at a name that is nearly right, and whether publishing it would take a
 // wildcard's addresses from the host; and each whether it keeps the case of the question, by
 // which resolvers tell forged answers. That is some 20 questions, for a person who waits for
-// them. In recursive mode, where none may be asked for too much, it is a look alone.
+// them, with a budget of their own. In recursive mode, where none may be asked for too much, it is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
 	rep := c.NewGate().Observe(r)
 	all := rep.Diagnostics()
+	ctx, _, cancel := withBudget(ctx)
+	defer cancel()
 	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
 	if i < 0 {
 		return rep, all

@@ -97,6 +97,8 @@ func (g *Gate) Observe(r Round) Report {
 	v := viewOf(groups, rep.Servers)
 	solid := r.Err == nil && rep.Bogus == "" && v.solid()
 	switch {
+	case rep.Problem == CodeLookBudget && v.no == 0:
+		// it proves nothing, and speaks against nothing
 	case !solid:
 		g.streakSince, g.appeared = time.Time{}, true
 	case !r.Partial && g.streakSince.IsZero():
@@ -114,6 +116,7 @@ func (g *Gate) Observe(r Round) Report {
 		rep.Excused, waiting, rep.LookAgainAt = g.excuse(groups, r)
 	}
 	switch {
+	case rep.Problem == CodeLookBudget && v.no == 0:
 	case !solid || len(waiting) > 0:
 		g.clean = 0
 	case !r.Partial:
@@ -157,10 +160,17 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 }
 
 // merge returns the present state of all servers: those of a full look, or
-// the known ones with the news of one of them.
+// the known ones with the news of some of them.
 func (g *Gate) merge(r Round) []ServerReport {
 	previous := g.last.Servers
 	news := slices.Clone(r.Servers)
+	cut := codeOf(r.Err) == CodeLookBudget
+	if cut {
+		// what was not reached is as it was
+		news = slices.DeleteFunc(news, func(s ServerReport) bool {
+			return s.Defect == CodeNotAsked && slices.ContainsFunc(previous, func(p ServerReport) bool { return sameServer(p, s) })
+		})
+	}
 	for i := range news {
 		news[i].Since = r.When
 		for _, p := range previous {
@@ -169,7 +179,7 @@ func (g *Gate) merge(r Round) []ServerReport {
 			}
 		}
 	}
-	if !r.Partial {
+	if !r.Partial && !cut {
 		return news
 	}
 	merged := slices.Clone(previous)
@@ -203,7 +213,9 @@ func (g *Gate) countBad(groups []group, r Round) {
 			if !ok {
 				b.since = r.When
 			}
-			if !r.Partial || slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Host == h.key.host && s.Zone == h.key.zone }) {
+			if slices.ContainsFunc(r.Servers, func(s ServerReport) bool {
+				return s.Host == h.key.host && s.Zone == h.key.zone && s.Defect != CodeNotAsked
+			}) {
 				b.looks++
 			}
 			// what was seen of it before this gate counts as well

@@ -3,9 +3,12 @@ package propagation
 import (
 	"cmp"
 	"context"
+	"hash/fnv"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,22 +23,55 @@ type hostAnswer struct {
 // addHosts adds hosts to z with their addresses: those the resolvers know,
 // and for hosts inside the zone also those that came with the delegation.
 // Hosts at or below avoid are not asked for. It returns the least TTL.
+//
+// A zone has at most maxZoneHosts. Of more, a sample is looked up that changes by the day, and
+// the others are left out: nothing waits for them.
 func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue map[string][]netip.Addr, avoid string) uint32 {
-	answers := make([]hostAnswer, len(hosts))
-	var wg sync.WaitGroup
+	ttl := uint32(maxZoneTTL / time.Second)
+	hosts = sampled(hosts, len(hosts), time.Now())
+	few := max(min(len(hosts), maxZoneHosts-len(z.hosts)), 0)
+	z.left = append(z.left, hosts[few:]...)
+	hosts = hosts[:few]
+
+	answers := make([]*hostAnswer, len(hosts))
+	var (
+		wg       sync.WaitGroup
+		room     = make(chan struct{}, maxUnnamed)
+		unnamed  atomic.Int32 // hosts without any address
+		haveNone = func(h nsHost) bool { return len(h.addrs) == 0 }
+	)
+	for _, h := range z.hosts {
+		if haveNone(h) {
+			unnamed.Add(1)
+		}
+	}
 	for i, h := range hosts {
-		answers[i] = hostAnswer{nsHost: nsHost{name: h}, ttl: uint32(maxZoneTTL / time.Second)}
-		if dns.IsSubDomain(z.name, h) {
-			answers[i].addrs = slices.Clone(glue[h])
-		}
-		if avoid == "" || !dns.IsSubDomain(avoid, h) {
-			wg.Go(func() { d.addresses(ctx, &answers[i]) })
-		}
+		// as many at a time as may fail before the others are not looked up any more
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			if unnamed.Load() >= maxUnnamed {
+				return
+			}
+			a := &hostAnswer{nsHost: nsHost{name: h}, ttl: ttl}
+			if dns.IsSubDomain(z.name, h) {
+				a.addrs = slices.Clone(glue[h])
+			}
+			if avoid == "" || !dns.IsSubDomain(avoid, h) {
+				d.addresses(ctx, a)
+			}
+			if answers[i] = a; haveNone(a.nsHost) {
+				unnamed.Add(1)
+			}
+		})
 	}
 	wg.Wait()
 
-	ttl := uint32(maxZoneTTL / time.Second)
-	for _, a := range answers {
+	for i, a := range answers {
+		if a == nil {
+			z.left = append(z.left, hosts[i])
+			continue
+		}
 		slices.SortFunc(a.addrs, netip.Addr.Compare) // IPv4 first
 		a.addrs = slices.Compact(a.addrs)
 		a.addrs = slices.DeleteFunc(a.addrs, func(ip netip.Addr) bool { return !usable(ip) })
@@ -48,6 +84,23 @@ func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue 
 	}
 	slices.SortFunc(z.hosts, func(a, b nsHost) int { return cmp.Compare(a.name, b.name) })
 	return ttl
+}
+
+// sampled returns n of hosts, all for a day the same ones, in that day's order.
+func sampled(hosts []string, n int, now time.Time) []string {
+	if len(hosts) <= min(n, maxZoneHosts) {
+		return hosts
+	}
+	day := now.UTC().Format(time.DateOnly)
+	place := make(map[string]uint64, len(hosts))
+	for _, h := range hosts {
+		sum := fnv.New64a()
+		_, _ = io.WriteString(sum, day+" "+h)
+		place[h] = sum.Sum64()
+	}
+	hosts = slices.Clone(hosts)
+	slices.SortFunc(hosts, func(a, b string) int { return cmp.Compare(place[a], place[b]) })
+	return hosts[:n]
 }
 
 // bounded keeps no more of a host's addresses than are asked of a zone, for whoever controls
@@ -141,7 +194,7 @@ func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
 	}
 	slices.Sort(hosts)
 	hosts = slices.Compact(hosts)
-	return hosts[:min(len(hosts), maxZoneServer)], ttl
+	return sampled(hosts, min(len(hosts), maxZoneServer), time.Now()), ttl
 }
 
 func hasAlias(rrs []dns.RR) bool {

@@ -113,7 +113,7 @@ func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr
 			keep = clampTTL(ttl)
 		}
 	}
-	if ctx.Err() == nil {
+	if cutShort(ctx) == nil {
 		d.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
 	}
 	return addrsOf(z, d.allowPrivate)
@@ -137,16 +137,14 @@ func (d *discovery) compare(ctx context.Context, z *zone, above parentView) {
 	if len(above.hosts) == 0 {
 		return
 	}
-	own := make(map[string]bool)
 	for i, h := range z.hosts {
-		own[h.name] = true
 		if !slices.Contains(above.hosts, h.name) {
 			z.hosts[i].listed = "zone"
 		}
 	}
 	var missing []string
 	for _, h := range above.hosts {
-		if !own[h] {
+		if !z.lists(h) {
 			missing = append(missing, h)
 		}
 	}

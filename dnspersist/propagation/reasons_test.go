@@ -14,7 +14,7 @@ func TestLookAliasChain(t *testing.T) {
 	for _, tt := range []struct {
 		aliases int
 		ok      bool
-	}{{10, true}, {11, false}} {
+	}{{8, true}, {9, false}} {
 		zone := without
 		name := validationName
 		for i := range tt.aliases {
@@ -29,7 +29,7 @@ func TestLookAliasChain(t *testing.T) {
 		if tt.ok && rep.Status != StatusReady {
 			t.Errorf("%d aliases: %s", tt.aliases, rep.Summary())
 		}
-		if !tt.ok && (rep.Status != StatusBlocked || !strings.Contains(rep.Reason, "more than 10 CNAMEs")) {
+		if !tt.ok && (rep.Status != StatusBlocked || !strings.Contains(rep.Reason, "more than 8 CNAMEs")) {
 			t.Errorf("%d aliases: %s", tt.aliases, rep.Summary())
 		}
 	}

@@ -2,6 +2,7 @@ package propagation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -97,6 +98,8 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		switch {
 		case ctx.Err() != nil:
 			return answer{}, "", ctx.Err()
+		case errors.Is(err, errOverBudget):
+			return answer{}, "", err
 		case err != nil:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
 		case invalid:

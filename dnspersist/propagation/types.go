@@ -151,11 +151,15 @@ type Round struct {
 	Bogus string
 	// IPv6Down says that servers were not asked over IPv6, which does not work here.
 	IPv6Down bool
-	// Dropped is how many addresses of the zone were not asked because there are so many.
+	// Dropped is how many addresses, or hosts that were not looked up, of a zone were left out
+	// because there are so many: at least so many.
 	Dropped int
 	// Wildcard is what a wildcard record above the name answers in place of the record, a
 	// type and its value; empty if none does.
 	Wildcard string
+	// Questions is how many questions were asked, those to resolvers included and
+	// retransmissions apart.
+	Questions int
 	// Port53Open says that some name server, of whichever zone, has answered lately: where
 	// none of this zone's does, they are down, and the network is not to blame.
 	Port53Open bool

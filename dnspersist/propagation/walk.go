@@ -12,9 +12,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// maxAliases is how many CNAME records are followed.
-const maxAliases = 10
-
 // walk is one round: from the validation name along delegations and CNAMEs.
 type walk struct {
 	c       *Checker
@@ -56,7 +53,7 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 			firstErr = err
 		}
 	}
-	for i := 0; i < len(chain); i++ {
+	for i := 0; i < len(chain) && (i == 0 || cutShort(ctx) == nil); i++ {
 		st := chain[i]
 		zone, targets, err := w.station(ctx, st)
 		if i == 0 {
@@ -108,7 +105,10 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 	if err != nil {
 		return "", nil, err
 	}
-	for {
+	for cuts := 0; ; cuts++ {
+		if cuts > maxCuts {
+			return z.name, nil, budgetOf(ctx).end(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
+		}
 		if z.denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
 			// does not, for a CA that asks them too: then they are configured.
@@ -130,7 +130,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			asked = asked[n : n+1]
 		}
 		outcomes := w.askAll(ctx, z, st.name, asked)
-		if w.nth < 0 && ctx.Err() == nil {
+		if w.nth < 0 && cutShort(ctx) == nil {
 			w.c.asker.memory.noteFamilies(z.name, asked, outcomes)
 		}
 		del, ok := delegationOf(outcomes, asked)
@@ -141,7 +141,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		if ok {
 			del.signed = z.signed
 			below, err = d.delegated(ctx, del, st.name)
-			if err != nil && (len(del.hosts) > 0 || ctx.Err() != nil) {
+			if err != nil && (len(del.hosts) > 0 || cutShort(ctx) != nil) {
 				return z.name, nil, err
 			}
 			// Without a referral there was but an SOA record: load balancers
@@ -179,7 +179,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 				targets = append(targets, o.Alias)
 			}
 		}
-		if !alive && w.nth < 0 && ctx.Err() == nil {
+		if !alive && w.nth < 0 && cutShort(ctx) == nil {
 			d.forget(z)
 		}
 		return z.name, targets, nil

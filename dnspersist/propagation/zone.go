@@ -16,8 +16,9 @@ import (
 type zone struct {
 	name    string // canonical
 	hosts   []nsHost
-	signed  bool   // the zone above has a DS record of it, or may have
-	denied  string // the zone above, if that says that this one does not exist
+	left    []string // hosts that are not looked up, as there are so many
+	signed  bool     // the zone above has a DS record of it, or may have
+	denied  string   // the zone above, if that says that this one does not exist
 	fetched time.Time
 	expires time.Time
 }
@@ -58,13 +59,18 @@ func (z *zone) servers() []server {
 	return all[:min(len(all), maxZoneServer)]
 }
 
-// dropped is how many addresses are too many.
+// lists reports whether a host is known to be one of z, looked up or not.
+func (z *zone) lists(host string) bool {
+	return slices.Contains(z.left, host) || slices.ContainsFunc(z.hosts, func(h nsHost) bool { return h.name == host })
+}
+
+// dropped is how many addresses are too many, a host that was not looked up being one.
 func (z *zone) dropped() int {
 	n := 0
 	for _, h := range z.hosts {
 		n += max(len(h.addrs)+h.more, 1)
 	}
-	return max(n-maxZoneServer, 0)
+	return len(z.left) + max(n-maxZoneServer, 0)
 }
 
 // discovery finds zones and their servers.
@@ -124,7 +130,7 @@ func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) 
 
 	z, err := d.lookup(ctx, host)
 	if err != nil {
-		if ctx.Err() == nil {
+		if cutShort(ctx) == nil {
 			d.cache.put(&cacheEntry{key: failure, err: err, expires: time.Now().Add(failureTTL)})
 		}
 		return nil, err
@@ -163,8 +169,8 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	addrTTL := d.addHosts(ctx, z, hosts, nil, "")
 	wg.Wait()
 	d.compare(ctx, z, above)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if err := cutShort(ctx); err != nil {
+		return nil, err
 	}
 	if z.denied != "" {
 		ttl = 0 // about to be repaired, one hopes
