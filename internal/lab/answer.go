@@ -40,6 +40,7 @@ func (c *CA) rewrite(step string, status int, header http.Header, answer []byte,
 		mutate = c.mutateAuthz
 		if authz != nil {
 			held = authz.rewrite(object, now, c.withhold)
+			authz.showProblem(object)
 		}
 	case "challenge":
 		if authz != nil && now.Before(authz.heldUntil) && object["url"] == authz.posted {

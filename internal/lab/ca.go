@@ -106,6 +106,7 @@ type CA struct {
 	validationDelay time.Duration
 	finalizeDelay   time.Duration
 	retryAfter      string
+	public          publicState
 }
 
 // pebble is one Pebble with an own store.
@@ -142,6 +143,9 @@ func NewCA(config CAConfig) (*CA, error) {
 		dialect:       dialect,
 		spoken:        make(map[string]int),
 		keys:          make(map[string][]string),
+		public: publicState{
+			failed: make(map[string][]time.Time), changed: make(map[string]changedKey), ended: make(map[string]time.Time),
+		},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.start(); err != nil {

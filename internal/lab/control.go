@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -9,6 +11,8 @@ import (
 type Fault struct {
 	// Step is the step of the requests, all if it is empty.
 	Step string
+	// Below hits only requests about this name or names below it.
+	Below string
 	// Times is how many of them are hit: 0 means one, -1 all.
 	Times int
 	// Skip is how many are spared first.
@@ -26,6 +30,8 @@ type Fault struct {
 	// Hang waits that long, or until the client is gone, and closes the
 	// connection then. Pebble does not see the request.
 	Hang time.Duration
+	// Invalidates makes the order invalid that the request is about.
+	Invalidates bool
 }
 
 type faultState struct {
@@ -50,10 +56,13 @@ func (c *CA) ClearFaults() {
 	c.faults = nil
 }
 
-// fault is the fault that hits a request of this step. c.mu is held.
-func (c *CA) fault(step string) *Fault {
+// fault is the fault that hits a request of this step about these names. c.mu is held.
+func (c *CA) fault(step string, identifiers []string) *Fault {
+	below := func(f *faultState) bool {
+		return slices.ContainsFunc(identifiers, func(id string) bool { return strings.HasSuffix("."+id, "."+f.Below) })
+	}
 	for _, f := range c.faults {
-		if f.Step != "" && f.Step != step || f.Times > 0 && f.hits >= f.Times {
+		if f.Step != "" && f.Step != step || f.Times > 0 && f.hits >= f.Times || f.Below != "" && !below(f) {
 			continue
 		}
 		if f.seen++; f.seen <= f.Skip {

@@ -73,12 +73,20 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 		request.Identifiers = slices.Clone(order.identifiers)
 		request.Replaces = order.replaces
 	}
-	fault := c.fault(request.Step)
+	fault := c.fault(request.Step, request.Identifiers)
 	request.Faulted = fault != nil
 	c.requests = append(c.requests, request)
 	c.mu.Unlock()
 
+	if refusal := c.refuse(request, jws, body); fault == nil && refusal != nil {
+		c.answered(request, refusal.Status)
+		refusal.write(w)
+		return
+	}
 	if fault != nil {
+		if fault.Invalidates && order != nil {
+			order.fail(fault.Detail)
+		}
 		switch {
 		case fault.Hang > 0:
 			timer := time.NewTimer(fault.Hang)
@@ -142,10 +150,19 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 		if request.Step == "authz" && authz != nil && len(jws.payload) > 0 {
 			c.awaitValidation(authz)
 		}
+		if chal != nil && len(jws.payload) > 0 {
+			c.judgeChallenge(chal)
+		}
 		pebble.handler.ServeHTTP(recorder, r)
 		c.learn(pebble, request, jws, recorder, order, chal)
+		c.noteAccount(request, jws, recorder.Code)
 	}()
 	status, header, answer := recorder.Code, recorder.Header(), recorder.Body.Bytes()
+	if c.stillValid(request, jws) {
+		status, answer = http.StatusOK, []byte(`{"status": "valid"}`)
+		header.Set("Content-Type", "application/json; charset=utf-8")
+		header.Del("Content-Length")
+	}
 
 	if header, answer, ok = c.rewrite(request.Step, status, header, answer, order, authz); ok {
 		header.Del("Content-Length")

@@ -16,6 +16,9 @@ const accountPath = "/my-account/"
 // the account URL, malformed with a value that has spaces, and unauthorized with
 // an account URI that it takes for somebody else's.
 func (c *CA) judge(domain, value string) string {
+	if c.mustFail(domain) {
+		return ""
+	}
 	c.mu.Lock()
 	d := c.dialect
 	c.mu.Unlock()

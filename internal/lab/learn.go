@@ -203,6 +203,9 @@ func (c *CA) watch(chal *chalState) {
 		}
 		return kind != ""
 	})
+	if kind == acme.StatusInvalid {
+		c.noteFailure(chal)
+	}
 	if kind != "" {
 		c.emit(kind, chal.authz.identifier, detail)
 	}

@@ -85,6 +85,7 @@ type authzState struct {
 	offered    []any // challenges as they were shown while all were pending
 	posted     string
 	heldUntil  time.Time // validation delay
+	problem    *Problem  // that the validation is to fail with
 }
 
 type chalState struct {
