@@ -6,10 +6,12 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // Ports that systems do not give to outgoing connections: what they have given away by the
@@ -17,23 +19,42 @@ import (
 // SO_REUSEPORT.
 const firstPort, ports = 10000, 20000
 
-// picked are the ports of this process.
+// picked are the ports of this process, each with what keeps other processes of tests from
+// picking it too.
 var picked sync.Map
 
 // FreePort returns a port of 127.0.0.1 that was free a moment ago over TCP and UDP, each one
-// once in a process.
+// once as long as the process lives, also where several call it at the same time.
 func FreePort() (int, error) {
 	var last error
 	for range 200 {
 		port := firstPort + rand.N(ports)
-		if _, taken := picked.LoadOrStore(port, true); taken {
+		if _, taken := picked.LoadOrStore(port, nil); taken {
+			continue
+		}
+		var claim net.Listener
+		if claim, last = claimPort(port); last != nil {
 			continue
 		}
 		if last = isFree(port); last == nil {
+			picked.Store(port, claim)
 			return port, nil
+		}
+		if claim != nil {
+			claim.Close()
 		}
 	}
 	return 0, fmt.Errorf("finding a free port: %w", last)
+}
+
+// claimPort tells other processes that a port is taken, by listening at another loopback
+// address, where the system has it.
+func claimPort(port int) (net.Listener, error) {
+	claim, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+	if err == nil || errors.Is(err, syscall.EADDRINUSE) {
+		return claim, err
+	}
+	return nil, nil
 }
 
 func isFree(port int) error {

@@ -1,5 +1,21 @@
 // Package harness runs a real Caddy, with the plugin as users build it in, against
 // the lab's CA and name servers. It is for tests.
+//
+// A process has one Caddy, whose configuration is global, and the tests of an e2e package
+// wait most of the time. So each test runs in a process of its own, beside others: a package
+// of e2e tests has the TestMain
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+// and its tests are written as if nothing else ran: no t.Parallel, no care for what an
+// earlier one left behind. What one has to keep in mind:
+//
+//   - The machine is busy. Wait for a condition, with Eventually and Soon; never conclude
+//     from a short wait that something is done, and leave room where a time is asserted.
+//   - Ports come from lab.FreePort, files from t.TempDir: other processes pick, too.
+//   - Subtests run one after another in their test's process. A long list of them is the time
+//     that the package takes: then make them tests.
+//   - A failed test is run alone with -run, in one process, under a debugger, too.
 package harness
 
 import (

@@ -28,7 +28,7 @@ type child struct {
 }
 
 // Main is the body of a TestMain: it lets the test binary be a Caddy process, and else runs
-// the tests.
+// the tests, as Tests does.
 func Main(m *testing.M) {
 	if file := os.Getenv(childEnv); file != "" {
 		if err := runChild(file); err != nil {
@@ -37,7 +37,7 @@ func Main(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(Tests(m))
 }
 
 // runChild runs Caddy until standard input ends.

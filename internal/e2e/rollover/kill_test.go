@@ -29,6 +29,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 )
 
 const (
@@ -57,7 +58,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(harness.Tests(m))
 }
 
 func runVictim(text string) error {

@@ -1,0 +1,9 @@
+package account
+
+import (
+	"testing"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
