@@ -55,6 +55,12 @@ func (s *session) target(w wanted, state nameState) propagation.Target {
 		Name:   w.record.Name,
 		Host:   record.Base(w.identifier),
 		Accept: func(values []string) (bool, string) { return state.satisfies(values, w.want, account) },
+		Mistaken: func(zone string) (places []propagation.Place) {
+			for _, m := range record.Misplacements(w.identifier, zone) {
+				places = append(places, propagation.Place(m))
+			}
+			return places
+		},
 	}
 }
 

@@ -163,6 +163,9 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	done.EndsAt = endOf(result)
 	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
 	done.State, done.Do = c.judge(w, r, result)
+	if move := moved(w.record.atEnd(r), done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
+		done.Do = move
+	}
 	if w.target != "" {
 		done.AtTarget = c.atTarget(ctx, w, r)
 		if !done.State.Well() {
@@ -180,9 +183,9 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 
 // judge says where the name stands, and what to do.
 func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (State, string) {
-	publish := "publish " + w.record.atEnd(r).ZoneLine()
+	line := w.record.atEnd(r).ZoneLine()
 	if end := r.AliasEnd(); end != "" && w.target == "" {
-		publish += fmt.Sprintf(", where the CNAME at %s leads to", w.record.Name)
+		line += fmt.Sprintf(", where the CNAME at %s leads to", w.record.Name)
 	}
 	switch {
 	case r.Status == propagation.StatusBlocked:
@@ -190,9 +193,9 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 	case r.Status == propagation.StatusPartial:
 		return StatePartial, r.Reason
 	case r.Status == propagation.StatusAbsent && len(r.Values) == 0:
-		return StateMissing, publish
+		return StateMissing, "publish " + line
 	case r.Status == propagation.StatusAbsent:
-		return StateWrong, publish + ", beside what stands; " + result.Explain()
+		return StateWrong, mend(line, result)
 	case result.Good():
 		return StateGood, ""
 	}

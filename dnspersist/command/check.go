@@ -134,11 +134,14 @@ func (r *run) tell(checks checker, thorough bool, format string) error {
 func (r *run) tellOne(c acmepersist.Checked) {
 	fmt.Fprintf(r.out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
 	for _, v := range c.Standing {
-		what := string(v.Code)
+		what := string(v.Outlook)
+		if string(v.Code) != what {
+			what += ", " + string(v.Code)
+		}
 		if v.Reason != "" {
 			what += ": " + v.Reason
 		}
-		fmt.Fprintf(r.out, "    stands  %q\n            %s, %s\n", v.Value, v.Outlook, what)
+		fmt.Fprintf(r.out, "    stands  %q\n            %s\n", v.Value, what)
 	}
 	if !c.State.Well() {
 		fmt.Fprintf(r.out, "    wanted  %q\n", c.Value)

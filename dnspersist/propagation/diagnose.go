@@ -17,8 +17,9 @@ const maxCaseProbes = 8
 // Diagnose looks once at all servers and then asks one of them what polls never ask: whether
 // the record stands at a name that is nearly right, and whether publishing it would take a
 // wildcard's addresses from the host; and each whether it keeps the case of the question, by
-// which resolvers tell forged answers. That is some 20 questions, for a person who waits for
-// them, with a budget of their own. In recursive mode, where none may be asked for too much, it is a look alone.
+// which resolvers tell forged answers. That is some 25 questions, for a person who waits for
+// them, with a budget of their own. In recursive mode, where none may be asked for too much, it
+// is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
 	rep := c.NewGate().Observe(r)
@@ -29,12 +30,14 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	if i < 0 {
 		return rep, all
 	}
-	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept}
+	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept, wildcard: r.Wildcard != ""}
 	if t.Host == "" {
 		p.host = parent(p.name)
 	}
 	if rep.FirstYes.IsZero() {
-		all = append(all, p.wrongNames(ctx)...)
+		if t.Mistaken != nil {
+			all = append(all, p.wrongNames(ctx, t.Mistaken(display(p.zone)))...)
+		}
 		all = append(all, p.wildcardBreaks(ctx)...)
 	}
 	return rep, append(all, c.changesCase(ctx, w)...)
@@ -46,6 +49,7 @@ type probe struct {
 	zone, host, name string
 	addr             string
 	accept           acceptFunc
+	wildcard         bool // one answers for names that nobody has
 }
 
 func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
@@ -57,35 +61,32 @@ func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
 }
 
 // wrongNames looks for the record where it is put by mistake.
-func (p probe) wrongNames(ctx context.Context) []Diagnostic {
-	label := strings.TrimSuffix(p.name, p.host)
+func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
 	var all []Diagnostic
-	for _, place := range []struct {
-		name, why string
-		telling   bool // whatever stands there was meant for the right name
-	}{
-		{p.name + p.zone, "the zone's name was appended twice", true},
-		{strings.TrimPrefix(p.name, "_"), "the underscore is missing", true},
-		{p.host, "the label before it is missing", false},
-		{"_acme-challenge." + p.host, "that is the name of the challenge dns-01", false},
-		{label + p.zone, "that is the name for the domain itself", false},
-	} {
-		if place.name == p.name || !dns.IsSubDomain(p.zone, place.name) {
+	for _, place := range places {
+		name := dns.CanonicalName(place.Name)
+		if _, ok := dns.IsDomainName(name); !ok || name == p.name || !dns.IsSubDomain(p.zone, name) {
 			continue
 		}
-		if _, ok := dns.IsDomainName(place.name); !ok || len(place.name) > 254 {
+		values, _ := txtValues(p.ask(ctx, name, dns.TypeTXT), name)
+		if len(values) == 0 {
 			continue
 		}
-		values, _ := txtValues(p.ask(ctx, place.name, dns.TypeTXT), place.name)
-		good := p.accept != nil
-		if good && len(values) > 0 {
+		good := false
+		if p.accept != nil {
 			good, _ = p.accept(slices.Clone(values))
 		}
-		if len(values) == 0 || !good && !place.telling {
+		d := Diagnostic{Code: CodeWrongName, Addr: p.addr}
+		switch {
+		case good:
+			d.Place = display(name)
+			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", display(p.name), display(name), place.Why)
+		case place.Telling && !p.wildcard:
+			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the one that is wanted either", display(p.name), display(name), place.Why)
+		default:
 			continue
 		}
-		all = append(all, Diagnostic{Code: CodeWrongName, Addr: p.addr, Text: fmt.Sprintf(
-			"%s has no acceptable record, but %s has one: %s; move it", display(p.name), display(place.name), place.why)})
+		all = append(all, d)
 	}
 	return all
 }

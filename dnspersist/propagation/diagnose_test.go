@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 func TestDiagnose(t *testing.T) {
@@ -23,6 +25,10 @@ func TestDiagnose(t *testing.T) {
 		{"49 at the host", without + "www.example.test." + good, CodeWrongName, "label"},
 		{"49 other text at the host", without + "www.example.test. TXT x\n", "", ""},
 		{"49 at the name of dns-01", without + "_acme-challenge.www.example.test." + good, CodeWrongName, "dns-01"},
+		{"49 with the label misspelled", without + "_validation-presist.www.example.test." + good, CodeWrongName, "misspelled"},
+		{"49 with an underscore in the label", without + "_validation_persist.www.example.test." + good, CodeWrongName, "underscore in place"},
+		{"49 with the star", without + "_validation-persist.*.www.example.test." + good, CodeWrongName, "star"},
+		{"49 at www", without + "_validation-persist.www.www.example.test." + good, CodeWrongName, "www.www"},
 		{"49 at the domain", without + "_validation-persist.example.test." + good, CodeWrongName, "domain itself"},
 		{"01 in its place", withRecord + "www.example.test." + good, "", ""},
 		{"02 nowhere", without, "", ""},
@@ -32,7 +38,9 @@ func TestDiagnose(t *testing.T) {
 				n := &hookNet{memNet: newMemNet(t)}
 				n.servers["192.0.2.1:53"].load(t, tt.zone)
 				n.servers["192.0.2.2:53"].load(t, tt.zone)
-				_, all := n.checker().Diagnose(t.Context(), target)
+				looked := target
+				looked.Mistaken = mistaken
+				_, all := n.checker().Diagnose(t.Context(), looked)
 				i := slices.IndexFunc(all, func(d Diagnostic) bool { return d.Code == CodeWrongName })
 				if (i >= 0) != (tt.want != "") || i >= 0 && !strings.Contains(all[i].Text, tt.text) {
 					t.Errorf("diagnostics %+v", all)
@@ -40,12 +48,43 @@ func TestDiagnose(t *testing.T) {
 				if got := n.questions("192.0.2.53:53 _"); got > 0 {
 					t.Errorf("%d questions for the name to a resolver", got)
 				}
-				if got := n.questions("192.0.2.1:53") + n.questions("192.0.2.2:53"); got > 20 {
+				if got := n.questions("192.0.2.1:53") + n.questions("192.0.2.2:53"); got > 26 {
 					t.Errorf("%d questions", got)
 				}
 			})
 		})
 	}
+}
+
+// mistaken is what the core gives a target.
+func mistaken(zone string) (places []Place) {
+	for _, m := range record.Misplacements("www.example.test", zone) {
+		places = append(places, Place(m))
+	}
+	return places
+}
+
+// Whatever a wildcard answers was not put where it answers.
+func TestDiagnoseBelowWildcard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &hookNet{memNet: newMemNet(t)}
+		n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			if q.Question[0].Qtype != dns.TypeTXT || addr == "192.0.2.53:53" {
+				return nil, nil, false
+			}
+			m := new(dns.Msg).SetReply(q)
+			m.Authoritative = true
+			rr, err := dns.NewRR(q.Question[0].Name + ` 60 TXT "v=spf1 -all"`)
+			m.Answer = []dns.RR{rr}
+			return m, err, true
+		}
+		looked := target
+		looked.Mistaken = mistaken
+		_, all := n.checker().Diagnose(t.Context(), looked)
+		if slices.ContainsFunc(all, func(d Diagnostic) bool { return d.Code == CodeWrongName }) {
+			t.Errorf("a wildcard is taken for a record in the wrong place: %+v", all)
+		}
+	})
 }
 
 // The host's address comes from a wildcard, or is its own and happens to be the same.

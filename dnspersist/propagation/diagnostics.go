@@ -13,6 +13,9 @@ type Diagnostic struct {
 	// Host and Addr are those of the server that it is about, if it is about one.
 	Host string `json:"host,omitempty"`
 	Addr string `json:"addr,omitempty"`
+	// Place is the name at which the record is by mistake, with CodeWrongName and an
+	// acceptable record.
+	Place string `json:"place,omitempty"`
 	// Text says what was found where, and what to do.
 	Text string `json:"text"`
 }

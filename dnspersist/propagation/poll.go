@@ -87,8 +87,9 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 		w.due, w.missing = now, nil // all at once
 	}
 	codes, lacking := rep.Codes(), rep.Lacking()
-	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes) || !slices.Equal(lacking, w.lacking)
-	w.codes, w.lacking = codes, lacking
+	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes) || !slices.Equal(lacking, w.lacking) ||
+		!slices.Equal(rep.Values, w.values)
+	w.codes, w.lacking, w.values = codes, lacking, rep.Values
 	if s.watches[w.key] != w || !news {
 		return nil
 	}

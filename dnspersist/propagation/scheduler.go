@@ -53,6 +53,7 @@ type watch struct {
 	status  Status
 	codes   []Code // of the last report
 	lacking []string
+	values  []string
 }
 
 // NewScheduler starts a Scheduler; Close stops it.
@@ -77,8 +78,8 @@ func (s *Scheduler) Close() {
 	s.wg.Wait()
 }
 
-// Watch polls t with c until stop is called, and tells notify when the status,
-// the codes or the servers that lack the record change and, once ready, after every poll. notify
+// Watch polls t with c until stop is called, and tells notify when the status, the codes, the
+// values or the servers that lack the record change and, once ready, after every poll. notify
 // is called from a worker of the Scheduler, for one key never twice at a time, and should
 // return soon; what was under way when stop was called may still be told.
 //

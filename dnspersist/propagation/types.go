@@ -88,6 +88,19 @@ type Target struct {
 	// Accept says whether values, one joined string for each TXT record, are
 	// what is wanted, and why not. If nil, any TXT record is.
 	Accept func(values []string) (good bool, reason string)
+
+	// Mistaken lists the names at which people put the record by mistake, for a zone without
+	// final dot. Only Diagnose asks there. May be nil.
+	Mistaken func(zone string) []Place
+}
+
+// Place is a name at which the record may have been put by mistake.
+type Place struct {
+	Name string // without final dot
+	Why  string // what was mistaken
+
+	// Telling says that any TXT record at Name was meant for the validation name.
+	Telling bool
 }
 
 // Verdict is what one server said in one round.

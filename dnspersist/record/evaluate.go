@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -66,7 +67,10 @@ func (j *judge) value(txt string) (v Verdict, reason string) {
 		return v, reason
 	}
 	if err != nil {
-		v.Code, reason, v.refusal = CodeMalformed, err.Error(), refusedMalformed
+		v.Code, v.refusal = CodeMalformed, refusedMalformed
+		if j.explain {
+			reason = j.malformed(txt, p, err)
+		}
 	} else {
 		reason = j.parsed(&v, p)
 	}
@@ -81,6 +85,18 @@ func (j *judge) value(txt string) (v Verdict, reason string) {
 		v.refusal |= refusedUnauthorized
 	}
 	return v, reason
+}
+
+// malformed says what is wrong with a value of this CA's issuer, in the words of what people
+// did rather than of the grammar where that can be told.
+func (j *judge) malformed(txt string, p Parsed, err error) string {
+	if isCut(txt, p) {
+		return reasonCut
+	}
+	if reason := j.miswritten(txt, p, err); reason != "" {
+		return reason
+	}
+	return strings.TrimPrefix(err.Error(), ErrMalformed.Error()+": ")
 }
 
 // issuer finds the name under which the CA takes the value for its own.

@@ -44,8 +44,8 @@ func TestEvaluate(t *testing.T) {
 		"malformed":                      {good + ";", want, CodeMalformed, "semicolon"},
 		"account missing":                {"ca.example; policy=wildcard", want, CodeMalformed, "accounturi is missing"},
 		"malformed comes before account": {"ca.example; accounturi=x:y;", want, CodeMalformed, "semicolon"},
-		"quotes in the value":            {`"` + good + `"`, want, CodeForeign, "quotes are part of the value"},
-		"escaped semicolons":             {`ca.example\; accounturi=` + testAccount, want, CodeForeign, "backslashes"},
+		"quotes in the value":            {`"` + good + `"`, want, CodeMiswritten, "quotes are part of the value"},
+		"escaped semicolons":             {`ca.example\; accounturi=` + testAccount, want, CodeMiswritten, "backslashes"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

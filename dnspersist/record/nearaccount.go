@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -26,7 +27,64 @@ func (j *judge) nearMissOfURL(uri string) string {
 	case strings.Contains(uri, "/"+hashAlgorithm+"/"):
 		return ": it is hashed as in draft -02, this CA wants the account URL"
 	}
-	return ""
+	return difference(uri, j.AccountURI)
+}
+
+// mostDiffering is how long the parts may be that two texts have not in common, for somebody
+// to overlook them.
+const mostDiffering = 3
+
+// ends cuts off what two texts have in common at their begin and at their end.
+func ends(a, b string) (common int, restA, restB string) {
+	for common < len(a) && common < len(b) && a[common] == b[common] {
+		common++
+	}
+	restA, restB = a[common:], b[common:]
+	for restA != "" && restB != "" && restA[len(restA)-1] == restB[len(restB)-1] {
+		restA, restB = restA[:len(restA)-1], restB[:len(restB)-1]
+	}
+	return common, restA, restB
+}
+
+// isSlip reports whether a text was meant to be another: a character is too many, or missing,
+// or two are exchanged. Another digit may well be another account.
+func isSlip(a, b string) bool {
+	_, restA, restB := ends(a, b)
+	switch {
+	case len(restA)+len(restB) == 1:
+		return true
+	case len(restA) == 1 && len(restB) == 1:
+		return !isDigit(restA[0]) || !isDigit(restB[0])
+	}
+	return len(restA) == 2 && len(restB) == 2 && restA[0] == restB[1] && restA[1] == restB[0]
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// nearly reports whether it takes a close look to tell a text from another.
+func nearly(a, b string) bool {
+	common, restA, restB := ends(a, b)
+	return common > len(b)/2 && len(restA) <= mostDiffering && len(restB) <= mostDiffering
+}
+
+// nearlyNamesUs reports whether an account URI was probably meant to be this account's.
+func (j *judge) nearlyNamesUs(uri string) bool {
+	if j.Dialect == DialectHashed {
+		// whatever the prefix: nobody else has the hash
+		return isSlip(uri, j.hashedURI()) || j.isOurs(uri[strings.LastIndexByte(uri, '/')+1:])
+	}
+	return isSlip(uri, j.AccountURI) || strings.EqualFold(uri, j.AccountURI)
+}
+
+// difference says where two long texts differ that hardly do, for nobody finds a letter in
+// eighty.
+func difference(published, wanted string) string {
+	if !nearly(published, wanted) {
+		return ""
+	}
+	const shown = 12 // octets before the place
+	common, restA, restB := ends(published, wanted)
+	return fmt.Sprintf(": they differ behind %q, where %q is published and %q belongs", wanted[max(0, common-shown):common], restA, restB)
 }
 
 // nearMissOfPrefix names what somebody may have confused in front of the hash.
@@ -74,7 +132,7 @@ func (j *judge) nearMissOfHash(hash string) string {
 	case hash == j.Thumbprint:
 		return ": it is the thumbprint of the key, not the hash over name, thumbprint and account URL"
 	}
-	return ""
+	return difference(hash, digest(j.Domain, j.Thumbprint, j.AccountURL))
 }
 
 // withoutLength is the hash of somebody who forgot the first octet.

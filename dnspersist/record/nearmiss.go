@@ -6,17 +6,10 @@ import (
 	"strings"
 )
 
-// Near misses of writing a record, by which a value is not recognized as this CA's.
-const (
-	reasonQuotes      = "the quotes are part of the value: publish it without them"
-	reasonBackslashes = "the semicolons are escaped in the value itself: publish it without the backslashes"
-	reasonSplit       = "one value is split over two TXT records: publish it as one record, of several strings if it is long"
-)
-
 // notOurs says whose a value is that the CA reads over.
 func (j *judge) notOurs(txt string, p Parsed, err error) (Code, string) {
-	if reason := j.miswritten(txt); reason != "" {
-		return CodeForeign, reason
+	if reason := j.miswritten(txt, p, err); reason != "" {
+		return CodeMiswritten, reason
 	}
 	switch {
 	case p.IssuerDomainName == "":
@@ -33,25 +26,6 @@ func (j *judge) notOurs(txt string, p Parsed, err error) (Code, string) {
 	return CodeWrongIssuer, "it is for another issuer: " + p.Issuer
 }
 
-// miswritten names values that were meant for this CA but do not look so to it.
-func (j *judge) miswritten(txt string) string {
-	quoted, escaped := strings.HasPrefix(txt, `"`), strings.Contains(txt, `\;`)
-	if !quoted && !escaped {
-		return ""
-	}
-	bare := strings.ToLower(strings.TrimLeft(txt, `" `))
-	for _, n := range j.IssuerDomainNames {
-		switch {
-		case !strings.HasPrefix(bare, normalizeIssuer(n)):
-		case quoted:
-			return reasonQuotes
-		default:
-			return reasonBackslashes
-		}
-	}
-	return ""
-}
-
 // maxSplitSearch bounds the search for halves of a value.
 const maxSplitSearch = 16
 
@@ -62,11 +36,11 @@ func (r Result) split() bool {
 	}
 	j := *r.judge
 	for i, first := range r.Verdicts {
-		if first.Outlook != OutlookBad || first.Code == CodeForeign || first.Code == CodeWrongIssuer {
+		if first.Outlook != OutlookBad || first.Code == CodeForeign || first.Code == CodeMiswritten || first.Code == CodeWrongIssuer {
 			continue
 		}
 		for k, second := range r.Verdicts {
-			if i == k || second.Code != CodeForeign {
+			if i == k || second.Code != CodeForeign && second.Code != CodeMiswritten {
 				continue
 			}
 			for _, whole := range []string{first.Text + second.Text, first.Text + " " + second.Text, first.Text + ";" + second.Text} {
@@ -77,26 +51,6 @@ func (r Result) split() bool {
 		}
 	}
 	return false
-}
-
-// MistakenNames returns where people put the record of an identifier by mistake: the
-// star of a wildcard left in the name, the zone appended once more, the label of
-// dns-01, the label without its underscore or forgotten.
-func MistakenNames(identifier string) []string {
-	normal, err := Normalize(identifier)
-	if err != nil {
-		return nil
-	}
-	base := Base(normal)
-	names := []string{
-		Label + ".*." + base, Label + "." + base + "." + base,
-		"_acme-challenge." + base, strings.TrimPrefix(Label, "_") + "." + base, base,
-	}
-	if parent := base; strings.Count(parent, ".") > 1 {
-		_, parent, _ = strings.Cut(parent, ".")
-		names = append(names, Label+"."+base+"."+parent)
-	}
-	return slices.DeleteFunc(names, func(n string) bool { return len(n) > 253 })
 }
 
 // looksLikeName reports whether an issuer may be a domain name, and is safe to print.
@@ -132,14 +86,10 @@ func (r Result) Explain() string {
 // maxIssuersNamed bounds how many issuers an explanation lists: anybody may write them.
 const maxIssuersNamed = 5
 
-// explainForeign explains several values of which none is this CA's: a near miss first,
-// then whose they are.
+// explainForeign explains several values of which none is this CA's: whose they are.
 func (r Result) explainForeign() string {
 	var issuers []string
 	for _, v := range r.Verdicts {
-		if v.Reason() == reasonQuotes || v.Reason() == reasonBackslashes {
-			return v.Reason()
-		}
 		if name := v.Value.IssuerDomainName; looksLikeName(name) && !slices.Contains(issuers, name) {
 			issuers = append(issuers, name)
 		}

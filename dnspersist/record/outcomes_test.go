@@ -77,21 +77,6 @@ func TestServesAnyDomain(t *testing.T) {
 	}
 }
 
-func TestMistakenNames(t *testing.T) {
-	got := strings.Join(MistakenNames("*.Shop.example.com"), " ")
-	for _, want := range []string{
-		"_validation-persist.*.shop.example.com", "_validation-persist.shop.example.com.shop.example.com",
-		"_acme-challenge.shop.example.com", "validation-persist.shop.example.com", "_validation-persist.shop.example.com.example.com",
-	} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q lacks %s", got, want)
-		}
-	}
-	if MistakenNames("192.0.2.1") != nil {
-		t.Error("names for an address")
-	}
-}
-
 // BenchmarkEvaluateHashed judges ten values of the CA's own issuer, nine of them of other
 // accounts. The goal is less than 5 µs.
 func BenchmarkEvaluateHashed(b *testing.B) {

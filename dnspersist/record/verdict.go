@@ -25,6 +25,9 @@ const (
 	CodeWrongAccount Code = "wrong_account"
 	// CodeWrongIssuer: it is a record of this kind for another CA.
 	CodeWrongIssuer Code = "wrong_issuer"
+	// CodeMiswritten: it was meant for this CA, but is written so that the CA does not take it
+	// for its own: quotes in the value, commas for semicolons, no issuer domain name.
+	CodeMiswritten Code = "miswritten"
 	// CodeForeign: it is no record of this kind at all.
 	CodeForeign Code = "foreign"
 )
@@ -80,6 +83,25 @@ func (v Verdict) Reason() string {
 	j.explain = true
 	_, reason := j.value(v.Text)
 	return reason
+}
+
+// IsNearMiss reports whether the value was meant to be the record of this account and is not:
+// the right one takes its place, while others go on beside it.
+func (v Verdict) IsNearMiss() bool {
+	switch v.Code {
+	case CodePolicyMissing, CodeExpired, CodeMiswritten:
+		return true
+	case CodeWrongIssuer:
+		return v.judge != nil && v.judge.namesUs(v.Value.AccountURI)
+	case CodeMalformed:
+		if _, err := Parse(v.Text); err != nil {
+			return true // it is good for nobody
+		}
+		return v.judge != nil && v.judge.nearlyNamesUs(v.Value.AccountURI)
+	case CodeWrongAccount:
+		return v.judge != nil && v.judge.nearlyNamesUs(v.Value.AccountURI)
+	}
+	return false
 }
 
 // ErrorTypes returns the types of which a CA reports one if it refuses the value; it
@@ -142,7 +164,7 @@ func (r Result) ErrorTypes() []string {
 
 // closeness orders the codes by how little is missing.
 var closeness = []Code{
-	CodeForeign, CodeWrongIssuer, CodeWrongAccount, CodeMalformed, CodeExpired, CodePolicyMissing,
+	CodeForeign, CodeWrongIssuer, CodeWrongAccount, CodeMiswritten, CodeMalformed, CodeExpired, CodePolicyMissing,
 	CodeOtherAlgorithm, CodeEarlierKey, CodeOtherDialect, CodeGood,
 }
 

@@ -39,7 +39,7 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 		}
 		e.DNS.SetTXT(0, "w.target.test", "ca.example; accounturi=https://ca.example/1")
 		c = check(2, name)
-		if c.State != acmepersist.StateWrong || !has(c.Do, "publish w.target.test. 3600 IN TXT ", "beside what stands") {
+		if c.State != acmepersist.StateWrong || !has(c.Do, "publish w.target.test. 3600 IN TXT ", "beside what is published") {
 			t.Errorf("recursive %t: another's value stands: %s, %q", recursive, c.State, c.Do)
 		}
 		if r := e.well("records", name, "--format", "nsupdate"); !has(r.out, "update add w.target.test. ") {
