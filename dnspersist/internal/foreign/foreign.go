@@ -1,0 +1,121 @@
+// Package foreign makes text that others have written fit for our messages: what a CA, a DNS
+// server, a DNS provider or a certificate on the way to one says ends up in terminals and logs,
+// which it must not control, and which it must not fill.
+package foreign
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxText is the most that Text leaves of a text, in octets.
+const MaxText = 1000
+
+// Text returns s as a part of a message. What is not printable, such as controls, the escape
+// sequences of terminals, line ends and characters that change the direction of writing, is
+// escaped as in Go; what goes beyond MaxText is cut. Doing it twice changes nothing.
+func Text(s string) string { return Cut(s, MaxText) }
+
+// roomForCount is what the number of octets takes that were left out.
+const roomForCount = 40
+
+// Cut is Text with another bound, of a hundred octets or more.
+func Cut(s string, limit int) string {
+	if len(s) <= limit && isPlain(s) {
+		return s
+	}
+	var b strings.Builder
+	kept, read := 0, 0 // what is left, and of how much, if it has to be cut
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		part := s[i : i+size]
+		if r == utf8.RuneError && size == 1 || !strconv.IsPrint(r) {
+			quoted := strconv.Quote(part)
+			part = quoted[1 : len(quoted)-1]
+		}
+		if b.Len()+len(part) > limit {
+			return fmt.Sprintf("%s... (%d more octets)", b.String()[:kept], len(s)-read)
+		}
+		b.WriteString(part)
+		i += size
+		if b.Len() <= limit-roomForCount {
+			kept, read = b.Len(), i
+		}
+	}
+	return b.String()
+}
+
+// Quote returns at most limit octets of s in quotes, with escapes for all that is not printable
+// ASCII: for texts of which each octet matters.
+func Quote(s string, limit int) string {
+	if len(s) > limit {
+		return strconv.QuoteToASCII(s[:limit]) + "..."
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// Error returns err with the text that Text leaves of its own; err itself if that is the same.
+// The result wraps err.
+func Error(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if clean := Text(text); clean != text {
+		return &cleanError{clean, err}
+	}
+	return err
+}
+
+type cleanError struct {
+	text string
+	err  error
+}
+
+func (e *cleanError) Error() string { return e.text }
+func (e *cleanError) Unwrap() error { return e.err }
+
+// JSON returns encoded JSON with all escaped that is not printable. It still says the same, for
+// outside of its strings JSON is ASCII.
+func JSON(data []byte) []byte {
+	if isPlainJSON(data) {
+		return data
+	}
+	out := make([]byte, 0, len(data)+len(data)/8)
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		switch {
+		case r < utf8.RuneSelf && r != 0x7f || strconv.IsPrint(r):
+			out = append(out, data[i:i+size]...)
+		case r > 0xffff:
+			r -= 0x10000
+			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		i += size
+	}
+	return out
+}
+
+func isPlain(s string) bool {
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && size == 1 || !strconv.IsPrint(r) {
+			return false
+		}
+		i += size
+	}
+	return true
+}
+
+func isPlainJSON(data []byte) bool {
+	for _, c := range data {
+		if c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
