@@ -3,7 +3,6 @@ package dnspersist
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 
 	"github.com/caddyserver/certmagic"
@@ -17,7 +16,7 @@ func ProbeDirectory(ctx context.Context, directory string, rootFiles []string) (
 	if err := checkDirectoryURL(directory); err != nil {
 		return acmepersist.Probe{}, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := acmepersist.NewTransport()
 	defer transport.CloseIdleConnections()
 	if err := trust(transport, rootFiles); err != nil {
 		return acmepersist.Probe{}, err

@@ -7,26 +7,18 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 // newTransport makes the issuer's own connections to the CA, over the configured
 // proxy and with the configured roots. The embedded issuer's cannot be reached.
 func (iss *Issuer) newTransport(ctx caddy.Context) (*http.Transport, error) {
-	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 2 * time.Minute}).DialContext,
-		TLSHandshakeTimeout:   30 * time.Second,
-		ResponseHeaderTimeout: 30 * time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   8,
-	}
+	transport := acmepersist.NewTransport()
 	if len(iss.NetworkProxyRaw) > 0 {
 		// loading a module clears its raw form, which the embedded issuer needs again
 		raw := iss.NetworkProxyRaw

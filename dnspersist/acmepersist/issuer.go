@@ -54,7 +54,7 @@ type Config struct {
 	Storage certmagic.Storage
 	// Logger is used for everything there is to say. Default: none.
 	Logger *zap.Logger
-	// Transport carries the requests to the CA. Default: http.DefaultTransport.
+	// Transport carries the requests to the CA. Default: one by NewTransport.
 	Transport http.RoundTripper
 	// UserAgent is put before acmez's own. Default: caddy-dnspersist.
 	UserAgent string
