@@ -32,6 +32,7 @@ type directory struct {
 	NewNonce    string `json:"newNonce"`
 	NewAccount  string `json:"newAccount"`
 	NewOrder    string `json:"newOrder"`
+	RevokeCert  string `json:"revokeCert"`
 	KeyChange   string `json:"keyChange"`
 	RenewalInfo string `json:"renewalInfo"`
 	Meta        struct {
@@ -67,6 +68,11 @@ func parseDirectory(url string, body []byte) (*directory, error) {
 	}
 	if d.NewNonce == "" || d.NewAccount == "" || d.NewOrder == "" {
 		return nil, errors.New("this is no ACME directory: newNonce, newAccount or newOrder is missing")
+	}
+	for _, listed := range []string{d.NewNonce, d.NewAccount, d.NewOrder, d.RevokeCert, d.KeyChange, d.RenewalInfo} {
+		if err := checkEncrypted(url, listed); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }
@@ -186,7 +192,9 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 		if err == nil {
 			return d, nil
 		}
-		lastErr = err
+		if lastErr = err; isUnusable(err) {
+			return nil, fmt.Errorf("fetching the directory %s: %w", url, err)
+		}
 		if wait > maxRetryWait {
 			return nil, fmt.Errorf("fetching the directory %s: %w", url, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 		}
@@ -215,7 +223,7 @@ func fetchDirectoryOnce(ctx context.Context, url string, transport http.RoundTri
 		return nil, 0, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxWireBody))
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the directory: %w", err)
 	}

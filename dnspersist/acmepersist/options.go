@@ -23,11 +23,12 @@ func (iss *Issuer) logger() *zap.Logger {
 	return iss.Logger
 }
 
+// transport carries all requests to the CA.
 func (iss *Issuer) transport() http.RoundTripper {
 	if iss.Transport == nil {
-		return http.DefaultTransport
+		return door{defaultTransport, iss.CA}
 	}
-	return iss.Transport
+	return door{iss.Transport, iss.CA}
 }
 
 func (iss *Issuer) userAgent() string { return orDefault(iss.UserAgent, "caddy-dnspersist") }

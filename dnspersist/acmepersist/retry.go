@@ -102,7 +102,7 @@ func (s *session) pause(err error, attempt int) (time.Duration, bool) {
 		return 5 * backoff, attempt < 2
 	case isProblem(err, "badNonce"):
 		return minInterval, true
-	case errors.As(err, &problem):
+	case errors.As(err, &problem), isUnusable(err):
 		return 0, false
 	case status >= 400:
 		return 0, false

@@ -27,10 +27,6 @@ type wire struct {
 	members map[string]challengeMembers
 }
 
-// maxWireBody bounds what is read of an answer: a certificate chain has some
-// kilobytes.
-const maxWireBody = 1 << 20
-
 // RoundTrip implements http.RoundTripper.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodGet && req.URL.Fragment == w.directory.fragment() &&
@@ -53,11 +49,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && resp.StatusCode < 300 {
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxWireBody))
+		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil {
-			// the answer was cut: what the CA did is not known, and the same error
-			// must reach acmez as if it had read the body itself
+			// the answer was cut, and acmez has to see that as well
 			resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
 			return resp, nil
 		}
@@ -123,7 +118,3 @@ func parseRetryAfter(header string, now time.Time) (time.Duration, bool) {
 	}
 	return max(at.Sub(now), 0), true
 }
-
-type failingReader struct{ err error }
-
-func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
