@@ -50,6 +50,12 @@ type boundAccount struct {
 	at string
 }
 
+// Check reports what a file has to hold: without a key it is no account.
+func (b *boundAccount) Check() error {
+	_, err := b.signer()
+	return err
+}
+
 // Account is what may be told about the bound account: everything but its key.
 type Account struct {
 	CA         string    `json:"ca"`

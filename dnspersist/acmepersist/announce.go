@@ -22,7 +22,7 @@ const rowsSaid = 100
 // standing value the CA need not take any more. Without an account in storage there is
 // nothing to compare, and nothing is asked.
 func (iss *Issuer) ReadDirectory(ctx context.Context) error {
-	st := newStore(iss.Storage, iss.CA)
+	st := iss.store()
 	if known, err := st.Load(ctx, st.Key("ca.json"), new(offer)); err != nil || !known {
 		return err
 	}

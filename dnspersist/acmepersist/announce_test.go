@@ -1,15 +1,30 @@
 package acmepersist_test
 
 import (
-	"os"
-	"path/filepath"
+	"context"
+	"errors"
+	"path"
 	"testing"
 
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
+
+// unlisted is a storage that cannot list the names.
+type unlisted struct {
+	certmagic.Storage
+	fails bool
+}
+
+func (u *unlisted) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	if u.fails && path.Base(prefix) == "names" {
+		return nil, errors.New("it is down")
+	}
+	return u.Storage.List(ctx, prefix, recursive)
+}
 
 // An announcement that fails is made with the next comparison, and once.
 func TestAnnouncementIsMadeUp(t *testing.T) {
@@ -30,18 +45,11 @@ func TestAnnouncementIsMadeUp(t *testing.T) {
 	}
 	read(false, 0)
 	i.ca.SetDialect(lab.Dialect{Draft: "02"})
-	bad := i.file("names", "bad.json")
-	if err := os.MkdirAll(filepath.Dir(bad), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(bad, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	listing := &unlisted{Storage: i.Storage, fails: true}
+	i.Storage = listing
 	read(true, 0)
 	read(true, 0)
-	if err := os.Remove(bad); err != nil {
-		t.Fatal(err)
-	}
+	listing.fails = false
 	read(false, 1)
 	read(false, 1)
 }

@@ -213,11 +213,11 @@ func (s *session) register(ctx context.Context, storageKey string) (boundAccount
 }
 
 func (s *session) registerKey(ctx context.Context, storageKey string, bound boundAccount) (boundAccount, error) {
-	if err := s.store.Save(ctx, storageKey, bound); err != nil {
-		return boundAccount{}, err
-	}
 	key, err := bound.signer()
 	if err != nil {
+		return boundAccount{}, err
+	}
+	if err := s.store.Save(ctx, storageKey, bound); err != nil {
 		return boundAccount{}, err
 	}
 	account := acme.Account{Contact: s.contact(), TermsOfServiceAgreed: true, PrivateKey: key}

@@ -109,7 +109,7 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 	}
 	shared, err := c.session.store.sharing(ctx, c.wanted.target)
 	mine := record.Base(c.wanted.identifier)
-	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More, err
+	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More || shared.Incomplete, err
 }
 
 // Twin is the name that has one record with the identifiers of the check, a name with its

@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -210,6 +211,16 @@ type sharing struct {
 	Domains  []string `json:"domains"`
 	More     bool     `json:"more,omitempty"` // there are others, which are not listed
 	Wildcard bool     `json:"wildcard,omitempty"`
+	// Incomplete is true if a file was lost: domains that have not come by since are not listed.
+	Incomplete bool `json:"incomplete,omitempty"`
+}
+
+// Check reports what a file has to hold.
+func (h *sharing) Check() error {
+	if len(h.Domains) == 0 && !h.Incomplete {
+		return errors.New("domains are missing")
+	}
+	return nil
 }
 
 // sharedUpTo is how many domains are listed.
@@ -223,7 +234,8 @@ func (h sharing) others(domain string) bool {
 func (s store) sharingKey(target string) string { return s.Key("targets", s.Safe(target)+".json") }
 
 func (s store) sharing(ctx context.Context, target string) (shared sharing, err error) {
-	_, err = s.Load(ctx, s.sharingKey(target), &shared)
+	_, lost, err := s.Recall(ctx, s.sharingKey(target), &shared)
+	shared.Incomplete = shared.Incomplete || lost
 	return shared, err
 }
 

@@ -3,9 +3,7 @@ package acmepersist
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
-	"io/fs"
 	"path"
 	"slices"
 	"sort"
@@ -122,14 +120,40 @@ func (c names) update(ctx context.Context, st store, validationName string, fn f
 	state := &nameState{Name: validationName}
 	key := st.Key("names", st.Safe(validationName)+".json")
 	defer c.lock(key).Unlock()
-	if _, err := st.Load(ctx, key, state); err != nil {
+	_, lost, err := st.Recall(ctx, key, state)
+	if err != nil {
 		return err
 	}
-	state.heal(time.Now())
-	if !fn(state) {
+	now := time.Now()
+	state.heal(now)
+	if lost {
+		state.spend(now)
+	}
+	changed := fn(state)
+	if !changed && !lost {
 		return nil
 	}
-	return st.Save(ctx, key, state)
+	if err := st.Save(ctx, key, state); err != nil && changed {
+		return err
+	}
+	return nil
+}
+
+// spend takes the budget for used up, as the attempts of a lost file may have done. One may be made
+// now: with those that may have been within the window it is as many as a CA allows, and
+// the next one is budgetInterval later.
+func (n *nameState) spend(now time.Time) {
+	for range budgetBurst {
+		n.Attempts = append(n.Attempts, now.Add(-budgetInterval))
+	}
+}
+
+// Check reports what a file has to hold.
+func (n *nameState) Check() error {
+	if n.Name == "" {
+		return errors.New("name is missing")
+	}
+	return nil
 }
 
 // see notes that a certificate for the identifier was wanted.
@@ -154,22 +178,18 @@ func (n *nameState) sees(identifier string) bool {
 // recordNames lists the validation names whose records name the account, as far
 // as storage knows.
 func (s store) recordNames(ctx context.Context) []string {
-	keys, err := s.Storage.List(ctx, s.Key("names"), false)
-	if err != nil {
-		return nil
-	}
-	var list []string
+	keys, _ := s.List(ctx, "names")
+	list := make([]string, 0, len(keys))
 	for _, k := range keys {
 		list = append(list, strings.TrimSuffix(path.Base(k), ".json"))
 	}
-	sort.Strings(list)
 	return list
 }
 
 // SeenIdentifiers returns the names for which certificates were ever wanted from
 // this CA, from storage.
 func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
-	states, err := newStore(iss.Storage, iss.CA).nameStates(ctx)
+	states, err := iss.store().nameStates(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -181,23 +201,29 @@ func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
 	return slices.Compact(all), nil
 }
 
-// nameStates returns what is remembered of all names.
+// nameStates returns what is remembered of all names. One whose file cannot be read is not among
+// them: it is learned anew when its certificate is obtained.
 func (s store) nameStates(ctx context.Context) ([]nameState, error) {
-	keys, err := s.Storage.List(ctx, s.Key("names"), false)
+	keys, err := s.List(ctx, "names")
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("listing the names in storage: %w", err)
+		return nil, err
 	}
 	var all []nameState
 	for _, k := range keys {
 		var n nameState
-		if found, err := s.Load(ctx, k, &n); err != nil {
+		found, lost, err := s.Recall(ctx, k, &n)
+		switch {
+		case err != nil:
 			return nil, err
-		} else if found {
+		case found:
 			n.heal(time.Now())
 			all = append(all, n)
+		case lost:
+			// written anew, for the next process would find it damaged again
+			name := strings.TrimSuffix(path.Base(k), ".json")
+			if err := (names{}).update(ctx, s, name, func(*nameState) bool { return false }); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return all, nil

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -38,6 +39,14 @@ type offer struct {
 	SeenAt     time.Time `json:"seen_at,omitzero"`
 	// Promised is true if the directory spoke of the challenge when it was missing.
 	Promised bool `json:"promised,omitempty"`
+}
+
+// Check reports what a file has to hold.
+func (o *offer) Check() error {
+	if o.CA == "" {
+		return errors.New("ca is missing")
+	}
+	return nil
 }
 
 func (o offer) yes() bool { return o.Offered != nil && *o.Offered }

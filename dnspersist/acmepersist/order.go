@@ -31,6 +31,14 @@ type heldOrder struct {
 	Seen map[string]propagation.Report `json:"seen,omitempty"`
 }
 
+// Check reports what a file has to hold.
+func (h *heldOrder) Check() error {
+	if h.URL == "" || len(h.Names) == 0 {
+		return errors.New("url or names are missing")
+	}
+	return nil
+}
+
 // heldOrder returns the order that is kept for the names of this account.
 func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder, found bool, err error) {
 	found, err = s.store.Load(ctx, s.orderKey(names), &held)

@@ -14,7 +14,7 @@ import (
 
 // Inventory is what was written into zones for this CA.
 func (iss *Issuer) Inventory() *publish.Inventory {
-	return &publish.Inventory{Storage: iss.Storage, Folder: newStore(iss.Storage, iss.CA).Key("published")}
+	return &publish.Inventory{Store: iss.store().Store}
 }
 
 // Inventory is that of the check's CA.

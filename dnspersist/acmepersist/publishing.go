@@ -116,7 +116,7 @@ func (w *writing) put(ctx context.Context, once bool, decide func(values []strin
 		if value == "" {
 			return nil
 		}
-		entries, err := w.iss.Inventory().At(ctx, w.target.Name)
+		entries, err := w.iss.Inventory().Known(ctx, w.target.Name)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"time"
 
@@ -71,10 +70,10 @@ func (w *writing) forget(ctx context.Context, value string) error {
 		return fmt.Errorf("listing %s in storage: %w", state.Root, err)
 	}
 	for _, folder := range folders {
-		other := &publish.Inventory{Storage: w.store.Storage, Folder: path.Join(folder, "published")}
 		if folder == w.store.Folder {
 			continue
 		}
+		other := &publish.Inventory{Store: state.Store{Storage: w.store.Storage, Folder: folder, Logger: w.logger}}
 		if err := other.ForgetBeside(ctx, w.target.Name, value); err != nil {
 			return err
 		}

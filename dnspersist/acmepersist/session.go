@@ -45,7 +45,7 @@ func (iss *Issuer) sessionWith(dir *directory) *session {
 	w := &wire{base: iss.transport(), directory: dir}
 	return &session{
 		iss:       iss,
-		store:     newStore(iss.Storage, iss.CA),
+		store:     iss.store(),
 		directory: dir,
 		wire:      w,
 		logger:    iss.logger(),
@@ -67,7 +67,7 @@ func (iss *Issuer) sessionWith(dir *directory) *session {
 
 // offline is a session that reads and writes storage only.
 func (iss *Issuer) offline() *session {
-	return &session{iss: iss, store: newStore(iss.Storage, iss.CA), logger: iss.logger(), leased: time.Now()}
+	return &session{iss: iss, store: iss.store(), logger: iss.logger(), leased: time.Now()}
 }
 
 // openBound is open with the bound account.

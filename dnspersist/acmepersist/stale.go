@@ -63,8 +63,8 @@ func (s *session) isNeeded(ctx context.Context, name string, managed map[string]
 	domains := []string{strings.TrimPrefix(name, record.Label+".")}
 	if domains[0] == name { // the target of a delegation
 		shared, err := s.store.sharing(ctx, name)
-		if err != nil || shared.More {
-			return true, err
+		if err != nil || shared.More || shared.Incomplete || len(shared.Domains) == 0 {
+			return true, err // not all of the domains are known
 		}
 		domains = shared.Domains
 	}

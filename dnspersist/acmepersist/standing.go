@@ -29,7 +29,7 @@ const (
 // missing on a server, was changed or ends soon is logged at once, long before a renewal
 // needs it. The CA is asked for nothing but its account.
 func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
-	states, err := newStore(iss.Storage, iss.CA).nameStates(ctx)
+	states, err := iss.store().nameStates(ctx)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,13 @@ func newStore(storage certmagic.Storage, directory string) store {
 	}
 }
 
+// store is that of the issuer's CA.
+func (iss *Issuer) store() store {
+	st := newStore(iss.Storage, iss.CA)
+	st.Logger = iss.logger()
+	return st
+}
+
 // loadBound is Load for a binding.
 func (s store) loadBound(ctx context.Context, key string) (bound boundAccount, found bool, err error) {
 	found, err = s.Load(ctx, key, &bound)

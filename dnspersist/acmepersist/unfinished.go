@@ -23,7 +23,7 @@ const putBacks = 3
 // of: what a provider has taken away with them is put back, and what stands is noted.
 func (s *session) endWrites(ctx context.Context, p *Publishing, checker *propagation.Checker, t propagation.Target) error {
 	begun := func() ([]publish.Entry, error) {
-		entries, err := s.iss.Inventory().At(ctx, t.Name)
+		entries, err := s.iss.Inventory().Known(ctx, t.Name)
 		return slices.DeleteFunc(entries, func(e publish.Entry) bool { return !e.Unfinished() }), err
 	}
 	if all, err := begun(); err != nil || len(all) == 0 {

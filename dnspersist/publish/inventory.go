@@ -2,31 +2,38 @@ package publish
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"slices"
 	"strings"
 	"time"
-)
 
-// Storage is what an Inventory needs of a certmagic.Storage.
-type Storage interface {
-	Load(ctx context.Context, key string) ([]byte, error)
-	Store(ctx context.Context, key string, value []byte) error
-	Delete(ctx context.Context, key string) error
-	List(ctx context.Context, path string, recursive bool) ([]string, error)
-}
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+)
 
 // Inventory is what we have written into zones: the only thing that we may ever remove. It is
 // noted before it is written, so that a process that dies in between leaves nothing behind
 // that nobody knows of. Changes of one name are for the caller to keep apart.
+//
+// A file that cannot be read keeps what it lists from being removed, and nothing else.
 type Inventory struct {
-	Storage Storage
-	// Folder is the key prefix of the entries.
-	Folder string
+	Store state.Store
+}
+
+// folder is that of the entries in the store.
+const folder = "published"
+
+// entries are those of one name, as they are kept.
+type entries []Entry
+
+// Check reports what a file has to hold.
+func (all *entries) Check() error {
+	for _, e := range *all {
+		if e.Name == "" || e.Value == "" {
+			return errors.New("an entry without name or value")
+		}
+	}
+	return nil
 }
 
 // Entry is one value that we have written, or were about to.
@@ -75,7 +82,7 @@ func (i *Inventory) key(name string) (string, error) {
 	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || strings.Contains(name, "..") {
 		return "", fmt.Errorf("inventory: %q is no normalized name", name)
 	}
-	return path.Join(i.Folder, name+".json"), nil
+	return i.Store.Key(folder, name+".json"), nil
 }
 
 // At returns the entries of a name.
@@ -88,23 +95,40 @@ func (i *Inventory) At(ctx context.Context, name string) ([]Entry, error) {
 }
 
 func (i *Inventory) load(ctx context.Context, key string) ([]Entry, error) {
-	data, err := i.Storage.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
+	var all entries
+	_, err := i.Store.Load(ctx, key, &all)
+	if errors.As(err, new(*state.DamagedError)) {
+		return nil, fmt.Errorf("what was written into the zone is not known, and nothing is removed from it: %w", err)
+	}
+	return all, err
+}
+
+// Known is At for a write: a file that cannot be read is set aside, and there are no entries.
+func (i *Inventory) Known(ctx context.Context, name string) ([]Entry, error) {
+	key, err := i.key(name)
+	if err != nil {
+		return nil, err
+	}
+	return i.known(ctx, key)
+}
+
+func (i *Inventory) known(ctx context.Context, key string) ([]Entry, error) {
+	all, err := i.load(ctx, key)
+	var damaged *state.DamagedError
+	if errors.As(err, &damaged) {
+		i.Store.SetAside(ctx, damaged, "the records that it lists are never removed from DNS, unless it is restored")
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the inventory %s: %w", key, err)
-	}
-	var all []Entry
-	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, fmt.Errorf("reading the inventory %s: the file is damaged, restore it from a backup, or remove it: what it lists is then never removed from DNS: %w", key, err)
-	}
-	return all, nil
+	return all, err
 }
 
 // Note adds an entry, or replaces the one of the same value.
 func (i *Inventory) Note(ctx context.Context, e Entry) error {
-	return i.change(ctx, e.Name, func(all []Entry) []Entry {
+	all, err := i.Known(ctx, e.Name)
+	if err != nil {
+		return err
+	}
+	return i.replace(ctx, e.Name, all, func(all []Entry) []Entry {
 		return append(slices.DeleteFunc(all, func(o Entry) bool { return o.Value == e.Value }), e)
 	})
 }
@@ -123,7 +147,7 @@ func (i *Inventory) Forget(ctx context.Context, name, value string) error {
 
 // ForgetBeside is the second half of Forget, for the inventories of other CAs.
 func (i *Inventory) ForgetBeside(ctx context.Context, name, value string) error {
-	all, err := i.At(ctx, name)
+	all, err := i.Known(ctx, name)
 	if err != nil || !slices.ContainsFunc(all, func(e Entry) bool { return slices.Contains(e.Beside, value) }) {
 		return err
 	}
@@ -136,54 +160,41 @@ func (i *Inventory) ForgetBeside(ctx context.Context, name, value string) error 
 }
 
 func (i *Inventory) change(ctx context.Context, name string, fn func([]Entry) []Entry) error {
+	all, err := i.At(ctx, name)
+	if err != nil {
+		return err
+	}
+	return i.replace(ctx, name, all, fn)
+}
+
+func (i *Inventory) replace(ctx context.Context, name string, all []Entry, fn func([]Entry) []Entry) error {
 	key, err := i.key(name)
 	if err != nil {
 		return err
 	}
-	all, err := i.load(ctx, key)
-	if err != nil {
-		return err
-	}
 	before := len(all)
-	if all = fn(all); len(all) == 0 {
-		if before == 0 {
-			return nil
-		}
-		if err := i.Storage.Delete(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("changing the inventory %s: %w", key, err)
-		}
+	if all = fn(all); len(all) > 0 {
+		return i.Store.Save(ctx, key, entries(all))
+	}
+	if before == 0 {
 		return nil
 	}
-	data, err := json.MarshalIndent(all, "", "\t")
-	if err != nil {
-		return fmt.Errorf("changing the inventory %s: %w", key, err)
-	}
-	if err := i.Storage.Store(ctx, key, data); err != nil {
-		return fmt.Errorf("changing the inventory %s: %w", key, err)
-	}
-	return nil
+	return i.Store.Remove(ctx, key)
 }
 
-// All returns every entry, by name.
+// All returns every entry, by name, but those of files that cannot be read.
 func (i *Inventory) All(ctx context.Context) ([]Entry, error) {
-	keys, err := i.Storage.List(ctx, i.Folder, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	keys, err := i.Store.List(ctx, folder)
 	if err != nil {
-		return nil, fmt.Errorf("listing the inventory %s: %w", i.Folder, err)
+		return nil, err
 	}
-	slices.Sort(keys)
 	var all []Entry
 	for _, key := range keys {
-		if path.Ext(key) != ".json" {
-			continue
-		}
-		entries, err := i.load(ctx, key)
+		found, err := i.known(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, entries...)
+		all = append(all, found...)
 	}
 	return all, nil
 }

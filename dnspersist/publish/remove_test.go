@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/libdns/libdns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 // careful deletes what it is told, all of the name if empties is set.
@@ -91,7 +92,7 @@ func TestRemoveRefuses(t *testing.T) {
 }
 
 func TestInventory(t *testing.T) {
-	i := &Inventory{Storage: &certmagic.FileStorage{Path: t.TempDir()}, Folder: "dns_persist/ca/published"}
+	i := &Inventory{Store: state.Store{Storage: &certmagic.FileStorage{Path: t.TempDir()}, Folder: "dns_persist/ca"}}
 	at := time.Now().UTC().Truncate(time.Second)
 	one := Entry{Name: testName, Zone: testZone, Value: "one", CA: "https://ca.test", Account: "https://ca.test/1", At: at}
 	two := one
@@ -131,7 +132,7 @@ func TestInventory(t *testing.T) {
 			t.Errorf("noted at %q", name)
 		}
 	}
-	if err := i.Storage.Store(ctx, filepath.ToSlash(filepath.Join(i.Folder, testName+".json")), []byte("{")); err != nil {
+	if err := i.Store.Storage.Store(ctx, i.Store.Key("published", testName+".json"), []byte("{")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := i.At(ctx, testName); err == nil || !strings.Contains(err.Error(), "damaged") {

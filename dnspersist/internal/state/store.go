@@ -10,9 +10,11 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 )
 
 // Root is the folder that has the folders of all CAs.
@@ -44,6 +46,8 @@ type Store struct {
 	Storage certmagic.Storage
 	// Folder is the state's prefix, one for each CA.
 	Folder string
+	// Logger is told of files that cannot be read. May be nil.
+	Logger *zap.Logger
 }
 
 // New returns the store of the CA with the given directory URL.
@@ -56,22 +60,53 @@ func (s Store) Key(parts ...string) string {
 	return path.Join(append([]string{s.Folder}, parts...)...)
 }
 
-// Load decodes the JSON at key into v. found is false if there is nothing there.
+// Load decodes the JSON at key into v, which stays as it is unless found. What cannot be read is
+// an error if it cannot be had again; if it is a cache it is set aside, and counts as not there.
 func (s Store) Load(ctx context.Context, key string, v any) (found bool, err error) {
-	data, err := s.Storage.Load(ctx, key)
+	found, _, err = s.Recall(ctx, key, v)
+	return found, err
+}
+
+// Recall is Load for a cache of which it matters that something was there: lost is true then.
+func (s Store) Recall(ctx context.Context, key string, v any) (found, lost bool, err error) {
+	err = s.read(ctx, key, v)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, false, nil
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return false, fmt.Errorf("reading %s from storage: %w; run this as the user that Caddy runs as", key, err)
+	var damaged *DamagedError
+	if s.isCache(key) && errors.As(err, &damaged) {
+		s.SetAside(ctx, damaged, "what it held is learned anew")
+		return false, true, nil
+	}
+	return err == nil, false, err
+}
+
+func (s Store) read(ctx context.Context, key string, v any) error {
+	data, err := s.Storage.Load(ctx, key)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
+		if damaged := s.damage(ctx, key, err); damaged != nil {
+			return damaged
+		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading %s from storage: %w", key, err)
+		return fmt.Errorf("reading %s from storage: %w", key, err)
 	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return false, fmt.Errorf("reading %s from storage: the file is damaged, restore it from a backup or remove it: %w", key, err)
+	if err := decode(data, v); err != nil {
+		return &DamagedError{Key: key, Err: err, data: data}
 	}
-	return true, nil
+	return nil
+}
+
+// List returns the keys of the files in a folder, sorted. Those without ".json" are nobody's: a
+// write of CertMagic that was cut short leaves such ones.
+func (s Store) List(ctx context.Context, folder string) ([]string, error) {
+	keys, err := s.Storage.List(ctx, s.Key(folder), false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing %s in storage: %w", s.Key(folder), err)
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return path.Ext(key) != ".json" })
+	slices.Sort(keys)
+	return keys, nil
 }
 
 // Save writes v as JSON.
@@ -83,6 +118,7 @@ func (s Store) Save(ctx context.Context, key string, v any) error {
 	if err := s.Storage.Store(ctx, key, data); err != nil {
 		return fmt.Errorf("writing %s to storage: %w", key, err)
 	}
+	asides.Delete(s.aside(key))
 	return nil
 }
 
