@@ -123,6 +123,18 @@ type DNS struct {
 	// too. Default: those of the system.
 	Resolvers []string `json:"resolvers,omitempty"`
 
+	// Asks name servers at private, loopback and link-local addresses too, and trusts
+	// resolvers about domains that the zone above denies. Whoever owns a domain chooses its
+	// name servers and could have servers of your network asked, so set it only where
+	// the CA and the domains are of your own network. Default: only with
+	// `trusted_roots_pem_files`. Resolvers are asked wherever they are.
+	AllowPrivateNS bool `json:"allow_private_ns,omitempty"`
+
+	// Further networks, as CIDR ranges or addresses, in which no name server is asked
+	// without `allow_private_ns`: those that only your machines reach although their addresses
+	// are public ones, such as the prefix of a NAT64 of your own.
+	PrivateNetworks []string `json:"private_networks,omitempty"`
+
 	// Who must show the record before the CA is asked: `authoritative` (the default)
 	// asks each authoritative server of the zone, `recursive` asks only the
 	// configured resolvers and wants all of them to show it, `none` asks nobody and

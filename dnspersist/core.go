@@ -1,6 +1,9 @@
 package dnspersist
 
 import (
+	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -102,15 +105,36 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	if dns.Check == "recursive" {
 		mode = propagation.ModeRecursive
 	}
+	private := dns.AllowPrivateNS || len(iss.TrustedRootsPEMFiles) > 0
+	if mode == propagation.ModeAuthoritative && !private {
+		iss.rt.insideResolvers = insideOnly(dns.Resolvers)
+	}
+	networks, _ := prefixes(dns.PrivateNetworks) // Validate says what is wrong with them
 	core.Checker = propagation.NewChecker(propagation.Config{
 		Mode:      mode,
 		Resolvers: dns.Resolvers,
 		// tenants control their NS records; a public CA would not ask such servers either
-		AllowPrivate: len(iss.TrustedRootsPEMFiles) > 0 || len(dns.Resolvers) > 0,
-		Grace:        core.Grace,
-		Settle:       core.Settle,
-		Exchanger:    t.Exchanger,
-		Logger:       iss.rt.logger,
+		AllowPrivate:    private,
+		PrivateNetworks: networks,
+		Grace:           core.Grace,
+		Settle:          core.Settle,
+		Exchanger:       t.Exchanger,
+		Logger:          iss.rt.logger,
 	})
 	return core
+}
+
+// insideOnly returns those of resolvers that only this network can ask.
+func insideOnly(resolvers []string) []string {
+	var inside []string
+	for _, r := range resolvers {
+		host, _, err := net.SplitHostPort(r)
+		if err != nil {
+			host = strings.Trim(r, "[]")
+		}
+		if addr, err := netip.ParseAddr(host); err == nil && propagation.IsPrivate(addr) {
+			inside = append(inside, r)
+		}
+	}
+	return inside
 }

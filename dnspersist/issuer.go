@@ -32,6 +32,9 @@ type runtime struct {
 	publishing *acmepersist.Publishing
 	// globalResolvers is true if there are resolvers, from whatever option.
 	globalResolvers bool
+	// insideResolvers are those that only this network can ask, where its name servers are not
+	// asked.
+	insideResolvers []string
 
 	mu    sync.Mutex
 	magic *certmagic.Config

@@ -89,6 +89,7 @@ func (a *App) warnAtLoad() {
 	}
 	a.warnReplaced(policies)
 	a.tellChains(policies)
+	a.warnInsideResolvers(policies)
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
 		a.warnHosts(app.(*caddyhttp.App), policies)
 	}
@@ -176,6 +177,24 @@ func (a *App) tellChains(policies []*caddytls.AutomationPolicy) {
 		a.logger.Info("dns_persist stands in a chain of issuers: they are tried in this order, and no name waits for its record",
 			zap.Strings("issuers", issuerNames(policy)), zap.Strings("subjects", policy.Subjects()))
 	}
+}
+
+// warnInsideResolvers names resolvers that may know domains whose name servers are not asked.
+func (a *App) warnInsideResolvers(policies []*caddytls.AutomationPolicy) {
+	var inside []string
+	for _, policy := range policies {
+		for _, issuer := range policy.Issuers {
+			if ours, ok := issuer.(*Issuer); ok {
+				inside = append(inside, ours.rt.insideResolvers...)
+			}
+		}
+	}
+	if len(inside) == 0 {
+		return
+	}
+	slices.Sort(inside)
+	a.logger.Warn("there are resolvers in this network, but name servers in it are not asked; if the CA is in this network as well, set allow_private_ns",
+		zap.Strings("resolvers", slices.Compact(inside)))
 }
 
 // warnHosts looks at the sites' names. Caddy leaves those with a final dot without a

@@ -33,6 +33,8 @@ import (
 //	    account_uri <uri>
 //	    on_account_lost fail|replace
 //	    resolvers <servers...>
+//	    allow_private_ns
+//	    private_networks <ranges...>
 //	    check authoritative|recursive|none
 //	    propagation_timeout <duration>
 //	    propagation_delay <duration>
@@ -150,7 +152,7 @@ type wordSpec struct {
 
 // allWords lists the words in the order of the documentation.
 const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
-	"account_url, account_uri, on_account_lost, resolvers, check, propagation_timeout, propagation_delay, " +
+	"account_url, account_uri, on_account_lost, resolvers, allow_private_ns, private_networks, check, propagation_timeout, propagation_delay, " +
 	"policy, dialect, issuer_domain_name, rate_limit, dns, dns_ttl, publish, persist_for, allow_shadowing, delegate_to, dns_challenge_override_domain"
 
 var words = map[string]wordSpec{
@@ -211,6 +213,17 @@ var words = map[string]wordSpec{
 			}
 		}
 		iss.dns().Resolvers = args
+		return nil
+	}},
+	"allow_private_ns": {0, 0, "", func(iss *Issuer, _ []string) error {
+		iss.dns().AllowPrivateNS = true
+		return nil
+	}},
+	"private_networks": {1, 0, "<ranges...>", func(iss *Issuer, args []string) error {
+		if _, err := prefixes(args); err != nil {
+			return err
+		}
+		iss.dns().PrivateNetworks = args
 		return nil
 	}},
 	"rate_limit": {2, 2, "<orders> <window>", func(iss *Issuer, args []string) error {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -82,6 +84,9 @@ func (iss *Issuer) validateConfig() error {
 		if err := checkResolver(server); err != nil {
 			errs = append(errs, fmt.Errorf("dns.resolvers: %w", err))
 		}
+	}
+	if _, err := prefixes(dns.PrivateNetworks); err != nil {
+		errs = append(errs, fmt.Errorf("dns.private_networks: %w", err))
 	}
 	if dns.Check == "recursive" && !iss.hasResolvers() {
 		errs = append(errs, errors.New("dns.check is recursive, but there are no resolvers to ask: name them with resolvers"))
@@ -173,6 +178,19 @@ func checkEmail(s string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not an email address", s)
+}
+
+// prefixes reads CIDR ranges and addresses.
+func prefixes(ranges []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range ranges {
+		p, err := caddyhttp.CIDRExpressionToPrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a range such as 198.51.100.0/24, nor an address", s)
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
 }
 
 // checkResolver accepts host[:port], with IPv6 addresses in brackets or bare.

@@ -23,6 +23,7 @@ func TestValidateConfig(t *testing.T) {
 		"test_ca":           {func(i *Issuer) { i.TestCA = "https://t.example/" }, []string{"one CA and one account"}},
 		"recursive":         {func(i *Issuer) { i.dns().Check = "recursive" }, []string{"no resolvers to ask"}},
 		"recursive with":    {func(i *Issuer) { i.dns().Check, i.dns().Resolvers = "recursive", []string{"192.0.2.1"} }, nil},
+		"private networks":  {func(i *Issuer) { i.dns().PrivateNetworks = []string{"198.51.100.0/33"} }, []string{"dns.private_networks: \"198.51.100.0/33\""}},
 		"negative timeout":  {func(i *Issuer) { i.dns().PropagationTimeout = -1 }, []string{"dns.check to none"}},
 		"negative delay":    {func(i *Issuer) { i.dns().PropagationDelay = -1 }, []string{"propagation_delay is negative"}},
 		"negative lifetime": {func(i *Issuer) { i.CertificateLifetime = -1 }, []string{"certificate_lifetime is negative"}},

@@ -18,9 +18,34 @@ func TestIsPrivate(t *testing.T) {
 		"100.64.0.1": true, "0.1.2.3": true, "255.255.255.255": true, "224.0.0.1": true,
 		"::1": true, "::": true, "fe80::1": true, "fc00::1": true, "fec0::1": true, "ff02::1": true,
 		"::ffff:10.0.0.1": true, "64:ff9b::a00:1": true, "2002:7f00:1::": true,
+		// what translators and tunnels of a network reach
+		"64:ff9b:1::10.0.0.1": true, "64:ff9b:1::8.8.8.8": true, "::10.0.0.1": true, "::8.8.8.8": true, "::ffff:0:10.0.0.1": true,
+		"2001:0:4136:e378::1": true, "2002:c0a8:1::1": true, "64:ff9b::c612:1": true,
+		"192.0.0.1": true, "192.0.0.192": true, "192.0.0.9": false, "192.0.0.10": false, "192.0.1.1": false,
+		"198.18.0.1": true, "198.19.255.255": true, "198.20.0.1": false, "198.51.100.1": false, "203.0.113.1": false,
+		"168.63.129.16": true, "168.63.129.17": false, "192.88.99.2": true,
+		"100::1": true, "5f00::1": true, "3fff::1": true, "4000::1": true, "200::1": true,
+		"2001:1::1": false, "2001:1::4": true, "2001:2::1": true, "2001:4:112::1": false, "2001:200::1": false,
+		"fe80::1%eth0": true, "fd00:ec2::253": true,
 	} {
-		if got := isPrivate(mustAddr(s)); got != want {
-			t.Errorf("isPrivate(%s) = %v, want %v", s, got, want)
+		if got := IsPrivate(mustAddr(s)); got != want {
+			t.Errorf("IsPrivate(%s) = %v, want %v", s, got, want)
+		}
+	}
+}
+
+// Networks can be added, and with allow_private_ns none counts.
+func TestFence(t *testing.T) {
+	t.Parallel()
+	more := []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/96"), netip.MustParsePrefix("198.51.100.0/24")}
+	for s, want := range map[string]bool{
+		"2001:db8:64::10.0.0.1": true, "2001:db8:65::1": false, "198.51.100.7": true, "::ffff:198.51.100.7": true, "10.0.0.1": true,
+	} {
+		if got := (fence{private: more}).stops(mustAddr(s)); got != want {
+			t.Errorf("%s: %v, want %v", s, got, want)
+		}
+		if (fence{open: true, private: more}).stops(mustAddr(s)) {
+			t.Errorf("%s is not asked although all are", s)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func NewChecker(cfg Config) *Checker {
 		cfg:       cfg,
 		asker:     a,
 		resolvers: r,
-		discovery: &discovery{asker: a, resolvers: r, cache: cacheFor(cfg.Exchanger), allowPrivate: cfg.AllowPrivate},
+		discovery: &discovery{asker: a, resolvers: r, cache: cacheFor(cfg.Exchanger), fence: fence{cfg.AllowPrivate, cfg.PrivateNetworks}},
 		logger:    cfg.Logger,
 	}
 }

@@ -107,7 +107,7 @@ func (d *discovery) addChildHosts(ctx context.Context, z *zone, avoid string) ui
 	ttl := uint32(maxZoneTTL / time.Second)
 	tries := 0
 	for _, s := range z.servers() {
-		if !s.addr.IsValid() || (!d.allowPrivate && isPrivate(s.addr)) {
+		if !s.addr.IsValid() || d.fence.stops(s.addr) {
 			continue
 		}
 		if tries++; tries > childTries {

@@ -144,7 +144,7 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	case CodeTCPBlocked:
 		add(s.Defect, "truncates its answer and cannot be asked over TCP%s: CAs fail there (%s)", since, s.Reason)
 	case CodePrivate:
-		add(s.Defect, "has a private address: a public CA cannot ask it")
+		add(s.Defect, "has a private address: a public CA cannot ask it; if the CA is inside this network as well, set %s", allowPrivate)
 	case CodeIntercepted:
 		add(s.Defect, "should be authoritative but answers as a resolver: DNS on this network is intercepted; set resolvers and check recursive")
 	case CodeEDNSBroken:

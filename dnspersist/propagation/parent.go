@@ -101,7 +101,7 @@ func (d *discovery) fromAbove(ctx context.Context, host string) (delegation, boo
 func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr {
 	key := d.keyOf(kindParent, name)
 	if e, ok := d.cache.get(key); ok {
-		return addrsOf(e.zone, d.allowPrivate)
+		return d.addrsOf(e.zone)
 	}
 	z := &zone{name: name, fetched: time.Now()}
 	keep := parentFailureTTL
@@ -116,14 +116,14 @@ func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr
 	if cutShort(ctx) == nil {
 		d.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
 	}
-	return addrsOf(z, d.allowPrivate)
+	return d.addrsOf(z)
 }
 
 // addrsOf lists the addresses of a zone's servers that may be asked.
-func addrsOf(z *zone, private bool) []netip.Addr {
+func (d *discovery) addrsOf(z *zone) []netip.Addr {
 	var all []netip.Addr
 	for _, s := range z.servers() {
-		if s.addr.IsValid() && (private || !isPrivate(s.addr)) {
+		if s.addr.IsValid() && !d.fence.stops(s.addr) {
 			all = append(all, s.addr)
 		}
 	}

@@ -2,6 +2,7 @@ package propagation
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
@@ -54,10 +55,15 @@ type Config struct {
 	Resolvers []string
 
 	// AllowPrivate permits to ask name servers at private, loopback and
-	// link-local addresses. A public CA does not ask there, and who controls
-	// a zone's NS records should not choose whom we talk to; so it is for CAs
-	// inside the same network.
+	// link-local addresses, and those of a zone that the zone above denies. A public
+	// CA does not ask there, and who controls a zone's NS records should not choose
+	// whom we talk to; so it is for CAs inside the same network. Resolvers are asked
+	// wherever they are.
 	AllowPrivate bool
+
+	// PrivateNetworks count as private beside those that IsPrivate knows: networks that
+	// only this machine reaches, such as the prefix of a NAT64 of one's own.
+	PrivateNetworks []netip.Prefix
 
 	// Grace is how long a server must have been broken or silent before it
 	// is excused. Default: DefaultGrace.

@@ -111,9 +111,9 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		if z.denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
-			// does not, for a CA that asks them too: then they are configured.
+			// does not, for a CA that asks them too: then that is configured.
 			return z.name, nil, coded(CodeNotDelegated, fmt.Errorf(
-				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or set resolvers if it is for a network of your own", display(z.name), display(z.denied)))
+				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", display(z.name), display(z.denied), allowPrivate))
 		}
 		asked := z.servers()
 		if w.c.asker.memory.ipv6IsDown() {
@@ -220,8 +220,8 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o ou
 	}
 	addr := dnsAddr(s.addr)
 	defer w.guard(&o, addr)
-	if !w.c.cfg.AllowPrivate && isPrivate(s.addr) {
-		o = o.broken(CodePrivate, "private address; a public CA cannot ask there")
+	if w.c.discovery.fence.stops(s.addr) {
+		o = o.broken(CodePrivate, "private address; a public CA cannot ask there, and we do only with "+allowPrivate)
 	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
 		o = classifyFailure(ctx, err)
 	} else {

@@ -75,10 +75,10 @@ func (z *zone) dropped() int {
 
 // discovery finds zones and their servers.
 type discovery struct {
-	asker        asker
-	resolvers    *resolvers
-	cache        *zoneCache
-	allowPrivate bool
+	asker     asker
+	resolvers *resolvers
+	cache     *zoneCache
+	fence     fence
 }
 
 func (d *discovery) key(name string) cacheKey { return d.keyOf(kindZone, name) }
