@@ -3,16 +3,18 @@ package dnspersist
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
-	"io/fs"
 	"path"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
@@ -29,10 +31,42 @@ const (
 // node tells this process from the other nodes of a cluster.
 var node = rand.Text()
 
+// instance is Caddy's own name for this installation, which survives a restart; empty if it cannot
+// be known. Processes that share a data directory share it.
+var instance = sync.OnceValue(func() string {
+	id, err := caddy.InstanceID()
+	if err != nil {
+		return ""
+	}
+	return id.String()
+})
+
 // lease says which node polls the names that wait for records of one CA.
 type lease struct {
-	Node  string    `json:"node"`
-	Until time.Time `json:"until"`
+	Node     string    `json:"node"`
+	Instance string    `json:"instance,omitempty"`
+	Until    time.Time `json:"until"`
+}
+
+// Check reports what a file has to hold.
+func (l *lease) Check() error {
+	if l.Node == "" || l.Until.IsZero() {
+		return errors.New("node or until is missing")
+	}
+	return nil
+}
+
+// leases are those that this process has taken or found taken, by the folder of their CA.
+type leases struct {
+	node, instance string
+
+	mu    sync.Mutex
+	known map[string]bool
+	held  map[string]state.Store
+}
+
+func newLeases(node, instance string) *leases {
+	return &leases{node: node, instance: instance, known: make(map[string]bool), held: make(map[string]state.Store)}
 }
 
 // keepLeases lets one node of a cluster do the polling, and notices what it has obtained.
@@ -43,6 +77,7 @@ func (a *App) keepLeases(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			a.shared.endLeases(ctx, a)
 			return
 		case <-timer.C:
 		}
@@ -60,7 +95,8 @@ func (s *shared) lead(ctx context.Context, a *App, lasts time.Duration) {
 		}
 		ca := o.iss.IssuerKey()
 		if _, known := leads[ca]; !known {
-			leads[ca] = takeLease(ctx, o.cfg.Storage, ca, lasts, o.iss.rt.logger)
+			st := state.Store{Storage: o.cfg.Storage, Folder: path.Join(state.Root, certmagic.StorageKeys.Safe(ca)), Logger: o.iss.rt.logger}
+			leads[ca] = s.ownLeases().take(ctx, st, lasts)
 		}
 		pace := 1.0
 		if !leads[ca] {
@@ -106,27 +142,85 @@ func (s *shared) served(ctx context.Context, o owner, p *parked) bool {
 	return cert != nil && time.Now().Before(cert.NotAfter) && (notAfter.IsZero() || cert.NotAfter.After(notAfter))
 }
 
-// takeLease reports whether this node is the one that polls. Two that begin at the same
-// time may both for one tick, which costs some queries only; so there is no lock.
-func takeLease(ctx context.Context, storage certmagic.Storage, ca string, lasts time.Duration, logger *zap.Logger) bool {
-	key := path.Join("dns_persist", certmagic.StorageKeys.Safe(ca), "poller.json")
-	data, err := storage.Load(ctx, key)
-	var held lease
-	if err == nil && json.Unmarshal(data, &held) == nil && held.Node != node {
-		// one that lasts longer was taken while that node's clock was ahead
-		if left := time.Until(held.Until); left > 0 && left <= 2*lasts {
-			return false
-		}
+// ownLeases are those of this process. The first call reads the instance's name from disk.
+func (s *shared) ownLeases() *leases {
+	here := instance()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leases == nil {
+		s.leases = newLeases(node, here)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		logger.Debug("who polls is not known", zap.Error(err))
+	return s.leases
+}
+
+// endLeases gives the leases back when the last configuration ends, so that whoever polls next need
+// not wait until they run out.
+func (s *shared) endLeases(ctx context.Context, a *App) {
+	s.mu.Lock()
+	goesOn := slices.ContainsFunc(s.apps, func(other *App) bool { return other != a })
+	l := s.leases
+	s.mu.Unlock()
+	if goesOn || l == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+	defer cancel()
+	l.giveBack(ctx)
+}
+
+// giveBackWithin bounds what a storage may take of the time in which Caddy stops.
+const giveBackWithin = 5 * time.Second
+
+const leaseFile = "poller.json"
+
+// take reports whether this node is the one that polls. Two that begin at the same
+// time may both for one tick, which costs some queries only; so there is no lock.
+//
+// When a process looks for the first time, the lease of its own instance is its own: a process that
+// was killed has left it. If that one lives after all, it finds itself followed with its next look.
+func (l *leases) take(ctx context.Context, st state.Store, lasts time.Duration) bool {
+	l.mu.Lock()
+	first := !l.known[st.Folder]
+	l.known[st.Folder] = true
+	l.mu.Unlock()
+	key := st.Key(leaseFile)
+	var held lease
+	found, err := st.Load(ctx, key, &held)
+	if err != nil {
+		st.Logger.Debug("who polls is not known", zap.Error(err))
 		return true
 	}
-	if data, err = json.Marshal(lease{Node: node, Until: time.Now().Add(lasts).UTC()}); err == nil {
-		err = storage.Store(ctx, key, data)
+	own := held.Node == l.node || first && l.instance != "" && held.Instance == l.instance
+	// one that lasts longer was taken while that node's clock was ahead
+	if left := time.Until(held.Until); found && !own && left > 0 && left <= 2*lasts {
+		l.mu.Lock()
+		delete(l.held, st.Folder)
+		l.mu.Unlock()
+		return false
 	}
-	if err != nil {
-		logger.Debug("the lease for polling was not stored", zap.Error(err))
+	if err := st.Save(ctx, key, lease{Node: l.node, Instance: l.instance, Until: time.Now().Add(lasts).UTC()}); err != nil {
+		st.Logger.Debug("the lease for polling was not stored", zap.Error(err))
+		return true
 	}
+	l.mu.Lock()
+	l.held[st.Folder] = st
+	l.mu.Unlock()
 	return true
+}
+
+// giveBack removes the leases that are still this node's.
+func (l *leases) giveBack(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for folder, st := range l.held {
+		var held lease
+		found, err := st.Load(ctx, st.Key(leaseFile), &held)
+		if err == nil && found && held.Node == l.node {
+			err = st.Remove(ctx, st.Key(leaseFile))
+		}
+		if err != nil {
+			st.Logger.Debug("the lease for polling was not given back", zap.Error(err))
+		}
+		delete(l.held, folder)
+	}
 }

@@ -38,6 +38,8 @@ type shared struct {
 	// nextRead and nextLook are when the CAs' directories are compared next, and standing
 	// records looked at: a configuration need not last until then.
 	nextRead, nextLook time.Time
+	// leases are nil until they are first looked at.
+	leases *leases
 	// orphan is the timer that ends watches which nobody wants any more.
 	orphan *time.Timer
 }
