@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"context"
 	"slices"
 	"sort"
 	"sync"
@@ -33,6 +34,12 @@ type announcer struct {
 	timer   *time.Timer
 	timerAt time.Time
 	closed  bool
+	// diagnosing are records that are diagnosed next, one after another.
+	diagnosing   []diagnosis
+	isDiagnosing bool
+	working      sync.WaitGroup
+	ctx          context.Context
+	cancel       context.CancelFunc
 }
 
 type announcement struct {
@@ -40,13 +47,21 @@ type announcement struct {
 	ca, account string
 	also        *acmepersist.Record
 	report      propagation.Report
+	finding     acmepersist.Finding // what is published and is not the record
+	misplaced   []string            // where else the record was found
 	next        time.Time
 	interval    time.Duration
 	since       time.Time
+	said        bool      // at least once
+	diagnoseAt  time.Time // for the first time; zero once it is done
+	checker     *propagation.Checker
+	target      propagation.Target
 }
 
 func newAnnouncer(logger func() *zap.Logger) *announcer {
-	return &announcer{logger: logger, wanted: make(map[acmepersist.Record]*announcement), claims: make(map[claim]claimed)}
+	a := &announcer{logger: logger, wanted: make(map[acmepersist.Record]*announcement), claims: make(map[claim]claimed)}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a
 }
 
 // want takes note of a record that is missing, for a configuration.
@@ -67,7 +82,7 @@ func (a *announcer) want(p acmepersist.Parking, by *App) {
 	if w == nil {
 		w = &announcement{
 			since: now, next: now.Add(tuning.Or(t.AnnounceWindow, announceWindow)),
-			interval: tuning.Or(t.AnnounceAgain, announceAgain),
+			interval: tuning.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(tuning.Or(t.DiagnoseAfter, diagnoseAfter)),
 		}
 		a.wanted[p.Record] = w
 	}
@@ -75,8 +90,26 @@ func (a *announcer) want(p acmepersist.Parking, by *App) {
 		w.identifiers = append(w.identifiers, p.Identifier)
 		sort.Strings(w.identifiers)
 	}
-	w.ca, w.account, w.also, w.report = p.CA, p.Account, p.Also, p.Report
-	a.arm(w.next)
+	w.ca, w.account, w.also, w.report, w.finding = p.CA, p.Account, p.Also, p.Report, found(p, p.Report)
+	w.checker, w.target = p.Checker, p.Target
+	a.arm(w.due())
+}
+
+// saw takes what a later look at a record has shown, for its next announcement.
+func (a *announcer) saw(record acmepersist.Record, r propagation.Report, f acmepersist.Finding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w := a.wanted[record]; w != nil {
+		w.report, w.finding = r, f
+	}
+}
+
+// due is when something is to be done for the record.
+func (w *announcement) due() time.Time {
+	if w.diagnoseAt.IsZero() || w.next.Before(w.diagnoseAt) {
+		return w.next
+	}
+	return w.diagnoseAt
 }
 
 // arm makes the timer fire at the given time at the latest.
@@ -91,7 +124,7 @@ func (a *announcer) arm(at time.Time) {
 	a.timer = time.AfterFunc(time.Until(at), a.fire)
 }
 
-// fire says what is due.
+// fire logs what is due for the first time, and has diagnosed what is due again.
 func (a *announcer) fire() {
 	a.mu.Lock()
 	if a.closed {
@@ -102,54 +135,78 @@ func (a *announcer) fire() {
 	now := time.Now()
 	var due []acmepersist.Record
 	for r, w := range a.wanted {
-		if !w.next.After(now) {
-			due = append(due, r)
+		switch {
+		case !w.next.After(now):
 			w.next = now.Add(w.interval)
 			w.interval = min(w.interval*4, announceMost)
+			if w.said {
+				a.diagnose(diagnosis{r, true})
+			} else {
+				due = append(due, r)
+			}
+			w.said = true
+		case !w.diagnoseAt.IsZero() && !w.diagnoseAt.After(now):
+			w.diagnoseAt = time.Time{}
+			a.diagnose(diagnosis{r, false})
 		}
 	}
 	for _, w := range a.wanted {
-		a.arm(w.next)
+		a.arm(w.due())
 	}
 	sort.Slice(due, func(i, j int) bool { return due[i].Name < due[j].Name })
 	logger := a.logger()
-	type entry struct {
-		record acmepersist.Record
-		announcement
-	}
-	var entries []entry
+	var entries []announcement
 	for _, r := range due {
-		w := *a.wanted[r]
-		w.identifiers = slices.Clone(w.identifiers)
-		entries = append(entries, entry{r, w})
+		entries = append(entries, a.wanted[r].clone())
 	}
 	a.mu.Unlock()
 
 	if len(entries) > 1 {
 		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(entries)))
 	}
-	for _, e := range entries {
-		also := zap.Skip()
-		if e.also != nil {
-			also = zap.String("or_value", e.also.Value) // as long as the CA is of two minds
-		}
-		message, where := "publish this TXT record once; the certificate follows by itself", zap.Skip()
-		if e.record.Target != "" {
-			message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
-			where = zap.Dict("alias", zap.String("name", e.record.Name), zap.String("type", "CNAME"), zap.String("value", e.record.Target+"."),
-				zap.Int("ttl", RecordTTL), zap.String("zone_line", e.record.AliasLine()))
-		}
-		place := e.record
-		if end := e.report.AliasEnd(); place.Target == "" && end != "" {
-			// somebody has set a CNAME there, beside which nothing can stand
-			place.Target, where = end, zap.String("alias_of", e.record.Name)
-		}
-		logger.Warn(message, also, where,
-			zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", RecordTTL),
-			zap.String("zone_line", place.ZoneLine()),
-			zap.Strings("identifiers", e.identifiers), zap.String("ca", e.ca), zap.String("account", e.account),
-			zap.String("dns", e.report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))
+	for i, e := range entries {
+		e.write(logger, due[i])
 	}
+}
+
+// clone is the announcement for use without the lock.
+func (w *announcement) clone() announcement {
+	c := *w
+	c.identifiers = slices.Clone(w.identifiers)
+	return c
+}
+
+// write logs that a record is needed.
+func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
+	also := zap.Skip()
+	if w.also != nil {
+		also = zap.String("or_value", w.also.Value) // as long as the CA is of two minds
+	}
+	message, where := "publish this TXT record once; the certificate follows by itself", zap.Skip()
+	if record.Target != "" {
+		message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
+		where = zap.Dict("alias", zap.String("name", record.Name), zap.String("type", "CNAME"), zap.String("value", record.Target+"."),
+			zap.Int("ttl", RecordTTL), zap.String("zone_line", record.AliasLine()))
+	}
+	place := record
+	if end := w.report.AliasEnd(); place.Target == "" && end != "" {
+		// somebody has set a CNAME there, beside which nothing can stand
+		place.Target, where = end, zap.String("alias_of", record.Name)
+	}
+	wrong := []zap.Field{zap.Skip()}
+	if len(w.finding.Values) > 0 {
+		wrong = []zap.Field{zap.Strings("found", foundTexts(w.finding)), zap.String("do", w.finding.Do)}
+	}
+	if len(w.misplaced) > 0 {
+		wrong = append(wrong, zap.Strings("misplaced", w.misplaced))
+	}
+	logger.Warn(message, append([]zap.Field{
+		also, where,
+		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", RecordTTL),
+		zap.String("zone_line", place.ZoneLine()),
+		zap.Strings("identifiers", w.identifiers), zap.String("ca", w.ca), zap.String("account", w.account),
+		zap.String("dns", w.report.Summary()), zap.Duration("waiting", time.Since(w.since).Round(time.Second)),
+	}, wrong...)...)
 }
 
 // done takes an identifier off a record; a record that nobody needs is not said again.
@@ -188,9 +245,11 @@ func (a *announcer) got(identifier string) {
 // close ends the announcements.
 func (a *announcer) close() {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.closed = true
 	if a.timer != nil {
 		a.timer.Stop()
 	}
+	a.mu.Unlock()
+	a.cancel()
+	a.working.Wait()
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -21,7 +20,7 @@ type parked struct {
 	identifier string
 	parking    acmepersist.Parking
 	report     propagation.Report
-	codes      []propagation.Code // of report, so that nothing is said twice
+	news       news // what the log has of report
 	// readyAt is when a watch last saw the record complete.
 	readyAt time.Time
 	// retry is when the name is handed back whatever DNS shows.
@@ -163,6 +162,11 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	}
 	p.own(owner{k.iss, k.cfg})
 	was := p.parking.Record
+	finding := found(parking, parking.Report)
+	kind := p.news.take(parking.Report, finding, time.Now())
+	if kind != newsWrong {
+		kind = newsNone // the rest is in the error that the attempt ends with
+	}
 	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
 	p.retry = time.Now().Add(tuning.Or(tuning.Get().HandBack, handBackEvery))
 	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
@@ -180,7 +184,9 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	if !waits {
 		stop, p.stopWatch = p.stopWatch, nil
 	}
+	logger, onDemand := s.logger, k.cfg.OnDemand != nil
 	s.mu.Unlock()
+	kind.write(logger, parking, parking.Report, finding, onDemand)
 	if stop != nil {
 		stop()
 	}
@@ -212,10 +218,9 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 		s.mu.Unlock()
 		return
 	}
-	changed := p.report.Status != r.Status
-	codes := r.Codes()
-	news := changed || !slices.Equal(codes, p.codes) || !slices.Equal(p.report.Lacking(), r.Lacking())
-	p.codes = codes
+	finding := found(p.parking, r)
+	kind := p.news.take(r, finding, time.Now())
+	gone := p.report.Status != r.Status && r.Status == propagation.StatusAbsent
 	p.report = r
 	if w := waiting(p.parking.Err); w != nil {
 		fresh := *w
@@ -238,18 +243,16 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	if again {
 		p.retry = time.Now()
 	}
-	logger, name := s.logger, p.parking.Record.Name
+	o, owned := p.newest()
+	logger, parking, onDemand := s.logger, p.parking, owned && o.cfg.OnDemand != nil
 	s.mu.Unlock()
-	switch {
-	case changed:
-		logger.Info("record changed in DNS",
-			zap.String("identifier", p.identifier), zap.String("name", name),
-			zap.String("status", string(r.Status)), zap.String("dns", r.Summary()),
-			zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
-	case news:
-		logger.Info("what DNS says of a record has changed",
-			zap.String("identifier", p.identifier), zap.String("name", name),
-			zap.String("dns", r.Summary()), zap.Any("codes", codes), zap.Strings("diagnostics", texts(r)))
+	kind.write(logger, parking, r, finding, onDemand)
+	s.faults.report(logger, r, onDemand)
+	s.announcer.saw(parking.Record, r, finding)
+	if gone && owned && s.lives(o.iss.rt.app) {
+		// some servers had it when the wait began, so it was not announced
+		parking.Report = r
+		s.announcer.want(parking, o.iss.rt.app)
 	}
 	switch {
 	case ready:
@@ -259,11 +262,10 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	}
 }
 
-// texts lists what a report has to say beside its summary.
-func texts(r propagation.Report) []string {
-	var all []string
-	for _, d := range r.Diagnostics()[1:] {
-		all = append(all, string(d.Code)+": "+d.Text)
+// found explains what a report shows that is not the record.
+func found(p acmepersist.Parking, r propagation.Report) acmepersist.Finding {
+	if p.Find == nil {
+		return acmepersist.Finding{}
 	}
-	return all
+	return p.Find(r)
 }

@@ -27,6 +27,7 @@ const (
 type shared struct {
 	scheduler *propagation.Scheduler
 	announcer *announcer
+	faults    serverFaults
 	slots     chan struct{}
 
 	mu     sync.Mutex

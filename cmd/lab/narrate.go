@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,7 +66,11 @@ type logEntry struct {
 	CA         string `json:"ca"`
 	// Diagnostics are the details of what DNS shows.
 	Diagnostics []string `json:"diagnostics"`
-	Names       []string `json:"issuer_domain_names"`
+	Diagnostic  string   `json:"diagnostic"`
+	// Found is what is published in place of the record, and Do what to do about it.
+	Found []string `json:"found"`
+	Do    string   `json:"do"`
+	Names []string `json:"issuer_domain_names"`
 }
 
 // logLine tells what Caddy says.
@@ -94,6 +99,11 @@ func (d *demo) logLine(line []byte) {
 		for _, text := range e.Diagnostics {
 			d.say("      %s", text)
 		}
+	case "a TXT record is published at the validation name, and it is not the one that the CA wants":
+		d.say("Caddy sees another record at %s: %s", e.Name, strings.Join(e.Found, "; "))
+		d.say("      to do: %s", e.Do)
+	case "a name server does not answer as it should; this is logged once for all its names":
+		d.say("Caddy sees: %s", e.Diagnostic)
 	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":
 		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Identifier)
 	case "a record that a certificate is renewed by is gone or was changed; publish it again":

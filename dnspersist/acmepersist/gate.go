@@ -48,6 +48,9 @@ type Parking struct {
 	NotAfter time.Time
 	// Err is the error for the attempt.
 	Err error
+	// Find explains what DNS shows where none of it is the record. Nil where the wait is not
+	// for DNS.
+	Find func(propagation.Report) Finding
 	// Again reports whether DNS shows by now what another attempt can act upon, although the
 	// record is not complete. May be nil.
 	Again func(propagation.Report) bool
@@ -129,8 +132,13 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
 		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, NotAfter: job.notAfter(), Err: waiting,
-		Again: s.elsewhere(*w),
+		Again: s.elsewhere(*w), Find: finder(*w),
 	})
+}
+
+// finder explains reports on a name.
+func finder(w wanted) func(propagation.Report) Finding {
+	return func(r propagation.Report) Finding { return find(w.record.atEnd(r), w.want, r) }
 }
 
 // park hands the name to the Parker, if there is one.

@@ -23,6 +23,8 @@ type Values struct {
 	// AnnounceWindow is how long records are collected to be announced in one go,
 	// AnnounceAgain how long until the first repetition.
 	AnnounceWindow, AnnounceAgain time.Duration
+	// DiagnoseAfter is how long a record is missing before it is looked for in wrong places.
+	DiagnoseAfter time.Duration
 	// NotOffered and NotOfferedRenewal are how long a CA is believed that does not
 	// offer the challenge.
 	NotOffered, NotOfferedRenewal time.Duration

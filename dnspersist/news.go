@@ -1,0 +1,204 @@
+package dnspersist
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+const (
+	// newsWindow is in what time newsMost changes of what DNS shows of a name are logged. A zone
+	// whose servers differ, or its owner, may change it at every look.
+	newsWindow = time.Hour
+	newsMost   = 10
+)
+
+// newsKind is what a report has to say that the log does not have yet.
+type newsKind int
+
+const (
+	newsNone newsKind = iota
+	// newsDiffers: something is different on the way to the record.
+	newsDiffers
+	// newsStatus: the record has appeared or gone.
+	newsStatus
+	// newsWrong: something is published that is not the record.
+	newsWrong
+	// newsTooMuch: it changes so often that the rest of the hour is not logged.
+	newsTooMuch
+)
+
+// news is what the log has of a name that waits.
+type news struct {
+	known   bool // a first report was taken
+	status  propagation.Status
+	codes   []propagation.Code
+	lacking []string
+	values  []string
+	found   []string
+
+	since time.Time // begin of the window
+	count int       // of changes in the window
+}
+
+// take compares a report, and what is wrong with the published values, with what is known.
+// The first one is no news: it is what the wait began with.
+func (n *news) take(r propagation.Report, f acmepersist.Finding, now time.Time) newsKind {
+	next := news{
+		known: true, status: r.Status, codes: wayCodes(r), lacking: r.Lacking(), values: r.Values, found: foundTexts(f),
+		since: n.since, count: n.count,
+	}
+	kind := newsNone
+	switch {
+	case !n.known:
+	case len(next.found) > 0 && !slices.Equal(next.found, n.found):
+		kind = newsWrong
+	case next.status != n.status:
+		kind = newsStatus
+	case !slices.Equal(next.codes, n.codes) || !slices.Equal(next.lacking, n.lacking) || !slices.Equal(next.values, n.values):
+		kind = newsDiffers
+	}
+	*n = next
+	if kind == newsNone {
+		return kind
+	}
+	if now.Sub(n.since) >= newsWindow {
+		n.since, n.count = now, 0
+	}
+	switch n.count++; {
+	case n.count == newsMost+1:
+		return newsTooMuch
+	case n.count > newsMost:
+		return newsNone
+	}
+	return kind
+}
+
+// wayCodes are the codes of what is wrong on the way to the record. What is wrong with a server
+// is logged once for all names, see serverFaults.
+func wayCodes(r propagation.Report) []propagation.Code {
+	var codes []propagation.Code
+	for _, d := range r.Diagnostics() {
+		if d.Addr == "" && !slices.Contains(codes, d.Code) {
+			codes = append(codes, d.Code)
+		}
+	}
+	slices.Sort(codes)
+	return codes
+}
+
+// foundTexts lists the published values with what is wrong with them.
+func foundTexts(f acmepersist.Finding) []string {
+	var all []string
+	for _, v := range f.Values {
+		all = append(all, string(v.Code)+": "+v.Reason)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// write logs what is new of a name. What is new of one that was asked for on demand nobody has
+// to act upon here.
+func (k newsKind) write(logger *zap.Logger, p acmepersist.Parking, r propagation.Report, f acmepersist.Finding, onDemand bool) {
+	level, message := zapcore.InfoLevel, ""
+	fields := []zap.Field{zap.String("identifier", p.Identifier), zap.String("name", p.Record.Name), zap.String("dns", r.Summary())}
+	switch k {
+	case newsNone:
+		return
+	case newsDiffers:
+		message = "what DNS says of a record has changed"
+		fields = append(fields, zap.Any("codes", r.Codes()), zap.Strings("diagnostics", texts(r)))
+	case newsStatus:
+		message = "record changed in DNS"
+		fields = append(fields, zap.String("status", string(r.Status)), zap.Any("codes", r.Codes()), zap.Strings("diagnostics", texts(r)))
+	case newsWrong:
+		level, message = zapcore.WarnLevel, "a TXT record is published at the validation name, and it is not the one that the CA wants"
+		fields = append(fields, zap.Strings("found", foundTexts(f)), zap.String("do", f.Do))
+	case newsTooMuch:
+		level, message = zapcore.WarnLevel, "what DNS shows at the validation name keeps changing; the next changes are not logged"
+		fields = append(fields, zap.Int("changes", newsMost), zap.Duration("within", newsWindow))
+	}
+	if onDemand {
+		level = zapcore.DebugLevel
+	}
+	logger.Log(level, message, fields...)
+}
+
+// texts lists what a report has to say beside its summary.
+func texts(r propagation.Report) []string {
+	var all []string
+	for _, d := range r.Diagnostics()[1:] {
+		all = append(all, string(d.Code)+": "+d.Text)
+	}
+	return all
+}
+
+const (
+	// faultAgain is when a fault of a name server is logged again, if it lasts.
+	faultAgain = 24 * time.Hour
+	// mostFaults bounds how many are remembered: tenants choose their servers.
+	mostFaults = 1024
+)
+
+// serverFaults are faults of name servers that were logged: a server has many names, and what
+// is wrong with it is one fact.
+type serverFaults struct {
+	mu     sync.Mutex
+	logged map[serverFault]time.Time
+}
+
+type serverFault struct {
+	addr string
+	code propagation.Code
+}
+
+// report logs the faults in r that were not logged lately.
+func (s *serverFaults) report(logger *zap.Logger, r propagation.Report, onDemand bool) {
+	for _, d := range r.Diagnostics()[1:] {
+		if d.Addr == "" || !s.isNew(serverFault{d.Addr, d.Code}, time.Now()) {
+			continue
+		}
+		level := zapcore.WarnLevel
+		if onDemand {
+			level = zapcore.DebugLevel
+		}
+		logger.Log(level, "a name server does not answer as it should; this is logged once for all its names",
+			zap.String("server", d.Host), zap.String("address", d.Addr), zap.String("zone", r.Zone),
+			zap.String("code", string(d.Code)), zap.String("diagnostic", strings.TrimSpace(d.Text)))
+	}
+}
+
+// isNew notes a fault, and reports whether it was not logged lately. Where too many are known
+// the older half is forgotten.
+func (s *serverFaults) isNew(f serverFault, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.logged[f]; ok && now.Sub(at) < faultAgain {
+		return false
+	}
+	if s.logged == nil {
+		s.logged = make(map[serverFault]time.Time)
+	}
+	if len(s.logged) >= mostFaults {
+		var times []time.Time
+		for _, at := range s.logged {
+			times = append(times, at)
+		}
+		slices.SortFunc(times, time.Time.Compare)
+		middle := times[len(times)/2]
+		for other, at := range s.logged {
+			if !at.After(middle) {
+				delete(s.logged, other)
+			}
+		}
+	}
+	s.logged[f] = now
+	return true
+}
