@@ -109,10 +109,18 @@ type DNS struct {
 	// A zone of your own, or a name within one, that the owners of domains delegate their
 	// validation names to: each sets one CNAME from `_validation-persist.<name>` to a label
 	// of its own below this name, once for ever, and the record stands, and is published,
-	// there. `caddy dns-persist records` prints the CNAME records. An owner's CNAME may lead
-	// to any label below this name, those of several domains to the same one. The CA has to
-	// follow CNAMEs.
+	// there. The label is worked out from the name, `caddy dns-persist records` prints the
+	// CNAME records; nothing is published for a CNAME that leads to another label, unless
+	// `own_labels` is set. The CA has to follow CNAMEs.
 	DelegateTo string `json:"delegate_to,omitempty"`
+
+	// Lets owners of domains choose their label below `delegate_to`, such as
+	// `customer-4711`, and lead several of their CNAMEs to one. A label that begins with an
+	// underscore, the labels that are worked out from other names, one deeper than
+	// directly below, and one where somebody has other records are not used; and a label
+	// stays as wide as its first owner's names need, an owner being who has a registered
+	// domain.
+	OwnLabels bool `json:"own_labels,omitempty"`
 
 	// The one name to which the validation names of all domains of this issuer are CNAMEs,
 	// in place of `delegate_to`. The record stands, and is published, there.

@@ -70,7 +70,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	}
 	switch {
 	case dns.DelegateTo != "":
-		core.Delegation = &acmepersist.Delegation{Zone: delegationName(dns.DelegateTo)}
+		core.Delegation = &acmepersist.Delegation{Zone: delegationName(dns.DelegateTo), OwnLabels: dns.OwnLabels}
 	case dns.OverrideDomain != "":
 		core.Delegation = &acmepersist.Delegation{Name: delegationName(dns.OverrideDomain)}
 	}

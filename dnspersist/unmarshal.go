@@ -49,7 +49,7 @@ import (
 //	    publish never|once|keep
 //	    persist_for <duration>
 //	    allow_shadowing
-//	    delegate_to <zone>
+//	    delegate_to <zone> [own_labels]
 //	    dns_challenge_override_domain <name>
 //	}
 //
@@ -175,12 +175,19 @@ var words = map[string]wordSpec{
 		return nil
 	}},
 
-	"delegate_to": text("<zone>", func(i *Issuer) *string {
-		i.dns().OverrideDomain = "" // inherited
-		return &i.dns().DelegateTo
-	}, checkDelegationName),
+	"delegate_to": {1, 2, "<zone> [own_labels]", func(iss *Issuer, args []string) error {
+		if err := checkDelegationName(args[0]); err != nil {
+			return err
+		}
+		if len(args) > 1 && args[1] != "own_labels" {
+			return fmt.Errorf("%q may not follow the zone: it reads delegate_to <zone> [own_labels]", args[1])
+		}
+		dns := iss.dns()
+		dns.DelegateTo, dns.OwnLabels, dns.OverrideDomain = args[0], len(args) > 1, "" // the latter inherited
+		return nil
+	}},
 	"dns_challenge_override_domain": text("<name>", func(i *Issuer) *string {
-		i.dns().DelegateTo = "" // inherited
+		i.dns().DelegateTo, i.dns().OwnLabels = "", false // inherited
 		return &i.dns().OverrideDomain
 	}, checkDelegationName),
 

@@ -79,6 +79,9 @@ func (iss *Issuer) validateConfig() error {
 	if dns.DelegateTo != "" && dns.OverrideDomain != "" {
 		errs = append(errs, errors.New("dns.delegate_to and dns.override_domain are both set, and a record stands at one place: remove one of them"))
 	}
+	if dns.OwnLabels && dns.DelegateTo == "" {
+		errs = append(errs, errors.New("dns.own_labels is set without dns.delegate_to: it is about labels below that name; set it, or remove own_labels"))
+	}
 	errs = append(errs, iss.validatePublishing(dns)...)
 	for _, server := range dns.Resolvers {
 		if err := checkResolver(server); err != nil {

@@ -147,6 +147,13 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	if err := s.heedAlias(ctx, &w, r); err != nil {
 		s.logger.Warn("where the record is delegated to is not known", zap.String("name", w.record.Name), zap.Error(err))
 	}
+	if r.Status != propagation.StatusReady && w.foreign == "" {
+		if why, err := s.taken(ctx, c.Checker, w); err == nil && why != "" {
+			if err := s.yield(&w, why); err != nil {
+				s.logger.Debug("the record at the name's own label is not known", zap.Error(err))
+			}
+		}
+	}
 	if err := s.refine(&w, r.Values, c.state, c.offer); err != nil {
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
 	}

@@ -35,7 +35,7 @@ type AtTarget struct {
 // atTarget tells what stands at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
 func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *AtTarget {
-	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name, c.session.iss.Delegation.covers), State: StateBlocked, Values: []string{}}
+	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name, c.session.iss.Delegation.covers(w.identifier)), State: StateBlocked, Values: []string{}}
 	if at.Alias != w.target {
 		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept}, c.Checker.NewGate())
 		at.Zone = r.Zone
@@ -72,7 +72,7 @@ func judgeTarget(w wanted, at *AtTarget, state State, do string) (State, string)
 	publish := "publish " + w.record.ZoneLine()
 	switch {
 	case w.foreign != "":
-		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.target}).Error()
+		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}).Error()
 	case state == StateWrong && at.Alias == "":
 		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.record.Name, w.record.AliasLine())
 	case state != StateMissing && state != StateWrong:

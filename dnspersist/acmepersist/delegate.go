@@ -3,7 +3,6 @@ package acmepersist
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,9 +16,11 @@ import (
 // CA has to follow CNAMEs.
 type Delegation struct {
 	// Zone is a name below which each domain has a label of its own, which need not be a zone
-	// apex: what its owner's CNAME leads to, if that is below it, else
-	// record.DelegationLabel. Several names may lead to one label.
+	// apex: record.DelegationLabel.
 	Zone string
+	// OwnLabels lets the CNAME of a domain lead to another label below Zone, so that several names
+	// may share one.
+	OwnLabels bool
 	// Name is one name for the records of all domains.
 	Name string
 }
@@ -33,24 +34,38 @@ func (d *Delegation) Target(identifier string) string {
 	return record.DelegationLabel(record.Base(identifier)) + "." + d.Zone
 }
 
-// covers reports whether records may be published at the target of a CNAME. It comes from
-// somebody else's zone: what could not stand in a zone file as it is, no tool is to be given.
-func (d *Delegation) covers(target string) bool {
-	if d.Name != "" {
-		return target == d.Name
+// covers tells to which targets of a CNAME an identifier's record may go. They come from somebody
+// else's zone: only the label of the identifier's own name is nobody else's, and what could not
+// stand in a zone file as it is no tool is to be given.
+func (d *Delegation) covers(identifier string) func(target string) bool {
+	return func(target string) bool {
+		switch {
+		case target == d.Target(identifier):
+			return true
+		case d.Name != "" || !d.OwnLabels:
+			return false
+		}
+		label, ok := strings.CutSuffix(target, "."+d.Zone)
+		normal, err := record.Normalize(target)
+		return ok && err == nil && normal == target && !strings.ContainsAny(label, "*.") &&
+			!strings.HasPrefix(label, "_") && !record.IsDelegationLabel(label)
 	}
-	normal, err := record.Normalize(target)
-	return err == nil && normal == target && !record.IsWildcard(target) && strings.HasSuffix(target, "."+d.Zone)
 }
 
 // ForeignAliasError says that the validation name leads elsewhere than it should.
 type ForeignAliasError struct {
 	// Name is the validation name, Alias what it leads to, Wanted what it should.
 	Name, Alias, Wanted string
+	// Why says what keeps its record from Alias, if that is a label of ours; else it is empty.
+	Why string
 }
 
 func (e *ForeignAliasError) Error() string {
-	return fmt.Sprintf("%s is an alias (CNAME) of %s, where nothing of ours can stand: let the owner of the domain change it to %s", e.Name, e.Alias, e.Wanted)
+	why := "where nothing of ours can stand"
+	if e.Why != "" {
+		why = "where no record is published for it, for " + e.Why
+	}
+	return fmt.Sprintf("%s is an alias (CNAME) of %s, %s: let the owner of the domain change it to %s", e.Name, e.Alias, why, e.Wanted)
 }
 
 // maxAliases is how many CNAMEs of a report are followed.
@@ -85,36 +100,67 @@ func (s *session) delegate(ctx context.Context, w *wanted, validationName string
 	if d == nil {
 		return nil
 	}
-	target := d.Target(w.identifier)
-	if d.Name == "" {
+	known := ""
+	if d.OwnLabels {
 		err := s.iss.names.update(ctx, s.store, validationName, func(n *nameState) bool {
-			if d.covers(n.Target) {
-				target = n.Target
-			}
+			known = n.Target
 			return false
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return s.pointTo(ctx, w, target)
+	own := d.Target(w.identifier)
+	if known != own && d.covers(w.identifier)(known) {
+		if why, err := s.pointTo(ctx, w, known); why == "" || err != nil {
+			return err
+		}
+	}
+	_, err := s.pointTo(ctx, w, own)
+	return err
 }
 
-// pointTo takes a target, and heeds for whom else a record stands there.
-func (s *session) pointTo(ctx context.Context, w *wanted, target string) error {
+// pointTo takes a target, and heeds for whom else a record stands there. If that keeps the record
+// of this name from it, why says so, and nothing is taken.
+func (s *session) pointTo(ctx context.Context, w *wanted, target string) (why string, err error) {
 	shared, err := s.store.sharing(ctx, target)
 	if err != nil {
-		return err
+		return "", err
 	}
-	s.share(w, target, shared)
-	return nil
+	return s.share(w, target, shared), nil
 }
 
-// share fits what is wanted to those who share the target.
-func (s *session) share(w *wanted, target string, shared sharing) {
+// share fits what is wanted to those who share the target, or says why it cannot be among them.
+func (s *session) share(w *wanted, target string, shared sharing) (why string) {
+	d, domain := s.iss.Delegation, record.Base(w.identifier)
+	switch {
+	case d.Name != "":
+		w.any = true // the operator says so
+	case target == d.Target(w.identifier):
+		w.any = false
+	default:
+		w.any = shared.any(domain)
+		if shared.isStranger(domain) {
+			if why := s.wouldWiden(*w, shared); why != "" {
+				return why
+			}
+		}
+	}
 	w.target = target
-	w.any = s.iss.Delegation.Name != "" || shared.others(record.Base(w.identifier))
 	w.wide = w.wide || shared.Wildcard && s.iss.Policy != PolicyExact
+	return ""
+}
+
+// wouldWiden says what a stranger to a label would have its record allow that it does not allow now.
+// Whoever knows the label of another domain may lead a CNAME to it.
+func (s *session) wouldWiden(w wanted, shared sharing) string {
+	switch {
+	case w.wide && !shared.Wildcard:
+		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
+	case !w.any && w.terms.dialect == record.DialectHashed:
+		return "the record of " + shared.Domains[0] + " there is not made one for any domain"
+	}
+	return ""
 }
 
 // heedAlias heeds the CNAME that a look has found.
@@ -123,25 +169,28 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 	if d == nil {
 		return nil
 	}
-	alias := aliasOf(r, w.record.Name, d.covers)
-	w.foreign = ""
+	alias := aliasOf(r, w.record.Name, d.covers(w.identifier))
+	w.foreign, w.why = "", ""
 	switch {
 	case alias == "" || alias == w.target:
 		return nil
-	case !d.covers(alias):
+	case !d.covers(w.identifier)(alias):
 		w.foreign = alias
 		return nil
 	}
-	if err := s.pointTo(ctx, w, alias); err != nil {
+	why, err := s.pointTo(ctx, w, alias)
+	if err != nil {
 		return err
 	}
-	var err error
+	if why != "" {
+		w.foreign, w.why = alias, why
+		return nil
+	}
 	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
 	return err
 }
 
-// follow is heedAlias, and notes that the name's record stands at its target: names that
-// share one get a record that serves all.
+// follow is heedAlias, and notes where the name leads, and that it uses what stands there.
 func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) error {
 	if s.iss.Delegation == nil {
 		return nil
@@ -159,11 +208,22 @@ func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) e
 			return err
 		}
 	}
+	if r.Status != propagation.StatusReady || !leadsTo(r, w.record.Name, w.target) {
+		return nil
+	}
+	return s.joinAt(ctx, w)
+}
+
+// joinAt notes that the name's record stands at its target: names that share one get a record that
+// serves all.
+func (s *session) joinAt(ctx context.Context, w *wanted) error {
 	shared, err := s.store.join(ctx, w.target, record.Base(w.identifier), w.wide)
 	if err != nil {
 		return err
 	}
-	s.share(w, w.target, shared)
+	if why := s.share(w, w.target, shared); why != "" { // another one has come first
+		return s.yield(w, why)
+	}
 	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
 	return err
 }
@@ -174,7 +234,7 @@ func (s *session) place(w wanted, t propagation.Target) (propagation.Target, err
 	case w.target == "":
 		return t, nil
 	case w.foreign != "":
-		return t, &ForeignAliasError{w.record.Name, w.foreign, w.target}
+		return t, &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}
 	}
 	return propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: t.Accept}, nil
 }
@@ -200,71 +260,8 @@ func (s *session) elsewhere(w wanted) func(propagation.Report) bool {
 		heeded = w.foreign
 	}
 	return func(r propagation.Report) bool {
-		alias := aliasOf(r, w.record.Name, d.covers)
-		return alias != heeded && d.covers(alias)
+		covers := d.covers(w.identifier)
+		alias := aliasOf(r, w.record.Name, covers)
+		return alias != heeded && covers(alias)
 	}
-}
-
-// sharing is what is remembered of a target: for which domains a record stands there, and
-// whether it has to serve wildcards. It only grows, for what stands is never narrowed.
-type sharing struct {
-	Domains  []string `json:"domains"`
-	More     bool     `json:"more,omitempty"` // there are others, which are not listed
-	Wildcard bool     `json:"wildcard,omitempty"`
-	// Incomplete is true if a file was lost: domains that have not come by since are not listed.
-	Incomplete bool `json:"incomplete,omitempty"`
-}
-
-// Check reports what a file has to hold.
-func (h *sharing) Check() error {
-	if len(h.Domains) == 0 && !h.Incomplete {
-		return errors.New("domains are missing")
-	}
-	return nil
-}
-
-// sharedUpTo is how many domains are listed.
-const sharedUpTo = 100
-
-// others reports whether a domain is not alone.
-func (h sharing) others(domain string) bool {
-	return h.More || slices.ContainsFunc(h.Domains, func(other string) bool { return other != domain })
-}
-
-func (s store) sharingKey(target string) string { return s.Key("targets", s.Safe(target)+".json") }
-
-func (s store) sharing(ctx context.Context, target string) (shared sharing, err error) {
-	_, lost, err := s.Recall(ctx, s.sharingKey(target), &shared)
-	shared.Incomplete = shared.Incomplete || lost
-	return shared, err
-}
-
-// join notes that a domain's record stands at the target.
-func (s store) join(ctx context.Context, target, domain string, wildcard bool) (sharing, error) {
-	grow := func(h *sharing) bool {
-		known := h.More && len(h.Domains) >= sharedUpTo || slices.Contains(h.Domains, domain)
-		if known && (h.Wildcard || !wildcard) {
-			return false
-		}
-		h.Wildcard = h.Wildcard || wildcard
-		switch {
-		case known:
-		case len(h.Domains) >= sharedUpTo:
-			h.More = true
-		default:
-			h.Domains = append(h.Domains, domain)
-		}
-		return true
-	}
-	shared, err := s.sharing(ctx, target)
-	if err != nil || !grow(&shared) {
-		return shared, err
-	}
-	err = s.Locked(ctx, "dns_persist_target_"+s.Safe(target), nil, func() error {
-		if shared, err = s.sharing(ctx, target); err != nil || !grow(&shared) {
-			return err
-		}
-		return s.Save(ctx, s.sharingKey(target), shared)
-	})
-	return shared, err
 }

@@ -27,20 +27,26 @@ func TestDelegationTargets(t *testing.T) {
 			t.Errorf("%s: %s, want %s", test.identifier, got, test.want)
 		}
 	}
+	own := &Delegation{Zone: "certs.example.net", OwnLabels: true}
+	other := record.DelegationLabel("other.example") + ".certs.example.net"
 	for target, covered := range map[string]bool{
-		"any.certs.example.net": true, "a.b.certs.example.net": true, "certs.example.net": false,
+		label + ".certs.example.net": true, "any.certs.example.net": true, "a.b.certs.example.net": false, "certs.example.net": false,
+		"_dmarc.certs.example.net": false, "_validation-persist.login.certs.example.net": false, other: false, "www." + label + ".certs.example.net": false,
 		"*.certs.example.net": false, `a\010b.certs.example.net`: false, "A.certs.example.net": false, "a b.certs.example.net": false,
 		"x;y.certs.example.net": false, ".certs.example.net": false, "-.certs.example.net": false,
 		"xcerts.example.net": false, "certs.example.net.evil.example": false, "": false,
 	} {
-		if zone.covers(target) != covered {
+		if own.covers("example.com")(target) != covered {
 			t.Errorf("%q below the zone: %v", target, !covered)
 		}
-		if one.covers(target) {
+		if zone.covers("*.example.com")(target) != (target == label+".certs.example.net") {
+			t.Errorf("%q: only the label of the name's own is covered", target)
+		}
+		if one.covers("example.com")(target) {
 			t.Errorf("%q is the name", target)
 		}
 	}
-	if !one.covers("x.example.net") {
+	if !one.covers("example.com")("x.example.net") {
 		t.Error("the name itself is not covered")
 	}
 }
@@ -67,19 +73,22 @@ func TestSharing(t *testing.T) {
 		}
 		return shared
 	}
-	if s := join("a.example", false); s.others("a.example") || s.Wildcard || !s.others("b.example") {
+	if s := join("shop.example", false); s.any("shop.example") || s.Wildcard || !s.any("www.shop.example") || s.any("b.example") {
 		t.Errorf("one domain: %+v", s)
 	}
-	if s := join("b.example", true); !s.others("a.example") || !s.Wildcard {
-		t.Errorf("two domains: %+v", s)
+	if s := join("b.example", true); s.any("shop.example") || s.Wildcard || len(s.Domains) != 2 || !s.isStranger("b.example") {
+		t.Errorf("a stranger has widened it: %+v", s)
 	}
-	if s := join("a.example", false); !s.Wildcard || len(s.Domains) != 2 {
+	if s := join("www.shop.example", true); !s.any("shop.example") || !s.Wildcard || s.isStranger("www.shop.example") {
+		t.Errorf("two domains of one owner: %+v", s)
+	}
+	if s := join("shop.example", false); !s.Wildcard || len(s.Domains) != 3 {
 		t.Errorf("it has shrunk: %+v", s)
 	}
 	for i := range sharedUpTo + 10 {
 		join(fmt.Sprintf("d%d.example", i), false)
 	}
-	if s := join("late.example", true); len(s.Domains) != sharedUpTo || !s.More || !s.others("a.example") {
+	if s := join("late.example", true); len(s.Domains) != sharedUpTo || !s.More || !s.any("shop.example") {
 		t.Errorf("%d domains, more: %v", len(s.Domains), s.More)
 	}
 }
@@ -87,7 +96,7 @@ func TestSharing(t *testing.T) {
 // CNAMEs are followed to the first target that is ours, through whatever zones.
 func TestAliasOf(t *testing.T) {
 	const name = "_validation-persist.www.shop.example"
-	d := &Delegation{Zone: "certs.example.net"}
+	d := &Delegation{Zone: "certs.example.net", OwnLabels: true}
 	at := func(pairs ...string) (r propagation.Report) {
 		for i := 0; i < len(pairs); i += 2 {
 			r.Servers = append(r.Servers, propagation.ServerReport{Name: pairs[i], Alias: pairs[i+1]})
@@ -109,7 +118,7 @@ func TestAliasOf(t *testing.T) {
 		"one lacks": {at(name, "", name, "x.certs.example.net."), "x.certs.example.net"},
 		"resolver":  {propagation.Report{Servers: []propagation.ServerReport{{Name: name, Via: "x.certs.example.net"}}}, "x.certs.example.net"},
 	} {
-		if got := aliasOf(c.report, name, d.covers); got != c.want {
+		if got := aliasOf(c.report, name, d.covers("www.shop.example")); got != c.want {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}

@@ -82,7 +82,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 			zap.String("name", w.record.Name), zap.Error(err))
 	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
-		return *job.watched, nil
+		return *job.watched, s.follow(ctx, w, *job.watched)
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
@@ -123,6 +123,9 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	retry := due
 	var waiting error = &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
 	var unpublished *PublishError
+	if w.foreign != "" {
+		waiting = fmt.Errorf("%w; %w", waiting, &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why})
+	}
 	if errors.As(failed, &unpublished) {
 		waiting = fmt.Errorf("%w; %w", waiting, failed)
 		if retry.IsZero() || unpublished.RetryAt.Before(retry) {

@@ -34,6 +34,9 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 		if err := c.session.follow(ctx, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
 			return Published{}, err
 		}
+		if err := c.session.claim(ctx, c.Checker, &w); err != nil {
+			return Published{}, err
+		}
 	}
 	at, err := c.session.place(w, c.Target)
 	if err != nil {

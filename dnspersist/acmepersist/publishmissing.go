@@ -171,6 +171,9 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 	// the account check of section 4.5 comes before each write
 	err := s.checkAccount(ctx)
 	if err == nil {
+		err = s.claim(ctx, s.iss.Checker, w)
+	}
+	if err == nil {
 		err = s.refine(w, r.Values, state, o)
 	}
 	if err == nil {

@@ -23,10 +23,10 @@ type wanted struct {
 	// wide is whether the record asked for serves wildcards.
 	wide bool
 	// target is where the record stands in place of the validation name, empty without a
-	// Delegation; any is whether it has to serve several domains there, and foreign to what
-	// else the validation name leads.
-	target, foreign string
-	any             bool
+	// Delegation; any is whether it has to serve several domains there, foreign to what else the
+	// validation name leads, and why what keeps its record from there.
+	target, foreign, why string
+	any                  bool
 }
 
 // domain is the one in the hash of a record of draft -02.

@@ -49,7 +49,7 @@ func TestDelegation(t *testing.T) {
 	e.DNS.AddZone(zone)
 	early, late, own := e.Name("early"), e.Name("late"), e.Name("own")
 	alias(e, early, record.DelegationLabel(early)+"."+zone)
-	e.Load(e.Global("renew_interval 1s") + e.Site(strings.Join([]string{early, late, own}, ", "), e.Block(a.block(), "delegate_to "+zone)))
+	e.Load(e.Global("renew_interval 1s") + e.Site(strings.Join([]string{early, late, own}, ", "), e.Block(a.block(), "delegate_to "+zone+" own_labels")))
 
 	targets := map[string]string{early: record.DelegationLabel(early) + "." + zone, late: delegated(e, late), own: "customer-3." + zone}
 	e.WaitTrusted(early, harness.Soon)
@@ -104,10 +104,11 @@ func TestSharedTarget(t *testing.T) {
 				o := options(12 * time.Second)
 				o.CA.Dialect = lab.Dialect{Draft: draft}
 				e, a := newEnv(t, o)
-				zone := "certs." + e.Name("platform")
+				zone, ownLabels := "certs."+e.Name("platform"), ""
 				if target == "" {
 					target = zone
 				} else {
+					ownLabels = " own_labels"
 					target += "." + zone
 				}
 				e.DNS.AddZone(zone)
@@ -115,7 +116,7 @@ func TestSharedTarget(t *testing.T) {
 				alias(e, one, target)
 				alias(e, two, target)
 				site := func(names string) string {
-					return e.Global("renew_interval 1s") + e.Site(names, e.Block(a.block(), option+" "+zone))
+					return e.Global("renew_interval 1s") + e.Site(names, e.Block(a.block(), option+" "+zone+ownLabels))
 				}
 				e.Load(site(one))
 				e.WaitTrusted(one, harness.Soon)

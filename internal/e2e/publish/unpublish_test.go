@@ -24,7 +24,7 @@ func TestUnpublishDelegated(t *testing.T) {
 	alias(e, one, "shared."+zone)
 	alias(e, two, "shared."+zone)
 	alias(e, alone, own)
-	site := e.Global() + e.Site(strings.Join([]string{one, two, alone}, ", "), e.Block(a.block(), "delegate_to "+zone))
+	site := e.Global() + e.Site(strings.Join([]string{one, two, alone}, ", "), e.Block(a.block(), "delegate_to "+zone+" own_labels"))
 	e.Load(site)
 	for _, n := range []string{one, two, alone} {
 		e.WaitTrusted(n, harness.Soon)
