@@ -42,9 +42,9 @@ const (
 //   - `POST /dns_persist/check`: looks at DNS now; waiting names are looked at again
 //
 // Only `check` takes POST, and nothing here changes an account or a record.
-type AdminAPI struct {
-	ctx caddy.Context
-}
+//
+// Until the first configuration has started all answer 503; during a reload the one that still runs does.
+type AdminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
 func (AdminAPI) CaddyModule() caddy.ModuleInfo {
@@ -52,12 +52,6 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 		ID:  "admin.api.dns_persist",
 		New: func() caddy.Module { return new(AdminAPI) },
 	}
-}
-
-// Provision keeps the context: apps are not loaded yet.
-func (a *AdminAPI) Provision(ctx caddy.Context) error {
-	a.ctx = ctx
-	return nil
 }
 
 // Routes implements caddy.AdminRouter.
@@ -120,13 +114,17 @@ func (a *AdminAPI) handler(method string, fn func(context.Context, *Operator, *h
 			w.Header().Set("Allow", method)
 			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: use %s", method)}
 		}
-		app, err := a.ctx.AppIfConfigured("dns_persist")
+		app, err := startedApp()
+		if errors.Is(err, errStarting) {
+			w.Header().Set("Retry-After", "1")
+			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		}
 		if err != nil {
-			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: ErrNotConfigured}
+			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), adminTimeout)
 		defer cancel()
-		reply, err := fn(ctx, app.(*App).operator(), r)
+		reply, err := fn(ctx, app.operator(), r)
 		if err != nil {
 			return apiError(err)
 		}
@@ -135,6 +133,23 @@ func (a *AdminAPI) handler(method string, fn func(context.Context, *Operator, *h
 		enc.SetEscapeHTML(false)
 		return enc.Encode(reply)
 	}
+}
+
+// errStarting is the answer while there is no configuration that has started.
+var errStarting = errors.New("no configuration of Caddy has started yet: try again in a second")
+
+// startedApp is the app of the configuration that runs. The one of this module may not have started:
+// Caddy serves the endpoint before it provisions the apps, which may not be touched meanwhile.
+func startedApp() (*App, error) {
+	ctx := caddy.ActiveContext()
+	if ctx.Context == nil {
+		return nil, errStarting
+	}
+	app, err := ctx.AppIfConfigured("dns_persist")
+	if err != nil {
+		return nil, ErrNotConfigured
+	}
+	return app.(*App), nil
 }
 
 // apiError gives an error its status; Caddy looks at no wrapped one.
@@ -228,8 +243,5 @@ func LookAll(ctx context.Context, checks []*acmepersist.Check, thorough bool) []
 	return all
 }
 
-// Interface guards
-var (
-	_ caddy.AdminRouter = (*AdminAPI)(nil)
-	_ caddy.Provisioner = (*AdminAPI)(nil)
-)
+// Interface guard
+var _ caddy.AdminRouter = (*AdminAPI)(nil)

@@ -1,0 +1,120 @@
+package dnspersist
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(slowApp{}) }
+
+// slowApp is an app that takes long to be provisioned and to start.
+type slowApp struct{}
+
+func (slowApp) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "dns_persist_slow", New: func() caddy.Module { return new(slowApp) }}
+}
+
+func (*slowApp) Provision(caddy.Context) error {
+	time.Sleep(30 * time.Millisecond)
+	return nil
+}
+
+func (*slowApp) Start() error {
+	time.Sleep(30 * time.Millisecond)
+	return nil
+}
+
+func (*slowApp) Stop() error { return nil }
+
+// While configurations are loaded the admin API answers, or says when to ask again; it touches nothing
+// that is not provisioned. The race detector sees the rest.
+func TestAdminAPIDuringReloads(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := json.Marshal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := func(n int) []byte {
+		return fmt.Appendf(nil, `{"admin":{"listen":%q,"config":{"persist":false}},"storage":{"module":"file_system","root":%s},
+			"logging":{"logs":{"default":{"level":"PANIC"}}},"apps":{"dns_persist_slow":{},"dns_persist":{},
+			"http":{"servers":{"s%d":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true}}}},
+			"tls":{"automation":{"policies":[{"subjects":["a%d.example.com"],"issuers":[{"module":"dns_persist","ca":"https://127.0.0.1:1/dir"}]}]}}}}`,
+			address, dir, n, n)
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	var mu sync.Mutex
+	answers := make(map[string]int)
+	ask := func(path string) {
+		resp, err := client.Get("http://" + address + "/dns_persist/" + path)
+		if err != nil {
+			return // the listener is replaced as well
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return
+		}
+		said := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Retry-After"))
+		if resp.StatusCode != http.StatusOK {
+			var problem struct{ Error string }
+			if err := json.Unmarshal(body, &problem); err != nil || problem.Error == "" {
+				said += " without an error in JSON"
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		answers[said]++
+	}
+	for _, path := range []string{"", "", "records"} {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					ask(path)
+				}
+			}
+		})
+	}
+	for n := range 10 {
+		if err := caddy.Load(config(n), true); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+	t.Log(answers)
+	for said := range answers {
+		if said != "200 " && said != "503 1" {
+			t.Errorf("an answer is %q", said)
+		}
+	}
+	if answers["200 "] == 0 || answers["503 1"] == 0 {
+		t.Errorf("the answers are %v, want some of either kind", answers)
+	}
+}
