@@ -18,6 +18,7 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
+	"github.com/dnspersist/caddy-dnspersist/internal/beside"
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -30,7 +31,7 @@ const childEnv = "DNS_PERSIST_E2E_COMMAND"
 func TestMain(m *testing.M) {
 	file := os.Getenv(childEnv)
 	if file == "" {
-		os.Exit(harness.Tests(m))
+		os.Exit(beside.Run(m))
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {

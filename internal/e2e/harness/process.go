@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dnspersist/caddy-dnspersist/internal/beside"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -28,7 +29,7 @@ type child struct {
 }
 
 // Main is the body of a TestMain: it lets the test binary be a Caddy process, and else runs
-// the tests, as Tests does.
+// the tests, each in a process of its own.
 func Main(m *testing.M) {
 	if file := os.Getenv(childEnv); file != "" {
 		if err := runChild(file); err != nil {
@@ -37,7 +38,7 @@ func Main(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(Tests(m))
+	os.Exit(beside.Run(m))
 }
 
 // runChild runs Caddy until standard input ends.

@@ -20,11 +20,8 @@ const (
 // A process that is killed at any point of account, publish, order, finalize and store leaves
 // nothing behind that the next one does not put right: one account, one value of ours, all
 // foreign values, a certificate.
-func TestKilled(t *testing.T) {
-	for _, replaces := range []bool{false, true} {
-		t.Run(fmt.Sprintf("replacing provider: %v", replaces), func(t *testing.T) { testKilled(t, replaces) })
-	}
-}
+func TestKilled(t *testing.T)                       { testKilled(t, false) }
+func TestKilledWithAReplacingProvider(t *testing.T) { testKilled(t, true) }
 
 func testKilled(t *testing.T, replaces bool) {
 	e, a := newEnv(t, options(0))

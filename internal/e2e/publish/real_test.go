@@ -153,101 +153,99 @@ func unpublish(t *testing.T, caddyfile string, names ...string) {
 // transfer the zone: from a bare name to a certificate, renewals that write nothing, a wider
 // policy, another dialect, a record with an end that is renewed, and the removal of exactly
 // ours: each without a failed validation and with the other value as it was.
-func TestRealServers(t *testing.T) {
-	for kind, c := range map[string]struct {
-		start  func(testing.TB, ...realdns.Zone) *realdns.Server
-		policy func(...string) string
-	}{
-		"BIND": {realdns.BIND, func(names ...string) string {
-			grant := "grant " + realdns.Key + " name "
-			return grant + strings.Join(names, ". TXT; "+grant) + ". TXT;"
-		}},
-		"Knot": {realdns.Knot, func(names ...string) string { return strings.Join(names, "., ") + "." }},
-	} {
-		t.Run(kind, func(t *testing.T) {
-			e, primary, secondary, name, ends := real(t, c.start, c.policy)
-			block := func(more ...string) string {
-				provider := fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}",
-					realdns.Key, realdns.KeySecret, primary.Addr())
-				return strings.ReplaceAll(e.Block(append(more, provider)...), e.DNS.Resolver(), primary.Addr())
-			}
-			site := func(names string) string { return e.Global("renew_interval 1s") + e.Site(names, block()) }
-			both := site(name+", *."+name) + e.Site(ends, block("persist_for 100s"))
-			stands := func(within time.Duration, is func(ours []string) bool) {
-				t.Helper()
-				e.Eventually(within, "what is wanted to stand on both servers", func() error {
-					for _, s := range []*realdns.Server{primary, secondary} {
-						all, ttl, err := texts(s, vname(name))
-						if err != nil {
-							return err
-						}
-						rest := slices.DeleteFunc(slices.Clone(all), func(v string) bool { return v == foreign })
-						if len(rest) == len(all) {
-							t.Errorf("the other value is lost: %q", all)
-						}
-						if ttl != 300 {
-							t.Errorf("the TTL has become %d", ttl)
-						}
-						if !is(rest) {
-							return fmt.Errorf("there is %q", rest)
-						}
-					}
-					return nil
-				})
-			}
+func TestBIND(t *testing.T) {
+	realServers(t, realdns.BIND, func(names ...string) string {
+		grant := "grant " + realdns.Key + " name "
+		return grant + strings.Join(names, ". TXT; "+grant) + ". TXT;"
+	})
+}
 
-			if err := transfer(primary); err == nil {
-				t.Error("the key may transfer the zone")
-			}
-			e.Load(site(name))
-			first := e.WaitTrusted(name, time.Minute)
-			var plain string
-			stands(harness.Soon, func(ours []string) bool {
-				if len(ours) == 1 {
-					plain = ours[0]
+func TestKnot(t *testing.T) {
+	realServers(t, realdns.Knot, func(names ...string) string { return strings.Join(names, "., ") + "." })
+}
+
+func realServers(t *testing.T, start func(testing.TB, ...realdns.Zone) *realdns.Server, policy func(...string) string) {
+	e, primary, secondary, name, ends := real(t, start, policy)
+	block := func(more ...string) string {
+		provider := fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}",
+			realdns.Key, realdns.KeySecret, primary.Addr())
+		return strings.ReplaceAll(e.Block(append(more, provider)...), e.DNS.Resolver(), primary.Addr())
+	}
+	site := func(names string) string { return e.Global("renew_interval 1s") + e.Site(names, block()) }
+	both := site(name+", *."+name) + e.Site(ends, block("persist_for 100s"))
+	stands := func(within time.Duration, is func(ours []string) bool) {
+		t.Helper()
+		e.Eventually(within, "what is wanted to stand on both servers", func() error {
+			for _, s := range []*realdns.Server{primary, secondary} {
+				all, ttl, err := texts(s, vname(name))
+				if err != nil {
+					return err
 				}
-				return len(ours) == 1
-			})
-			before := serial(t, primary)
-			renewed(e, name, first)
-			if after := serial(t, primary); after != before {
-				t.Errorf("the renewal changed the zone: serial %d, then %d", before, after)
-			}
-
-			e.Load(both)
-			e.WaitTrusted(ends, time.Minute)
-			lasting, _, err := texts(secondary, vname(ends))
-			if err != nil || len(lasting) == 0 || !strings.Contains(lasting[0], "persistUntil=") {
-				t.Fatalf("with an end: %q, %v", lasting, err)
-			}
-			e.WaitTrusted("x."+name, time.Minute)
-			stands(time.Minute, func(ours []string) bool { return slices.Equal(ours, []string{plain + "; policy=wildcard"}) })
-
-			e.CA.SetDialect(lab.Dialect{Draft: "02", AcceptAccountURL: true})
-			hashed := e.CA.HashedURI(e.CA.Orders()[0].Account, name)
-			stands(90*time.Second, func(ours []string) bool { return len(ours) == 1 && strings.Contains(ours[0], hashed) })
-			e.Eventually(2*time.Minute, "the record with an end to be renewed, and its predecessor to go", func() error {
-				got, _, err := texts(secondary, vname(ends))
-				if err == nil && (len(got) != 1 || slices.Contains(lasting, got[0]) || !strings.Contains(got[0], "persistUntil=")) {
-					err = fmt.Errorf("there is %q", got)
+				rest := slices.DeleteFunc(slices.Clone(all), func(v string) bool { return v == foreign })
+				if len(rest) == len(all) {
+					t.Errorf("the other value is lost: %q", all)
 				}
-				return err
-			})
-			if n := len(e.CA.FailedValidations()); n != 0 {
-				t.Errorf("%d failed validations", n)
-			}
-			e.Stop()
-			unpublish(t, both, name, ends)
-			for n, want := range map[string][]string{name: {foreign}, ends: nil} {
-				for _, s := range []*realdns.Server{primary, secondary} {
-					if got, _, err := texts(s, vname(n)); err != nil || !slices.Equal(got, want) {
-						t.Errorf("after the removal at %s: %q, %v", n, got, err)
-					}
+				if ttl != 300 {
+					t.Errorf("the TTL has become %d", ttl)
+				}
+				if !is(rest) {
+					return fmt.Errorf("there is %q", rest)
 				}
 			}
-			if strings.Contains(e.LogTail(1<<20), realdns.KeySecret) {
-				t.Error("the log shows the key")
-			}
+			return nil
 		})
+	}
+
+	if err := transfer(primary); err == nil {
+		t.Error("the key may transfer the zone")
+	}
+	e.Load(site(name))
+	first := e.WaitTrusted(name, time.Minute)
+	var plain string
+	stands(harness.Soon, func(ours []string) bool {
+		if len(ours) == 1 {
+			plain = ours[0]
+		}
+		return len(ours) == 1
+	})
+	before := serial(t, primary)
+	renewed(e, name, first)
+	if after := serial(t, primary); after != before {
+		t.Errorf("the renewal changed the zone: serial %d, then %d", before, after)
+	}
+
+	e.Load(both)
+	e.WaitTrusted(ends, time.Minute)
+	lasting, _, err := texts(secondary, vname(ends))
+	if err != nil || len(lasting) == 0 || !strings.Contains(lasting[0], "persistUntil=") {
+		t.Fatalf("with an end: %q, %v", lasting, err)
+	}
+	e.WaitTrusted("x."+name, time.Minute)
+	stands(time.Minute, func(ours []string) bool { return slices.Equal(ours, []string{plain + "; policy=wildcard"}) })
+
+	e.CA.SetDialect(lab.Dialect{Draft: "02", AcceptAccountURL: true})
+	hashed := e.CA.HashedURI(e.CA.Orders()[0].Account, name)
+	stands(90*time.Second, func(ours []string) bool { return len(ours) == 1 && strings.Contains(ours[0], hashed) })
+	e.Eventually(2*time.Minute, "the record with an end to be renewed, and its predecessor to go", func() error {
+		got, _, err := texts(secondary, vname(ends))
+		if err == nil && (len(got) != 1 || slices.Contains(lasting, got[0]) || !strings.Contains(got[0], "persistUntil=")) {
+			err = fmt.Errorf("there is %q", got)
+		}
+		return err
+	})
+	if n := len(e.CA.FailedValidations()); n != 0 {
+		t.Errorf("%d failed validations", n)
+	}
+	e.Stop()
+	unpublish(t, both, name, ends)
+	for n, want := range map[string][]string{name: {foreign}, ends: nil} {
+		for _, s := range []*realdns.Server{primary, secondary} {
+			if got, _, err := texts(s, vname(n)); err != nil || !slices.Equal(got, want) {
+				t.Errorf("after the removal at %s: %q, %v", n, got, err)
+			}
+		}
+	}
+	if strings.Contains(e.LogTail(1<<20), realdns.KeySecret) {
+		t.Error("the log shows the key")
 	}
 }

@@ -29,7 +29,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
-	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
+	"github.com/dnspersist/caddy-dnspersist/internal/beside"
 )
 
 const (
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(harness.Tests(m))
+	os.Exit(beside.Run(m))
 }
 
 func runVictim(text string) error {

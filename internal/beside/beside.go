@@ -1,4 +1,7 @@
-package harness
+// Package beside runs the tests of a package beside each other, each in a process of its own:
+// for tests that wait most of the time, and that need a process for themselves, since Caddy's
+// configuration is global.
+package beside
 
 import (
 	"bytes"
@@ -16,10 +19,10 @@ import (
 )
 
 // aloneEnv is set in a process that has one test to run.
-const aloneEnv = "DNS_PERSIST_E2E_ALONE"
+const aloneEnv = "DNS_PERSIST_TEST_ALONE"
 
 // perCPU is how many tests are under way for each CPU: they wait most of the time.
-const perCPU = 4
+const perCPU = 8
 
 // passedOn are the flags of the testing package that mean the same to each of several
 // processes. With any other one, such as those for profiles, all tests run in this process.
@@ -28,9 +31,8 @@ var passedOn = []string{
 	"test.paniconexit0", "test.testlogfile", "test.failfast", "test.fullpath",
 }
 
-// Tests runs the tests of a package, each in a process of its own and several beside each
-// other, and returns the exit status. It is m.Run for a TestMain.
-func Tests(m *testing.M) int {
+// Run is m.Run for a TestMain: it runs the tests, and returns the exit status.
+func Run(m *testing.M) int {
 	flag.Parse()
 	separate := os.Getenv(aloneEnv) == "" && testing.CoverMode() == ""
 	flag.Visit(func(f *flag.Flag) { separate = separate && slices.Contains(passedOn, f.Name) })
@@ -49,7 +51,7 @@ func Tests(m *testing.M) int {
 	if below != "" {
 		below = "/" + below
 	}
-	if !besideEachOther(names, below) {
+	if !all(names, below) {
 		fmt.Println("FAIL")
 		return 1
 	}
@@ -73,8 +75,8 @@ func list(pattern string) ([]string, error) {
 	return regexp.MustCompile(`(?m)^(Test|Fuzz|Example)\w*$`).FindAllString(string(out), -1), nil
 }
 
-// besideEachOther reports whether all tests pass.
-func besideEachOther(names []string, below string) bool {
+// all runs the tests and reports whether they pass.
+func all(names []string, below string) bool {
 	var deadline time.Time
 	if limit, err := time.ParseDuration(value("test.timeout")); err == nil && limit > 0 {
 		deadline = time.Now().Add(limit)

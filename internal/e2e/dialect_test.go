@@ -1,5 +1,6 @@
-// Package dialects tests certificates at CAs of each draft of dns-persist-01.
-package dialects
+package e2e
+
+// Certificates at CAs of each draft of dns-persist-01.
 
 import (
 	"fmt"

@@ -1,5 +1,6 @@
-// Package mishaps tests certificates through what can go wrong at a CA.
-package mishaps
+package e2e
+
+// Certificates through what can go wrong at a CA.
 
 import (
 	"fmt"
@@ -46,7 +47,14 @@ func assertOne(e *harness.Env) {
 	}
 }
 
-func TestMishapsAtEachStep(t *testing.T) {
+// One certificate is issued whatever goes wrong once at a step.
+func TestMishapsAtNewAccount(t *testing.T)  { mishapsAt(t, "new-account") }
+func TestMishapsAtNewOrder(t *testing.T)    { mishapsAt(t, "new-order") }
+func TestMishapsAtChallenge(t *testing.T)   { mishapsAt(t, "challenge") }
+func TestMishapsAtFinalize(t *testing.T)    { mishapsAt(t, "finalize") }
+func TestMishapsAtCertificate(t *testing.T) { mishapsAt(t, "certificate") }
+
+func mishapsAt(t *testing.T, step string) {
 	const wait = 2 * time.Second
 	kinds := []struct {
 		name  string
@@ -61,30 +69,28 @@ func TestMishapsAtEachStep(t *testing.T) {
 		{"cut before", lab.Fault{CutBefore: true}, 0},
 		{"cut after", lab.Fault{CutAfter: true}, 0},
 	}
-	for _, step := range []string{"new-account", "new-order", "challenge", "finalize", "certificate"} {
-		for _, kind := range kinds {
-			t.Run(step+" "+kind.name, func(t *testing.T) {
-				e := harness.New(t, harness.Options{})
-				fault := kind.fault
-				fault.Step = step
-				e.CA.Inject(fault)
-				obtainAskedFor(e, e.Name("m"))
-				assertOne(e)
-				var faulted time.Time
-				for _, r := range e.CA.Requests(step) {
-					if !faulted.IsZero() && r.Time.Sub(faulted) < kind.wait-50*time.Millisecond {
-						t.Errorf("asked again after %s, want at least %s", r.Time.Sub(faulted), kind.wait)
-					}
-					faulted = time.Time{}
-					if r.Faulted {
-						faulted = r.Time
-					}
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			e := harness.New(t, harness.Options{})
+			fault := kind.fault
+			fault.Step = step
+			e.CA.Inject(fault)
+			obtainAskedFor(e, e.Name("m"))
+			assertOne(e)
+			var faulted time.Time
+			for _, r := range e.CA.Requests(step) {
+				if !faulted.IsZero() && r.Time.Sub(faulted) < kind.wait-50*time.Millisecond {
+					t.Errorf("asked again after %s, want at least %s", r.Time.Sub(faulted), kind.wait)
 				}
-				if e.CA.Count(step) < 2 {
-					t.Errorf("the step %s was not repeated: the fault did not happen", step)
+				faulted = time.Time{}
+				if r.Faulted {
+					faulted = r.Time
 				}
-			})
-		}
+			}
+			if e.CA.Count(step) < 2 {
+				t.Errorf("the step %s was not repeated: the fault did not happen", step)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package slow tests certificates at a CA that takes long or says no, and what is said of
-// records that stand.
-package slow
+package e2e
+
+// Certificates at a CA that takes long or says no, and what is said of records that stand.
 
 import (
 	"fmt"

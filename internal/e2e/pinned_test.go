@@ -1,5 +1,4 @@
-// Package dialects tests certificates at CAs of each draft of dns-persist-01.
-package dialects
+package e2e
 
 import (
 	"fmt"
