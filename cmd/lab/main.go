@@ -113,7 +113,7 @@ func run(ctx context.Context, o options) error {
 		play = func(ctx context.Context) error { return d.play(ctx, o.scenario) }
 	}
 	if err := play(limited); err != nil {
-		if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil // interrupted by the user
 		}
 		return err

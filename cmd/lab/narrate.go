@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,6 +58,7 @@ type logEntry struct {
 	Level      string `json:"level"`
 	Msg        string `json:"msg"`
 	Name       string `json:"name"`
+	AliasOf    string `json:"alias_of"`
 	Value      string `json:"value"`
 	ZoneLine   string `json:"zone_line"`
 	Identifier string `json:"identifier"`
@@ -89,7 +91,7 @@ func (d *demo) logLine(line []byte) {
 		d.say("Caddy has learned that the CA offers the challenge, under the name %v", e.Names)
 	case "publish this TXT record once; the certificate follows by itself":
 		d.mu.Lock()
-		d.wanted[e.Name] = e.Value
+		d.wanted[cmp.Or(e.AliasOf, e.Name)] = e.Value
 		d.mu.Unlock()
 		d.say("Caddy asks for a record, once and for all:\n\n    %s\n", e.ZoneLine)
 	case "record changed in DNS", "what DNS says of a record has changed":
