@@ -76,6 +76,7 @@ key %[6]q { algorithm hmac-sha256; secret %[7]q; };
 		fmt.Fprintf(&b, "zone %q { type primary; file %q; %s %s };\n", z.Origin, z.Origin+".zone", notify, policy)
 	}
 	s.start(zones[0].Origin, named, "-g", "-c", s.write("named.conf", b.String()))
+	s.loaded(zones)
 	return s
 }
 

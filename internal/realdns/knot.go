@@ -72,6 +72,7 @@ key:
 zone:
 %s`, s.Dir, s.Port, s.Dir, Key, KeySecret, remote, Key, acls.String(), list.String())
 	s.start(zones[0].Origin, knotd, "-c", s.write("knot.conf", config))
+	s.loaded(zones)
 	return s
 }
 

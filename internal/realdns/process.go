@@ -109,7 +109,8 @@ func (s *Server) write(name, content string) string {
 	return path
 }
 
-// start runs the server until the test ends, and waits until it answers for a zone.
+// start runs the server until the test ends, and waits until it answers for a zone of which
+// it need not have the content.
 func (s *Server) start(zone string, path string, args ...string) {
 	s.t.Helper()
 	s.cmd = exec.Command(path, args...)
@@ -131,6 +132,23 @@ func (s *Server) start(zone string, path string, args ...string) {
 		_, err := s.Query(zone, dns.TypeSOA)
 		return err
 	})
+}
+
+// loaded waits until the server has the zones whose content it was given.
+func (s *Server) loaded(zones []Zone) {
+	s.t.Helper()
+	for _, z := range zones {
+		if z.Primary != nil {
+			continue
+		}
+		Eventually(s.t, "the zone "+z.Origin, func() error {
+			answer, err := s.Query(z.Origin, dns.TypeSOA)
+			if err == nil && answer.Rcode != dns.RcodeSuccess {
+				err = fmt.Errorf("%s\n%s", dns.RcodeToString[answer.Rcode], s.out)
+			}
+			return err
+		})
+	}
 }
 
 // Stop ends the server.
