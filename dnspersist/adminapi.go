@@ -79,6 +79,8 @@ type OverviewReply struct {
 // RecordsReply is the answer to GET /dns_persist/records, and the JSON of the command.
 type RecordsReply struct {
 	Records []RecordSet `json:"records"`
+	// Failed are CAs of which nothing could be told; records for them are not among Records.
+	Failed []Failure `json:"failed,omitempty"`
 }
 
 // AccountReply is the answer to GET /dns_persist/account, and the JSON of the command.
@@ -89,6 +91,8 @@ type AccountReply struct {
 // ProbeReply is the answer to GET /dns_persist/probe, and the JSON of the command.
 type ProbeReply struct {
 	CAs []acmepersist.Probe `json:"cas"`
+	// Failed are CAs that have told nothing.
+	Failed []Failure `json:"failed,omitempty"`
 }
 
 // CheckRequest is the body of POST /dns_persist/check.
@@ -103,6 +107,8 @@ type CheckRequest struct {
 // CheckReply is the answer to POST /dns_persist/check, and the JSON of the command.
 type CheckReply struct {
 	Checks []acmepersist.Checked `json:"checks"`
+	// Failed are CAs of which nothing could be told; names for them are not among Checks.
+	Failed []Failure `json:"failed,omitempty"`
 	// Poked is how many waiting names are looked at again.
 	Poked int `json:"poked"`
 }
@@ -190,7 +196,8 @@ func (a *AdminAPI) records(ctx context.Context, op *Operator, r *http.Request) (
 		names = append(names, name)
 	}
 	sets, err := op.Records(ctx, names)
-	return RecordsReply{sets}, err
+	failed, err := partly(err)
+	return RecordsReply{sets, failed}, err
 }
 
 func (a *AdminAPI) account(ctx context.Context, op *Operator, _ *http.Request) (any, error) {
@@ -200,7 +207,8 @@ func (a *AdminAPI) account(ctx context.Context, op *Operator, _ *http.Request) (
 
 func (a *AdminAPI) probe(ctx context.Context, op *Operator, _ *http.Request) (any, error) {
 	all, err := op.Probe(ctx, "")
-	return ProbeReply{all}, err
+	failed, err := partly(err)
+	return ProbeReply{all, failed}, err
 }
 
 func (a *AdminAPI) check(ctx context.Context, op *Operator, r *http.Request) (any, error) {
@@ -218,7 +226,7 @@ func (a *AdminAPI) check(ctx context.Context, op *Operator, r *http.Request) (an
 	reply := CheckReply{Checks: []acmepersist.Checked{}}
 	if len(req.Names) > 0 {
 		checks, err := op.Checks(ctx, req.Names)
-		if err != nil {
+		if reply.Failed, err = partly(err); err != nil {
 			return nil, err
 		}
 		reply.Checks = LookAll(ctx, checks, req.Thorough)

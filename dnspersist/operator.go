@@ -238,26 +238,26 @@ func (o *Operator) waiting() map[string]string {
 }
 
 // Checks prepares the check of the given names, or of all that are managed, sorted by
-// validation name.
+// validation name. A CA of which nothing can be told is a PartialError beside the checks of
+// the others.
 func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.Check, error) {
 	groups, order, err := o.names(names)
 	if err != nil {
 		return nil, err
 	}
 	var all []*acmepersist.Check
+	var failed failures
 	for _, iss := range order {
+		var checks []*acmepersist.Check
 		active, err := o.acme(iss)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			checks, err = active.Checks(ctx, groups[iss])
 		}
-		checks, err := active.Checks(ctx, groups[iss])
-		if err != nil {
-			return nil, err
-		}
+		failed.add(iss.CA, groups[iss], err)
 		all = append(all, checks...)
 	}
 	sort.SliceStable(all, func(i, j int) bool { return all[i].Name() < all[j].Name() })
-	return all, nil
+	return all, failed.end(ctx)
 }
 
 // poke has the waiting ones of the names, or all, looked at again at once.

@@ -39,9 +39,11 @@ func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
 	return ErrNotConfigured
 }
 
-// Probe tells what the CAs say of the challenge.
+// Probe tells what the CAs say of the challenge. One that says nothing is a PartialError beside
+// the others.
 func (o *Operator) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error) {
 	var all []acmepersist.Probe
+	var failed failures
 	seen := make(map[string]bool)
 	err := o.each(ca, func(iss *acmepersist.Issuer) error {
 		if seen[iss.CA] {
@@ -52,8 +54,12 @@ func (o *Operator) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, e
 		if err == nil {
 			all = append(all, p)
 		}
-		return err
+		failed.add(iss.CA, nil, err)
+		return nil
 	})
+	if err == nil {
+		err = failed.end(ctx)
+	}
 	return all, err
 }
 

@@ -13,7 +13,8 @@ import (
 // Records works out what has to stand at the validation names of the given names, or of all
 // that are managed: one set for each, sorted, before any order. Accounts are checked at
 // their CAs and none is registered. A value for each standby account of the same CA comes
-// beside the bound one's.
+// beside the bound one's. A CA of which nothing can be told is a PartialError beside the sets
+// of the others.
 func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
 	groups, order, err := o.names(names)
 	if err != nil {
@@ -21,11 +22,8 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 	}
 	sets := make(map[string]*RecordSet)
 	matched := 0
+	var failed failures
 	for _, iss := range order {
-		active, err := o.acme(iss)
-		if err != nil {
-			return nil, err
-		}
 		var others []acmepersist.Account
 		for _, a := range standby {
 			if a.CA == iss.CA || a.CA == "" {
@@ -33,8 +31,12 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 			}
 		}
 		matched += len(others)
-		wanted, err := active.Wanted(ctx, groups[iss], others...)
-		if err != nil {
+		var wanted []acmepersist.Wanted
+		active, err := o.acme(iss)
+		if err == nil {
+			wanted, err = active.Wanted(ctx, groups[iss], others...)
+		}
+		if failed.add(iss.CA, groups[iss], err); err != nil && len(standby) > 0 {
 			return nil, err
 		}
 		for _, w := range wanted {
@@ -53,7 +55,7 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 		all = append(all, *set)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
-	return all, nil
+	return all, failed.end(ctx)
 }
 
 // MergeRecordSets joins sets of one name, which share a target, and sorts them.

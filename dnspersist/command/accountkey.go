@@ -51,9 +51,10 @@ func runRollover(r *run) error {
 	r.say("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
 	reply := rolloverReply{Rollover: done, Publish: []dnspersist.RecordSet{}}
 	sets, err := off.Operator.Records(r, nil)
-	if err != nil {
+	if err = r.partly(err); err != nil {
 		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
 	}
+	r.failed = nil // other CAs have nothing to do with this key
 	for _, set := range sets {
 		if set.Type == "CNAME" {
 			continue // it leads where it did; the record at its end is among the others

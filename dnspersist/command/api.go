@@ -112,12 +112,15 @@ func (a *api) call(ctx context.Context, method, path string, body, into any) err
 func (a *api) Records(ctx context.Context, names []string) ([]dnspersist.RecordSet, error) {
 	if len(names) == 0 {
 		var reply dnspersist.RecordsReply
-		err := a.call(ctx, http.MethodGet, "records", nil, &reply)
-		return reply.Records, err
+		if err := a.call(ctx, http.MethodGet, "records", nil, &reply); err != nil {
+			return nil, err
+		}
+		return reply.Records, partial(reply.Failed)
 	}
 	// a name and its wildcard have one record: the names of it must not be torn apart
 	slices.SortFunc(names, func(a, b string) int { return strings.Compare(record.Base(a), record.Base(b)) })
 	var all []dnspersist.RecordSet
+	var failed []dnspersist.Failure
 	for len(names) > 0 {
 		n := min(len(names), urlNames)
 		for n < len(names) && record.Base(names[n]) == record.Base(names[n-1]) {
@@ -128,8 +131,17 @@ func (a *api) Records(ctx context.Context, names []string) ([]dnspersist.RecordS
 			return nil, err
 		}
 		all, names = append(all, reply.Records...), names[n:]
+		failed = append(failed, reply.Failed...)
 	}
-	return dnspersist.MergeRecordSets(all), nil
+	return dnspersist.MergeRecordSets(all), partial(failed)
+}
+
+// partial is the error of what the running Caddy could not tell.
+func partial(failed []dnspersist.Failure) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	return &dnspersist.PartialError{Failed: failed}
 }
 
 // Accounts implements source.
@@ -153,7 +165,8 @@ func (a *api) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error)
 	if err := a.knows(ctx, ca); err != nil {
 		return nil, err
 	}
-	return only(reply.CAs, ca, func(p acmepersist.Probe) string { return p.CA }), nil
+	failed := only(reply.Failed, ca, func(f dnspersist.Failure) string { return f.CA })
+	return only(reply.CAs, ca, func(p acmepersist.Probe) string { return p.CA }), partial(failed)
 }
 
 // knows is an error if the running Caddy does not use a CA.
@@ -185,7 +198,7 @@ func only[T any](all []T, ca string, of func(T) string) []T {
 // Checker implements source.
 func (a *api) Checker(ctx context.Context, names []string) (checker, error) {
 	sets, err := a.Records(ctx, names)
-	if err != nil {
+	if some := new(dnspersist.PartialError); err != nil && !errors.As(err, &some) {
 		return nil, err
 	}
 	c := &apiChecker{api: a}
@@ -196,7 +209,7 @@ func (a *api) Checker(ctx context.Context, names []string) (checker, error) {
 			}
 		}
 	}
-	return c, nil
+	return c, err
 }
 
 // apiChecker has the running Caddy look.
@@ -227,6 +240,9 @@ func (c *apiChecker) Look(ctx context.Context, which []int, thorough bool) ([]ac
 				break
 			}
 		}
+	}
+	if len(all) != len(which) && len(reply.Failed) > 0 {
+		return nil, partial(reply.Failed)
 	}
 	if len(all) != len(which) {
 		return nil, fmt.Errorf("the running Caddy at %s has told of %d names where %d were asked for: was its configuration changed meanwhile? try again", c.api.address, len(all), len(which))

@@ -56,7 +56,7 @@ func runCheck(r *run) error {
 	}
 	defer src.Close()
 	checks, err := src.Checker(r, names)
-	if err != nil {
+	if err = r.partly(err); err != nil {
 		return err
 	}
 	if checks.Len() == 0 {
@@ -119,7 +119,12 @@ func (r *run) tell(checks checker, thorough bool, format string) error {
 	}
 	err := r.lookAll(checks, thorough, func(_ int, c acmepersist.Checked) { write(c) })
 	if format == "json" && count > 0 && err == nil && failed == nil {
-		fmt.Fprint(r.out, "]}\n") // an answer that was cut short is not to pass for a whole one
+		fmt.Fprint(r.out, "]")
+		if len(r.failed) > 0 {
+			fmt.Fprint(r.out, ",\"failed\":")
+			failed = r.jsonLine(r.failed)
+		}
+		fmt.Fprint(r.out, "}\n") // an answer that was cut short is not to pass for a whole one
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err

@@ -13,10 +13,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 )
 
 func init() {
@@ -71,6 +74,8 @@ type run struct {
 	args     []string
 	out, err io.Writer
 	in       io.Reader
+	// failed are the CAs of which nothing could be told; the others were told of.
+	failed []dnspersist.Failure
 }
 
 // newCommand makes a command of fn, with the flags that all have.
@@ -83,7 +88,11 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
-		return r.end(fn(r))
+		err := fn(r)
+		if err == nil && len(r.failed) > 0 {
+			err = errNotWell
+		}
+		return r.end(err)
 	}
 	return cmd
 }
@@ -108,6 +117,22 @@ func (r *run) end(err error) error {
 	}
 	r.say("error: %v", err)
 	return err
+}
+
+// partly goes on with what could be told where nothing could of some CAs, and says so: the
+// command ends with status 2.
+func (r *run) partly(err error) error {
+	var some *dnspersist.PartialError
+	if !errors.As(err, &some) {
+		return err
+	}
+	for _, f := range some.Failed {
+		if !slices.ContainsFunc(r.failed, func(other dnspersist.Failure) bool { return other.CA == f.CA }) {
+			r.failed = append(r.failed, f)
+			r.say("error: %v", &dnspersist.PartialError{Failed: []dnspersist.Failure{f}})
+		}
+	}
+	return nil
 }
 
 // say writes a line for a person.

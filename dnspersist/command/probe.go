@@ -42,7 +42,7 @@ func runProbe(r *run) error {
 		return err
 	}
 	if format == "json" {
-		err = r.json(dnspersist.ProbeReply{CAs: all})
+		err = r.json(dnspersist.ProbeReply{CAs: all, Failed: r.failed})
 	} else {
 		err = r.tellProbes(all)
 	}
@@ -81,7 +81,8 @@ func (r *run) probes() ([]acmepersist.Probe, error) {
 			return nil, err
 		}
 		defer src.Close()
-		return src.Probe(r, r.text("ca"))
+		all, err := src.Probe(r, r.text("ca"))
+		return all, r.partly(err)
 	}
 	// an order is made by a command only, never through the admin endpoint
 	off, err := r.changing()

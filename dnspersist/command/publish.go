@@ -72,6 +72,7 @@ func (r *run) publishing() (*publishing, error) {
 	if err == nil {
 		off.sayHopeless(names)
 		p.checks, err = off.Checks(r, names)
+		err = r.partly(err)
 	}
 	if err == nil && p.provider.RecordAppender == nil && !r.flag("dry-run") && slices.ContainsFunc(p.checks, func(c *acmepersist.Check) bool { return c.Configured() == nil }) {
 		err = errNoProvider

@@ -113,7 +113,7 @@ func runRecords(r *run) error {
 	}
 	switch format {
 	case "json":
-		return r.json(dnspersist.RecordsReply{Records: sets})
+		return r.json(dnspersist.RecordsReply{Records: sets, Failed: r.failed})
 	case "table":
 		return r.recordTable(sets)
 	}
@@ -189,7 +189,7 @@ func (r *run) sets(names []string) (source, []dnspersist.RecordSet, error) {
 			return nil, nil, err
 		}
 		sets, err := src.Records(r, names)
-		if err != nil {
+		if err = r.partly(err); err != nil {
 			return nil, nil, errors.Join(err, src.Close())
 		}
 		return src, sets, nil

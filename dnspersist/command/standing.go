@@ -35,7 +35,7 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 	}
 	slices.Sort(names)
 	checks, err := src.Checker(r, slices.Compact(names))
-	if err != nil {
+	if err = r.partly(err); err != nil {
 		return nil, err
 	}
 	byName := make(map[string]*dnspersist.RecordSet)
