@@ -188,10 +188,9 @@ func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
 		where = zap.Dict("alias", zap.String("name", record.Name), zap.String("type", "CNAME"), zap.String("value", record.Target+"."),
 			zap.Int("ttl", RecordTTL), zap.String("zone_line", record.AliasLine()))
 	}
-	place := record
-	if end := w.report.AliasEnd(); place.Target == "" && end != "" {
-		// somebody has set a CNAME there, beside which nothing can stand
-		place.Target, where = end, zap.String("alias_of", record.Name)
+	place, moved := record.AtEnd(w.report)
+	if moved {
+		where = zap.String("alias_of", record.Name)
 	}
 	wrong := []zap.Field{zap.Skip()}
 	if len(w.finding.Values) > 0 {

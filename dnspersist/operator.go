@@ -57,8 +57,13 @@ type Standing struct {
 	// Values are all that stand, whole and foreign ones too, TTL is theirs in seconds.
 	Values []string `json:"values"`
 	TTL    uint32   `json:"ttl,omitempty"`
-	// Alias is the target of a CNAME at the name, where the record has to stand.
+	// Alias is the target of a CNAME at the name, where the record has to stand: all that is
+	// told is of there. It is empty where it is not followed, see LeftOut.
 	Alias string `json:"alias,omitempty"`
+	// LeftOut says why no change of the name is to be given to a tool: its CNAME leads to a
+	// name that its owner may not own, or its servers differ about it. Nothing else is told
+	// then.
+	LeftOut string `json:"left_out,omitempty"`
 	// Add are the values that are wanted and do not stand. Stands are those for which one
 	// that is as good does.
 	Add    []string `json:"add"`

@@ -170,7 +170,8 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	done.EndsAt = endOf(result)
 	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
 	done.State, done.Do = c.judge(w, r, result)
-	if move := moved(w.record.atEnd(r), done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
+	at, _ := w.record.AtEnd(r)
+	if move := moved(at, done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
 		done.Do = move
 	}
 	if w.target != "" {
@@ -190,9 +191,10 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 
 // judge says where the name stands, and what to do.
 func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (State, string) {
-	line := w.record.atEnd(r).ZoneLine()
-	if end := r.AliasEnd(); end != "" && w.target == "" {
-		line += fmt.Sprintf(", where the CNAME at %s leads to", w.record.Name)
+	at, elsewhere := w.record.AtEnd(r)
+	line := at.ZoneLine()
+	if elsewhere {
+		line += fmt.Sprintf(", where the CNAME at %s leads to, if that name is yours too, else remove the CNAME", w.record.Name)
 	}
 	switch {
 	case r.Status == propagation.StatusBlocked:

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -35,30 +36,31 @@ type AtTarget struct {
 // atTarget tells what stands at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
 func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *AtTarget {
-	at := &AtTarget{Name: w.target, Alias: aliasOf(r, w.record.Name, c.session.iss.Delegation.covers(w.identifier)), State: StateBlocked, Values: []string{}}
+	d, alias := c.session.iss.Delegation, r.Alias()
+	at := &AtTarget{Name: w.target, Alias: d.leadsTo(alias, w.identifier), State: StateBlocked, Values: []string{}}
+	if at.Alias == "" && alias.Kind == propagation.AliasSet {
+		at.Alias = alias.Targets[0]
+	}
 	if at.Alias != w.target {
 		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept}, c.Checker.NewGate())
 		at.Zone = r.Zone
 	}
-	for _, s := range r.Servers {
-		if s.Name != w.target && s.Via != w.target {
-			continue
-		}
-		at.Zone = s.Zone
-		if s.Verdict != propagation.VerdictYes && s.Verdict != propagation.VerdictNo {
-			continue
-		}
-		at.State = StateMissing
-		at.TTL = max(at.TTL, s.TTL)
-		for _, v := range s.Values {
-			if !slices.Contains(at.Values, v) {
-				at.Values = append(at.Values, v)
-			}
-		}
-	}
+	shown, onward := r.At(w.target), r.AliasOf(w.target)
+	at.Zone = cmp.Or(shown.Zone, at.Zone)
 	switch {
-	case at.State == StateBlocked:
+	case len(shown.Servers) == 0:
 		at.Reason = r.Reason
+		return at
+	case onward.Kind == propagation.AliasNotAgreed:
+		at.Reason = (&propagation.AliasError{Alias: onward}).Error()
+		return at
+	case onward.Kind == propagation.AliasSet:
+		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.target, onward.Targets[0])
+		return at
+	}
+	at.State, at.TTL = StateMissing, shown.TTL
+	at.Values = append(at.Values, shown.Values...)
+	switch {
 	case c.session.serves(w, at.Values):
 		at.State = StateGood
 	case len(at.Values) > 0:
@@ -71,6 +73,8 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 func judgeTarget(w wanted, at *AtTarget, state State, do string) (State, string) {
 	publish := "publish " + w.record.ZoneLine()
 	switch {
+	case w.disputed != nil:
+		return StatePartial, w.disputed.Error()
 	case w.foreign != "":
 		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}).Error()
 	case state == StateWrong && at.Alias == "":

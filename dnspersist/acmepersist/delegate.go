@@ -1,7 +1,6 @@
 package acmepersist
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -68,30 +67,21 @@ func (e *ForeignAliasError) Error() string {
 	return fmt.Sprintf("%s is an alias (CNAME) of %s, %s: let the owner of the domain change it to %s", e.Name, e.Alias, why, e.Wanted)
 }
 
-// maxAliases is how many CNAMEs of a report are followed.
-const maxAliases = 10
-
-// aliasOf is where the CNAMEs at a name lead, without final dot: the first target that is
-// wanted, else that of the first CNAME; empty if no server has one.
-func aliasOf(r propagation.Report, name string, wanted func(target string) bool) string {
-	first := ""
-	for range maxAliases {
-		i := slices.IndexFunc(r.Servers, func(s propagation.ServerReport) bool { return s.Name == name && (s.Alias != "" || s.Via != "") })
-		if i < 0 {
-			break
+// leadsTo is where the record of an identifier belongs whose validation name has that alias: the
+// first target that is covered. A wildcard counts if it leads exactly to what the owner is asked
+// for: an exact CNAME takes its place otherwise. It is empty if the alias leads to nothing of ours.
+func (d *Delegation) leadsTo(a propagation.Alias, identifier string) string {
+	switch a.Kind {
+	case propagation.AliasSet:
+		if i := slices.IndexFunc(a.Targets, d.covers(identifier)); i >= 0 {
+			return a.Targets[i]
 		}
-		name = strings.ToLower(strings.TrimSuffix(cmp.Or(r.Servers[i].Alias, r.Servers[i].Via), "."))
-		if wanted(name) {
-			return name
+	case propagation.AliasWildcard:
+		if target := d.Target(identifier); a.LeadsTo(target) {
+			return target
 		}
-		first = cmp.Or(first, name)
 	}
-	return first
-}
-
-// leadsTo reports whether the CNAMEs at a name lead to a target.
-func leadsTo(r propagation.Report, name, target string) bool {
-	return aliasOf(r, name, func(t string) bool { return t == target }) == target
+	return ""
 }
 
 // delegate works out where the record of a name stands, from what is known of earlier looks.
@@ -169,21 +159,25 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 	if d == nil {
 		return nil
 	}
-	alias := aliasOf(r, w.record.Name, d.covers(w.identifier))
-	w.foreign, w.why = "", ""
+	alias := r.Alias()
+	target := d.leadsTo(alias, w.identifier)
+	w.foreign, w.why, w.disputed = "", "", nil
 	switch {
-	case alias == "" || alias == w.target:
+	case alias.Kind == propagation.AliasNotAgreed:
+		w.disputed = &propagation.AliasError{Alias: alias}
 		return nil
-	case !d.covers(w.identifier)(alias):
-		w.foreign = alias
+	case target == "" && alias.Kind == propagation.AliasSet:
+		w.foreign = alias.Targets[0]
+		return nil
+	case target == "" || target == w.target:
 		return nil
 	}
-	why, err := s.pointTo(ctx, w, alias)
+	why, err := s.pointTo(ctx, w, target)
 	if err != nil {
 		return err
 	}
 	if why != "" {
-		w.foreign, w.why = alias, why
+		w.foreign, w.why = target, why
 		return nil
 	}
 	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
@@ -196,7 +190,7 @@ func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) e
 		return nil
 	}
 	before := w.target
-	if err := s.heedAlias(ctx, w, r); err != nil || w.foreign != "" {
+	if err := s.heedAlias(ctx, w, r); err != nil || w.foreign != "" || w.disputed != nil {
 		return err
 	}
 	if w.target != before {
@@ -208,7 +202,7 @@ func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) e
 			return err
 		}
 	}
-	if r.Status != propagation.StatusReady || !leadsTo(r, w.record.Name, w.target) {
+	if r.Status != propagation.StatusReady || !r.Alias().LeadsTo(w.target) {
 		return nil
 	}
 	return s.joinAt(ctx, w)
@@ -235,6 +229,8 @@ func (s *session) place(w wanted, t propagation.Target) (propagation.Target, err
 		return t, nil
 	case w.foreign != "":
 		return t, &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}
+	case w.disputed != nil:
+		return t, w.disputed
 	}
 	return propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: t.Accept}, nil
 }
@@ -260,8 +256,7 @@ func (s *session) elsewhere(w wanted) func(propagation.Report) bool {
 		heeded = w.foreign
 	}
 	return func(r propagation.Report) bool {
-		covers := d.covers(w.identifier)
-		alias := aliasOf(r, w.record.Name, covers)
-		return alias != heeded && covers(alias)
+		target := d.leadsTo(r.Alias(), w.identifier)
+		return target != "" && target != heeded
 	}
 }

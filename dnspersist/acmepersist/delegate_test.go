@@ -93,36 +93,43 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// CNAMEs are followed to the first target that is ours, through whatever zones.
-func TestAliasOf(t *testing.T) {
+// CNAMEs are followed to the first target that is ours, through whatever zones, if all servers
+// show them; a wildcard counts if it leads to what is asked for.
+func TestDelegationLeadsTo(t *testing.T) {
 	const name = "_validation-persist.www.shop.example"
 	d := &Delegation{Zone: "certs.example.net", OwnLabels: true}
-	at := func(pairs ...string) (r propagation.Report) {
+	wanted := d.Target("www.shop.example")
+	at := func(pairs ...string) (all []propagation.ServerReport) {
 		for i := 0; i < len(pairs); i += 2 {
-			r.Servers = append(r.Servers, propagation.ServerReport{Name: pairs[i], Alias: pairs[i+1]})
+			all = append(all, propagation.ServerReport{Name: pairs[i], Alias: pairs[i+1]})
 		}
-		return r
+		return all
+	}
+	wildcard := func(target string) []propagation.ServerReport {
+		all := at(name, target)
+		all[0].FromWildcard = true
+		return all
 	}
 	for what, c := range map[string]struct {
-		report propagation.Report
-		want   string
+		servers []propagation.ServerReport
+		want    string
 	}{
-		"none":      {at(name, ""), ""},
-		"direct":    {at(name, "x.certs.example.net."), "x.certs.example.net"},
-		"capitals":  {at(name, "X.Certs.example.net."), "x.certs.example.net"},
-		"foreign":   {at(name, "elsewhere.example."), "elsewhere.example"},
-		"chain":     {at(name, "_validation-persist.shop.example.", "_validation-persist.shop.example", "x.certs.example.net."), "x.certs.example.net"},
-		"in ours":   {at(name, "x.certs.example.net.", "x.certs.example.net", "y.certs.example.net."), "x.certs.example.net"},
-		"astray":    {at(name, "a.example.", "a.example", "b.example."), "a.example"},
-		"loop":      {at(name, "a.example.", "a.example", name+"."), "a.example"},
-		"one lacks": {at(name, "", name, "x.certs.example.net."), "x.certs.example.net"},
-		"resolver":  {propagation.Report{Servers: []propagation.ServerReport{{Name: name, Via: "x.certs.example.net"}}}, "x.certs.example.net"},
+		"none":               {at(name, ""), ""},
+		"direct":             {at(name, "x.certs.example.net."), "x.certs.example.net"},
+		"capitals":           {at(name, "X.Certs.example.net."), "x.certs.example.net"},
+		"foreign":            {at(name, "elsewhere.example."), ""},
+		"chain":              {at(name, "_validation-persist.shop.example.", "_validation-persist.shop.example", "x.certs.example.net."), "x.certs.example.net"},
+		"in ours":            {at(name, "x.certs.example.net.", "x.certs.example.net", "y.certs.example.net."), "x.certs.example.net"},
+		"astray":             {at(name, "a.example.", "a.example", "b.example."), ""},
+		"loop":               {at(name, "a.example.", "a.example", name+"."), ""},
+		"one lacks":          {at(name, "", name, "x.certs.example.net."), ""},
+		"two":                {at(name, "x.certs.example.net.", name, "y.certs.example.net."), ""},
+		"resolver":           {[]propagation.ServerReport{{Name: name, Via: "x.certs.example.net"}}, "x.certs.example.net"},
+		"wildcard":           {wildcard("x.certs.example.net."), ""},
+		"wildcard as wanted": {wildcard(wanted + "."), wanted},
 	} {
-		if got := aliasOf(c.report, name, d.covers("www.shop.example")); got != c.want {
+		if got := d.leadsTo(propagation.Report{Name: name, Servers: c.servers}.Alias(), "www.shop.example"); got != c.want {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
-	}
-	if !leadsTo(at(name, "a.example.", "a.example", "b.example."), name, "b.example") || leadsTo(at(name, "a.example."), name, "b.example") {
-		t.Error("leadsTo")
 	}
 }

@@ -43,7 +43,7 @@ func (e *WaitingError) Code() string {
 
 func (e *WaitingError) Error() string {
 	what := "the TXT record at " + e.Record.Place()
-	if e.Record.Target != "" && !leadsTo(e.Report, e.Record.Name, e.Record.Target) {
+	if e.Record.Target != "" && !e.Report.Alias().LeadsTo(e.Record.Target) {
 		what = fmt.Sprintf("%s to be an alias (CNAME) of %s", e.Record.Name, e.Record.Target)
 	}
 	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
@@ -162,12 +162,15 @@ func (r Record) Place() string {
 	return r.Name
 }
 
-// atEnd is the record where the CNAMEs that somebody has set at the validation name lead to.
-func (r Record) atEnd(report propagation.Report) Record {
-	if r.Target == "" {
-		r.Target = report.AliasEnd()
+// AtEnd is the record where the CNAMEs that the owner has set at the validation name lead to,
+// beside which nothing can be published; moved is false if there are none.
+func (r Record) AtEnd(report propagation.Report) (at Record, moved bool) {
+	if alias := report.Alias(); r.Target == "" && alias.Kind == propagation.AliasSet {
+		if place, err := alias.Place(); err == nil {
+			r.Target, moved = place, true
+		}
 	}
-	return r
+	return r, moved
 }
 
 // ZoneLine returns the record as a line of a zone file, with a TTL of one hour.

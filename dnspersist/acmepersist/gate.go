@@ -141,7 +141,10 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 
 // finder explains reports on a name.
 func finder(w wanted) func(propagation.Report) Finding {
-	return func(r propagation.Report) Finding { return find(w.record.atEnd(r), w.want, r) }
+	return func(r propagation.Report) Finding {
+		at, _ := w.record.AtEnd(r)
+		return find(at, w.want, r)
+	}
 }
 
 // park hands the name to the Parker, if there is one.

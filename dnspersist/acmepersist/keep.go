@@ -49,6 +49,9 @@ func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing
 
 // keepAt is keep for a name whose record may stand elsewhere.
 func (s *session) keepAt(ctx context.Context, w wanted, state nameState, t propagation.Target, r propagation.Report, life time.Duration) error {
+	if w.disputed != nil {
+		return nil // a change is on its way
+	}
 	if err := s.claim(ctx, s.iss.Checker, &w); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -95,15 +94,17 @@ func standing(ctx context.Context, checker *propagation.Checker, t propagation.T
 	if round.Mode == propagation.ModeRecursive {
 		return publish.Standing{}, errors.New("check is recursive, and resolvers tell neither the zone nor what each of its servers has: publish where the name servers can be asked")
 	}
-	s := publish.Standing{Zone: round.Zone}
-	for _, r := range round.Servers {
-		if r.Alias != "" {
-			return s, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, say so by delegate_to or dns_challenge_override_domain", name, strings.TrimSuffix(r.Alias, "."))
-		}
-		if r.Verdict == propagation.VerdictYes || r.Verdict == propagation.VerdictNo {
-			s.Servers = append(s.Servers, publish.Server{Address: r.Host + " " + r.Addr, Values: r.Values})
-			s.TTL = max(s.TTL, time.Duration(r.TTL)*time.Second)
-		}
+	alias := round.Alias()
+	switch alias.Kind {
+	case propagation.AliasNotAgreed:
+		return publish.Standing{}, &propagation.AliasError{Alias: alias}
+	case propagation.AliasSet:
+		return publish.Standing{}, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, say so by delegate_to or dns_challenge_override_domain", name, alias.Targets[0])
+	}
+	shown := round.At(t.Name)
+	s := publish.Standing{Zone: shown.Zone, TTL: time.Duration(shown.TTL) * time.Second}
+	for _, r := range shown.Servers {
+		s.Servers = append(s.Servers, publish.Server{Address: r.Host + " " + r.Addr, Values: r.Values})
 	}
 	if len(s.Servers) == 0 {
 		return s, fmt.Errorf("none of the %d name servers of %s answers", len(round.Servers), round.Zone)

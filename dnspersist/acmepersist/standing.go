@@ -186,7 +186,7 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	}
 	if s.iss.keeps() {
 		err := s.keepAt(ctx, w, state, target, report, life)
-		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || leadsTo(report, name, w.target)) {
+		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || report.Alias().LeadsTo(w.target)) {
 			return nil // it stands again
 		}
 		if err != nil && ctx.Err() == nil {
@@ -213,8 +213,9 @@ func (s *session) report(ctx context.Context, w wanted, state nameState, r propa
 		if err := s.checkAccount(ctx); err != nil {
 			return err
 		}
+		at, _ := w.record.AtEnd(r)
 		fields = append(fields, zap.Strings("accepted_values", standing),
-			zap.String("value", w.record.Value), zap.String("zone_line", w.record.atEnd(r).ZoneLine()))
+			zap.String("value", w.record.Value), zap.String("zone_line", at.ZoneLine()))
 		if line := w.record.AliasLine(); line != "" {
 			fields = append(fields, zap.String("alias_line", line))
 		}

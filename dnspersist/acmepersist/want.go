@@ -27,6 +27,9 @@ type wanted struct {
 	// validation name leads, and why what keeps its record from there.
 	target, foreign, why string
 	any                  bool
+	// disputed says that the servers of the validation name differ about its CNAME: nothing is
+	// written until they agree.
+	disputed error
 }
 
 // domain is the one in the hash of a record of draft -02.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,42 +12,37 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// fillAlias notes what stands at a validation name that is to be delegated.
+// fillAlias notes what stands at a validation name that is to be delegated. alias is what of
+// its CNAMEs counts.
 func fillAlias(set *dnspersist.RecordSet, alias string, report propagation.Report) {
-	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: report.Zone}
-	known := false
-	for _, s := range report.Servers {
-		if s.Name != set.Name {
-			continue
-		}
-		known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
-		found.Zone = s.Zone
-		if found.Alias == "" {
-			for _, v := range s.Values {
-				if !slices.Contains(found.Values, v) {
-					found.Values = append(found.Values, v)
-				}
-			}
-		}
+	at := report.At(set.Name)
+	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: cmp.Or(at.Zone, report.Zone)}
+	set.DNS = found
+	if a := report.Alias(); a.Kind == propagation.AliasNotAgreed {
+		found.LeftOut = (&propagation.AliasError{Alias: a}).Error()
+		found.Error = found.LeftOut
+		return
 	}
 	switch {
-	case !known:
+	case len(at.Servers) == 0:
 		found.Error = "DNS cannot tell what stands: " + report.Reason
 	case found.Alias == set.Target:
 		found.Stands = []string{set.Target}
 	case found.Alias == "":
 		found.Add = []string{set.Target}
+		found.Values = append(found.Values, at.Values...)
 	}
-	set.DNS = found
 }
 
-// bareAlias is what the CNAME at a name leads to, without a configuration that says what it
-// should.
-func bareAlias(name string, report propagation.Report) string {
-	for _, s := range report.Servers {
-		if s.Name == name && s.Alias != "" {
-			return strings.TrimSuffix(s.Alias, ".")
-		}
+// bareAlias is what the CNAME at a name leads to, without a configuration that says what else it
+// may lead to.
+func bareAlias(set dnspersist.RecordSet, report propagation.Report) string {
+	a := report.Alias()
+	switch {
+	case a.LeadsTo(set.Target):
+		return set.Target
+	case a.Kind == propagation.AliasSet:
+		return a.Targets[0]
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // recordFormats are the outputs of the command records.
@@ -42,7 +43,10 @@ route53, octodns and terraform set all values of a name at once: their output ca
 what stands in DNS today as well, so that applying it removes nobody's value, and the
 command fails for a name whose servers do not answer. DNS is read for them, for
 nsupdate, and for up to 100 names also for the others; --dns always and --dns never
-say otherwise. A name that is an alias (CNAME) gets its record at the alias' target.
+say otherwise. A name that is an alias (CNAME) gets its record at the alias' target, if
+that is in the zone of the name itself. One that leads elsewhere is left out of what is for
+other tools, and said: whoever owns the name chooses where it leads. --follow-aliases puts it
+out all the same. What the servers of a name do not agree about is never followed.
 
 Where the configuration delegates validation names (delegate_to), the CNAME that the owner
 of each domain has to set is printed beside the record at its target; --only CNAME or
@@ -62,6 +66,7 @@ With --standby FILE a second account's value stands beside the first's; FILE is 
 	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
 	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
 	f.String("issuer", "", "Issuer domain name of the CA, with --account-url")
+	f.Bool("follow-aliases", false, "Put records also where the CNAMEs of the names lead, in whatever zone: whoever owns a name chooses that one")
 	f.String("only", "", "Print only the records of one type: TXT, or CNAME where names are delegated")
 	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
 	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
@@ -106,6 +111,11 @@ func runRecords(r *run) error {
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
 	}
+	return r.putOut(format, stand, sets)
+}
+
+// putOut prints the sets.
+func (r *run) putOut(format string, stand []standing, sets []dnspersist.RecordSet) error {
 	for _, s := range stand {
 		for _, w := range s.Warnings {
 			r.say("warning: %s: %s", s.Name, w)
@@ -143,7 +153,7 @@ func (r *run) sayUnread(sets []dnspersist.RecordSet, format string) {
 	}
 	unread, first := 0, ""
 	for _, s := range sets {
-		if s.DNS != nil && s.DNS.Error != "" {
+		if s.DNS != nil && s.DNS.Error != "" && s.DNS.LeftOut == "" {
 			if unread++; unread == 1 {
 				first = s.Name + ": " + s.DNS.Error
 			}
@@ -161,7 +171,7 @@ func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersis
 		if err != nil || !r.readsDNS(format, len(sets)) {
 			return nil, sets, err
 		}
-		stand, err := r.readBare(sets)
+		stand, err := r.readBare(propagation.NewChecker(propagation.Config{}), sets)
 		return stand, sets, err
 	}
 	for _, flag := range []string{"thumbprint", "account-hash-prefix", "delegate-to"} {
@@ -285,6 +295,8 @@ func stateOf(s dnspersist.RecordSet, value string) string {
 	switch {
 	case s.DNS == nil:
 		return s.Waiting
+	case s.DNS.LeftOut != "":
+		return s.DNS.LeftOut
 	case s.DNS.Error != "":
 		return s.DNS.Error
 	case s.Type == "CNAME" && len(aliasWarnings(s)) > 0:

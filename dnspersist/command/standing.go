@@ -1,6 +1,8 @@
 package command
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,7 +58,7 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 			return
 		}
 		good := slices.ContainsFunc(c.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood })
-		fill(set, c.Report, func(w acmepersist.Wanted) bool {
+		fill(set, c.Report, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool {
 			return good && w.CA == c.CA && w.Account == c.Account
 		})
 		for _, d := range c.Diagnostics {
@@ -80,9 +82,12 @@ func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing 
 	var all []standing
 	for _, s := range sets {
 		one := standing{Name: s.Name, Warnings: more[s.Name]}
-		if s.Type == "CNAME" {
+		switch {
+		case s.DNS != nil && s.DNS.LeftOut != "":
+			one.Warnings = append(one.Warnings, "it is left out of what is for tools: "+s.DNS.LeftOut)
+		case s.Type == "CNAME":
 			one.Warnings = append(one.Warnings, aliasWarnings(s)...)
-		} else if s.DNS != nil && s.DNS.Alias != "" {
+		case s.DNS != nil && s.DNS.Alias != "":
 			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to stand there", s.DNS.Alias))
 		}
 		all = append(all, one)
@@ -91,31 +96,37 @@ func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing 
 }
 
 // fill notes what a report shows of a set. stands tells of which wanted values a good one
-// stands, if in other words.
-func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acmepersist.Wanted) bool) {
+// stands, if in other words. follow says that a CNAME is followed into whatever zone.
+func fill(set *dnspersist.RecordSet, report propagation.Report, follow bool, stands func(acmepersist.Wanted) bool) {
 	found := set.DNS
 	if found == nil {
-		found = &dnspersist.Standing{Values: []string{}, Add: []string{}}
+		found = &dnspersist.Standing{Values: []string{}, Add: []string{}, Zone: cmp.Or(report.At(set.Name).Zone, report.Zone)}
 		set.DNS = found
-		found.Alias, found.Cached = report.AliasEnd(), report.Mode == propagation.ModeRecursive
-		known := false
-		for _, s := range report.Servers {
-			if s.Name == found.Alias || s.Via == found.Alias && s.Via != "" || found.Alias == "" && s.Name == set.Name {
-				known = known || s.Verdict == propagation.VerdictYes || s.Verdict == propagation.VerdictNo
-				found.Zone = s.Zone
-				found.TTL = max(found.TTL, s.TTL)
+		found.Cached = report.Mode == propagation.ModeRecursive
+		at, err := report.Published()
+		if disputed, ok := errors.AsType[*propagation.AliasError](err); ok {
+			found.LeftOut, found.Error = disputed.Error(), disputed.Error()
+			return
+		}
+		if at.Name != set.Name {
+			if !follow && (at.Zone != found.Zone || at.Zone == "") {
+				// somebody else has chosen that name
+				found.LeftOut = fmt.Sprintf("it is an alias (CNAME) of %s, which is not known to be in its zone: have the CNAME removed, or publish there if that name is yours, see --follow-aliases", at.Name)
+				return
 			}
+			found.Alias, found.Zone = at.Name, at.Zone
 		}
-		if found.Zone == "" && found.Alias == "" {
-			found.Zone = report.Zone
-		}
-		found.Values = append(found.Values, report.Values...)
-		if !known || report.Problem == propagation.CodeAliasLoop {
+		found.TTL = at.TTL
+		found.Values = append(found.Values, at.Values...)
+		if err != nil {
 			found.Error = "DNS cannot tell what stands: " + report.Reason
 		}
 		if found.TTL > 0 { // of a cache what is left of it: an update changes that of the whole set
 			set.TTL = found.TTL
 		}
+	}
+	if found.LeftOut != "" {
+		return
 	}
 	for _, w := range set.Wanted {
 		have := slices.Contains(found.Values, w.Value) || stands(w)
@@ -136,18 +147,17 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, stands func(acme
 }
 
 // readBare reads what stands without a configuration.
-func (r *run) readBare(sets []dnspersist.RecordSet) ([]standing, error) {
-	checker := propagation.NewChecker(propagation.Config{})
+func (r *run) readBare(checker *propagation.Checker, sets []dnspersist.RecordSet) ([]standing, error) {
 	for i := range sets {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
 		if err := r.Err(); err != nil {
 			return nil, err
 		}
 		if sets[i].Type == "CNAME" {
-			fillAlias(&sets[i], bareAlias(sets[i].Name, rep), rep)
+			fillAlias(&sets[i], bareAlias(sets[i], rep), rep)
 			continue
 		}
-		fill(&sets[i], rep, func(w acmepersist.Wanted) bool { return standsAlready(rep.Values, w) })
+		fill(&sets[i], rep, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool { return standsAlready(sets[i].DNS.Values, w) })
 	}
 	return warnings(sets, nil), nil
 }
@@ -169,6 +179,12 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 	byName := make(map[string]int)
 	var all []formats.RRset
 	for _, s := range sets {
+		if d := s.DNS; d != nil && d.LeftOut != "" {
+			if d.Error != "" && f.Replaces() {
+				return fmt.Errorf("%s sets all values of a name at once, and those at %s are not known, so one of them might be lost: %s; try again later, or leave the name out", f, s.Name, d.LeftOut)
+			}
+			continue // said in a warning
+		}
 		if s.Type == "CNAME" {
 			one, ok := aliasSet(s)
 			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
@@ -222,6 +238,10 @@ func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
 		}
 		byName[one.Name] = len(all)
 		all = append(all, one)
+	}
+	if len(all) == 0 && len(sets) > 0 && f.Replaces() {
+		// the tool would take it for the wish that nothing stands
+		return fmt.Errorf("nothing is put out as %s, for every name is left out, see above", f)
 	}
 	if f != formats.Route53 {
 		return formats.Write(r.out, f, all)

@@ -43,9 +43,9 @@ func TestCachedStandingIsNoProof(t *testing.T) {
 		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},
 	}
 	fill(&set, propagation.Report{
-		Mode: propagation.ModeRecursive, Values: []string{"theirs"},
+		Name: set.Name, Mode: propagation.ModeRecursive, Values: []string{"theirs"},
 		Servers: []propagation.ServerReport{{Name: set.Name, Verdict: propagation.VerdictNo, TTL: 17}},
-	}, func(acmepersist.Wanted) bool { return false })
+	}, false, func(acmepersist.Wanted) bool { return false })
 	if set.DNS.Error != "" || set.TTL != 17 {
 		t.Errorf("%+v, TTL %d", set.DNS, set.TTL)
 	}

@@ -33,6 +33,7 @@ const (
 	CodeAlias            Code = "alias_ok"
 	CodeAliasLoop        Code = "alias_loop"
 	CodeAliasDead        Code = "alias_dead"
+	CodeAliasNotAgreed   Code = "alias_not_agreed" // only some servers show the CNAME
 	CodeWildcard         Code = "wildcard"
 	CodeNotDelegated     Code = "domain_not_delegated"
 	CodeZoneUnknown      Code = "zone_unknown"

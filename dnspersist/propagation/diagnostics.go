@@ -88,9 +88,12 @@ func (r Report) wayDiagnostics() []Diagnostic {
 		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
 			"%s is answered by a wildcard record above it (%s): it stops applying when the record stands at exactly this name, so publish it", r.Name, r.Wildcard)})
 	}
+	if a := r.Alias(); a.Kind == AliasNotAgreed {
+		all = append(all, Diagnostic{Code: CodeAliasNotAgreed, Text: (&AliasError{a}).Error()})
+	}
 	seen := make(map[string]bool)
 	for _, s := range r.Servers {
-		if s.Alias == "" || seen[s.Alias] || r.Problem == CodeAliasLoop {
+		if s.Alias == "" || s.Verdict == VerdictNo || seen[s.Alias] || r.Problem == CodeAliasLoop {
 			continue
 		}
 		seen[s.Alias] = true

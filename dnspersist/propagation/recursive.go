@@ -48,6 +48,19 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	}
 	o = classifyRecursive(name, ans.Msg, w.accept)
 	o.Network, o.RTT = ans.network, ans.rtt
+	if o.Via != "" {
+		o.FromWildcard = w.remembered(name+" CNAME "+o.Via, nil, func() (string, bool) {
+			probe := randomBelow(name)
+			below, err := w.c.asker.ask(ctx, addr, probe, dns.TypeTXT, true)
+			if err != nil {
+				return "", false
+			}
+			if classifyRecursive(probe, below.Msg, nil).Via != o.Via {
+				return "", true
+			}
+			return "CNAME " + o.Via, true
+		}) != ""
+	}
 	if bogus {
 		o = o.broken(CodeBogus, o.Reason+", and has an answer if it need not validate")
 	}

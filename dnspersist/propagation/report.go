@@ -31,7 +31,7 @@ func (r Report) where() string {
 	var parts []string
 	for _, g := range groupServers(r.Servers) {
 		what := "record"
-		if slices.ContainsFunc(g.hosts, func(h host) bool { return h.report.Alias != "" }) {
+		if slices.ContainsFunc(g.hosts, func(h host) bool { return h.report.Alias != "" && h.verdict == VerdictYes }) {
 			what = "CNAME"
 		}
 		kind := "name servers of " + g.zone

@@ -134,12 +134,14 @@ type ServerReport struct {
 	Verdict Verdict  `json:"verdict"`           // what it said
 	Rcode   string   `json:"rcode,omitempty"`   // "NOERROR", "NXDOMAIN", …; empty if no answer came
 	Values  []string `json:"values,omitempty"`
-	Alias   string   `json:"alias,omitempty"`  // target of the CNAME it has at Name, if it has one
-	Via     string   `json:"via,omitempty"`    // where the CNAMEs at Name end, that a resolver has followed
-	Reason  string   `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
-	Defect  Code     `json:"defect,omitempty"` // what is wrong with the server itself
-	Listed  string   `json:"listed,omitempty"` // "parent" or "zone" if only that one lists the host
-	Serial  uint32   `json:"serial,omitempty"` // of the SOA record that came with a negative answer, else 0
+	Alias   string   `json:"alias,omitempty"` // target of the CNAME it has at Name, if it has one
+	Via     string   `json:"via,omitempty"`   // where the CNAMEs at Name end, that a resolver has followed
+	// FromWildcard says that a wildcard record has made the CNAME at Name: see Report.Alias.
+	FromWildcard bool   `json:"from_wildcard,omitempty"`
+	Reason       string `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
+	Defect       Code   `json:"defect,omitempty"` // what is wrong with the server itself
+	Listed       string `json:"listed,omitempty"` // "parent" or "zone" if only that one lists the host
+	Serial       uint32 `json:"serial,omitempty"` // of the SOA record that came with a negative answer, else 0
 
 	TTL         uint32        `json:"ttl,omitempty"`          // of the TXT records, seconds
 	NegativeTTL uint32        `json:"negative_ttl,omitempty"` // how long the answer "no" may be cached, seconds
@@ -214,7 +216,7 @@ type Report struct {
 	Since    time.Time      `json:"since,omitzero"`     // since when Status has been the same
 	FirstYes time.Time      `json:"first_yes,omitzero"` // since when at least one server has had the record; zero if none has
 	Reason   string         `json:"reason,omitempty"`   // why it is not ready and what to do
-	Values   []string       `json:"values,omitempty"`   // union of the values seen, sorted
+	Values   []string       `json:"values,omitempty"`   // union of the values seen, sorted: what a CA may see now
 
 	// LookAgainAt is when a further look may change the status although
 	// nobody changes anything: the end of the settle time or of a grace.

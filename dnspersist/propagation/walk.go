@@ -23,6 +23,7 @@ type walk struct {
 	ipv6Down bool
 	dropped  int
 	signed   bool     // a zone on the way is
+	madeNS   string   // the wildcard NS record that answers at the name, if one does
 	bogus    string   // what a resolver said that validates
 	last     struct { // what came of the validation name itself
 		name     string
@@ -37,19 +38,22 @@ type station struct {
 	name string
 	host string   // from where its zone is found
 	via  []string // the names before it
+	made bool     // only a wildcard's CNAME leads to it
 }
 
 // authoritative asks the servers of name's zone, and where they have a CNAME
 // those of the target's, and so on. It returns the zone of name.
 func (w *walk) authoritative(ctx context.Context, name, host string) (string, error) {
 	var (
-		first    string
-		firstErr error
-		chain    = []station{{name: name, host: host}}
-		seen     = map[string]bool{name: true}
+		first             string
+		firstErr, madeErr error
+		chain             = []station{{name: name, host: host}}
 	)
-	fail := func(err error) {
-		if firstErr == nil {
+	fail := func(made bool, err error) {
+		if made && madeErr == nil {
+			madeErr = err
+		}
+		if !made && firstErr == nil {
 			firstErr = err
 		}
 	}
@@ -60,22 +64,27 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 			first = zone
 		}
 		if err != nil {
-			fail(err)
+			fail(st.made, err)
 			continue
 		}
 		via := append(slices.Clone(st.via), st.name)
 		for _, target := range targets {
+			made := st.made || w.isMade(st.name, target)
+			known := slices.IndexFunc(chain, func(o station) bool { return o.name == target })
 			switch {
 			case slices.Contains(via, target):
-				fail(coded(CodeAliasLoop, fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target)))))
-			case seen[target]:
+				fail(made, coded(CodeAliasLoop, fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target)))))
+			case known >= 0:
+				chain[known].made = chain[known].made && made
 			case len(chain) > maxAliases:
-				fail(coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
+				fail(made, coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
 			default:
-				seen[target] = true
-				chain = append(chain, station{name: target, host: aliasHost(target), via: via})
+				chain = append(chain, station{name: target, host: aliasHost(target), via: via, made: made})
 			}
 		}
+	}
+	if w.judgeMade(chain) && firstErr == nil {
+		firstErr = madeErr
 	}
 	return first, firstErr
 }
@@ -134,7 +143,9 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			w.c.asker.memory.noteFamilies(z.name, asked, outcomes)
 		}
 		del, ok := delegationOf(outcomes, asked)
-		if !ok {
+		if ok && w.madeCut(ctx, z, st.name, del, outcomes) {
+			ok = false
+		} else if !ok {
 			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
 		}
 		var below *zone
@@ -165,6 +176,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			continue
 		}
 
+		w.noteWildcards(ctx, z, st.name, asked, outcomes)
 		if len(st.via) == 0 {
 			w.last.name, w.last.zone, w.last.asked, w.last.outcomes = st.name, z, asked, outcomes
 		}

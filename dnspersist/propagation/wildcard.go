@@ -7,42 +7,154 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
 
-// wildcard finds out whether what stands at the name, and is not what is wanted, is made from
-// a wildcard record above it (RFC 4592): then a name below, which nobody has, gets the same.
-// It costs one question for as long as the zone is known, and none where all is well. It
-// returns what the wildcard says, empty if there is none.
+// noteWildcards marks the CNAMEs that a wildcard record above the name has made (RFC 4592): then
+// a name below, which nobody has, gets the same. That is one question for each target for as
+// long as the zone is known. A DNAME leads the name below elsewhere, and no record can take
+// its place.
+func (w *walk) noteWildcards(ctx context.Context, z *zone, name string, asked []server, outcomes []outcome) {
+	made := make(map[string]bool)
+	for i := range outcomes {
+		target := outcomes[i].Alias
+		if target == "" {
+			continue
+		}
+		is, known := made[target]
+		if !known {
+			is = w.remembered(name+" CNAME "+target, z, func() (string, bool) {
+				probe := randomBelow(name)
+				ans, err := w.c.asker.ask(ctx, dnsAddr(asked[i].addr), probe, dns.TypeTXT, false)
+				if err != nil {
+					return "", false
+				}
+				if classify(z.name, probe, ans.Msg, nil).Alias != target {
+					return "", true
+				}
+				return "CNAME " + display(target), true
+			}) != ""
+			made[target] = is
+		}
+		outcomes[i].FromWildcard = is
+	}
+}
+
+// madeCut reports whether the referral at the name itself comes from a wildcard NS record: the
+// name below gets one of its own then. A record at the name takes the place of that, too; what
+// such servers have said is turned into a "no".
+func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation, outcomes []outcome) bool {
+	if del.zone != name || len(del.hosts) == 0 {
+		return false
+	}
+	said := w.remembered(name+" NS", z, func() (string, bool) {
+		probe := randomBelow(name)
+		ans, err := w.c.asker.ask(ctx, dnsAddr(del.from), probe, dns.TypeTXT, false)
+		if err != nil {
+			return "", false
+		}
+		if cutOf(ans.Ns, probe) != probe {
+			return "", true
+		}
+		return "NS " + display(del.hosts[0]), true
+	})
+	if said == "" {
+		return false
+	}
+	for i, o := range outcomes {
+		if o.deeper == name {
+			o.deeper, o.hosts, o.glue, o.Defect = "", nil, nil, ""
+			o.Verdict, o.Reason = VerdictNo, "a wildcard record answers ("+said+")"
+			outcomes[i] = o
+		}
+	}
+	w.madeNS = said
+	return true
+}
+
+// remembered is what find says, for as long as z is known; ok false says that it is not known.
+func (w *walk) remembered(what string, z *zone, find func() (said string, ok bool)) string {
+	d := w.c.discovery
+	key := d.keyOf(kindWildcard, what)
+	if e, ok := d.cache.get(key); ok && e.zone == z {
+		return e.said
+	}
+	said, ok := find()
+	if !ok {
+		return ""
+	}
+	expires := time.Now().Add(minZoneTTL)
+	if z != nil {
+		expires = z.expires
+	}
+	d.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
+	return said
+}
+
+// isMade reports whether only a wildcard leads from a name to a target.
+func (w *walk) isMade(name, target string) bool {
+	return !slices.ContainsFunc(w.reports, func(s ServerReport) bool {
+		return s.Name == display(name) && s.Alias == target && !s.FromWildcard
+	})
+}
+
+// judgeMade turns CNAMEs that wildcards have made into a "no" unless a record that will do is
+// where they lead: a CA finds that. What else was found there is then left out. It reports
+// whether it is kept.
+func (w *walk) judgeMade(chain []station) (kept bool) {
+	made := make(map[string]bool)
+	for _, st := range chain {
+		if st.made {
+			made[display(st.name)] = true
+		}
+	}
+	if slices.ContainsFunc(w.reports, func(s ServerReport) bool {
+		return made[s.Name] && s.Verdict == VerdictYes && s.Alias == ""
+	}) {
+		return true
+	}
+	w.reports = slices.DeleteFunc(w.reports, func(s ServerReport) bool { return made[s.Name] })
+	for i, s := range w.reports {
+		if s.FromWildcard {
+			w.reports[i].Verdict = VerdictNo
+			w.reports[i].Reason = "a wildcard record answers (CNAME to " + display(s.Alias) + ")"
+		}
+	}
+	return false
+}
+
+// wildcard is what a wildcard record answers at the name, a type and its value, where that is
+// not what is wanted; empty if none does. It costs one question for as long as the zone is
+// known, and none where all is well.
 func (w *walk) wildcard(ctx context.Context) string {
 	st := w.last
-	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Alias != "" || len(o.Values) > 0 })
+	if w.madeNS != "" {
+		return w.madeNS
+	}
+	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.FromWildcard || len(o.Values) > 0 })
 	if i < 0 || ctx.Err() != nil || slices.ContainsFunc(w.reports, func(s ServerReport) bool {
 		return s.Verdict == VerdictYes && s.Alias == ""
 	}) {
 		return ""
 	}
-	d := w.c.discovery
-	key := d.keyOf(kindWildcard, st.name)
-	if e, ok := d.cache.get(key); ok && e.zone == st.zone {
-		return e.said
+	here := st.outcomes[i]
+	if here.FromWildcard {
+		return "CNAME " + display(here.Alias)
 	}
-	probe := randomBelow(st.name)
-	ans, err := w.c.asker.ask(ctx, dnsAddr(st.asked[i].addr), probe, dns.TypeTXT, false)
-	if err != nil {
-		return ""
-	}
-	there, here := classify(st.zone.name, probe, ans.Msg, nil), st.outcomes[i]
-	said := ""
-	switch {
-	case here.Alias != "" && there.Alias == here.Alias:
-		said = "CNAME " + display(here.Alias)
-	case here.Alias == "" && len(there.Values) > 0 && slices.Equal(valuesOf([]ServerReport{there.ServerReport}), valuesOf([]ServerReport{here.ServerReport})):
-		said = "TXT " + quotedValues(here.Values)
-	}
-	d.cache.put(&cacheEntry{key: key, zone: st.zone, said: said, expires: st.zone.expires})
-	return said
+	return w.remembered(st.name, st.zone, func() (string, bool) {
+		probe := randomBelow(st.name)
+		ans, err := w.c.asker.ask(ctx, dnsAddr(st.asked[i].addr), probe, dns.TypeTXT, false)
+		if err != nil {
+			return "", false
+		}
+		there := classify(st.zone.name, probe, ans.Msg, nil)
+		if len(there.Values) == 0 || !slices.Equal(valuesOf([]ServerReport{there.ServerReport}), valuesOf([]ServerReport{here.ServerReport})) {
+			return "", true
+		}
+		return "TXT " + quotedValues(here.Values), true
+	})
 }
 
 // quotedValues shows the first few of values.
