@@ -82,9 +82,14 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	if err != nil {
 		return state, fmt.Errorf("account %s: %w", bound.URL, err)
 	}
+	s.rolledAt = bound.RolledAt
 	status, err := s.askAccount(ctx, account)
 	var problem acme.Problem
 	switch {
+	case err == nil && status == acme.StatusValid && time.Since(bound.DeactivatedAt).Abs() < rolledLately:
+		// the CA has confirmed it, and not all its frontends know yet
+		state.Status = acme.StatusDeactivated
+		return state, nil
 	case err == nil:
 		state.Status = status
 		return state, nil

@@ -17,11 +17,18 @@ const refusedRetry = time.Minute
 type RefusedError struct {
 	// Identifier is the name, Name its validation name.
 	Identifier, Name string
+	// Internal is true if that was a fault inside the CA, of which the record and DNS know
+	// nothing.
+	Internal bool
 	// Err is what the CA said.
 	Err error
 }
 
 func (e *RefusedError) Error() string {
+	if e.Internal {
+		return fmt.Sprintf("a fault inside the CA kept it from validating %s; neither the record at %s nor DNS is the cause, and it is asked again later: %v",
+			e.Identifier, e.Name, e.Err)
+	}
 	return fmt.Sprintf("the CA did not validate %s by the record at %s: %v", e.Identifier, e.Name, e.Err)
 }
 
@@ -54,6 +61,16 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, state), propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
 	return a.park(ctx, p)
+}
+
+// failedByCA makes the error for a validation that failed by a fault inside the CA. The CA counts
+// it, so it costs an attempt; what is known of the values stays.
+func (s *session) failedByCA(ctx context.Context, w wanted, reason error) error {
+	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		n.NotBefore = n.notBefore(propagation.Report{}, s.iss.cacheCap(), time.Now())
+		return true
+	})
+	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Internal: true, Err: reason}, err)
 }
 
 // refused reports whether err says that the CA has refused a name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
@@ -45,6 +46,12 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			return nil, err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("finalizing the order: %w", context.Cause(ctx))
+	}
+	ctx, done := finish(ctx, finishFor)
+	defer done()
+	a.noteFinalize(ctx)
 	if order, err = a.finalize(ctx, order, csr); err != nil {
 		if order.Status == acme.StatusInvalid {
 			err = errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))

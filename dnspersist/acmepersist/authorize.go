@@ -58,6 +58,14 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 	}
 	posts := 0
 	noted := false
+	// so that neither the end of this attempt nor of the process costs an order
+	note := func() (err error) {
+		if taken && !noted {
+			since, err = a.notePost(ctx, w.identifier, c.URL)
+			noted = err == nil
+		}
+		return err
+	}
 	for interval := minInterval; ; {
 		var err error
 		if !taken && posts <= maxStepRetries {
@@ -68,6 +76,9 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 				}
 				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
 			}
+		}
+		if err := note(); err != nil {
+			return err
 		}
 		if authz, err = a.readAuthorization(ctx, authz.Location); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
@@ -83,18 +94,14 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 			// the CA may have acted on a post whose answer was lost
 			taken = taken || fresh.Status != acme.StatusPending
 		}
-		if taken && !noted {
-			// so that neither the end of this attempt nor of the process costs an order
-			if since, err = a.notePost(ctx, w.identifier, c.URL); err != nil {
-				return err
-			}
-			noted = true
+		if err := note(); err != nil {
+			return err
 		}
 		switch {
 		case time.Since(since) > a.iss.timeout():
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
 			return errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
-		case time.Since(began) > a.patience():
+		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.interval(interval) > maxInlineWait:
 			return a.putAside(ctx, w, since, a.job)
 		}
 		a.keepLock(ctx, w.identifier)
@@ -116,8 +123,8 @@ func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, er
 		return true, nil
 	}
 	s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
-	if wait > maxRetryWait {
-		return false, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err}
+	if s.passing() && s.limited(err, wait, 0) {
+		return false, s.rateLimit(err, wait)
 	}
 	return false, sleep(ctx, max(wait, minInterval))
 }
@@ -180,6 +187,9 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 			return err
 		}
 		w.record.Name = name
+	}
+	if problem == "serverInternal" {
+		return s.failedByCA(ctx, w, reason)
 	}
 	// the CA's word beats our model: what it refuses is no longer presumed good
 	disagrees := disagrees(seen, w.want)

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -29,10 +30,18 @@ func (e *CAAError) Error() string {
 		e.At, e.CA, e.Identifier, e.Reason)
 }
 
+// caaChecker looks for CAA records; nil if nobody does.
+func (iss *Issuer) caaChecker() *propagation.Checker {
+	if iss.Checker == nil {
+		return iss.CAAChecker
+	}
+	return iss.Checker
+}
+
 // checkCAA looks whether the CA may issue for the name at all: it would refuse, and
 // count it. Resolvers that cannot tell veto nothing.
 func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
-	if s.iss.Checker == nil {
+	if s.iss.caaChecker() == nil {
 		return nil
 	}
 	reason, at := s.forbiddenByCAA(ctx, w)
@@ -82,7 +91,7 @@ func (s *session) forbiddenByCAA(ctx context.Context, w wanted) (reason, at stri
 	if len(s.directory.Meta.identities()) == 0 {
 		return "", "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
-	found, at, err := s.iss.Checker.CAA(ctx, record.Base(w.identifier))
+	found, at, err := s.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
 	if err != nil {
 		s.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
 		return "", ""

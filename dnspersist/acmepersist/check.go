@@ -180,7 +180,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
 		}
 	}
-	if done.State.Well() && s.iss.Checker != nil {
+	if done.State.Well() && s.iss.caaChecker() != nil {
 		var at string
 		if done.CAA, at = s.forbiddenByCAA(ctx, w); done.CAA != "" {
 			done.State, done.Do = StateForbidden, fmt.Sprintf("add a CAA record at %s that allows the CA: %s", at, done.CAA)

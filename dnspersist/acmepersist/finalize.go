@@ -2,7 +2,9 @@ package acmepersist
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
@@ -13,37 +15,40 @@ import (
 )
 
 // finalize sends the CSR and returns the order as soon as it is valid. Whatever
-// the CA answers, the order itself is read again: the answer may have been cut
-// off after the CA has issued.
+// the CA answers, the order itself is read at once: the answer may have been cut
+// off after the CA has issued, or a failure may have ended the order.
 func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
 	sent := false
 	var said error // what the CA answered last
-	refusals := 0
+	var next time.Time
+	tries, refusals := 0, 0
 	patience := min(s.iss.timeout(), finalizePatience)
 	deadline := time.Now().Add(patience)
+	s.lockName = csrName(csr)
 	for interval := minInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
 			s.wire.reset()
 			_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
-			sent, said = true, err
+			sent, said, tries = true, err, tries+1
 			status, wait, _ := s.wire.last()
 			switch {
 			case err == nil:
-			case s.passing() && wait > maxRetryWait:
-				said = &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err}
+			case s.passing() && s.limited(err, wait, tries-1):
+				said = s.rateLimit(err, wait)
 			case s.passing() || status == 0:
-				if err := sleep(ctx, max(wait, minInterval)); err != nil {
-					return order, fmt.Errorf("finalizing the order: %w", err)
-				}
+				next = time.Now().Add(max(wait, minInterval))
 			case isProblem(err, "badCSR"):
 				return order, fmt.Errorf("finalizing the order: %w", err)
 			case status >= 400 && !isProblem(err, "orderNotReady"):
 				refusals++
 			}
 			if err != nil {
-				s.logger.Debug("answer to finalize", zap.Strings("identifiers", identifiers(order)), zap.Error(err))
+				s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
+					zap.Strings("identifiers", identifiers(order)), zap.Int("status", status), zap.Error(err))
 			}
 		}
+		// from here on there may be a certificate, for a key that nobody else has
+		s.persistUntil = deadline
 		var err error
 		if order, err = s.readOrder(ctx, order); err != nil {
 			return order, fmt.Errorf("finalizing the order: %w", err)
@@ -57,10 +62,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		case acme.StatusValid:
 			return order, nil
 		case acme.StatusInvalid:
-			if order.Error != nil {
-				return order, fmt.Errorf("finalizing the order: the CA refused it: %w", *order.Error)
-			}
-			return order, errors.New("finalizing the order: the CA refused it without a reason")
+			return order, fmt.Errorf("finalizing the order: %w", invalidOrder(order, said))
 		}
 		if time.Now().After(deadline) {
 			err := fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, patience)
@@ -69,12 +71,27 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			}
 			return order, err
 		}
-		s.keepLock(ctx, csrName(csr))
-		if err := sleep(ctx, s.interval(interval)); err != nil {
+		s.keepLock(ctx, s.lockName)
+		if err := sleep(ctx, max(s.interval(interval), time.Until(next))); err != nil {
 			return order, fmt.Errorf("finalizing the order: %w", err)
 		}
 		interval = min(interval*2, 10*time.Second)
 	}
+}
+
+// invalidOrder says why an order came to nothing, where said is what the CA answered last.
+func invalidOrder(order acme.Order, said error) error {
+	var reason error = errors.New("without a reason")
+	switch {
+	case order.Error != nil:
+		reason = *order.Error
+	case said != nil:
+		reason = said
+	}
+	if isProblem(reason, "serverInternal") {
+		return fmt.Errorf("a fault inside the CA has ended the order, which says nothing of the records; another one will be made: %w", reason)
+	}
+	return fmt.Errorf("the CA refused it: %w", reason)
 }
 
 // csrName is the name under which CertMagic holds its lock for a request.
@@ -94,22 +111,100 @@ func (s *session) interval(own time.Duration) time.Duration {
 	return max(own, minInterval)
 }
 
-// download fetches the certificate and chooses the chain.
+const (
+	// downloadPatience is how long a certificate that was issued is fetched: to give up costs
+	// another one, of the few that CAs issue for the same names in a week.
+	downloadPatience = 24 * time.Hour
+	// refusedPatience is how long it is fetched while the CA says that it has none.
+	refusedPatience = 10 * time.Minute
+	// finishFor is how long an attempt that has asked the CA to finalize goes on after it was
+	// cancelled, by a reload for instance.
+	finishFor = 5 * time.Second
+)
+
+// download fetches the certificate and chooses the chain, with more patience than anything else.
 func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.IssuedCertificate, error) {
+	began := time.Now()
+	s.persistUntil = began.Add(downloadPatience)
 	var chains []acme.Certificate
-	err := s.step(ctx, "downloading the certificate", func() (err error) {
-		chains, err = s.client.GetCertificateChain(ctx, s.account, order.Certificate)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(chains) == 0 {
-		return nil, errors.New("downloading the certificate: the CA returned no chain")
+	for interval := minInterval; ; interval = min(2*interval, time.Minute) {
+		err := s.step(ctx, "downloading the certificate", func() (err error) {
+			chains, err = s.client.GetCertificateChain(ctx, s.account, order.Certificate)
+			return err
+		})
+		if err == nil && len(chains) > 0 {
+			break
+		}
+		if err == nil {
+			err = errors.New("downloading the certificate: the CA returned no chain")
+		}
+		var changed *KeyChangedError
+		if errors.As(err, &changed) && s.bind(ctx) == nil {
+			continue
+		}
+		// frontends of a CA may not have it yet
+		if ctx.Err() != nil || time.Since(began) > refusedPatience {
+			return nil, err
+		}
+		s.logger.Warn("the CA does not hand out the certificate that it has issued; asking again",
+			zap.Strings("identifiers", identifiers(order)), zap.String("certificate", order.Certificate), zap.Error(err))
+		if restErr := s.rest(ctx, interval); restErr != nil {
+			return nil, errors.Join(err, restErr)
+		}
 	}
 	chosen := preferredChain(chains, s.iss.PreferredChains)
 	chosen.CA = s.iss.CA // without the fragment of our directory copy
 	return &certmagic.IssuedCertificate{Certificate: chosen.ChainPEM, Metadata: chosen}, nil
+}
+
+// keyOf identifies the public key of a CSR.
+func keyOf(csr *x509.CertificateRequest) string {
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// noteFinalize keeps with the order for which key it is finalized: where the next attempt has
+// the same one, it fetches the certificate that this one could not.
+func (a *attempt) noteFinalize(ctx context.Context) {
+	held, found, err := a.heldOrder(ctx, a.names)
+	if err == nil && found && held.FinalizedFor != a.requestKey {
+		held.FinalizedFor, held.FinalizedAt = a.requestKey, time.Now().UTC()
+		err = a.store.Save(ctx, a.orderKey(a.names), held)
+	}
+	if err != nil {
+		a.logger.Warn("it could not be noted that the order is finalized", zap.Strings("identifiers", a.names), zap.Error(err))
+	}
+}
+
+// finishing is the context key of what is called before an order is finalized.
+type finishing struct{}
+
+// OnFinish has fn called when an attempt is about to have a certificate to lose. An attempt with
+// a deadline of its own may put it off then.
+func OnFinish(ctx context.Context, fn func()) context.Context {
+	return context.WithValue(ctx, finishing{}, fn)
+}
+
+// finish is a context that goes on for a while after ctx has ended, for what would be thrown
+// away otherwise.
+func finish(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	if fn, ok := ctx.Value(finishing{}).(func()); ok {
+		fn()
+	}
+	long, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	var timer *time.Timer
+	started := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		timer = time.AfterFunc(while, func() { cancel(context.Cause(ctx)) })
+		close(started)
+	})
+	return long, func() {
+		if !stop() {
+			<-started
+			timer.Stop()
+		}
+		cancel(context.Canceled)
+	}
 }
 
 func identifiers(order acme.Order) []string {

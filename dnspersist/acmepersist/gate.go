@@ -59,9 +59,6 @@ type Parking struct {
 // pass waits at the gate for one identifier. It returns what DNS showed,
 // or the error for this attempt.
 func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propagation.Report, error) {
-	if s.iss.Checker == nil {
-		return propagation.Report{}, s.checkAccount(ctx)
-	}
 	var state nameState
 	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
 		return propagation.Report{}, err
@@ -71,6 +68,9 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 			Identifier: w.identifier, Record: w.record, Retry: next,
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
 		})
+	}
+	if s.iss.Checker == nil {
+		return propagation.Report{}, s.checkAccount(ctx)
 	}
 	target := s.target(*w, state)
 	if p := s.iss.Publishing; p == nil || p.Mode == PublishNever {
@@ -86,7 +86,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
-	report = s.waitInline(ctx, w.identifier, target, gate, report, s.overdue(state, job))
+	report = s.waitInline(ctx, w.identifier, target, gate, report, s.clockOf(state, job))
 	if err := s.follow(ctx, w, report); err != nil && ctx.Err() == nil {
 		return propagation.Report{}, err
 	}
@@ -96,7 +96,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if report.Status == propagation.StatusReady {
 		return report, nil
 	}
-	report, failed := s.published(ctx, w, target, gate, report, state, o)
+	report, failed := s.published(ctx, w, target, gate, report, state, o, s.clockOf(state, job))
 	if err := ctx.Err(); err != nil {
 		return propagation.Report{}, fmt.Errorf("publishing the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
@@ -156,14 +156,6 @@ func (s *session) park(ctx context.Context, p Parking) error {
 	return p.Err
 }
 
-// overdue reports whether the certificate runs out and it is time to ask whatever DNS shows.
-func (s *session) overdue(state nameState, job job) bool {
-	if job.certificate == nil {
-		return false
-	}
-	return !time.Now().Before(s.clockOf(state, job).due())
-}
-
 // clockOf is the clock of a name.
 func (s *session) clockOf(state nameState, job job) clock {
 	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince, shortest: s.iss.MinAskInterval}
@@ -174,19 +166,23 @@ func (s *session) clockOf(state nameState, job job) clock {
 }
 
 // waitInline looks again while at least one server shows the record, for as long
-// as one attempt may take. What is overdue does not wait for servers that lack it.
-func (s *session) waitInline(ctx context.Context, identifier string, t propagation.Target, g *propagation.Gate, r propagation.Report, overdue bool) propagation.Report {
+// as one attempt may take and the certificate can wait.
+func (s *session) waitInline(ctx context.Context, identifier string, t propagation.Target, g *propagation.Gate, r propagation.Report, c clock) propagation.Report {
 	if s.iss.NoWait {
 		return r
 	}
 	start := time.Now()
-	for r.Status == propagation.StatusPartial && !overdue || r.Status == propagation.StatusSettling {
+	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
 		waited := time.Since(start)
-		if waited >= s.iss.propagationTimeout() {
+		left := s.iss.propagationTimeout() - waited
+		if end := c.waitUntil(r.Status == propagation.StatusSettling, start); !end.IsZero() {
+			left = min(left, time.Until(end))
+		}
+		if left <= 0 {
 			return r
 		}
 		s.keepLock(ctx, identifier)
-		if sleep(ctx, nextLook(r, waited, s.iss.pollInterval())) != nil {
+		if sleep(ctx, min(nextLook(r, waited, s.iss.pollInterval()), left)) != nil {
 			return r
 		}
 		r = s.iss.Checker.Check(ctx, t, g)

@@ -2,6 +2,7 @@ package acmepersist_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -64,10 +65,21 @@ func (i *issuing) issue(ctx context.Context) error { return i.issueFor(ctx, issu
 
 func (i *issuing) issueFor(ctx context.Context, name string) error {
 	i.t.Helper()
+	_, err := i.issueKey(ctx, name, i.newKey())
+	return err
+}
+
+func (i *issuing) newKey() crypto.Signer {
+	i.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		i.t.Fatal(err)
 	}
+	return key
+}
+
+func (i *issuing) issueKey(ctx context.Context, name string, key crypto.Signer) (*certmagic.IssuedCertificate, error) {
+	i.t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
 	if err != nil {
 		i.t.Fatal(err)
@@ -76,8 +88,7 @@ func (i *issuing) issueFor(ctx context.Context, name string) error {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	_, err = i.Issue(ctx, csr)
-	return err
+	return i.Issue(ctx, csr)
 }
 
 // refuse makes an issuance fail with an error that has the parts.

@@ -29,6 +29,10 @@ type heldOrder struct {
 	// Seen is what DNS showed of the names when it was asked, by identifier: its word may
 	// come when nobody remembers.
 	Seen map[string]propagation.Report `json:"seen,omitempty"`
+	// FinalizedFor is the public key for which the order was finalized, see keyOf, and
+	// FinalizedAt is when.
+	FinalizedFor string    `json:"finalized_for,omitempty"`
+	FinalizedAt  time.Time `json:"finalized_at,omitzero"`
 }
 
 // Check reports what a file has to hold.
@@ -45,47 +49,50 @@ func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder
 	if err != nil {
 		return held, false, err
 	}
-	return held, found && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
+	return held, found && held.URL != "" && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
 }
 
 func (s *session) orderKey(names []string) string {
 	return s.store.Key("orders", s.store.Safe(names[0])+".json")
 }
 
-// order returns the kept order for the names, or makes one.
+// order returns the kept order for the names, or makes one. That one is to be made is noted
+// first: a storage that takes nothing would cost an order at each attempt.
 func (s *session) order(ctx context.Context, names []string) (acme.Order, error) {
-	key := s.orderKey(names)
-	var held heldOrder
-	found, err := s.store.Load(ctx, key, &held)
+	held, found, err := s.heldOrder(ctx, names)
 	if err != nil {
 		return acme.Order{}, err
 	}
-	if found && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names) {
-		order, usable, err := s.resume(ctx, held.URL)
-		if err != nil {
-			return acme.Order{}, err
-		}
-		if usable {
-			return order, nil
+	if found {
+		order, usable, err := s.resume(ctx, held)
+		if err != nil || usable {
+			return order, err
 		}
 	}
-	if found {
-		if err := s.store.Remove(ctx, key); err != nil {
-			return acme.Order{}, err
-		}
+	key := s.orderKey(names)
+	held = heldOrder{Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: time.Now().UTC()}
+	if err := s.store.Save(ctx, key, held); err != nil {
+		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
 	}
 	order, err := s.newOrder(ctx, names)
 	if err != nil {
+		if removeErr := s.store.Remove(ctx, key); removeErr != nil {
+			s.logger.Warn("the note of an order that was not made stays in storage", zap.String("storage_key", key), zap.Error(removeErr))
+		}
 		return acme.Order{}, err
 	}
-	held = heldOrder{URL: order.Location, Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: time.Now().UTC()}
-	return order, s.store.Save(ctx, key, held)
+	held.URL = order.Location
+	if err := s.store.Save(ctx, key, held); err != nil {
+		s.logger.Warn("the order could not be kept; if this attempt fails, another one is made",
+			zap.Strings("identifiers", names), zap.String("order", order.Location), zap.Error(err))
+	}
+	return order, nil
 }
 
-// resume reads a kept order. It can be used while nothing was finalized: after
-// that it belongs to a key that is gone.
-func (s *session) resume(ctx context.Context, url string) (acme.Order, bool, error) {
-	order, err := s.readOrder(ctx, acme.Order{Location: url})
+// resume reads a kept order. After it was finalized it belongs to one private key, and is of
+// use only if that is the one of this attempt: CertMagic keeps a key only if it is told to.
+func (s *session) resume(ctx context.Context, held heldOrder) (acme.Order, bool, error) {
+	order, err := s.readOrder(ctx, acme.Order{Location: held.URL})
 	var problem acme.Problem
 	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !s.passing() {
 		// the CA has forgotten the order, or it is another account's
@@ -95,7 +102,14 @@ func (s *session) resume(ctx context.Context, url string) (acme.Order, bool, err
 		return order, false, s.accountProblem(ctx, err)
 	}
 	fresh := order.Expires.IsZero() || time.Until(order.Expires) > time.Minute
-	return order, fresh && (order.Status == acme.StatusPending || order.Status == acme.StatusReady), nil
+	switch order.Status {
+	case acme.StatusPending, acme.StatusReady:
+		return order, fresh, nil
+	case acme.StatusProcessing, acme.StatusValid:
+		ours := held.FinalizedFor != "" && held.FinalizedFor == s.requestKey && time.Since(held.FinalizedAt).Abs() < downloadPatience
+		return order, ours, nil
+	}
+	return order, false, nil
 }
 
 func (s *session) readOrder(ctx context.Context, order acme.Order) (acme.Order, error) {
@@ -121,9 +135,16 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 	if s.directory.RenewalInfo != "" {
 		order.Replaces = s.replaces(ctx, names)
 	}
+	if err := s.checkLimits(ctx, names); err != nil {
+		return order, err
+	}
 	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
 		if err := limiter.Wait(ctx); err != nil {
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
+		}
+		// another name may have learnt of a limit meanwhile
+		if err := s.checkLimits(ctx, names); err != nil {
+			return order, err
 		}
 	}
 	retries := maxStepRetries
@@ -140,11 +161,12 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 		made, err = s.postOrder(ctx, order, maxStepRetries)
 	}
 	if err != nil {
-		return made, s.accountProblem(ctx, err)
+		return made, s.noteLimit(ctx, names, s.accountProblem(ctx, err))
 	}
 	if made.Location == "" {
 		return made, errors.New("making the order: the CA answered without the order's URL")
 	}
+	s.forgetLimit(ctx, names)
 	return made, nil
 }
 

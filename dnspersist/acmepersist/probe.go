@@ -103,7 +103,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	if held, found, err := s.heldOrder(ctx, []string{id}); err != nil {
 		return Probe{}, err
 	} else if found {
-		if order, kept, err = s.resume(ctx, held.URL); err != nil {
+		if order, kept, err = s.resume(ctx, held); err != nil {
 			return Probe{}, err
 		}
 	}

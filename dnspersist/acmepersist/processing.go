@@ -65,12 +65,12 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 	if err != nil || !found || len(held.Posted) == 0 {
 		return order, nil, false, err
 	}
-	order, usable, err := a.resume(ctx, held.URL)
+	order, usable, err := a.resume(ctx, held)
 	switch {
 	case err != nil:
 		return order, nil, false, err
 	case usable && order.Status != acme.StatusPending:
-		// an order that is ready has all that DNS could give it
+		// an order that is ready, or more, has all that DNS could give it
 		a.seen = held.seen()
 		return order, nil, true, nil
 	case !usable && order.Status != acme.StatusInvalid:

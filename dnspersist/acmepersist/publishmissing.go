@@ -161,7 +161,7 @@ func (p *Publishing) Lasting(value string, now time.Time) string {
 
 // published writes the record if no server has it, and looks at the name anew. It comes
 // before the clock's word: a certificate that runs out is better asked for with a record.
-func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, state nameState, o offer) (propagation.Report, error) {
+func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, state nameState, o offer, c clock) (propagation.Report, error) {
 	p := s.iss.Publishing
 	lacking := r.Status == propagation.StatusAbsent ||
 		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
@@ -199,5 +199,5 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 		return r, err
 	}
 	r = s.iss.Checker.Check(ctx, t, gate)
-	return s.waitInline(ctx, w.identifier, t, gate, r, false), nil
+	return s.waitInline(ctx, w.identifier, t, gate, r, c), nil
 }

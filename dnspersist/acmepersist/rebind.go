@@ -94,7 +94,7 @@ func (s *session) use(bound boundAccount) error {
 	if s.thumbprint, err = s.account.Thumbprint(); err != nil {
 		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: fmt.Errorf("computing the key's thumbprint: %w", err)}
 	}
-	s.earlierThumbprints = bound.EarlierThumbprints
+	s.earlierThumbprints, s.rolledAt = bound.EarlierThumbprints, bound.RolledAt
 	return nil
 }
 

@@ -15,11 +15,21 @@ const (
 	// minInterval is the shortest time between two requests for the same thing,
 	// whatever the CA's Retry-After says.
 	minInterval = time.Second
-	// maxRetryWait is the longest wait inside one attempt. A CA that asks for more
-	// gets it between attempts.
+	// maxInlineWait is the longest wait inside one attempt where somebody else takes the
+	// name over: a longer one would hold CertMagic's job and lock for nothing. A CA that asks
+	// for more gets it between attempts.
+	maxInlineWait = 10 * time.Second
+	// maxRetryWait is the longest wait inside one attempt where nobody does.
 	maxRetryWait = 2 * time.Minute
+	// maxBackoff is the longest wait between two tries of an attempt that has a certificate
+	// to lose.
+	maxBackoff = 4 * time.Minute
 	// maxStepRetries is how often a step is tried again after a hiccup.
 	maxStepRetries = 6
+	// rolledLately is how long after a change of key its refusal may pass: frontends of a CA
+	// keep what they know of an account for some seconds. rolledPatience is how long one is
+	// asked again.
+	rolledLately, rolledPatience = time.Minute, 10 * time.Second
 )
 
 // RateLimitedError says that the CA asked to come back later than one attempt
@@ -27,7 +37,10 @@ const (
 type RateLimitedError struct {
 	// RetryAt is when the CA may be asked again.
 	RetryAt time.Time
-	Err     error
+	// URL is the page that the CA wants somebody to visit, or that explains its limit; empty
+	// if it names none.
+	URL string
+	Err error
 }
 
 func (e *RateLimitedError) Error() string {
@@ -58,6 +71,7 @@ func (s *session) step(ctx context.Context, name string, fn func() error) error 
 
 // stepUpTo is step with fewer repetitions.
 func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn func() error) error {
+	began := time.Now()
 	for attempt := 0; ; attempt++ {
 		s.wire.reset()
 		err := fn()
@@ -69,10 +83,13 @@ func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn fun
 			return fmt.Errorf("%s: %w", name, errors.Join(context.Cause(ctx), err))
 		}
 		wait, again := s.pause(err, attempt)
-		if again && wait > maxRetryWait {
-			return fmt.Errorf("%s: %w", name, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
-		}
-		if !again || attempt >= retries {
+		persist := time.Now().Add(wait).Before(s.persistUntil)
+		switch {
+		case s.passesAfterRollover(err, began):
+			wait = minInterval
+		case again && !persist && s.limited(err, wait, attempt):
+			return fmt.Errorf("%s: %w", name, s.rateLimit(err, wait))
+		case !again, attempt >= retries && !persist:
 			return s.heedChangedKey(ctx, fmt.Errorf("%s: %w", name, err))
 		}
 		s.logger.Warn("ACME request failed; trying again",
@@ -81,25 +98,30 @@ func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn fun
 			zap.Int("attempt", attempt+1),
 			zap.Duration("wait", wait),
 			zap.Error(err))
-		if err := sleep(ctx, wait); err != nil {
+		if err := s.rest(ctx, wait); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 }
 
-// pause says how long to wait after err, and whether trying again can help.
+// pause returns how long to wait after err, and whether trying again can help.
 func (s *session) pause(err error, attempt int) (time.Duration, bool) {
 	status, retryAfter, has := s.wire.last()
 	backoff := minInterval << min(attempt, 4)
+	if !s.persistUntil.IsZero() {
+		backoff = min(minInterval<<min(attempt, 8), maxBackoff)
+	}
 	var problem acme.Problem
 	switch {
+	case !s.wire.asked():
+		return 0, false // acmez refuses what it was given
 	case has && (status >= 500 || status == http.StatusTooManyRequests):
 		return max(retryAfter, minInterval), true
 	case status >= 500:
 		return backoff, true
 	case status == http.StatusTooManyRequests:
 		// without a time this is a limit that does not pass in seconds
-		return 5 * backoff, attempt < 2
+		return 5 * backoff, true
 	case isProblem(err, "badNonce"):
 		return minInterval, true
 	case errors.As(err, &problem), isUnusable(err):
@@ -110,6 +132,40 @@ func (s *session) pause(err error, attempt int) (time.Duration, bool) {
 		// no answer, or one that was cut off
 		return backoff, true
 	}
+}
+
+// limited reports whether the CA asks for more time than an attempt can wait.
+func (s *session) limited(err error, wait time.Duration, attempt int) bool {
+	status, _, has := s.wire.last()
+	switch {
+	case status < 500 && status != http.StatusTooManyRequests:
+		return false
+	case !has:
+		// the first 429 without a time may be a hiccup, but not where somebody has to act
+		return status == http.StatusTooManyRequests && (attempt > 0 || pageOf(err) != "")
+	case s.iss.Parker == nil:
+		return wait > maxRetryWait
+	}
+	return wait > maxInlineWait
+}
+
+// passesAfterRollover reports whether a signature was refused that some seconds after the
+// change of the account's key will be accepted: the step began at the given time.
+func (s *session) passesAfterRollover(err error, began time.Time) bool {
+	status, _, _ := s.wire.last()
+	return isProblem(err, "malformed") && status != http.StatusNotFound &&
+		time.Since(s.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
+}
+
+// rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.
+func (s *session) rest(ctx context.Context, d time.Duration) error {
+	for ; d > leaseEvery && s.lockName != ""; d -= leaseEvery {
+		if err := sleep(ctx, leaseEvery); err != nil {
+			return err
+		}
+		s.keepLock(ctx, s.lockName)
+	}
+	return sleep(ctx, d)
 }
 
 // sleep waits for d or until ctx ends, and then returns why.

@@ -27,6 +27,15 @@ type session struct {
 	logger             *zap.Logger
 	// leased is when the lock's lease was last extended.
 	leased time.Time
+	// rolledAt is when the account's key was last changed.
+	rolledAt time.Time
+	// persistUntil is until when the steps of an attempt that has a certificate to lose are
+	// repeated, whatever goes wrong; zero before.
+	persistUntil time.Time
+	// requestKey is that of the attempt's CSR, see keyOf.
+	requestKey string
+	// lockName is the name under which CertMagic holds its lock then.
+	lockName string
 }
 
 // open fetches the directory if need be and makes a client. The account is not

@@ -20,6 +20,7 @@ type wire struct {
 	directory *directory
 
 	mu         sync.Mutex
+	sent       int // requests since reset
 	status     int
 	retryAfter time.Duration
 	hasRetry   bool
@@ -33,6 +34,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		strings.TrimSuffix(req.URL.String(), "#"+w.directory.fragment()) == w.directory.URL {
 		return w.directory.response(req), nil
 	}
+	w.mu.Lock()
+	w.sent++
+	w.mu.Unlock()
 	resp, err := w.base.RoundTrip(req)
 	if err != nil {
 		return resp, err
@@ -92,8 +96,15 @@ func (w *wire) challenge(url string) challengeMembers {
 // reset forgets the last answer.
 func (w *wire) reset() {
 	w.mu.Lock()
-	w.status, w.retryAfter, w.hasRetry = 0, 0, false
+	w.sent, w.status, w.retryAfter, w.hasRetry = 0, 0, 0, false
 	w.mu.Unlock()
+}
+
+// asked reports whether anything was asked of the CA since reset: if not, an error is acmez's.
+func (w *wire) asked() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent > 0
 }
 
 // last returns the status of the last answer (0 if there was none) and its

@@ -1,0 +1,221 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+const (
+	// guessedFirst and guessedMost bound how long a name waits whose CA does not say for how
+	// long; where it names a page, only somebody who visits that can help.
+	guessedFirst, guessedMost = time.Minute, 6 * time.Hour
+	// longestLimit is the longest wait that a CA is believed to ask for: limits by the week
+	// are the longest there are.
+	longestLimit = 8 * 24 * time.Hour
+	// saidMost bounds what is kept of a CA's text, in octets.
+	saidMost = 500
+)
+
+// limit is what a CA has answered to an order: that it takes none for a name, or for a
+// registered domain and all below it, before a time. It is kept in storage, so that neither
+// each name of the domain nor a restart has to learn it by a refusal of its own.
+type limit struct {
+	Account string    `json:"account"`
+	Name    string    `json:"name"`
+	At      time.Time `json:"at"`
+	Until   time.Time `json:"until"`
+	// Guessed counts the refusals in a row that gave no time.
+	Guessed int    `json:"guessed,omitempty"`
+	URL     string `json:"url,omitempty"`
+	Text    string `json:"text"`
+}
+
+// limitKeys are where limits of a name and of its registered domain lie; the second one is
+// empty if that is not known.
+func (s *session) limitKeys(name string) (own, domain string) {
+	own = s.store.Key("limits", s.store.Safe(name)+".json")
+	if registered, err := publicsuffix.EffectiveTLDPlusOne(record.Base(name)); err == nil {
+		domain = s.store.Key("limits", "below_"+s.store.Safe(registered)+".json")
+	}
+	return own, domain
+}
+
+// loadLimit returns the limit of this account at a key. It is knowledge that can be had again:
+// what cannot be read counts as none.
+func (s *session) loadLimit(ctx context.Context, key string) (l limit, found bool) {
+	if key == "" {
+		return l, false
+	}
+	found, err := s.store.Load(ctx, key, &l)
+	if err != nil {
+		s.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
+		return limit{}, false
+	}
+	now := time.Now()
+	found = found && l.Account == s.account.Location && !ahead(l.At, now, 0) && !ahead(l.Until, now, longestLimit)
+	return l, found
+}
+
+// checkLimits returns an error while the CA takes no order for one of the names.
+func (s *session) checkLimits(ctx context.Context, names []string) error {
+	for _, name := range names {
+		own, domain := s.limitKeys(name)
+		for _, key := range []string{own, domain} {
+			l, found := s.loadLimit(ctx, key)
+			if !found || !time.Now().Before(l.Until) {
+				continue
+			}
+			return fmt.Errorf("no order was made for %s: %w", name, &RateLimitedError{RetryAt: l.Until, URL: l.URL, Err: fmt.Errorf(
+				"at %s the CA said of %s: %s", l.At.Format(time.RFC3339), l.Name, l.Text)})
+		}
+	}
+	return nil
+}
+
+// noteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
+// until when afterwards.
+func (s *session) noteLimit(ctx context.Context, names []string, err error) error {
+	var limited *RateLimitedError
+	var problem acme.Problem
+	status, _, has := s.wire.last()
+	if !errors.As(err, &limited) || !errors.As(err, &problem) || status != http.StatusTooManyRequests {
+		return err
+	}
+	name := names[0]
+	key, domainKey := s.limitKeys(name)
+	now := time.Now().UTC()
+	l := limit{Account: s.account.Location, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
+	if domain := limitedDomain(name, problem.Detail); domain != "" && domainKey != "" {
+		key, l.Name = domainKey, domain
+	}
+	if !has {
+		before, found := s.loadLimit(ctx, key)
+		if found && now.Sub(before.Until) < guessedMost {
+			l.Guessed = before.Guessed
+		}
+		wait := min(guessedFirst<<min(2*l.Guessed, 16), guessedMost)
+		if pageOf(err) != "" {
+			wait = guessedMost
+		}
+		l.Guessed++
+		limited.RetryAt = now.Add(wait)
+	}
+	l.Until = limited.RetryAt.UTC()
+	fields := []zap.Field{
+		zap.Strings("identifiers", names), zap.String("limited", l.Name), zap.String("ca", s.iss.CA), zap.String("account", l.Account),
+		zap.Time("until", l.Until), zap.String("answer", l.Text),
+	}
+	if l.URL != "" {
+		fields = append(fields, zap.String("url", l.URL))
+	}
+	s.logger.Warn("the CA takes no order for now; it is asked again later", fields...)
+	if saveErr := s.store.Save(ctx, key, l); saveErr != nil {
+		s.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.Strings("identifiers", names), zap.Error(saveErr))
+	}
+	return err
+}
+
+// forgetLimit drops a limit that holds no more: the CA has taken an order for the name.
+func (s *session) forgetLimit(ctx context.Context, names []string) {
+	for _, name := range names {
+		own, _ := s.limitKeys(name)
+		if !s.store.Storage.Exists(ctx, own) {
+			continue
+		}
+		if err := s.store.Remove(ctx, own); err != nil {
+			s.logger.Warn("a limit of the CA that is over stays in storage", zap.String("storage_key", own), zap.Error(err))
+		}
+	}
+}
+
+// limitedDomain is the registered domain of a name, if the CA's text names that and not the
+// name itself: then the limit is that of all its names.
+func limitedDomain(name, text string) string {
+	base := record.Base(name)
+	registered, err := publicsuffix.EffectiveTLDPlusOne(base)
+	text = strings.ToLower(text)
+	if err != nil || registered == base || !mentions(text, registered) || mentions(text, base) {
+		return ""
+	}
+	return registered
+}
+
+// mentions reports whether a domain stands in a text by itself, not as a part of a longer one.
+func mentions(text, domain string) bool {
+	label := func(c byte) bool { return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' }
+	for start := 0; ; {
+		i := strings.Index(text[start:], domain)
+		if i < 0 {
+			return false
+		}
+		begin, end := start+i, start+i+len(domain)
+		before := begin > 0 && (label(text[begin-1]) || text[begin-1] == '.' || text[begin-1] == '/')
+		after := end < len(text) && (label(text[end]) || text[end] == '.' && end+1 < len(text) && label(text[end+1]))
+		if !before && !after {
+			return true
+		}
+		start = begin + 1
+	}
+}
+
+var pagePattern = regexp.MustCompile(`https?://[!-~]+`)
+
+// visit is how CAs lead to a page on which somebody has to do something: RFC 8555 has
+// userActionRequired with an instance for it, and Boulder a text.
+var visit = regexp.MustCompile(`(?i)\bvisit\b`)
+
+// pageOf is the page that somebody has to visit before the CA takes another order.
+func pageOf(err error) string {
+	var problem acme.Problem
+	if !errors.As(err, &problem) {
+		return ""
+	}
+	if isProblem(err, "userActionRequired") && problem.Instance != "" {
+		return page(problem.Instance)
+	}
+	if !visit.MatchString(problem.Detail) {
+		return ""
+	}
+	return page(problem.Detail)
+}
+
+// page is the first URL in a text, empty if there is none.
+func page(text string) string {
+	found := strings.TrimRight(pagePattern.FindString(text), `.,;:)>"'`)
+	if u, err := url.Parse(found); err != nil || u.Host == "" || len(found) > 2048 {
+		return ""
+	}
+	return found
+}
+
+// rateLimit makes the error for a wait that is too long for an attempt.
+func (s *session) rateLimit(err error, wait time.Duration) *RateLimitedError {
+	status, _, has := s.wire.last()
+	e := &RateLimitedError{RetryAt: time.Now().Add(min(wait, longestLimit)), Err: err}
+	var problem acme.Problem
+	if status == http.StatusTooManyRequests && errors.As(err, &problem) {
+		if e.URL = pageOf(err); e.URL == "" {
+			e.URL = page(problem.Detail)
+		}
+	}
+	if !has {
+		e.RetryAt = time.Now().Add(guessedFirst)
+		if pageOf(err) != "" {
+			e.RetryAt = time.Now().Add(guessedMost)
+		}
+	}
+	return e
+}
