@@ -13,7 +13,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// handBackTimeout bounds one hand-back: CertMagic would go on for thirty days.
+// handBackTimeout bounds one hand-back until the CA is asked to finalize: CertMagic would go on
+// for thirty days.
 const handBackTimeout = 15 * time.Minute
 
 // retryAgain is how long a name that was handed back in vain waits, if nothing else
@@ -34,25 +35,30 @@ func waiting(err error) *acmepersist.WaitingError {
 func (s *shared) handBack(p *parked, why string) {
 	s.mu.Lock()
 	o, owned := p.newest()
-	if s.parked[p.key] != p || time.Now().Before(p.busyUntil) || !owned {
+	now := time.Now()
+	if s.parked[p.key] != p || now.Before(p.busyUntil) || now.Before(p.failedUntil) || !owned {
 		s.mu.Unlock()
 		return
 	}
-	p.busyUntil = time.Now().Add(handBackTimeout)
+	p.busyUntil = now.Add(handBackTimeout)
 	notAfter := p.parking.NotAfter
+	slots := s.slotsOf(o.iss.CA)
 	s.mu.Unlock()
 
 	started := o.iss.rt.app.spawn(func(alive context.Context) {
 		rest := time.Duration(0)
 		defer func() { s.handed(p, rest) }()
 		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		case <-alive.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(acmepersist.InBackground(alive), handBackTimeout)
+		ctx, cancel := context.WithCancel(acmepersist.InBackground(alive))
 		defer cancel()
+		timeout := time.AfterFunc(handBackTimeout, cancel)
+		defer timeout.Stop()
+		ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
 		o.iss.rt.logger.Info("handing the name back to obtain its certificate",
 			zap.String("identifier", p.identifier), zap.String("reason", why))
 		var err error
@@ -77,8 +83,11 @@ func (s *shared) handBack(p *parked, why string) {
 func (s *shared) handed(p *parked, rest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !p.busyUntil.IsZero() {
-		p.busyUntil = time.Now().Add(rest)
+	switch now := time.Now(); {
+	case now.Before(p.failedUntil):
+		p.busyUntil = time.Time{} // it has failed already
+	case !p.busyUntil.IsZero():
+		p.busyUntil = now.Add(rest)
 	}
 	if s.parked[p.key] == p && !time.Now().Before(p.retry) {
 		// p.retry stays past until the name is parked anew, or a job that is still

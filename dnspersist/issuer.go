@@ -188,7 +188,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	switch {
 	case err == nil:
 		return cert, nil
-	case alone(cfg) && hopeless(err) && (!saidNo(err) || iss.isParked(csr, cfg)):
+	case alone(cfg) && (hopeless(err) || (&parker{iss: iss, cfg: cfg}).retries(ctx, csr, err)):
 		// frees the job slot and the lock; the app hands the name back
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
 	default:
@@ -211,30 +211,7 @@ func hopeless(err error) bool {
 	)
 	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
 		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited) ||
-		errors.As(err, &processing) || errors.As(err, &caa) || saidNo(err)
-}
-
-// saidNo reports whether err is the CA's no to a name.
-func saidNo(err error) bool {
-	var (
-		no        *acmepersist.RefusedError
-		disagrees *acmepersist.DisagreementError
-	)
-	return errors.As(err, &no) || errors.As(err, &disagrees)
-}
-
-// isParked reports whether the app hands the name back: without a look at DNS it does not
-// after a refusal, and CertMagic has to try again itself.
-func (iss *Issuer) isParked(csr *x509.CertificateRequest, cfg *certmagic.Config) bool {
-	names, err := acmepersist.NamesFromCSR(csr)
-	if err != nil {
-		return false
-	}
-	k := &parker{iss: iss, cfg: cfg}
-	s := iss.rt.app.shared
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.parked[k.key(names[0])] != nil
+		errors.As(err, &processing) || errors.As(err, &caa)
 }
 
 // Revoke revokes a certificate with the bound account.

@@ -28,6 +28,10 @@ type parked struct {
 	timer *time.Timer
 	// busyUntil is while CertMagic works on the name at our bidding.
 	busyUntil time.Time
+	// failures counts the attempts in a row that failed for another reason than DNS, and the
+	// name is not handed back before failedUntil.
+	failures    int
+	failedUntil time.Time
 	// owners are the live configurations that want the name, the newest last.
 	owners    []owner
 	stopWatch func()
@@ -123,6 +127,8 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 	case !known && p.stopWatch == nil && !limited(p.parking.Err):
 		// the wait is not for DNS but for somebody to act, and a reload may be just that
 		return nil, nil
+	case now.Before(p.failedUntil):
+		return nil, p.parking.Err
 	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < readyFor:
 		report := p.report
 		return &report, nil
@@ -168,6 +174,7 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 		kind = newsNone // the rest is in the error that the attempt ends with
 	}
 	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
+	p.failures, p.failedUntil = 0, time.Time{}
 	p.retry = time.Now().Add(tuning.Or(tuning.Get().HandBack, handBackEvery))
 	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
 		p.retry = parking.Retry

@@ -81,8 +81,9 @@ func TestHandBackPassesByWhatEnds(t *testing.T) {
 	ending.mu.Lock()
 	ending.stopped = true
 	ending.mu.Unlock()
-	for range cap(live.shared.slots) {
-		live.shared.slots <- struct{}{} // it begins and waits for its turn
+	slots := live.shared.slotsOf("https://ca.test/dir")
+	for range cap(slots) {
+		slots <- struct{}{} // it begins and waits for its turn
 	}
 	live.shared.handBack(p, "the test wants it")
 	if !owns(live, p) || !time.Now().Before(p.busyUntil) {

@@ -19,7 +19,8 @@ const (
 	// orphanFor is how long a watch, or an announcement, goes on while no configuration owns it: during a
 	// reload the old one may be gone before the new one has asked.
 	orphanFor = 2 * time.Minute
-	// handBacks is how many names are handed back at once.
+	// handBacks is how many names are handed back at once for each CA: one that does not hand
+	// out its certificates keeps nobody else waiting.
 	handBacks = 32
 )
 
@@ -28,9 +29,10 @@ type shared struct {
 	scheduler *propagation.Scheduler
 	announcer *announcer
 	faults    serverFaults
-	slots     chan struct{}
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	// slots are for the hand-backs, by CA.
+	slots  map[string]chan struct{}
 	parked map[string]*parked
 	closed bool
 	logger *zap.Logger
@@ -49,7 +51,7 @@ func newShared() *shared {
 	t := tuning.Get()
 	s := &shared{
 		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
-		slots:     make(chan struct{}, handBacks),
+		slots:     make(map[string]chan struct{}),
 		parked:    make(map[string]*parked),
 		logger:    zap.NewNop(),
 	}
@@ -76,6 +78,16 @@ func (s *shared) Destruct() error {
 	s.announcer.close()
 	s.scheduler.Close()
 	return nil
+}
+
+// slotsOf are those of a CA. s.mu is held.
+func (s *shared) slotsOf(ca string) chan struct{} {
+	slots := s.slots[ca]
+	if slots == nil {
+		slots = make(chan struct{}, handBacks)
+		s.slots[ca] = slots
+	}
+	return slots
 }
 
 // setLogger takes the newest configuration's logger.
