@@ -6,6 +6,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // refusedFor is how long a value that the CA may accept, but did not, is not tried again
@@ -22,7 +23,7 @@ type refusedValue struct {
 // refused reports whether the CA has refused the value lately.
 func (n *nameState) refused(value, account string) bool {
 	return slices.ContainsFunc(n.Refused, func(r refusedValue) bool {
-		return r.Value == value && r.Account == account && time.Since(r.At) < refusedFor
+		return r.Value == value && r.Account == account && walltime.Since(r.At) < refusedFor
 	})
 }
 

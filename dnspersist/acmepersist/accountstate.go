@@ -9,6 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // StatusUnknown is the status of an account that the CA does not accept.
@@ -86,7 +87,7 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	status, err := s.askAccount(ctx, account)
 	var problem acme.Problem
 	switch {
-	case err == nil && status == acme.StatusValid && time.Since(bound.DeactivatedAt).Abs() < rolledLately:
+	case err == nil && status == acme.StatusValid && walltime.Since(bound.DeactivatedAt).Abs() < rolledLately:
 		// the CA has confirmed it, and not all its frontends know yet
 		state.Status = acme.StatusDeactivated
 		return state, nil

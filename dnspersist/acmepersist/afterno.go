@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // refusedRetry is how long a name waits that the CA has refused although DNS showed nothing
@@ -45,7 +46,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 	if stateErr := a.iss.names.update(ctx, a.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); stateErr != nil {
 		return err
 	}
-	now := time.Now()
+	now := walltime.Now()
 	p := Parking{
 		Identifier: w.identifier, Record: w.record, NotAfter: a.job.notAfter(), Err: err,
 		Retry: later(state.nextAttempt(), now.Add(refusedRetry)),
@@ -67,7 +68,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 // it, so it costs an attempt; what is known of the values stays.
 func (s *session) failedByCA(ctx context.Context, w wanted, reason error) error {
 	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.NotBefore = n.notBefore(propagation.Report{}, s.iss.cacheCap(), time.Now())
+		n.NotBefore = n.notBefore(propagation.Report{}, s.iss.cacheCap(), walltime.Now())
 		return true
 	})
 	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Internal: true, Err: reason}, err)

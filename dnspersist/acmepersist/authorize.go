@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // authorizations reads those of an order and learns from them.
@@ -46,7 +47,7 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offered, underway bool) error {
 	w := a.wants[authz.IdentifierValue()]
 	taken := underway || c.Status != acme.StatusPending
-	since, began := time.Now(), time.Now()
+	since, began := walltime.Now(), time.Now()
 	var counted time.Time
 	if !taken {
 		var err error
@@ -98,7 +99,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 			return err
 		}
 		switch {
-		case time.Since(since) > a.iss.timeout():
+		case walltime.Since(since) > a.iss.timeout():
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
 			return errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
 		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.interval(interval) > maxInlineWait:
@@ -132,7 +133,7 @@ func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, er
 // countAttempt writes the attempt down before the CA is asked, so that a crash
 // cannot make us ask for ever.
 func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err error) {
-	at = time.Now().UTC()
+	at = walltime.Now().UTC()
 	return at, s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
 		n.sees(w.identifier)
 		n.attempted(at)
@@ -166,7 +167,7 @@ func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorizatio
 func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
 	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
 		n.sees(w.identifier)
-		n.satisfied(seen.Values, w.want, s.account.Location, time.Now())
+		n.satisfied(seen.Values, w.want, s.account.Location, walltime.Now())
 		return true
 	})
 }
@@ -195,9 +196,9 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 	disagrees := disagrees(seen, w.want)
 	var retry time.Time
 	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.dissatisfied(seen.Values, w.want, s.account.Location, problem, time.Now())
+		n.dissatisfied(seen.Values, w.want, s.account.Location, problem, walltime.Now())
 		if disagrees || problem == "dns" {
-			retry = n.notBefore(seen, s.iss.cacheCap(), time.Now())
+			retry = n.notBefore(seen, s.iss.cacheCap(), walltime.Now())
 			n.NotBefore = retry
 		}
 		return true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // caaRetry is how often CAA records that forbid the certificate are looked at again.
@@ -52,18 +53,18 @@ func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 		return err
 	}
 	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: reason}
-	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: time.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
+	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: walltime.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
 }
 
 // caaOverruled reports whether the CA is asked all the same: when the certificate runs out,
 // and for a first one after an hour and then every six. Our resolvers may see other records
 // than the CA's.
 func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason string) (bool, error) {
-	overruled := job.certificate != nil && !time.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
+	overruled := job.certificate != nil && !walltime.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
 	if job.certificate == nil {
 		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
 			n.sees(w.identifier)
-			now := time.Now().UTC()
+			now := walltime.Now().UTC()
 			switch {
 			case n.CAASince.IsZero():
 				n.CAASince = now

@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // finalize sends the CSR and returns the order as soon as it is valid. Whatever
@@ -42,7 +44,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			case status >= 400 && !isProblem(err, "orderNotReady"):
 				refusals++
 			}
-			if err != nil {
+			if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
 				s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
 					zap.Strings("identifiers", identifiers(order)), zap.Int("status", status), zap.Error(err))
 			}
@@ -168,7 +170,7 @@ func keyOf(csr *x509.CertificateRequest) string {
 func (a *attempt) noteFinalize(ctx context.Context) {
 	held, found, err := a.heldOrder(ctx, a.names)
 	if err == nil && found && held.FinalizedFor != a.requestKey {
-		held.FinalizedFor, held.FinalizedAt = a.requestKey, time.Now().UTC()
+		held.FinalizedFor, held.FinalizedAt = a.requestKey, walltime.Now().UTC()
 		err = a.store.Save(ctx, a.orderKey(a.names), held)
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // Parker takes over names whose record does not stand yet, so that no job waits
@@ -63,7 +64,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
 		return propagation.Report{}, err
 	}
-	if next := state.nextAttempt(); time.Now().Before(next) {
+	if next := state.nextAttempt(); walltime.Now().Before(next) {
 		return propagation.Report{}, s.park(ctx, Parking{
 			Identifier: w.identifier, Record: w.record, Retry: next,
 			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
@@ -107,7 +108,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if err != nil {
 		return propagation.Report{}, err
 	}
-	if !due.IsZero() && !time.Now().Before(due) {
+	if !due.IsZero() && !walltime.Now().Before(due) {
 		s.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
 			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("dns", report.Summary()))
 		return report, nil
@@ -171,12 +172,12 @@ func (s *session) waitInline(ctx context.Context, identifier string, t propagati
 	if s.iss.NoWait {
 		return r
 	}
-	start := time.Now()
+	start, clockAtStart := time.Now(), walltime.Now()
 	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
 		waited := time.Since(start)
 		left := s.iss.propagationTimeout() - waited
-		if end := c.waitUntil(r.Status == propagation.StatusSettling, start); !end.IsZero() {
-			left = min(left, time.Until(end))
+		if end := c.waitUntil(r.Status == propagation.StatusSettling, clockAtStart); !end.IsZero() {
+			left = min(left, walltime.Until(end))
 		}
 		if left <= 0 {
 			return r
@@ -209,7 +210,7 @@ func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, sta
 			n.sees(w.identifier)
 			n.PartialSince = time.Time{}
 			if partial {
-				n.PartialSince = time.Now().UTC()
+				n.PartialSince = walltime.Now().UTC()
 			}
 			state = *n
 			return true

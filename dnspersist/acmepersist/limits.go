@@ -16,6 +16,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -64,7 +65,7 @@ func (s *session) loadLimit(ctx context.Context, key string) (l limit, found boo
 		s.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
 		return limit{}, false
 	}
-	now := time.Now()
+	now := walltime.Now()
 	found = found && l.Account == s.account.Location && !ahead(l.At, now, 0) && !ahead(l.Until, now, longestLimit)
 	return l, found
 }
@@ -75,7 +76,7 @@ func (s *session) checkLimits(ctx context.Context, names []string) error {
 		own, domain := s.limitKeys(name)
 		for _, key := range []string{own, domain} {
 			l, found := s.loadLimit(ctx, key)
-			if !found || !time.Now().Before(l.Until) {
+			if !found || !walltime.Now().Before(l.Until) {
 				continue
 			}
 			return fmt.Errorf("no order was made for %s: %w", name, &RateLimitedError{RetryAt: l.Until, URL: l.URL, Err: fmt.Errorf(
@@ -96,7 +97,7 @@ func (s *session) noteLimit(ctx context.Context, names []string, err error) erro
 	}
 	name := names[0]
 	key, domainKey := s.limitKeys(name)
-	now := time.Now().UTC()
+	now := walltime.Now().UTC()
 	l := limit{Account: s.account.Location, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
 	if domain := limitedDomain(name, problem.Detail); domain != "" && domainKey != "" {
 		key, l.Name = domainKey, domain
@@ -204,7 +205,7 @@ func page(text string) string {
 // rateLimit makes the error for a wait that is too long for an attempt.
 func (s *session) rateLimit(err error, wait time.Duration) *RateLimitedError {
 	status, _, has := s.wire.last()
-	e := &RateLimitedError{RetryAt: time.Now().Add(min(wait, longestLimit)), Err: err}
+	e := &RateLimitedError{RetryAt: walltime.Now().Add(min(wait, longestLimit)), Err: err}
 	var problem acme.Problem
 	if status == http.StatusTooManyRequests && errors.As(err, &problem) {
 		if e.URL = pageOf(err); e.URL == "" {
@@ -212,9 +213,9 @@ func (s *session) rateLimit(err error, wait time.Duration) *RateLimitedError {
 		}
 	}
 	if !has {
-		e.RetryAt = time.Now().Add(guessedFirst)
+		e.RetryAt = walltime.Now().Add(guessedFirst)
 		if pageOf(err) != "" {
-			e.RetryAt = time.Now().Add(guessedMost)
+			e.RetryAt = walltime.Now().Add(guessedMost)
 		}
 	}
 	return e

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // nameState is what is remembered of one validation name at one CA.
@@ -124,7 +125,7 @@ func (c names) update(ctx context.Context, st store, validationName string, fn f
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := walltime.Now()
 	state.heal(now)
 	if lost {
 		state.spend(now)
@@ -216,7 +217,7 @@ func (s store) nameStates(ctx context.Context) ([]nameState, error) {
 		case err != nil:
 			return nil, err
 		case found:
-			n.heal(time.Now())
+			n.heal(walltime.Now())
 			all = append(all, n)
 		case lost:
 			// written anew, for the next process would find it damaged again

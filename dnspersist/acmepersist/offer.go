@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // ChallengeType is the type of the challenge (draft-ietf-acme-dns-persist,
@@ -62,7 +63,7 @@ func (o offer) refusal(renewal, promised bool, retry, renewalRetry time.Duration
 		after = renewalRetry
 	}
 	at := o.SeenAt.Add(after)
-	if time.Now().After(at) {
+	if walltime.Now().After(at) {
 		return nil
 	}
 	return &NotOfferedError{CA: o.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: at}
@@ -73,7 +74,7 @@ func (s *session) loadOffer(ctx context.Context) (offer, error) {
 	s.iss.mu.Lock()
 	cached := s.iss.offer
 	s.iss.mu.Unlock()
-	if cached != nil && (cached.yes() || time.Since(cached.SeenAt) < time.Minute) {
+	if cached != nil && (cached.yes() || walltime.Since(cached.SeenAt) < time.Minute) {
 		return *cached, nil
 	}
 	// a "no" may have become a "yes" on another node
@@ -81,7 +82,7 @@ func (s *session) loadOffer(ctx context.Context) (offer, error) {
 	if _, err := s.store.Load(ctx, s.store.Key("ca.json"), &o); err != nil {
 		return o, err
 	}
-	o.heal(time.Now())
+	o.heal(walltime.Now())
 	s.iss.mu.Lock()
 	s.iss.offer = &o
 	s.iss.mu.Unlock()
@@ -94,7 +95,7 @@ func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
 	if authz.Status != acme.StatusPending {
 		return nil
 	}
-	o := offer{CA: s.iss.CA, SeenAt: time.Now().UTC()}
+	o := offer{CA: s.iss.CA, SeenAt: walltime.Now().UTC()}
 	offered := false
 	for _, c := range authz.Challenges {
 		if c.Type == ChallengeType {
@@ -144,7 +145,7 @@ func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
 	if _, err := s.store.Load(ctx, key, &o); err != nil {
 		return err
 	}
-	o.heal(time.Now())
+	o.heal(walltime.Now())
 	if fn(&o) {
 		if err := s.store.Save(ctx, key, o); err != nil {
 			return err
@@ -174,7 +175,7 @@ const prefixKept = 7 * 24 * time.Hour
 
 // rememberedPrefix is the accountHashPrefix of an earlier directory.
 func (o offer) rememberedPrefix() string {
-	if o.Directory == nil || time.Since(o.Directory.At) > prefixKept {
+	if o.Directory == nil || walltime.Since(o.Directory.At) > prefixKept {
 		return ""
 	}
 	return o.Directory.AccountHashPrefix

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // heldOrder is an order that is kept until it is final, so that neither a restart
@@ -49,6 +50,11 @@ func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder
 	if err != nil {
 		return held, false, err
 	}
+	if found && held.heal(walltime.Now().UTC()) {
+		if err := s.store.Save(ctx, s.orderKey(names), held); err != nil {
+			return held, false, err
+		}
+	}
 	return held, found && held.URL != "" && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
 }
 
@@ -70,7 +76,7 @@ func (s *session) order(ctx context.Context, names []string) (acme.Order, error)
 		}
 	}
 	key := s.orderKey(names)
-	held = heldOrder{Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: time.Now().UTC()}
+	held = heldOrder{Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: walltime.Now().UTC()}
 	if err := s.store.Save(ctx, key, held); err != nil {
 		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
 	}
@@ -101,12 +107,12 @@ func (s *session) resume(ctx context.Context, held heldOrder) (acme.Order, bool,
 	if err != nil {
 		return order, false, s.accountProblem(ctx, err)
 	}
-	fresh := order.Expires.IsZero() || time.Until(order.Expires) > time.Minute
+	fresh := order.Expires.IsZero() || walltime.Until(order.Expires) > time.Minute
 	switch order.Status {
 	case acme.StatusPending, acme.StatusReady:
 		return order, fresh, nil
 	case acme.StatusProcessing, acme.StatusValid:
-		ours := held.FinalizedFor != "" && held.FinalizedFor == s.requestKey && time.Since(held.FinalizedAt).Abs() < downloadPatience
+		ours := held.FinalizedFor != "" && held.FinalizedFor == s.requestKey && walltime.Since(held.FinalizedAt).Abs() < downloadPatience
 		return order, ours, nil
 	}
 	return order, false, nil
@@ -129,7 +135,7 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 		order.Identifiers = append(order.Identifiers, acme.Identifier{Type: "dns", Value: n})
 	}
 	if s.iss.CertificateLifetime > 0 {
-		notAfter := time.Now().Add(s.iss.CertificateLifetime)
+		notAfter := walltime.Now().Add(s.iss.CertificateLifetime)
 		order.NotAfter = &notAfter
 	}
 	if s.directory.RenewalInfo != "" {

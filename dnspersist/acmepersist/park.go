@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // accountRetry is how long a name waits until an account that could not be used is
@@ -23,7 +25,7 @@ func (iss *Issuer) parkUntilTold(ctx context.Context, name string, err error) er
 	case errors.As(err, &limited):
 		retry = limited.RetryAt
 	case errors.As(err, &account), errors.As(err, &uri):
-		retry = time.Now().Add(accountRetry)
+		retry = walltime.Now().Add(accountRetry)
 	default:
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -114,7 +116,7 @@ func (b boundAccount) promoted(next crypto.Signer) (boundAccount, error) {
 	}
 	b.EarlierThumbprints = prepend(b.EarlierThumbprints, b.Thumbprint)
 	b.Thumbprint, b.KeyPEM, b.NextKeyPEM = thumbprint, b.NextKeyPEM, ""
-	b.RolledAt = time.Now().UTC()
+	b.RolledAt = walltime.Now().UTC()
 	return b, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -52,8 +53,8 @@ func (s *session) patience() time.Duration {
 
 // putAside parks a name whose CA has not decided, with its order.
 func (s *session) putAside(ctx context.Context, w wanted, since time.Time, j job) error {
-	wait := min(max(time.Since(since)/4, s.interval(minInterval)), longestProcessing)
-	e := &ProcessingError{Identifier: w.identifier, CA: s.iss.CA, Since: since, RetryAt: time.Now().Add(wait)}
+	wait := min(max(walltime.Since(since)/4, s.interval(minInterval)), longestProcessing)
+	e := &ProcessingError{Identifier: w.identifier, CA: s.iss.CA, Since: since, RetryAt: walltime.Now().Add(wait)}
 	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: e.RetryAt, NotAfter: j.notAfter(), Err: e})
 }
 
@@ -131,7 +132,7 @@ func (a *attempt) settle(ctx context.Context, identifier string) error {
 // work on: some CAs leave it pending meanwhile.
 func (s *session) posted(held heldOrder, challenge string) bool {
 	at, ok := held.Posted[challenge]
-	return ok && time.Since(at) < s.iss.timeout()
+	return ok && walltime.Since(at) < s.iss.timeout()
 }
 
 // notePost keeps with the order that the CA has taken the post of a challenge, and what DNS
@@ -139,7 +140,7 @@ func (s *session) posted(held heldOrder, challenge string) bool {
 func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (since time.Time, err error) {
 	held, found, err := a.heldOrder(ctx, a.names)
 	if err != nil || !found {
-		return time.Now(), err
+		return walltime.Now(), err
 	}
 	if at, ok := held.Posted[challenge]; ok {
 		return at, nil
@@ -147,7 +148,7 @@ func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (s
 	if held.Posted == nil {
 		held.Posted = make(map[string]time.Time)
 	}
-	now := time.Now().UTC()
+	now := walltime.Now().UTC()
 	held.Posted[challenge] = now
 	if seen, ok := a.seen[identifier]; ok {
 		if held.Seen == nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -154,7 +156,7 @@ func (s *session) limited(err error, wait time.Duration, attempt int) bool {
 func (s *session) passesAfterRollover(err error, began time.Time) bool {
 	status, _, _ := s.wire.last()
 	return isProblem(err, "malformed") && status != http.StatusNotFound &&
-		time.Since(s.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
+		walltime.Since(s.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
 }
 
 // rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.

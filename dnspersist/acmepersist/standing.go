@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -42,7 +43,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 		wg.Go(func() { run.work(ctx, names, cancel) })
 	}
 	for _, n := range states {
-		if len(n.Accepted) == 0 || time.Since(n.LookedAt) < every {
+		if len(n.Accepted) == 0 || walltime.Since(n.LookedAt) < every {
 			continue
 		}
 		select {
@@ -133,7 +134,7 @@ func (iss *Issuer) openKnown(ctx context.Context) (*session, error) {
 func (iss *Issuer) certificateOf(ctx context.Context, identifiers []string) (life time.Duration, due time.Time) {
 	for _, id := range identifiers {
 		cert := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), id)
-		if cert == nil || time.Now().After(cert.NotAfter) {
+		if cert == nil || walltime.Now().After(cert.NotAfter) {
 			continue
 		}
 		l := cert.NotAfter.Sub(cert.NotBefore)
@@ -150,8 +151,8 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	var state nameState
 	mine := false
 	err := s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
-		if mine = time.Since(n.LookedAt) >= every; mine {
-			n.LookedAt = time.Now().UTC()
+		if mine = walltime.Since(n.LookedAt) >= every; mine {
+			n.LookedAt = walltime.Now().UTC()
 		}
 		state = *n
 		return mine
