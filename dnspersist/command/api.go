@@ -24,8 +24,11 @@ import (
 // api is the admin endpoint of a Caddy that runs.
 type api struct {
 	address string
-	origin  string
-	client  *http.Client
+	// base is the URL's beginning; port is whether it is that of a port, and not of a socket, which
+	// allows no origin.
+	base   string
+	port   bool
+	client *http.Client
 }
 
 // urlNames is how many names are put into the URL of one request.
@@ -36,9 +39,10 @@ func newAPI(address string) (*api, error) {
 	if err != nil || parsed.PortRangeSize() > 1 {
 		return nil, fmt.Errorf("%q is no address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", address)
 	}
-	a := &api{address: address, origin: "http://" + parsed.JoinHostPort(0)}
-	if parsed.IsUnixNetwork() {
-		a.origin = "http://127.0.0.1"
+	// as Caddy's own commands do, see caddycmd.AdminAPIRequest: a test holds the two together
+	a := &api{address: address, base: "http://" + parsed.JoinHostPort(0), port: true}
+	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
+		a.base, a.port = "http://127.0.0.1", false
 		// the address of a socket may hold its permissions
 		parsed.Host, _, _ = strings.Cut(parsed.Host, "|")
 	}
@@ -72,11 +76,13 @@ func (a *api) call(ctx context.Context, method, path string, body, into any) err
 		}
 		reader = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, a.origin+"/dns_persist/"+path, reader)
+	req, err := http.NewRequestWithContext(ctx, method, a.base+"/dns_persist/"+path, reader)
 	if err != nil {
 		return fmt.Errorf("asking the running Caddy: %w", err)
 	}
-	req.Header.Set("Origin", a.origin)
+	if a.port {
+		req.Header.Set("Origin", a.base)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -84,6 +90,10 @@ func (a *api) call(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
+			if strings.HasPrefix(a.address, "fd") {
+				return fmt.Errorf("%s is a socket that the service manager has handed to Caddy, and nobody else can reach it by this number: "+
+					"name the address that it is bound to with --address, such as unix//run/caddy.sock", a.address)
+			}
 			return fmt.Errorf("no Caddy answers at %s: %w", a.address, op.Err)
 		}
 		return fmt.Errorf("asking the running Caddy at %s: %w", a.address, err)
