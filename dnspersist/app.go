@@ -73,6 +73,7 @@ func (a *App) Start() error {
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)
 	a.spawn(a.keepLeases)
+	a.spawn(a.watchStorage)
 	return nil
 }
 
