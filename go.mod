@@ -5,8 +5,8 @@ go 1.26.0
 require (
 	github.com/caddyserver/caddy/v2 v2.11.9
 	github.com/caddyserver/certmagic v0.25.6
-	github.com/go-jose/go-jose/v4 v4.1.6
-	github.com/letsencrypt/pebble/v2 v2.10.1
+	github.com/go-jose/go-jose/v4 v4.1.8
+	github.com/letsencrypt/pebble/v2 v2.10.3
 	github.com/libdns/libdns v1.1.1
 	github.com/libdns/rfc2136 v1.0.1
 	github.com/mholt/acmez/v3 v3.1.7

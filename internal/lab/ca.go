@@ -70,15 +70,12 @@ type CA struct {
 	once   sync.Once
 	wg     sync.WaitGroup
 
-	newOrders chan struct{} // one at a time
-	posts     chan struct{} // a few at a time
+	// turn is held while Pebble has a request: its store and its authorizations lock each other
+	// up, also in 2.10.3, if it has two, of which one may only read.
+	turn chan struct{}
 	// validations limits how many are under way: Pebble gives each of its DNS
 	// queries two seconds, which a busy machine needs.
 	validations chan struct{}
-
-	// reuse keeps new orders, which look for valid authorizations, apart from
-	// challenges until these are marked as used.
-	reuse sync.RWMutex
 
 	mu            sync.Mutex
 	pebble        *pebble
@@ -133,8 +130,7 @@ func NewCA(config CAConfig) (*CA, error) {
 	}
 	c := &CA{
 		config:        config,
-		newOrders:     make(chan struct{}, 1),
-		posts:         make(chan struct{}, 8),
+		turn:          make(chan struct{}, 1),
 		validations:   make(chan struct{}, 16),
 		issuanceRoots: x509.NewCertPool(),
 		byOrder:       make(map[string]*orderState),

@@ -131,27 +131,23 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 			<-c.validations
 		})
 	}
-	release, ok := c.enter(r, request.Step, order)
-	if !ok {
+	if chal != nil && len(jws.payload) > 0 {
+		c.judgeChallenge(chal)
+	}
+	select {
+	case c.turn <- struct{}{}:
+	case <-r.Context().Done():
+		hangUp(w)
+		return
+	case <-c.ctx.Done():
 		hangUp(w)
 		return
 	}
 	recorder := httptest.NewRecorder()
 	func() {
-		defer release() // also if Pebble panics
-		switch request.Step {
-		case "new-order":
-			c.reuse.Lock()
-			defer c.reuse.Unlock()
-		case "challenge":
-			c.reuse.RLock()
-			defer c.reuse.RUnlock()
-		}
+		defer func() { <-c.turn }() // also if Pebble panics
 		if request.Step == "authz" && authz != nil && len(jws.payload) > 0 {
 			c.awaitValidation(authz)
-		}
-		if chal != nil && len(jws.payload) > 0 {
-			c.judgeChallenge(chal)
 		}
 		pebble.handler.ServeHTTP(recorder, r)
 		c.learn(pebble, request, jws, recorder, order, chal)
@@ -164,6 +160,7 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
 		header.Del("Content-Length")
 	}
 
+	var ok bool
 	if header, answer, ok = c.rewrite(request.Step, status, header, answer, order, authz); ok {
 		header.Del("Content-Length")
 	}
@@ -210,34 +207,6 @@ func (c *CA) answered(request *Request, status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	request.Status = status
-}
-
-// enter waits until the request may go to Pebble, which locks up if too much
-// happens at once.
-func (c *CA) enter(r *http.Request, step string, order *orderState) (release func(), ok bool) {
-	if r.Method != http.MethodPost {
-		return func() {}, true
-	}
-	gate := c.posts
-	if step == "new-order" {
-		gate = c.newOrders
-	}
-	if order != nil {
-		order.mu.Lock()
-	}
-	leave := func() {
-		if order != nil {
-			order.mu.Unlock()
-		}
-	}
-	select {
-	case gate <- struct{}{}:
-		return func() { <-gate; leave() }, true
-	case <-r.Context().Done():
-	case <-c.ctx.Done():
-	}
-	leave()
-	return nil, false
 }
 
 // hangUp closes the connection without an answer.

@@ -25,7 +25,7 @@ const usedMark = "+used"
 const patience = 20 * time.Second
 
 // spend keeps an authorization whose validation has begun from being reused.
-// CA.reuse is held.
+// CA.turn is held.
 func (a *authzState) spend() {
 	a.authz.Lock()
 	defer a.authz.Unlock()

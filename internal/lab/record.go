@@ -2,7 +2,6 @@ package lab
 
 import (
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/letsencrypt/pebble/v2/acme"
@@ -67,7 +66,6 @@ type Event struct {
 // orderState, authzState and chalState are what is known about the objects of
 // Pebble. Fields that change are guarded by CA.mu.
 type orderState struct {
-	mu          sync.Mutex // one request at a time: Pebble locks recursively
 	store       *pebble
 	order       *core.Order
 	identifiers []string
