@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -33,16 +34,30 @@ func (o *Offline) Close() error {
 // config is what is read of a configuration in JSON.
 type config struct {
 	Storage json.RawMessage `json:"storage"`
-	Apps    struct {
+	Admin   struct {
+		Identity struct {
+			Identifiers []string          `json:"identifiers"`
+			Issuers     []json.RawMessage `json:"issuers"`
+		} `json:"identity"`
+	} `json:"admin"`
+	Apps struct {
 		TLS struct {
 			Resolvers    []string                   `json:"resolvers"`
 			Certificates map[string]json.RawMessage `json:"certificates"`
-			Automation   struct {
+			ECH          struct {
+				Configs []struct {
+					PublicName string `json:"public_name"`
+				} `json:"configs"`
+			} `json:"encrypted_client_hello"`
+			Automation struct {
 				Policies []policyConfig `json:"policies"`
 			} `json:"automation"`
 		} `json:"tls"`
 		HTTP httpConfig `json:"http"`
 	} `json:"apps"`
+
+	// clients are the names of client certificates that a proxy of whichever app asks for.
+	clients []string
 }
 
 type policyConfig struct {
@@ -59,6 +74,7 @@ func Open(cfgJSON []byte) (*Offline, error) {
 	if err := json.Unmarshal(cfgJSON, &cfg); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w; with a file in another format use --adapter", err)
 	}
+	cfg.clients = clientNames(cfgJSON)
 	reduced := &caddy.Config{
 		Logging: quietLogs(), StorageRaw: cfg.Storage,
 		AppsRaw: caddy.ModuleMap{"dns_persist": json.RawMessage(`{}`)},
@@ -101,17 +117,11 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 	global := ctx.Storage()
 	for i, policy := range c.Apps.TLS.Automation.Policies {
 		one := planned{subjects: asciiAll(replaceAll(policy.Subjects))}
-		for _, raw := range policy.Issuers {
-			var is struct {
-				Module string `json:"module"`
-			}
-			if json.Unmarshal(raw, &is) != nil || is.Module != "dns_persist" {
-				continue
-			}
-			iss, err := c.issuer(ctx, raw)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", policyNames(policy.Subjects), err)
-			}
+		issuers, err := c.issuers(ctx, policy.Issuers)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", policyNames(policy.Subjects), err)
+		}
+		for _, iss := range issuers {
 			storage := global
 			if len(policy.Storage) > 0 {
 				if storage, err = storageOf(ctx, policy.Storage); err != nil {
@@ -123,15 +133,50 @@ func (c config) operator(ctx caddy.Context) (*Operator, error) {
 		}
 		p.policies = append(p.policies, one)
 	}
+	issuers, err := c.issuers(ctx, c.Admin.Identity.Issuers)
+	if err != nil {
+		return nil, fmt.Errorf("admin.identity: %w", err)
+	}
+	p.identity = planned{subjects: replaceAll(c.Admin.Identity.Identifiers), issuers: issuers}
+	for _, iss := range issuers {
+		// whatever the configuration's storage is: it is this server's own identity
+		op.settings[iss] = settings{storage: caddy.DefaultStorage}
+	}
 	if len(op.settings) == 0 {
 		return nil, ErrNotConfigured
 	}
 	for _, n := range replaceAll(automateOf(c.Apps.TLS.Certificates["automate"])) {
 		p.names, p.forced[n] = append(p.names, n), true
 	}
-	p = p.site(c.Apps.HTTP.hosts(loadedFrom(c.Apps.TLS.Certificates))).indexed()
+	loaded := loadedFrom(c.Apps.TLS.Certificates)
+	for _, ech := range c.Apps.TLS.ECH.Configs {
+		if n := asciiName(strings.TrimSpace(ech.PublicName)); n != "" && !loaded(n) {
+			p.names, p.forced[n] = append(p.names, n), true
+		}
+	}
+	p.names = append(p.names, c.clients...)
+	p = p.site(c.Apps.HTTP.hosts(loaded)).indexed()
 	op.plan = func() plan { return p }
 	return op, nil
+}
+
+// issuers provisions those of ours.
+func (c config) issuers(ctx caddy.Context, all []json.RawMessage) ([]*Issuer, error) {
+	var ours []*Issuer
+	for _, raw := range all {
+		var is struct {
+			Module string `json:"module"`
+		}
+		if json.Unmarshal(raw, &is) != nil || is.Module != "dns_persist" {
+			continue
+		}
+		iss, err := c.issuer(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		ours = append(ours, iss)
+	}
+	return ours, nil
 }
 
 // issuer provisions one issuer, with what it would find in the tls app.

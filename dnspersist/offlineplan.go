@@ -89,6 +89,39 @@ func (p plan) before(policy planned) plan {
 	return p
 }
 
+// clientNames are the names of client certificates that Caddy manages for its proxies: that of
+// http, in handlers at any depth, and those of other apps that take the same settings.
+func clientNames(cfgJSON []byte) []string {
+	var cfg struct {
+		Apps map[string]any `json:"apps"`
+	}
+	if json.Unmarshal(cfgJSON, &cfg) != nil {
+		return nil
+	}
+	var names []string
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for key, inner := range v {
+				if name, ok := inner.(string); ok && key == "client_certificate_automate" && name != "" {
+					names = append(names, name)
+				}
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	for _, app := range cfg.Apps {
+		walk(app)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // automateOf reads the list of certificates.automate.
 func automateOf(raw json.RawMessage) []string {
 	var names []string

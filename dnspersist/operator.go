@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 
@@ -124,7 +125,39 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 			groups[first[key]] = append(groups[first[key]], normal)
 		}
 	}
+	if all {
+		for name, iss := range o.waitingFor(given) {
+			key := o.identity(iss)
+			if first[key] == nil {
+				first[key] = iss
+				order = append(order, iss)
+			}
+			groups[first[key]] = append(groups[first[key]], name)
+		}
+	}
 	return groups, order, errors.Join(errs...)
+}
+
+// waitingFor are the names beside the given ones that a running Caddy waits for, whoever asked
+// for them: tenants on demand, and other apps. It returns the issuer of each.
+func (o *Operator) waitingFor(given []string) map[string]*Issuer {
+	if o.app == nil {
+		return nil
+	}
+	known := make(map[string]bool, len(given))
+	for _, n := range given {
+		known[n] = true
+	}
+	s := o.app.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]*Issuer)
+	for _, p := range s.parked {
+		if by, ok := p.newest(); ok && by.iss.rt.app == o.app && !known[p.identifier] {
+			all[p.identifier] = by.iss
+		}
+	}
+	return all
 }
 
 // identity is the same for issuers that do the same: policies often have equal ones.
@@ -169,8 +202,14 @@ func (o *Operator) Hopeless() []error {
 	return all
 }
 
-// Managed returns the names that the configuration manages with dns_persist, sorted.
-func (o *Operator) Managed() []string { return o.plan().managed() }
+// Managed returns the names that the configuration manages with dns_persist, and those that a
+// running Caddy waits for beside them, sorted.
+func (o *Operator) Managed() []string {
+	names := o.plan().managed()
+	names = slices.AppendSeq(names, maps.Keys(o.waitingFor(names)))
+	slices.Sort(names)
+	return names
+}
 
 // ManagedAt returns those of Managed that get certificates from a CA, by its directory URL.
 func (o *Operator) ManagedAt(ca string) []string {

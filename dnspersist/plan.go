@@ -20,7 +20,9 @@ type plan struct {
 	names []string
 	// forced are managed although a wildcard covers them.
 	forced map[string]bool
-	index  *planIndex
+	// identity are the names of Caddy's admin endpoint, which has issuers of its own.
+	identity planned
+	index    *planIndex
 }
 
 // planned is an automation policy.
@@ -36,7 +38,7 @@ func (p plan) issuers() []*Issuer {
 	for _, policy := range p.policies {
 		all = append(all, policy.issuers...)
 	}
-	return all
+	return append(all, p.identity.issuers...)
 }
 
 // managed returns the names for which a certificate is managed by one of ours, sorted.
@@ -56,8 +58,11 @@ func (p plan) managed() []string {
 		}
 		names = append(names, n)
 	}
+	if len(p.identity.issuers) > 0 {
+		names = append(names, p.identity.subjects...)
+	}
 	sort.Strings(names)
-	return names
+	return slices.Compact(names)
 }
 
 // livePlan is that of the loaded configuration.

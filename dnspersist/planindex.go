@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -20,6 +21,7 @@ func (p plan) indexed() plan {
 		forced[asciiName(n)] = true
 	}
 	p.forced = forced
+	p.identity.subjects = asciiAll(p.identity.subjects)
 	x := &planIndex{bySubject: make(map[string]int), all: -1}
 	for i, policy := range p.policies {
 		if len(policy.subjects) == 0 && x.all < 0 {
@@ -55,8 +57,14 @@ func (p plan) policyFor(name string) (planned, bool) {
 		labels[i] = "*"
 		try(strings.Join(labels, "."))
 	}
-	if first < 0 {
-		return planned{}, false
+	isIdentity := slices.Contains(p.identity.subjects, name)
+	switch {
+	case first >= 0 && (!isIdentity || len(p.policies[first].issuers) > 0):
+		return p.policies[first], true
+	case isIdentity:
+		return p.identity, true
+	case first >= 0:
+		return p.policies[first], true
 	}
-	return p.policies[first], true
+	return planned{}, false
 }

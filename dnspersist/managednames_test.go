@@ -1,0 +1,69 @@
+package dnspersist
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+)
+
+// All that a configuration has Caddy ask for is managed, whichever part of it does.
+func TestNamesOfOtherParts(t *testing.T) {
+	const ours = `{"module":"dns_persist"}`
+	off, err := Open([]byte(`{"storage":{"module":"file_system","root":` + asJSON(t, t.TempDir()) + `},
+		"admin":{"identity":{"identifiers":["Admin.example"],"issuers":[` + ours + `]}},
+		"apps":{
+			"tls":{"encrypted_client_hello":{"configs":[{"public_name":"Ech.example"}]},
+				"automation":{"policies":[{"subjects":["other.example"],"issuers":[{"module":"internal"}]},{"issuers":[` + ours + `]}]}},
+			"http":{"servers":{"a":{"listen":[":8443"],"routes":[{"match":[{"host":["site.example"]}],"handle":[
+				{"handler":"subroute","routes":[{"handle":[{"handler":"reverse_proxy","transport":{"protocol":"http","tls":{"client_certificate_automate":"client.example"}}}]}]}]}]}}},
+			"layer4":{"servers":{"b":{"routes":[{"handle":[{"handler":"proxy","upstreams":[{"tls":{"client_certificate_automate":"upstream.example"}},{"tls":{"client_certificate_automate":"other.example"}}]}]}]}}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := off.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	want := []string{"admin.example", "client.example", "ech.example", "site.example", "upstream.example"}
+	if got := off.Managed(); !slices.Equal(got, want) {
+		t.Errorf("managed are %q, want %q", got, want)
+	}
+	groups, order, err := off.names(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, iss := range order {
+		got = append(got, groups[iss]...)
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("worked on are %q, want %q", got, want)
+	}
+}
+
+// What a running Caddy waits for is listed, whoever asked for it.
+func TestWhatWaitsIsManaged(t *testing.T) {
+	a, k := newParker(t, aloneApps)
+	if got := a.operator().Managed(); len(got) > 0 {
+		t.Fatalf("managed are %q", got)
+	}
+	errWait := errors.New("wait")
+	if err := k.Park(t.Context(), acmepersist.Parking{Identifier: "tenant.example", Err: errWait}); !errors.Is(err, errWait) {
+		t.Fatal(err)
+	}
+	op := a.operator()
+	if got := op.Managed(); !slices.Equal(got, []string{"tenant.example"}) {
+		t.Errorf("managed are %q", got)
+	}
+	groups, order, err := op.names(nil)
+	if err != nil || len(order) != 1 || !slices.Equal(groups[order[0]], []string{"tenant.example"}) {
+		t.Errorf("worked on are %v, %v", groups, err)
+	}
+	a.end()
+	if got := op.Managed(); len(got) > 0 {
+		t.Errorf("after its configuration has ended: %q", got)
+	}
+}
