@@ -70,6 +70,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		chain = []certmagic.Issuer{own}
 	}
 	own.Exclusive = !hasInternal(chain)
+	own.IgnoreBind()
 
 	for _, issuer := range chain {
 		values = append(values, httpcaddyfile.ConfigValue{Class: "tls.cert_issuer", Value: issuer})
