@@ -74,6 +74,9 @@ func (b boundAccount) check(ca string) error {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return errors.New("its url is no account URL (http or https)")
 	}
+	if err := checkEncrypted(ca, b.URL); err != nil {
+		return fmt.Errorf("its url: %w", err)
+	}
 	key, err := b.signer()
 	if err != nil {
 		return fmt.Errorf("account %s: %w", b.URL, err)
@@ -99,18 +102,37 @@ func (b boundAccount) olderThan(other boundAccount) bool {
 	return b.Thumbprint != other.Thumbprint && slices.Contains(other.EarlierThumbprints, b.Thumbprint)
 }
 
-// confirm asks the CA for the account with the binding's URL and key, and for nothing else
-// (section 4.5 of draft -02: the URL is confirmed before it is used).
+// confirm asks the CA whose the key is, and then for the account with the binding's URL and key
+// (section 4.5 of draft -02: the URL is confirmed before it is used). The URL comes from a file:
+// nothing is signed for it before the CA's new-account has named it. It may be on any host, for
+// some CAs have their accounts on another one than their directory.
 func (s *session) confirm(ctx context.Context, b boundAccount) error {
 	account, err := b.acme()
 	if err != nil {
 		return err
 	}
+	refused := func(err error) error {
+		return fmt.Errorf("the CA does not accept the account %s with the key of thumbprint %s; its key may have been changed, "+
+			"or it was deactivated: %w", b.URL, b.Thumbprint, err)
+	}
+	var named acme.Account
+	err = s.step(ctx, "asking the CA whose the key is", func() (err error) {
+		named, err = s.client.GetAccount(ctx, acme.Account{PrivateKey: account.PrivateKey})
+		return err
+	})
+	switch {
+	case isProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
+		return refused(err)
+	case err != nil:
+		return err
+	case named.Location != b.URL:
+		return fmt.Errorf("the CA names the account of this key %q, and the file %s: nothing was sent to the file's URL, which is not the account's; "+
+			"take the file from a fresh `account export`", named.Location, b.URL)
+	}
 	status, err := s.askAccount(ctx, account)
 	switch {
 	case isProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
-		return fmt.Errorf("the CA does not accept the account %s with the key of thumbprint %s; its key may have been changed, "+
-			"or it was deactivated: %w", b.URL, b.Thumbprint, err)
+		return refused(err)
 	case err != nil:
 		return err
 	case status != acme.StatusValid:

@@ -82,6 +82,9 @@ func (s *session) loadOffer(ctx context.Context) (offer, error) {
 	if _, err := s.store.Load(ctx, s.store.Key("ca.json"), &o); err != nil {
 		return o, err
 	}
+	if o.CA != s.iss.CA {
+		o = offer{CA: s.iss.CA} // of a directory that shares the folder
+	}
 	o.heal(walltime.Now())
 	s.iss.mu.Lock()
 	s.iss.offer = &o
@@ -144,6 +147,9 @@ func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
 	key := s.store.Key("ca.json")
 	if _, err := s.store.Load(ctx, key, &o); err != nil {
 		return err
+	}
+	if o.CA != s.iss.CA {
+		o = offer{CA: s.iss.CA} // of a directory that shares the folder
 	}
 	o.heal(walltime.Now())
 	if fn(&o) {

@@ -80,6 +80,9 @@ func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn fun
 		if err == nil {
 			return nil
 		}
+		if unusable := s.wire.refused(); unusable != nil {
+			return fmt.Errorf("%s: %w", name, unusable)
+		}
 		status, _, _ := s.wire.last()
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", name, errors.Join(context.Cause(ctx), err))
@@ -126,7 +129,7 @@ func (s *session) pause(err error, attempt int) (time.Duration, bool) {
 		return 5 * backoff, true
 	case isProblem(err, "badNonce"):
 		return minInterval, true
-	case errors.As(err, &problem), isUnusable(err):
+	case errors.As(err, &problem):
 		return 0, false
 	case status >= 400:
 		return 0, false

@@ -24,6 +24,7 @@ type wire struct {
 	status     int
 	retryAfter time.Duration
 	hasRetry   bool
+	unusable   error // why the last answer could not be used
 	// members are what acmez does not know of a challenge, by its URL.
 	members map[string]challengeMembers
 }
@@ -38,12 +39,19 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.sent++
 	w.mu.Unlock()
 	resp, err := w.base.RoundTrip(req)
-	if err != nil {
+	if isUnusable(err) {
+		// acmez would send the same request again, with the same nonce, if it were told of an
+		// error: it gets an answer
+		resp = refusal(req, err)
+	} else if err != nil {
 		return resp, err
 	}
 	retry, has := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	w.mu.Lock()
 	w.status, w.retryAfter, w.hasRetry = resp.StatusCode, retry, has
+	if isUnusable(err) {
+		w.unusable = err
+	}
 	w.mu.Unlock()
 
 	if resp.StatusCode >= 500 {
@@ -64,6 +72,14 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	return resp, nil
+}
+
+// refusal is an answer that acmez does not look into.
+func refusal(req *http.Request, err error) *http.Response {
+	return &http.Response{
+		Status: "400 Bad Request", StatusCode: http.StatusBadRequest, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(strings.NewReader(err.Error())), Request: req,
+	}
 }
 
 // note keeps the members of each dns-persist-01 challenge in an authorization.
@@ -96,7 +112,7 @@ func (w *wire) challenge(url string) challengeMembers {
 // reset forgets the last answer.
 func (w *wire) reset() {
 	w.mu.Lock()
-	w.sent, w.status, w.retryAfter, w.hasRetry = 0, 0, 0, false
+	w.sent, w.status, w.retryAfter, w.hasRetry, w.unusable = 0, 0, 0, false, nil
 	w.mu.Unlock()
 }
 
@@ -105,6 +121,13 @@ func (w *wire) asked() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sent > 0
+}
+
+// refused returns why an answer since the last reset could not be used; nil if all could.
+func (w *wire) refused() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unusable
 }
 
 // last returns the status of the last answer (0 if there was none) and its
