@@ -45,14 +45,19 @@ func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 	if s.iss.caaChecker() == nil {
 		return nil
 	}
-	reason, at := s.forbiddenByCAA(ctx, w)
-	if reason == "" {
+	verdict, at := s.evaluateCAA(ctx, w)
+	switch verdict.Outlook {
+	case record.OutlookGood:
+		return nil
+	case record.OutlookDepends:
+		s.logger.Warn("not every CA reads the CAA records as allowing it to issue; asking all the same",
+			zap.String("identifier", w.identifier), zap.String("at", at), zap.String("ca", s.iss.CA), zap.String("reason", verdict.Reason))
 		return nil
 	}
-	if ok, err := s.caaOverruled(ctx, w, job, reason); ok || err != nil {
+	if ok, err := s.caaOverruled(ctx, w, job, verdict.Reason); ok || err != nil {
 		return err
 	}
-	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: reason}
+	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: verdict.Reason}
 	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: walltime.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
 }
 
@@ -87,22 +92,26 @@ func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason st
 	return overruled, nil
 }
 
-// forbiddenByCAA returns why CAA records forbid the certificate, and where they stand.
-func (s *session) forbiddenByCAA(ctx context.Context, w wanted) (reason, at string) {
+// CodeCAADepends says that CAs differ in what the CAA records allow.
+const CodeCAADepends propagation.Code = "caa_depends"
+
+// evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are.
+func (s *session) evaluateCAA(ctx context.Context, w wanted) (verdict record.CAAVerdict, at string) {
+	good := record.CAAVerdict{Outlook: record.OutlookGood}
 	if len(s.directory.Meta.identities()) == 0 {
-		return "", "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
+		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
 	found, at, err := s.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
 	if err != nil {
 		s.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
-		return "", ""
+		return good, ""
 	}
 	var list []record.CAA
 	for _, r := range found {
-		list = append(list, record.CAA{Critical: r.Flag&128 != 0, Tag: r.Tag, Value: r.Value})
+		list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 	}
-	names := append(conformingNames(s.directory.Meta.CAAIdentities), w.terms.names...)
-	return record.ForbiddenByCAA(list, record.CAAWant{
+	names := append(s.directory.Meta.identities(), w.terms.names...)
+	return record.EvaluateCAA(list, record.CAAWant{
 		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ChallengeType, AccountURL: s.account.Location,
 	}), at
 }

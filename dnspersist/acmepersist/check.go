@@ -181,12 +181,24 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		}
 	}
 	if done.State.Well() && s.iss.caaChecker() != nil {
-		var at string
-		if done.CAA, at = s.forbiddenByCAA(ctx, w); done.CAA != "" {
-			done.State, done.Do = StateForbidden, fmt.Sprintf("add a CAA record at %s that allows the CA: %s", at, done.CAA)
-		}
+		done.judgeCAA(s.evaluateCAA(ctx, w))
 	}
 	return done
+}
+
+// judgeCAA adds what the CA makes of the CAA records at a name.
+func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
+	switch verdict.Outlook {
+	case record.OutlookBad:
+		done.CAA = verdict.Reason
+		done.State, done.Do = StateForbidden, fmt.Sprintf("add a CAA record at %s that allows the CA: %s", at, verdict.Reason)
+	case record.OutlookDepends:
+		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: CodeCAADepends, Text: fmt.Sprintf(
+			"the CAA records at %s allow the CA to issue only as some CAs read them: %s", at, verdict.Reason)})
+		if done.State == StateGood {
+			done.State, done.Do = StateDepends, fmt.Sprintf("nothing, unless the CA refuses it: the CAA records at %s: %s", at, verdict.Reason)
+		}
+	}
 }
 
 // judge says where the name stands, and what to do.

@@ -69,7 +69,13 @@ func (c *CA) allowedByCAA(set []*dns.CAA, wildcard bool, method, account string)
 			return false
 		}
 		methods := params["validationmethods"]
-		return len(methods) == 0 || len(methods) == 1 && slices.Contains(strings.Split(methods[0], ","), method)
+		if len(methods) != 1 {
+			return len(methods) == 0
+		}
+		list := strings.Split(methods[0], ",")
+		return slices.Contains(list, method) && !slices.ContainsFunc(list, func(m string) bool {
+			return m == "" || strings.ContainsFunc(strings.ReplaceAll(m, "-", ""), notAlphanumeric)
+		})
 	})
 }
 
@@ -85,7 +91,7 @@ func parseCAA(value string) (issuer string, params map[string][]string, ok bool)
 	for _, p := range rest {
 		tag, v, found := strings.Cut(p, "=")
 		tag, v = trimSpace(tag), trimSpace(v)
-		if !found || strings.ContainsFunc(tag, notAlphanumeric) || strings.ContainsFunc(v, notVisible) {
+		if !found || tag == "" || strings.ContainsFunc(tag, notAlphanumeric) || strings.ContainsFunc(v, notVisible) {
 			return "", nil, false
 		}
 		params[tag] = append(params[tag], v)
