@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // Want is what a CA has to find at a name, and what else it may be content with.
@@ -79,7 +81,7 @@ func (j *judge) value(txt string) (v Verdict, reason string) {
 		if v.Outlook == OutlookGood {
 			v.Outlook = OutlookDepends
 			if j.explain {
-				reason = fmt.Sprintf("the issuer domain name is written %s: a CA need not take it for %s", p.Issuer, name)
+				reason = fmt.Sprintf("the issuer domain name is written %s: a CA need not take it for %s", foreign.Text(p.Issuer), name)
 			}
 		}
 		v.refusal |= refusedUnauthorized
@@ -99,16 +101,18 @@ func (j *judge) malformed(txt string, p Parsed, err error) string {
 	return strings.TrimPrefix(err.Error(), ErrMalformed.Error()+": ")
 }
 
-// issuer finds the name under which the CA takes the value for its own.
+// issuer finds the name under which the CA takes the value for its own, or may do so.
 func (j *judge) issuer(p Parsed) (name string, ours bool) {
 	if slices.Contains(j.IssuerDomainNames, p.Issuer) {
 		return p.Issuer, true
 	}
-	i := slices.IndexFunc(j.IssuerDomainNames, func(n string) bool { return normalizeIssuer(n) == p.IssuerDomainName })
-	if i < 0 {
-		return "", false
+	for _, written := range []string{p.IssuerDomainName, foldIssuer(p.Issuer)} {
+		i := slices.IndexFunc(j.IssuerDomainNames, func(n string) bool { return normalizeIssuer(n) == written })
+		if i >= 0 && written != "" {
+			return j.IssuerDomainNames[i], true
+		}
 	}
-	return j.IssuerDomainNames[i], true
+	return "", false
 }
 
 // parsed judges a well-formed value of this CA's issuer.

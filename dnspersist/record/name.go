@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Label is the label below which the record stands (section 4 of the draft).
@@ -21,8 +22,8 @@ const MaxIdentifierLen = 253 - len(Label) - 1
 // in lower case, without a final dot, a leading "*." kept. A name that cannot be
 // validated is an error.
 //
-// It maps Unicode as Caddy does for certificates (idna.ToASCII): "straße" stays
-// another name than "strasse".
+// It maps Unicode as Caddy does for certificates (idna.ToASCII), after it was composed (section 9.2
+// of draft -02): "straße" stays another name than "strasse".
 func Normalize(name string) (string, error) {
 	trimmed := strings.TrimSuffix(strings.TrimSpace(name), ".")
 	if trimmed == "" {
@@ -35,11 +36,10 @@ func Normalize(name string) (string, error) {
 	if len(base) > 4*MaxIdentifierLen { // no A-labels are this much shorter, and the mapping takes quadratic time
 		return "", fmt.Errorf("the name beginning with %.40q has %d octets, with %s. before it at most %d fit", name, len(base), Label, MaxIdentifierLen)
 	}
-	ascii, err := idna.ToASCII(strings.ToLower(base))
+	ascii, err := toASCII(base)
 	if err != nil {
 		return "", fmt.Errorf("%q is not a domain name: %w", name, err)
 	}
-	ascii = strings.ToLower(ascii)
 	if len(ascii) > MaxIdentifierLen {
 		return "", fmt.Errorf("%q has %d octets, with %s. before it at most %d fit: use another challenge for it", name, len(ascii), Label, MaxIdentifierLen)
 	}
@@ -50,6 +50,13 @@ func Normalize(name string) (string, error) {
 		return "*." + ascii, nil
 	}
 	return ascii, nil
+}
+
+// toASCII turns U-labels into A-labels, all in lower case. A letter and its accent are one
+// character, however they were typed.
+func toASCII(name string) (string, error) {
+	ascii, err := idna.ToASCII(norm.NFC.String(strings.ToLower(name)))
+	return strings.ToLower(ascii), err
 }
 
 // checkLabels wants letters, digits, hyphens and underscores: what else a label could
@@ -119,12 +126,12 @@ func normalizeIssuer(name string) string {
 
 // ValidIssuerDomainName checks a name that comes from a CA or a configuration, before
 // it gets into a zone file: A-labels of letters, digits and hyphens, at most 253
-// octets, at least two labels.
+// octets. One label is enough (RFC 8659 section 4.2), as a private CA may have it.
 func ValidIssuerDomainName(name string) error {
 	if len(name) > 253 {
 		return fmt.Errorf("the issuer domain name has %d octets, at most 253 are allowed", len(name))
 	}
-	if !strings.Contains(name, ".") || strings.Contains(name, "_") {
+	if name == "" || strings.Contains(name, "_") {
 		return fmt.Errorf("%q is not an issuer domain name such as ca.example", name)
 	}
 	if strings.ToLower(name) != name {
@@ -134,6 +141,33 @@ func ValidIssuerDomainName(name string) error {
 		return fmt.Errorf("%q is not an issuer domain name: %w", name, err)
 	}
 	return nil
+}
+
+// NormalizeIssuerDomainName returns a name from a directory's caaIdentities as issuer domain names
+// are compared (section 3.2 of draft -02): as A-labels in lower case without a final dot.
+func NormalizeIssuerDomainName(name string) (string, error) {
+	if len(name) > 4*253 { // no A-labels are this much shorter, and the mapping takes quadratic time
+		return "", fmt.Errorf("the issuer domain name has %d octets, at most 253 are allowed", len(name))
+	}
+	ascii, err := toASCII(strings.TrimSuffix(name, "."))
+	if err != nil {
+		return "", fmt.Errorf("%q is not an issuer domain name: %w", name, err)
+	}
+	return ascii, ValidIssuerDomainName(ascii)
+}
+
+// foldIssuer returns what a CA may take a name for that is not in ASCII, as browsers map what
+// is typed into them (Boulder does): a byte order mark or a soft hyphen is nothing, a fullwidth
+// letter the usual one. It is empty for all others.
+func foldIssuer(name string) string {
+	if len(name) > 4*253 || strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		return ""
+	}
+	folded, err := idna.Lookup.ToASCII(norm.NFC.String(strings.ToLower(name)))
+	if err != nil {
+		return ""
+	}
+	return normalizeIssuer(folded)
 }
 
 // maxAccountURI is the longest account URI that is let in, in octets.
