@@ -158,6 +158,9 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
 	}
 	done.Wanted = s.wanted(w, c.identifiers)
+	if done.Note != "" {
+		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: CodeIssuerNotListed, Text: done.Note})
+	}
 	now := time.Now()
 	result := record.Evaluate(r.Values, w.want, now)
 	for _, v := range result.Verdicts {

@@ -169,6 +169,7 @@ type Issuer struct {
 	checkedKey    string // the thumbprint
 	checkedAt     time.Time
 	offer         *offer
+	unlisted      string // what was last logged of a configured issuer domain name
 	askedNext     string // the key of a pending rollover that the CA was asked about
 	askedNextAt   time.Time
 }

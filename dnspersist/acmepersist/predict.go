@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -40,6 +42,7 @@ func (s *session) predict(o offer) (terms, error) {
 	switch {
 	case s.iss.IssuerDomainName != "":
 		t.names = []string{s.iss.IssuerDomainName}
+		s.warnOfUnlisted()
 	case meta.names() != nil:
 		t.names = meta.names()
 	case len(o.IssuerDomainNames) > 0:
@@ -49,6 +52,35 @@ func (s *session) predict(o offer) (terms, error) {
 		t.names = conformingNames(meta.CAAIdentities)
 	}
 	return t, nil
+}
+
+// CodeIssuerNotListed says that issuer_domain_name is not in the CA's directory.
+const CodeIssuerNotListed propagation.Code = "issuer_not_listed"
+
+// unlistedIssuer says that a configured issuer domain name is none of those that the directory
+// promises for each challenge (section 3.2 of draft -02); it is empty if it is one, or if the
+// directory promises none. A challenge may offer more names, so it is no error.
+func (s *session) unlistedIssuer() string {
+	mine, listed := s.iss.IssuerDomainName, s.directory.Meta.names()
+	if mine == "" || listed == nil || slices.Contains(listed, mine) {
+		return ""
+	}
+	return fmt.Sprintf("issuer_domain_name is %s, and the directory of %s promises %s only: the CA refuses records that name %s unless its challenges offer it; set it to a listed name, or remove it",
+		mine, s.iss.CA, strings.Join(listed, ", "), mine)
+}
+
+// warnOfUnlisted logs that once for each directory.
+func (s *session) warnOfUnlisted() {
+	text := s.unlistedIssuer()
+	s.iss.mu.Lock()
+	known := s.iss.unlisted == text
+	s.iss.unlisted = text
+	s.iss.mu.Unlock()
+	if text != "" && !known {
+		s.logger.Warn("the configured issuer domain name is not in the CA's directory",
+			zap.String("ca", s.iss.CA), zap.String("issuer_domain_name", s.iss.IssuerDomainName),
+			zap.Strings("listed", s.directory.Meta.names()), zap.String("do", text))
+	}
 }
 
 // known reports whether records can be asked for without an order.
@@ -120,7 +152,7 @@ func (s *session) challengeTerms(ctx context.Context, m challengeMembers, id str
 		}
 	}
 	if t.dialect == record.DialectHashed {
-		if err := checkSubsets(t.names, s.directory.Meta.names(), s.directory.Meta.identities()); err != nil {
+		if err := checkSubsets(*list, s.directory.Meta.names(), s.directory.Meta.identities()); err != nil {
 			return t, malformed(err)
 		}
 	}

@@ -76,6 +76,7 @@ func (s *session) probe(o offer) (Probe, error) {
 	default:
 		p.Note = "the directory does not say whether the CA offers dns-persist-01, as CAs of drafts -00 and -01 need not: only an order can tell, probe with --order NAME"
 	}
+	p.Note = joinNotes(p.Note, s.unlistedIssuer())
 	if meta.ExternalAccountRequired && s.iss.ExternalAccount == nil {
 		p.Note = joinNotes(p.Note, "the CA wants an external account binding: set eab")
 	}
@@ -146,8 +147,8 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 }
 
 func joinNotes(a, b string) string {
-	if a == "" {
-		return b
+	if a == "" || b == "" {
+		return a + b
 	}
 	return a + "; " + b
 }

@@ -99,22 +99,25 @@ func (m directoryMeta) prefix() string {
 }
 
 // names returns the set D of draft -02: nothing if the array does not conform, for then
-// no record can be made before an order.
+// no record can be made before an order. One name that does not conform spoils all.
 func (m directoryMeta) names() []string {
 	names := conformingNames(m.IssuerDomainNames)
-	if n := len(m.IssuerDomainNames); n == 0 || n > maxIssuerDomainNames || len(names) == 0 {
+	n := len(m.IssuerDomainNames)
+	if n == 0 || n > maxIssuerDomainNames || slices.ContainsFunc(m.IssuerDomainNames, isNoIssuer) {
 		return nil
 	}
 	return names
 }
 
-// identities returns the set I of draft -02, normalized; nothing if the array does not
-// conform.
+func isNoIssuer(name string) bool { return record.ValidIssuerDomainName(name) != nil }
+
+// identities returns the set I of draft -02 as A-labels in lower case without a final dot;
+// nothing if the array does not conform.
 func (m directoryMeta) identities() []string {
 	var names []string
 	for _, n := range m.CAAIdentities {
-		n = strings.ToLower(strings.TrimSuffix(n, "."))
-		if record.ValidIssuerDomainName(n) != nil {
+		n, err := record.NormalizeIssuerDomainName(n)
+		if err != nil {
 			return nil
 		}
 		names = append(names, n)
@@ -147,7 +150,7 @@ func offeredNames(list stringList) ([]string, error) {
 }
 
 // checkSubsets holds the names of a challenge against those of the directory (section
-// 3.2 of draft -02): all of D in C, and all of C in I.
+// 3.2 of draft -02): all of D in C, and all of C in I, also what conforms to nothing.
 func checkSubsets(challenge, directory, identities []string) error {
 	for _, n := range directory {
 		if !slices.Contains(challenge, n) {
@@ -159,7 +162,7 @@ func checkSubsets(challenge, directory, identities []string) error {
 	}
 	for _, n := range challenge {
 		if !slices.Contains(identities, n) {
-			return fmt.Errorf("its issuer domain name %s is not among the directory's caaIdentities %s", n, strings.Join(identities, ", "))
+			return fmt.Errorf("its issuer domain name %q is not among the directory's caaIdentities %s", n, strings.Join(identities, ", "))
 		}
 	}
 	return nil

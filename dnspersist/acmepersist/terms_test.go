@@ -18,7 +18,13 @@ func TestDirectoryMeta(t *testing.T) {
 		"nothing":                 {`{}`, "", "", ""},
 		"nulls":                   {`{"issuerDomainNames":null,"caaIdentities":null,"accountHashPrefix":null}`, "", "", ""},
 		"other types":             {`{"issuerDomainNames":"a.example","caaIdentities":5,"accountHashPrefix":["x"]}`, "", "", ""},
-		"nonconforming left out":  {`{"issuerDomainNames":["A.example","a.example","b.example.",5]}`, "a.example", "", ""},
+		"one is in capitals":      {`{"issuerDomainNames":["A.example","a.example"]}`, "", "", ""},
+		"one has a final dot":     {`{"issuerDomainNames":["a.example","b.example."]}`, "", "", ""},
+		"one is no string":        {`{"issuerDomainNames":["a.example",5]}`, "", "", ""},
+		"one is a U-label":        {`{"issuerDomainNames":["a.example","m\u00fcller.example"]}`, "", "", ""},
+		"one is too long":         {`{"issuerDomainNames":["a.example","` + strings.Repeat("a.", 126) + `aa"]}`, "", "", ""},
+		"one label":               {`{"issuerDomainNames":["ca"],"caaIdentities":["CA."]}`, "ca", "ca", ""},
+		"identities as U-labels":  {`{"caaIdentities":["M\u00dcLLER.example.","mu\u0308ller.example","a.example"]}`, "", "xn--mller-kva.example xn--mller-kva.example a.example", ""},
 		"none conforms":           {`{"issuerDomainNames":["A.example","x y"]}`, "", "", ""},
 		"eleven":                  {`{"issuerDomainNames":[` + strings.TrimSuffix(strings.Repeat(`"a.example",`, 11), ",") + `]}`, "", "", ""},
 		"ten times the same":      {`{"issuerDomainNames":[` + strings.TrimSuffix(strings.Repeat(`"a.example",`, 10), ",") + `]}`, "a.example", "", ""},
@@ -51,8 +57,10 @@ func TestCheckSubsets(t *testing.T) {
 		"no directory":           {"a.a", "", "", ""},
 		"no identities":          {"a.a b.b", "b.b", "", ""},
 		"missing in challenge":   {"a.a", "a.a b.b", "", "lacks the issuer domain name b.b"},
-		"missing in identities":  {"a.a b.b", "a.a", "a.a", "b.b is not among the directory's caaIdentities a.a"},
-		"identities, no members": {"a.a", "", "b.b", "a.a is not among"},
+		"missing in identities":  {"a.a b.b", "a.a", "a.a", `"b.b" is not among the directory's caaIdentities a.a`},
+		"identities, no members": {"a.a", "", "b.b", `"a.a" is not among`},
+		"a nonconforming name":   {"a.a B.B", "a.a", "a.a b.b", `"B.B" is not among`},
+		"without identities":     {"a.a B.B", "a.a", "", ""},
 	} {
 		err := checkSubsets(list(tt.c), list(tt.d), list(tt.i))
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

@@ -35,6 +35,8 @@ type Wanted struct {
 	// Presumed says that the CA has not shown yet what it wants: the issuer domain name is
 	// from its directory's caaIdentities, and an order will tell.
 	Presumed bool `json:"presumed,omitempty"`
+	// Note says what is doubtful about the issuer domain name; empty if nothing is.
+	Note string `json:"note,omitempty"`
 	// Standby says that it is for another account, whose key lies elsewhere.
 	Standby bool `json:"standby,omitempty"`
 }
@@ -97,6 +99,7 @@ func (s *session) wanted(w wanted, identifiers []string) Wanted {
 	tell := Wanted{
 		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.Location,
 		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.dialect,
+		Note: s.unlistedIssuer(),
 	}
 	if w.also != nil {
 		tell.OrValue = w.also.Value

@@ -130,11 +130,15 @@ func (r *run) putOut(format string, stand []standing, sets []dnspersist.RecordSe
 	return r.writeFormat(formats.Format(format), sets)
 }
 
-// sayPresumed says which issuer domain names the CA has not confirmed yet.
+// sayPresumed says which issuer domain names the CA has not confirmed yet, or does not list.
 func (r *run) sayPresumed(sets []dnspersist.RecordSet) {
 	said := make(map[string]bool)
 	for _, s := range sets {
 		for _, w := range s.Wanted {
+			if w.Note != "" && !said[w.Note] {
+				said[w.Note] = true
+				r.say("warning: %s", w.Note)
+			}
 			if w.Presumed && !said[w.CA] {
 				said[w.CA] = true
 				r.say("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)

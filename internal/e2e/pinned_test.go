@@ -53,7 +53,7 @@ func TestMalformedChallenge(t *testing.T) {
 		},
 		"a name is not among the CAA identities": {
 			nil, func(c map[string]any) { c["issuerDomainNames"] = []string{harness.IssuerName, "other.example"} },
-			"other.example is not among the directory's caaIdentities",
+			`"other.example" is not among the directory's caaIdentities`,
 		},
 		"no names": {nil, func(c map[string]any) { c["issuerDomainNames"] = []string{} }, "names 0 issuer domain names"},
 		"eleven names": {nil, func(c map[string]any) {
