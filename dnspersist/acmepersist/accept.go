@@ -56,12 +56,28 @@ func (s *session) target(w wanted, state nameState) propagation.Target {
 		Name:   w.record.Name,
 		Host:   record.Base(w.identifier),
 		Accept: func(values []string) (bool, string) { return state.satisfies(values, w.want, account) },
+		Weigh:  weigh(w.want),
 		Mistaken: func(zone string) (places []propagation.Place) {
 			for _, m := range record.Misplacements(w.identifier, zone) {
 				places = append(places, propagation.Place(m))
 			}
 			return places
 		},
+	}
+}
+
+// weigh says how much a value has to do with what is wanted.
+func weigh(want record.Want) func(value string) int {
+	return func(value string) int {
+		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
+			switch {
+			case v.Outlook != record.OutlookBad:
+				return propagation.WeightWanted
+			case v.Code != record.CodeForeign:
+				return propagation.WeightNear
+			}
+		}
+		return propagation.WeightNone
 	}
 }
 

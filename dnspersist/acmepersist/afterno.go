@@ -58,7 +58,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 		}
 	}
 	if seen.Status != propagation.StatusReady {
-		p.Report = seen // one that was ready would let the next attempt pass without a look
+		p.Report = seen.Shortened(weigh(w.want)) // one that was ready would let the next attempt pass without a look
 		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, state), propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
 	return a.park(ctx, p)

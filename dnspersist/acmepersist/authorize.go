@@ -205,7 +205,7 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 	})
 	if disagrees {
 		return errors.Join(&DisagreementError{
-			Identifier: w.identifier, Name: w.record.Name, CA: s.iss.CA, Report: seen, RetryAt: retry, Err: reason, problem: problem,
+			Identifier: w.identifier, Name: w.record.Name, CA: s.iss.CA, Report: seen.Shortened(weigh(w.want)), RetryAt: retry, Err: reason, problem: problem,
 		}, err)
 	}
 	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Err: reason}, err)

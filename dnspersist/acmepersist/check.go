@@ -128,6 +128,9 @@ func (c *Check) Name() string { return c.wanted.record.Name }
 func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 	var found []propagation.Diagnostic
 	report := c.Checker.Check(ctx, c.Target, c.Gate)
+	if report.Whole() != nil {
+		report = report.Shortened(c.Target.Weigh) // and says so: nobody may write what is left
+	}
 	if thorough {
 		_, found = c.Checker.Diagnose(ctx, c.Target)
 		if c.session.iss.Delegation != nil {

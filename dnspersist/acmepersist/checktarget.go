@@ -42,7 +42,7 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 		at.Alias = alias.Targets[0]
 	}
 	if at.Alias != w.target {
-		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept}, c.Checker.NewGate())
+		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept, Weigh: c.Target.Weigh}, c.Checker.NewGate())
 		at.Zone = r.Zone
 	}
 	shown, onward := r.At(w.target), r.AliasOf(w.target)
@@ -56,6 +56,10 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 		return at
 	case onward.Kind == propagation.AliasSet:
 		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.target, onward.Targets[0])
+		return at
+	}
+	if err := r.Whole(); err != nil {
+		at.Reason = err.Error()
 		return at
 	}
 	at.State, at.TTL = StateMissing, shown.TTL

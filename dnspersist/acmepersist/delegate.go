@@ -232,7 +232,7 @@ func (s *session) place(w wanted, t propagation.Target) (propagation.Target, err
 	case w.disputed != nil:
 		return t, w.disputed
 	}
-	return propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: t.Accept}, nil
+	return propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: t.Accept, Weigh: t.Weigh}, nil
 }
 
 // placeHost is from where the zone of a target is found: above it, for it may not exist yet,

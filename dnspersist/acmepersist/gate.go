@@ -121,6 +121,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if err := s.refine(w, report.Values, state, o); err != nil {
 		return propagation.Report{}, err
 	}
+	report = gate.Report() // what is kept while the name waits
 	retry := due
 	var waiting error = &WaitingError{Identifier: w.identifier, Record: w.record, Report: report, Retry: due}
 	var unpublished *PublishError

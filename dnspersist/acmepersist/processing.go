@@ -154,7 +154,7 @@ func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (s
 		if held.Seen == nil {
 			held.Seen = make(map[string]propagation.Report)
 		}
-		held.Seen[identifier] = digested(seen)
+		held.Seen[identifier] = digested(seen.Shortened(weigh(a.wants[identifier].want)))
 	}
 	return now, a.store.Save(ctx, a.orderKey(a.names), held)
 }

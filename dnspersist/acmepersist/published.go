@@ -91,6 +91,9 @@ func standing(ctx context.Context, checker *propagation.Checker, t propagation.T
 	if round.Err != nil {
 		return publish.Standing{}, round.Err
 	}
+	if err := round.Whole(); err != nil {
+		return publish.Standing{}, err
+	}
 	if round.Mode == propagation.ModeRecursive {
 		return publish.Standing{}, errors.New("check is recursive, and resolvers tell neither the zone nor what each of its servers has: publish where the name servers can be asked")
 	}

@@ -121,6 +121,9 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, follow bool, sta
 		if err != nil {
 			found.Error = "DNS cannot tell what stands: " + report.Reason
 		}
+		if err := report.Whole(); err != nil {
+			found.Error = err.Error()
+		}
 		if found.TTL > 0 { // of a cache what is left of it: an update changes that of the whole set
 			set.TTL = found.TTL
 		}

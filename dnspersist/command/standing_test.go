@@ -36,6 +36,23 @@ func TestStandsAlready(t *testing.T) {
 	}
 }
 
+// Of a name that shows more values than are handled no format is made that sets a whole RRset.
+func TestShortenedSetIsNoProof(t *testing.T) {
+	set := dnspersist.RecordSet{
+		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",
+		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},
+	}
+	fill(&set, propagation.Report{
+		Name: set.Name, Values: []string{"theirs"}, MoreValues: 7,
+		Servers: []propagation.ServerReport{{Name: set.Name, Verdict: propagation.VerdictNo, TTL: 17}},
+	}, false, func(acmepersist.Wanted) bool { return false })
+	for _, f := range []formats.Format{formats.Route53, formats.Terraform} {
+		if err := new(run).writeFormat(f, []dnspersist.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "7 TXT values more than are handled") {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
 // A resolver's cache does not prove what stands, so no format that sets a whole RRset is made of it.
 func TestCachedStandingIsNoProof(t *testing.T) {
 	set := dnspersist.RecordSet{

@@ -89,7 +89,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	defer cancel()
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
-	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0}
+	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
 	if c.cfg.Mode == ModeRecursive {
 		r.Err = w.recursive(ctx, name)
 		r.Bogus = w.bogus

@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -66,15 +67,16 @@ func NewGate(grace, settle time.Duration) *Gate {
 	return &Gate{grace: grace, settle: settle, bad: make(map[hostKey]badHost)}
 }
 
-// Report returns what the last Observe returned; its When is zero before.
+// Report returns what the last Observe returned, shortened: a Gate keeps a few
+// kilobytes, whatever servers send. Its When is zero before.
 func (g *Gate) Report() Report {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.last.clone()
+	return g.last
 }
 
 // Observe takes a round into account. Rounds must come in the order of their
-// times.
+// times. The report has all that the servers of the round have shown.
 func (g *Gate) Observe(r Round) Report {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -85,6 +87,9 @@ func (g *Gate) Observe(r Round) Report {
 	}
 	if r.Partial {
 		rep.Bogus, rep.Wildcard = g.last.Bogus, g.last.Wildcard
+	}
+	if r.Partial || rep.Problem == CodeLookBudget {
+		rep.MoreValues, rep.RestDigest, rep.MoreServers = g.last.MoreValues, g.last.RestDigest, g.last.MoreServers
 	}
 	if rep.Zone == "" {
 		rep.Zone = g.last.Zone
@@ -130,8 +135,36 @@ func (g *Gate) Observe(r Round) Report {
 	if g.last.Status == rep.Status {
 		rep.Since = g.last.Since
 	}
-	g.last = rep
-	return rep.clone()
+	g.keep(rep, r)
+	return rep
+}
+
+// keep keeps what is needed until the next round.
+func (g *Gate) keep(rep Report, r Round) {
+	known := len(rep.Servers)
+	if r.Partial {
+		known = max(known, len(g.last.Servers)+g.last.MoreServers)
+	}
+	last := rep.Shortened(r.weigh)
+	if slices.EqualFunc(last.Servers, g.last.Servers, sameAnswer) && slices.Equal(last.Values, g.last.Values) {
+		last.Servers, last.Values = g.last.Servers, g.last.Values // who keeps an earlier report has them already
+	}
+	g.last = last
+	g.last.MoreServers = known - len(g.last.Servers)
+	bad := make(map[hostKey]badHost)
+	for _, s := range g.last.Servers {
+		key := hostKey{s.Zone, s.Name, s.Host} // of the texts that are kept
+		if b, ok := g.bad[key]; ok {
+			bad[key] = b
+		}
+	}
+	g.bad = bad
+}
+
+// sameAnswer reports whether a says what b does.
+func sameAnswer(a, b ServerReport) bool {
+	a.RTT, a.TTL, a.NegativeTTL, a.BadSince, a.BadLooks = b.RTT, b.TTL, b.NegativeTTL, b.BadSince, b.BadLooks
+	return reflect.DeepEqual(a, b)
 }
 
 // decide sets the status, and when to look again.

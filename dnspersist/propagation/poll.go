@@ -59,7 +59,8 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 		return Report{}, false
 	}
 	j.watch.spent = int(spent.Load())
-	return j.watch.gate.Observe(r), true
+	j.watch.gate.Observe(r)
+	return j.watch.gate.Report(), true // which is what may be kept
 }
 
 // note draws the conclusions for the schedule, and returns whom to tell.

@@ -40,17 +40,13 @@ func (r Report) where() string {
 		}
 		parts = append(parts, fmt.Sprintf("%s on %d of %d %s", what, g.count(VerdictYes), len(g.hosts), kind))
 	}
+	if r.MoreServers > 0 {
+		parts = append(parts, fmt.Sprintf("%d further addresses are not listed", r.MoreServers))
+	}
 	if len(r.Excused) > 0 {
 		parts = append(parts, "excused: "+strings.Join(r.Excused, ", "))
 	}
 	return strings.Join(parts, "; ")
-}
-
-func (r Report) clone() Report {
-	r.Servers = slices.Clone(r.Servers)
-	r.Excused = slices.Clone(r.Excused)
-	r.Values = slices.Clone(r.Values)
-	return r
 }
 
 // explain says why a name is not ready, and what to do.

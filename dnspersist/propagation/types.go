@@ -95,6 +95,11 @@ type Target struct {
 	// what is wanted, and why not. If nil, any TXT record is.
 	Accept func(values []string) (good bool, reason string)
 
+	// Weigh says how much a value has to do with what is wanted, one of the Weight
+	// constants: a Gate keeps those that weigh most, as servers may show very many. May
+	// be nil.
+	Weigh func(value string) int
+
 	// Mistaken lists the names at which people put the record by mistake, for a zone without
 	// final dot. Only Diagnose asks there. May be nil.
 	Mistaken func(zone string) []Place
@@ -178,6 +183,8 @@ type Round struct {
 	// Wildcard is what a wildcard record above the name answers in place of the record, a
 	// type and its value; empty if none does.
 	Wildcard string
+	weigh    func(value string) int // Target.Weigh
+
 	// Questions is how many questions were asked, those to resolvers included and
 	// retransmissions apart.
 	Questions int
@@ -204,7 +211,8 @@ const (
 )
 
 // Report is the state of a name after a round, for a program and, through
-// Summary and Reason, for a person.
+// Summary and Reason, for a person. What it points to is shared with others and must not be
+// changed.
 type Report struct {
 	Name     string         `json:"name"`
 	Zone     string         `json:"zone,omitempty"`
@@ -217,6 +225,14 @@ type Report struct {
 	FirstYes time.Time      `json:"first_yes,omitzero"` // since when at least one server has had the record; zero if none has
 	Reason   string         `json:"reason,omitempty"`   // why it is not ready and what to do
 	Values   []string       `json:"values,omitempty"`   // union of the values seen, sorted: what a CA may see now
+
+	// MoreValues is how many further values, or parts of values, were left out, as a Gate keeps
+	// so many; RestDigest is another one when these change. Zero in what Gate.Observe returns
+	// of a round in which all servers were asked.
+	MoreValues int    `json:"more_values,omitempty"`
+	RestDigest string `json:"rest_digest,omitempty"`
+	// MoreServers is how many servers were left out.
+	MoreServers int `json:"more_servers,omitempty"`
 
 	// LookAgainAt is when a further look may change the status although
 	// nobody changes anything: the end of the settle time or of a grace.
