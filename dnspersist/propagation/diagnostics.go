@@ -2,6 +2,7 @@ package propagation
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -72,6 +73,14 @@ func (r Report) wayDiagnostics() []Diagnostic {
 	if r.IPv6Down {
 		all = append(all, Diagnostic{Code: CodeIPv6Down, Text: "this machine cannot reach name servers over IPv6; judged over IPv4"})
 	}
+	if inside := r.inside(); len(inside) > 0 && r.FirstYes.IsZero() {
+		more := ""
+		if len(inside) > maxNamed {
+			inside, more = inside[:maxNamed], fmt.Sprintf(" and %d more", len(inside)-maxNamed)
+		}
+		all = append(all, Diagnostic{Code: CodeInsideServers, Text: fmt.Sprintf(
+			"the name servers that were asked are in this network (%s%s): outside, where a public CA asks, the domain may have others that show something else; publish the record there", strings.Join(inside, ", "), more)})
+	}
 	if r.Dropped > 0 {
 		all = append(all, Diagnostic{Code: CodeTooManyServers, Text: fmt.Sprintf("%s has more addresses than are asked: %d were left out", r.Zone, r.Dropped)})
 	}
@@ -102,6 +111,21 @@ func (r Report) wayDiagnostics() []Diagnostic {
 			d = Diagnostic{Code: CodeAliasDead, Text: fmt.Sprintf("%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, strings.TrimSuffix(s.Alias, "."))}
 		}
 		all = append(all, d)
+	}
+	return all
+}
+
+// inside lists the addresses in this network at which authoritative servers have answered.
+func (r Report) inside() []string {
+	if r.Mode != ModeAuthoritative {
+		return nil
+	}
+	var all []string
+	for _, s := range r.Servers {
+		addr, err := netip.ParseAddrPort(s.Addr)
+		if err == nil && (s.Verdict == VerdictYes || s.Verdict == VerdictNo) && IsPrivate(addr.Addr()) && !slices.Contains(all, addr.Addr().String()) {
+			all = append(all, addr.Addr().String())
+		}
 	}
 	return all
 }

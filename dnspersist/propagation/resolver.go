@@ -105,7 +105,8 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		case invalid:
 			bogus = fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
-			answered = answered || ans.Rcode == dns.RcodeServerFailure
+			// some say REFUSED for a single name that they do not like
+			answered = answered || ans.Rcode == dns.RcodeServerFailure || ans.Rcode == dns.RcodeRefused
 			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg)))
 		default:
 			r.first.Store(int32(n))
@@ -119,16 +120,16 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 	err := fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
 		dns.TypeToString[qtype], display(name), failures)
 	if answered {
-		err = &servfailError{err}
+		err = &nameError{err}
 	}
 	return answer{}, "", err
 }
 
-// servfailError: resolvers work, and one fails for this name, so its servers
+// nameError says that resolvers work, and one fails for this name, so its servers
 // may be at fault.
-type servfailError struct{ error }
+type nameError struct{ error }
 
-func (e *servfailError) Unwrap() error { return e.error }
+func (e *nameError) Unwrap() error { return e.error }
 
 // alsoFailed joins errors on one line.
 func alsoFailed(all, err error) error {

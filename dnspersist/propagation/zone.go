@@ -140,7 +140,7 @@ func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) 
 
 func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	cut, ttl, err := d.cut(ctx, host)
-	if _, ok := errors.AsType[*servfailError](err); ok {
+	if _, ok := errors.AsType[*nameError](err); ok {
 		if del, ok := d.fromAbove(ctx, host); ok {
 			if z, err := d.delegated(ctx, del, ""); err == nil {
 				d.adopt(z)
