@@ -52,7 +52,7 @@ type news struct {
 // The first one is no news: it is what the wait began with.
 func (n *news) take(r propagation.Report, f acmepersist.Finding, now time.Time) newsKind {
 	next := news{
-		known: true, status: r.Status, codes: wayCodes(r), lacking: r.Lacking(), values: r.Values, found: foundTexts(f),
+		known: true, status: r.Status, codes: wayCodes(r), lacking: r.Lacking(), values: r.ValuesSeen(), found: foundTexts(f),
 		since: n.since, count: n.count,
 	}
 	kind := newsNone

@@ -228,7 +228,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	finding := found(p.parking, r)
 	kind := p.news.take(r, finding, time.Now())
 	gone := p.report.Status != r.Status && r.Status == propagation.StatusAbsent
-	p.report = r
+	p.report, p.parking.Report = r, r // not two of them for each name
 	if w := waiting(p.parking.Err); w != nil {
 		fresh := *w
 		fresh.Report = r

@@ -72,6 +72,15 @@ func (r Report) Shortened(weigh func(value string) int) Report {
 	return r
 }
 
+// ValuesSeen is another list when any value that servers show is: Values, and RestDigest if some
+// were left out.
+func (r Report) ValuesSeen() []string {
+	if r.RestDigest == "" {
+		return r.Values
+	}
+	return append(slices.Clip(r.Values), r.RestDigest)
+}
+
 // maxWhole is how many octets of different values a name may show for somebody to write all of
 // them: one message can carry as many.
 const maxWhole = 64 << 10

@@ -136,7 +136,7 @@ func TestValuesKept(t *testing.T) {
 	}
 	r.Servers[1].Values[99], r.Values = "another", nil
 	r.Values = valuesOf(r.Servers)
-	if other := r.Shortened(weigh); other.RestDigest == short.RestDigest {
+	if other := r.Shortened(weigh); other.RestDigest == short.RestDigest || slices.Equal(other.ValuesSeen(), short.ValuesSeen()) {
 		t.Error("a change of what is left out does not show")
 	}
 }

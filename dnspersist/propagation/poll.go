@@ -89,8 +89,8 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 	}
 	codes, lacking := rep.Codes(), rep.Lacking()
 	news := was != rep.Status || rep.Status == StatusReady || !slices.Equal(codes, w.codes) || !slices.Equal(lacking, w.lacking) ||
-		!slices.Equal(rep.Values, w.values)
-	w.codes, w.lacking, w.values = codes, lacking, rep.Values
+		!slices.Equal(rep.ValuesSeen(), w.values)
+	w.codes, w.lacking, w.values = codes, lacking, rep.ValuesSeen()
 	if s.watches[w.key] != w || !news {
 		return nil
 	}
