@@ -226,7 +226,7 @@ func TestServersOfHugeHost(t *testing.T) {
 			n := newMemNet(t)
 			var records strings.Builder
 			for i := range tt.four {
-				fmt.Fprintf(&records, "ns1.example.test. A 198.18.%d.%d\n", i/250, i%250+1)
+				fmt.Fprintf(&records, "ns1.example.test. A 198.17.%d.%d\n", i/250, i%250+1)
 			}
 			for i := range tt.six {
 				fmt.Fprintf(&records, "ns1.example.test. AAAA 2001:db8::%x\n", i+1)
