@@ -66,7 +66,7 @@ func newAnnouncer(logger func() *zap.Logger) *announcer {
 
 // want takes note of a record that is missing, for a configuration.
 func (a *announcer) want(p acmepersist.Parking, by *App) {
-	t := tuning.Get()
+	t := by.tuning
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {

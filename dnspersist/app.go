@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 func init() {
@@ -20,6 +22,8 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 	shared *shared
+	// tuning is for tests: it is what was in force when this configuration was provisioned.
+	tuning tuning.Values
 
 	// alive ends when this configuration is replaced: names are handed back with
 	// it, so that nothing is issued for a configuration that is gone.
@@ -54,10 +58,10 @@ const poolKey = "dns_persist"
 // Provision sets up the app. It reads no other app: issuers are provisioned while
 // theirs is.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger = ctx, ctx.Logger()
+	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
 	a.work, a.mu = new(sync.WaitGroup), new(sync.Mutex)
 	a.alive, a.cancel = context.WithCancel(context.Background())
-	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(), nil })
+	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(a.tuning), nil })
 	if err != nil {
 		return fmt.Errorf("getting the shared watches: %w", err)
 	}

@@ -71,7 +71,7 @@ func newLeases(node, instance string) *leases {
 
 // keepLeases lets one node of a cluster do the polling, and notices what it has obtained.
 func (a *App) keepLeases(ctx context.Context) {
-	tick := tuning.Or(tuning.Get().Lease, leaseTick)
+	tick := tuning.Or(a.tuning.Lease, leaseTick)
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	for {

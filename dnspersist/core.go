@@ -13,7 +13,6 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 // takeDNSSettings moves what ordinary global options have put into the embedded
@@ -40,7 +39,7 @@ func (iss *Issuer) takeDNSSettings(ctx caddy.Context) DNS {
 
 // newCore translates the configuration for acmepersist.
 func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
-	t := tuning.Get()
+	t := iss.rt.tuning
 	core := acmepersist.Config{
 		CA:                     iss.CA,
 		Logger:                 iss.rt.logger,

@@ -20,7 +20,7 @@ const (
 
 // readDirectories compares the directory of each CA with what it said before, daily.
 func (a *App) readDirectories(ctx context.Context) {
-	every := tuning.Or(tuning.Get().ReadDirectory, readDirectoryEvery)
+	every := tuning.Or(a.tuning.ReadDirectory, readDirectoryEvery)
 	// a fleet that is started at once need not ask at once
 	first := min(firstRead, every) + rand.N(min(firstRead, every)/2+1)
 	wait := a.shared.due(&a.shared.nextRead, first, every+every/8)
@@ -81,7 +81,7 @@ const (
 // lookAtNames looks at standing records daily, so that one that has vanished is known long
 // before a renewal needs it.
 func (a *App) lookAtNames(ctx context.Context) {
-	every := tuning.Or(tuning.Get().LookAtNames, lookEvery)
+	every := tuning.Or(a.tuning.LookAtNames, lookEvery)
 	tick := min(lookTick, every)
 	pause := func() time.Duration { return tick/2 + rand.N(tick) }
 	wait := a.shared.due(&a.shared.nextLook, pause(), tick/2+tick)

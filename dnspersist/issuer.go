@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 // runtime is the state of a provisioned issuer.
@@ -25,6 +26,8 @@ type runtime struct {
 	app       *App
 	core      acmepersist.Config
 	transport *http.Transport
+	// tuning is for tests: it is what was in force when the issuer was provisioned.
+	tuning tuning.Values
 	// fingerprint tells configurations apart: a parked name is answered from memory
 	// only for the one under which it was parked.
 	fingerprint string
@@ -47,7 +50,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if iss.ACMEIssuer == nil {
 		iss.ACMEIssuer = new(caddytls.ACMEIssuer)
 	}
-	rt := &runtime{logger: ctx.Logger(), fingerprint: iss.fingerprint()}
+	rt := &runtime{logger: ctx.Logger(), fingerprint: iss.fingerprint(), tuning: tuning.Get()}
 
 	if strings.Contains(iss.AccountKey, "-----BEGIN") {
 		rt.logger.Warn("account_key holds a private key in the configuration, where anybody who reads the configuration finds it; use a placeholder such as {file./path/to/key.pem} or {env.NAME}")
@@ -55,7 +58,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.expand(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	publishing, err := iss.loadProvider(ctx)
+	publishing, err := iss.loadProvider(ctx, rt.tuning)
 	if err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	}
 	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
 	p.failures, p.failedUntil = 0, time.Time{}
-	p.retry = time.Now().Add(tuning.Or(tuning.Get().HandBack, handBackEvery))
+	p.retry = time.Now().Add(tuning.Or(app.tuning.HandBack, handBackEvery))
 	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
 		p.retry = parking.Retry
 	}

@@ -20,7 +20,7 @@ const longestTTL = (1<<31 - 1) * time.Second
 // loadProvider loads the DNS provider, if one is configured: with the issuer, or where the
 // global option acme_dns puts it. A credential is no consent: the latter is left alone
 // unless publish says otherwise.
-func (iss *Issuer) loadProvider(ctx caddy.Context) (*acmepersist.Publishing, error) {
+func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersist.Publishing, error) {
 	dns := DNS{}
 	if iss.DNS != nil {
 		dns = *iss.DNS
@@ -53,7 +53,6 @@ func (iss *Issuer) loadProvider(ctx caddy.Context) (*acmepersist.Publishing, err
 	if !ok {
 		return nil, fmt.Errorf("the DNS provider %s cannot add records: choose another one, or publish by hand", named.Name)
 	}
-	t := tuning.Get()
 	p := &acmepersist.Publishing{
 		Provider: appender, Mode: mode, TTL: time.Duration(dns.TTL), PersistFor: time.Duration(iss.PersistFor),
 		AllowShadowing: dns.AllowShadowing, Interval: t.PublishInterval, Retry: t.PublishRetry, RetireAfter: t.RetireAfter,
@@ -80,8 +79,8 @@ func (iss *Issuer) validatePublishing(dns DNS) []error {
 		if !has || iss.rt.publishing.Mode != acmepersist.PublishKeep {
 			errs = append(errs, errors.New("persist_for needs dns.publish keep and a DNS provider: a record that nobody renews would end the site with it"))
 		}
-		if time.Duration(iss.PersistFor) < shortestPersistFor() {
-			errs = append(errs, fmt.Errorf("persist_for is %s, less than %s: a record has to outlive several renewals", time.Duration(iss.PersistFor), shortestPersistFor()))
+		if shortest := iss.shortestPersistFor(); time.Duration(iss.PersistFor) < shortest {
+			errs = append(errs, fmt.Errorf("persist_for is %s, less than %s: a record has to outlive several renewals", time.Duration(iss.PersistFor), shortest))
 		}
 	}
 	switch ttl := time.Duration(dns.TTL); {
@@ -94,6 +93,9 @@ func (iss *Issuer) validatePublishing(dns DNS) []error {
 }
 
 // shortestPersistFor is the shortest lifetime of a published record.
-func shortestPersistFor() time.Duration {
-	return tuning.Or(tuning.Get().ShortestPersistFor, 24*time.Hour)
+func (iss *Issuer) shortestPersistFor() time.Duration {
+	if iss.rt == nil {
+		return 24 * time.Hour
+	}
+	return tuning.Or(iss.rt.tuning.ShortestPersistFor, 24*time.Hour)
 }

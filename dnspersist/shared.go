@@ -47,8 +47,7 @@ type shared struct {
 	orphan *time.Timer
 }
 
-func newShared() *shared {
-	t := tuning.Get()
+func newShared(t tuning.Values) *shared {
 	s := &shared{
 		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
 		slots:     make(map[string]chan struct{}),

@@ -1,6 +1,7 @@
 // Package tuning holds what tests and the lab change about a running plugin: the
 // way to name servers, and times that are too long to wait for. Nothing here can
-// be reached from a configuration.
+// be reached from a configuration. It is read where a module is provisioned and nowhere else:
+// a configuration keeps what was in force then, whatever is set later.
 package tuning
 
 import (
