@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,11 +41,11 @@ func TestSilentProvider(t *testing.T) {
 	// what waits for the zone does not wait on the provider's time
 	begun, end := make(chan struct{}), make(chan struct{})
 	go func() {
-		_ = u.w.inZone(t.Context(), "example.test.", func(context.Context) error { close(begun); <-end; return nil })
+		_, _ = u.w.inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { close(begun); <-end; return nil, nil })
 	}()
 	<-begun
 	time.AfterFunc(3*u.w.Timeout, func() { close(end) })
-	if err := u.w.inZone(t.Context(), "example.test.", func(ctx context.Context) error { return ctx.Err() }); err != nil {
+	if _, err := u.w.inZone(t.Context(), "example.test.", func(ctx context.Context) ([]libdns.Record, error) { return nil, ctx.Err() }); err != nil {
 		t.Errorf("after a wait: %v", err)
 	}
 	u.w.Provider = u.emptying
@@ -52,4 +53,63 @@ func TestSilentProvider(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 	u.is("old", "ours", "theirs")
+}
+
+// stuck is a provider whose calls end when they are let go, whatever their context says.
+type stuck struct {
+	*emptying
+	calls atomic.Int32
+	end   chan struct{}
+}
+
+func (s *stuck) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
+	s.calls.Add(1)
+	<-s.end
+	return s.emptying.AppendRecords(ctx, zone, records)
+}
+
+// A call that ends neither in time nor when it is cancelled lets go of the zone: another node can write. It
+// is not joined by a second one of this process.
+func TestStuckProvider(t *testing.T) {
+	t.Parallel()
+	u := newUnfinished(t, "theirs", "old")
+	hangs := &stuck{emptying: u.emptying, end: make(chan struct{})}
+	u.w.Provider, u.w.Timeout = hangs, 50*time.Millisecond
+	if err := u.put(); err == nil || !strings.Contains(err.Error(), "runs on although it was cancelled") {
+		t.Errorf("adding: %v", err)
+	}
+	elsewhere := *u.w
+	elsewhere.Publishing = &Publishing{Provider: u.emptying, Timeout: time.Minute}
+	wrote := false
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := elsewhere.inZone(ctx, "example.test.", func(context.Context) ([]libdns.Record, error) { wrote = true; return nil, nil }); err != nil || !wrote {
+		t.Errorf("another node: %v", err)
+	}
+	if err := u.put(); err == nil || !strings.Contains(err.Error(), "has not ended") {
+		t.Errorf("adding again: %v", err)
+	}
+	if n := hangs.calls.Load(); n != 1 {
+		t.Errorf("it was called %d times, want once", n)
+	}
+	close(hangs.end)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := u.put()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after it has ended: %v", err)
+		}
+	}
+}
+
+// A provider's panic is an error of the call.
+func TestPanickingProvider(t *testing.T) {
+	t.Parallel()
+	u := newUnfinished(t, "theirs", "old")
+	_, err := u.w.inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { panic("nil map") })
+	if err == nil || !strings.Contains(err.Error(), "panicked: nil map") {
+		t.Errorf("got %v", err)
+	}
 }
