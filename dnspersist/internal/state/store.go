@@ -135,6 +135,8 @@ func (s Store) Remove(ctx context.Context, key string) error {
 // asked once it is this job's turn in the process: true means that another job has
 // done the work, and fn is not run. It may be nil.
 func (s Store) Locked(ctx context.Context, name string, done func() (bool, error), fn func() error) error {
+	wait := s.reportWait(name)
+	defer wait.end()
 	release, err := takeTurn(ctx, name)
 	if err != nil {
 		return err
@@ -145,9 +147,14 @@ func (s Store) Locked(ctx context.Context, name string, done func() (bool, error
 			return err
 		}
 	}
+	wait.hasTurn()
 	if err := s.Storage.Lock(ctx, name); err != nil {
+		if ctx.Err() == nil {
+			return fmt.Errorf("acquiring storage lock %s: %w; if nobody holds it, %s", name, err, s.removing(name))
+		}
 		return fmt.Errorf("acquiring storage lock %s: %w", name, err)
 	}
+	wait.end()
 	defer func() { _ = s.Storage.Unlock(context.WithoutCancel(ctx), name) }()
 	return fn()
 }
