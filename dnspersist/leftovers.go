@@ -10,7 +10,8 @@ import (
 )
 
 // Leftovers lists what was written at names for which nothing needs a record any more, for
-// all CAs and accounts of the configuration.
+// all CAs and accounts of the configuration. What fails for one of them is an error beside what the
+// others have.
 func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
 	p := o.plan()
 	managed := p.managed()
@@ -26,13 +27,14 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 		return nil, err
 	}
 	var all []*acmepersist.Leftover
+	var failed []error
 	for _, iss := range firsts {
 		some, err := iss.Leftovers(ctx, managed)
 		if errors.Is(err, acmepersist.ErrNoAccount) {
 			continue
 		}
 		if err != nil {
-			return all, err
+			failed = append(failed, err)
 		}
 		for _, l := range some {
 			if by := o.providerOf(p, managed, iss, l.Zone, issuers); by != nil {
@@ -41,7 +43,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 			all = append(all, l)
 		}
 	}
-	return all, nil
+	return all, errors.Join(failed...)
 }
 
 // providerOf is the issuer with a provider, of those with one account, that serves other names

@@ -118,6 +118,9 @@ func TestDamagedCache(t *testing.T) {
 		halved := map[string]string{"halved": damages(text)["halved"]}
 		i.damaged(t, rel, text, halved, func(t *testing.T, what string, iss *acmepersist.Issuer, logs *observer.ObservedLogs) {
 			i.Issuer = iss
+			if all, err := iss.Wanted(t.Context(), []string{issuedName}); err != nil || len(all) != 1 {
+				t.Errorf("the record that is wanted: %v, %v", all, err)
+			}
 			if err := i.issue(t.Context()); err != nil {
 				t.Fatalf("no certificate: %v", err)
 			}

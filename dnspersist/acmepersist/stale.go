@@ -24,7 +24,8 @@ func (l *Leftover) By(iss *Issuer) { l.by = iss }
 
 // Leftovers lists what the inventory has at names that are neither managed nor have a
 // certificate that is still valid (those of on-demand TLS are in no configuration). Only
-// values for the bound account are among them.
+// values for the bound account are among them. What cannot be read of the inventory is an error beside
+// them.
 func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover, error) {
 	s, _, _, err := iss.openToTell(ctx)
 	if err != nil {
@@ -36,10 +37,7 @@ func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover
 			needed[name] = true
 		}
 	}
-	entries, err := iss.Inventory().All(ctx)
-	if err != nil {
-		return nil, err
-	}
+	entries, unread := iss.Inventory().All(ctx)
 	var all []*Leftover
 	for _, e := range entries {
 		if !s.owns(e) {
@@ -54,7 +52,7 @@ func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover
 		}
 		all = append(all, &Leftover{e, s, iss})
 	}
-	return all, nil
+	return all, unread
 }
 
 // isNeeded reports whether a domain whose record stands at a name is managed or has a valid

@@ -55,7 +55,8 @@ func runUnpublish(r *run) error {
 		}
 		entries, err := c.Inventory().At(r, c.Place())
 		if err != nil {
-			return err
+			p.fail(c.Name(), err)
+			continue
 		}
 		n := 0
 		for _, e := range entries {
@@ -101,7 +102,7 @@ func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []
 func (p *publishing) removeStale() error {
 	all, err := p.off.Leftovers(p)
 	if err != nil {
-		return err
+		p.fail("what was written", err)
 	}
 	for _, l := range all {
 		if p.flag("dry-run") {
@@ -118,10 +119,10 @@ func (p *publishing) removeStale() error {
 			p.fail(l.Name, err)
 		}
 	}
-	if len(all) == 0 {
+	if len(all) == 0 && err == nil {
 		p.say("nothing was written for a name that needs it no more")
 	}
-	return p.endOf(len(all))
+	return p.endOf(max(len(all), p.failed))
 }
 
 // remove removes a value and forgets it.

@@ -182,19 +182,20 @@ func (i *Inventory) replace(ctx context.Context, name string, all []Entry, fn fu
 	return i.Store.Remove(ctx, key)
 }
 
-// All returns every entry, by name, but those of files that cannot be read.
+// All returns every entry, by name. Files that cannot be read are errors beside those of the others.
 func (i *Inventory) All(ctx context.Context) ([]Entry, error) {
 	keys, err := i.Store.List(ctx, folder)
 	if err != nil {
 		return nil, err
 	}
 	var all []Entry
+	var damaged []error
 	for _, key := range keys {
-		found, err := i.known(ctx, key)
+		found, err := i.load(ctx, key)
 		if err != nil {
-			return nil, err
+			damaged = append(damaged, err)
 		}
 		all = append(all, found...)
 	}
-	return all, nil
+	return all, errors.Join(damaged...)
 }

@@ -101,6 +101,9 @@ func decode(data []byte, v any) error {
 // asides are the files that were set aside by this process, so that each is reported once.
 var asides sync.Map
 
+// Tells reports whether somebody reads the warnings: commands have no log.
+func (s Store) Tells() bool { return s.Logger != nil && s.Logger.Core().Enabled(zap.WarnLevel) }
+
 func (s Store) aside(key string) string {
 	if named, ok := s.Storage.(fmt.Stringer); ok {
 		return named.String() + " " + key
