@@ -15,21 +15,29 @@ import (
 	"go.uber.org/zap"
 )
 
-// precious are the files, below the folder of a CA, that hold what cannot be had again: keys of
-// accounts, and what was written into zones. All others are a cache, and one that cannot be read
-// is a lost one.
-var precious = []string{"account.json", "account_*.json", "lost/*.json", "published/*.json"}
+// kinds are the files below the folder of a CA. What is no cache cannot be had again: keys of
+// accounts, and what was written into zones. A cache that cannot be read is a lost one.
+var kinds = []struct {
+	pattern string
+	cache   bool
+}{
+	{"account.json", false},
+	{"account_*.json", false},
+	{"lost/*.json", false},
+	{"published/*.json", false},
+	{"ca.json", true},
+	{"orders/*.json", true},
+	{"names/*.json", true},
+	{"targets/*.json", true},
+	{"poller.json", true},
+}
 
-// caches are the files that may be lost, each with what is learned anew.
-var caches = []string{"ca.json", "orders/*.json", "names/*.json", "targets/*.json", "poller.json"}
-
-// isCache reports whether what the file holds can be had again. A file of a kind that is in
-// neither list counts as precious.
+// isCache reports whether what the file holds can be had again. A file of no kind counts as
+// precious.
 func (s Store) isCache(key string) bool {
-	rel := s.relative(key)
-	for _, pattern := range caches {
-		if ok, _ := path.Match(pattern, rel); ok {
-			return true
+	for _, kind := range kinds {
+		if ok, _ := path.Match(kind.pattern, s.relative(key)); ok {
+			return kind.cache
 		}
 	}
 	return false
