@@ -46,6 +46,7 @@ func fileKinds(tb testing.TB) []fileKind {
 		{"ca.json", &offer{CA: "https://ca.test/dir", Offered: &offered, SeenAt: at}, true},
 		{"names/_validation-persist.a.test.json", &nameState{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
 		{"orders/a.test.json", &heldOrder{URL: "https://ca.test/o/1", Account: "https://ca.test/1", Names: []string{"a.test"}, At: at}, true},
+		{"limits/a.test.json", &limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
 		{"targets/x.zone.test.json", &sharing{Domains: []string{"a.test"}}, true},
 	}
 }

@@ -44,6 +44,14 @@ type limit struct {
 	Text    string `json:"text"`
 }
 
+// Check reports what a file has to hold.
+func (l *limit) Check() error {
+	if l.Account == "" || l.Name == "" {
+		return errors.New("account or name is missing")
+	}
+	return nil
+}
+
 // limitKeys are where limits of a name and of its registered domain lie; the second one is
 // empty if that is not known.
 func (s *session) limitKeys(name string) (own, domain string) {

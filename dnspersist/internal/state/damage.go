@@ -26,21 +26,22 @@ var kinds = []struct {
 	{"lost/*.json", false},
 	{"published/*.json", false},
 	{"ca.json", true},
+	{"limits/*.json", true},
 	{"orders/*.json", true},
 	{"names/*.json", true},
 	{"targets/*.json", true},
 	{"poller.json", true},
 }
 
-// isCache reports whether what the file holds can be had again. A file of no kind counts as
+// kind tells what a file is worth; known is false for one that is in no list, which then counts as
 // precious.
-func (s Store) isCache(key string) bool {
+func (s Store) kind(key string) (cache, known bool) {
 	for _, kind := range kinds {
 		if ok, _ := path.Match(kind.pattern, s.relative(key)); ok {
-			return kind.cache
+			return kind.cache, true
 		}
 	}
-	return false
+	return false, false
 }
 
 func (s Store) relative(key string) string { return strings.TrimPrefix(key, s.Folder+"/") }

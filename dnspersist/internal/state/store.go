@@ -74,7 +74,7 @@ func (s Store) Recall(ctx context.Context, key string, v any) (found, lost bool,
 		return false, false, nil
 	}
 	var damaged *DamagedError
-	if s.isCache(key) && errors.As(err, &damaged) {
+	if cache, _ := s.kind(key); cache && errors.As(err, &damaged) {
 		s.SetAside(ctx, damaged, "what it held is learned anew")
 		return false, true, nil
 	}
@@ -109,8 +109,11 @@ func (s Store) List(ctx context.Context, folder string) ([]string, error) {
 	return keys, nil
 }
 
-// Save writes v as JSON.
+// Save writes v as JSON. It refuses a file of which nobody has said whether it may be lost.
 func (s Store) Save(ctx context.Context, key string, v any) error {
+	if _, known := s.kind(key); !known {
+		return fmt.Errorf("writing %s to storage: it is of no kind of file that is known", key)
+	}
 	data, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", key, err)
