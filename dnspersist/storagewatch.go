@@ -17,9 +17,10 @@ import (
 
 const (
 	// storageFirst is how long after a start the storage is tried first, storageMost the longest
-	// time between two tries.
-	storageFirst = time.Second
-	storageMost  = time.Minute
+	// time between two tries, storageBroken that while it does not work.
+	storageFirst  = time.Second
+	storageMost   = 10 * time.Minute
+	storageBroken = time.Minute
 	// storageWithin bounds one try.
 	storageWithin = 30 * time.Second
 )
@@ -31,6 +32,9 @@ func (a *App) watchStorage(ctx context.Context) {
 	var names map[string]*Issuer
 	failed := make(map[*Issuer]bool)
 	for wait := storageFirst; ; wait = min(2*wait, storageMost) {
+		if len(failed) > 0 {
+			wait = min(wait, storageBroken)
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -76,7 +80,12 @@ func (a *App) managedBy() map[string]*Issuer {
 	p := a.livePlan()
 	names := make(map[string]*Issuer)
 	for _, name := range p.managed() {
-		if policy, ok := p.policyFor(name); ok && policy.issuers[0].rt != nil && policy.issuers[0].rt.ready() {
+		policy, ok := p.policyFor(name)
+		if !ok || policy.issuers[0].rt == nil || !policy.issuers[0].rt.ready() {
+			continue
+		}
+		// those on demand have their next handshake
+		if _, cfg := policy.issuers[0].active(); cfg.OnDemand == nil {
 			names[name] = policy.issuers[0]
 		}
 	}

@@ -58,9 +58,9 @@ func (e *DamagedError) Error() string {
 	todo := "restore it from a backup"
 	switch {
 	case errors.Is(e.Err, fs.ErrPermission):
-		todo = "run this as the user that Caddy runs as"
+		return fmt.Sprintf("reading %s from storage: %v; run this as the user that Caddy runs as", e.Key, e.Err)
 	case strings.HasPrefix(path.Base(e.Key), "account"):
-		todo = "restore it from a backup, for the records name its account; only where no record does, remove it, and Caddy binds an account anew"
+		todo += ", for the records name its account; only where no record does, remove it, and Caddy binds an account anew"
 	}
 	return fmt.Sprintf("reading %s from storage: the file is damaged: %v; %s", e.Key, e.Err, todo)
 }
