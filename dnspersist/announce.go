@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -53,6 +54,7 @@ type announcement struct {
 	interval    time.Duration
 	since       time.Time
 	said        bool      // at least once
+	onDemand    bool      // nobody but its owner has to act, who does not read this log
 	diagnoseAt  time.Time // for the first time; zero once it is done
 	checker     *propagation.Checker
 	target      propagation.Target
@@ -65,7 +67,7 @@ func newAnnouncer(logger func() *zap.Logger) *announcer {
 }
 
 // want takes note of a record that is missing, for a configuration.
-func (a *announcer) want(p acmepersist.Parking, by *App) {
+func (a *announcer) want(p acmepersist.Parking, by *App, onDemand bool) {
 	t := by.tuning
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -81,7 +83,7 @@ func (a *announcer) want(p acmepersist.Parking, by *App) {
 	w := a.wanted[p.Record]
 	if w == nil {
 		w = &announcement{
-			since: now, next: now.Add(tuning.Or(t.AnnounceWindow, announceWindow)),
+			onDemand: onDemand, since: now, next: now.Add(tuning.Or(t.AnnounceWindow, announceWindow)),
 			interval: tuning.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(tuning.Or(t.DiagnoseAfter, diagnoseAfter)),
 		}
 		a.wanted[p.Record] = w
@@ -90,6 +92,7 @@ func (a *announcer) want(p acmepersist.Parking, by *App) {
 		w.identifiers = append(w.identifiers, p.Identifier)
 		sort.Strings(w.identifiers)
 	}
+	w.onDemand = w.onDemand && onDemand
 	w.ca, w.account, w.also, w.report, w.finding = p.CA, p.Account, p.Also, p.Report, found(p, p.Report)
 	w.checker, w.target = p.Checker, p.Target
 	a.arm(w.due())
@@ -156,13 +159,29 @@ func (a *announcer) fire() {
 	sort.Slice(due, func(i, j int) bool { return due[i].Name < due[j].Name })
 	logger := a.logger()
 	var entries []announcement
+	waiting := 0
+	for _, w := range a.wanted {
+		if w.onDemand {
+			waiting++
+		}
+	}
 	for _, r := range due {
 		entries = append(entries, a.wanted[r].clone())
 	}
 	a.mu.Unlock()
 
-	if len(entries) > 1 {
-		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(entries)))
+	asked := 0
+	for _, e := range entries {
+		if e.onDemand {
+			asked++
+		}
+	}
+	if asked > 0 {
+		logger.Info("names that were asked for on demand wait for their owners to set records; which ones is logged at level DEBUG",
+			zap.Int("records", asked), zap.Int("waiting", waiting))
+	}
+	if len(entries)-asked > 1 {
+		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(entries)-asked))
 	}
 	for i, e := range entries {
 		e.write(logger, due[i])
@@ -199,7 +218,11 @@ func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
 	if len(w.misplaced) > 0 {
 		wrong = append(wrong, zap.Strings("misplaced", w.misplaced))
 	}
-	logger.Warn(message, append([]zap.Field{
+	level := zapcore.WarnLevel
+	if w.onDemand {
+		level = zapcore.DebugLevel
+	}
+	logger.Log(level, message, append([]zap.Field{
 		also, where,
 		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", RecordTTL),
 		zap.String("zone_line", place.ZoneLine()),

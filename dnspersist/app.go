@@ -19,6 +19,9 @@ func init() {
 // module `tls.issuance.dns_persist`. It is started by them and needs no
 // configuration.
 type App struct {
+	// Bounds for names of on-demand TLS.
+	OnDemand *OnDemand `json:"on_demand,omitempty"`
+
 	ctx    caddy.Context
 	logger *zap.Logger
 	shared *shared
@@ -40,6 +43,10 @@ type App struct {
 	ended bool
 	// wides are by CA and storage.
 	wides map[string]*wide
+	// onDemand is OnDemand with its defaults.
+	onDemand OnDemand
+	// namedDomains are the registered domains of the configuration's names, made when first used.
+	namedDomains map[string]bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -60,6 +67,7 @@ const poolKey = "dns_persist"
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
 	a.work, a.mu = new(sync.WaitGroup), new(sync.Mutex)
+	a.onDemand = a.OnDemand.withDefaults()
 	a.alive, a.cancel = context.WithCancel(context.Background())
 	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(a.tuning), nil })
 	if err != nil {
@@ -69,6 +77,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.shared.setLogger(a.logger)
 	return nil
 }
+
+// Validate checks what is configured.
+func (a *App) Validate() error { return a.OnDemand.validate() }
 
 // Start says what the configuration makes of the names in it.
 func (a *App) Start() error {
@@ -139,5 +150,6 @@ func (a *App) spawn(fn func(ctx context.Context)) bool {
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 )

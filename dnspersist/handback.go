@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
@@ -59,7 +60,11 @@ func (s *shared) handBack(p *parked, why string) {
 		timeout := time.AfterFunc(handBackTimeout, cancel)
 		defer timeout.Stop()
 		ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
-		o.iss.rt.logger.Info("handing the name back to obtain its certificate",
+		level := zapcore.InfoLevel
+		if o.cfg.OnDemand != nil {
+			level = zapcore.DebugLevel
+		}
+		o.iss.rt.logger.Log(level, "handing the name back to obtain its certificate",
 			zap.String("identifier", p.identifier), zap.String("reason", why))
 		var err error
 		if rest, err = s.obtain(ctx, o, p, notAfter); err != nil && alive.Err() == nil && waiting(err) == nil {
@@ -116,9 +121,12 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 	case cfg.OnDemand != nil:
 		// CertMagic asks for permission at the handshake only
 		if decide := cfg.OnDemand.DecisionFunc; decide != nil {
-			if err := decide(ctx, name); err != nil {
+			switch err := decide(ctx, name); {
+			case isRefusal(err):
 				s.forget(p)
-				o.iss.rt.logger.Info("no longer permitted; not watching the name any more",
+				return 0, nil
+			case err != nil:
+				o.iss.rt.logger.Debug("whether the name is permitted is not known; it is tried again",
 					zap.String("identifier", name), zap.Error(err))
 				return 0, nil
 			}
@@ -184,9 +192,7 @@ func (iss *Issuer) renewedMeanwhile(ctx context.Context, cfg *certmagic.Config, 
 // forget drops a parked name.
 func (s *shared) forget(p *parked) {
 	s.mu.Lock()
-	if s.parked[p.key] == p {
-		delete(s.parked, p.key)
-	}
+	s.unlist(p)
 	end := p.end()
 	s.mu.Unlock()
 	end(s)

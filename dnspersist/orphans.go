@@ -57,7 +57,7 @@ func (s *shared) dropOrphans() {
 			owners[claim{p.parking.CA, p.identifier}] = o.iss.rt.app
 			continue
 		}
-		delete(s.parked, p.key)
+		s.unlist(p)
 		orphans, stops = append(orphans, p), append(stops, p.stop())
 	}
 	apps := slices.Clone(s.apps)

@@ -80,14 +80,14 @@ func TestAnnouncementOfAnOrphan(t *testing.T) {
 	for apps, want := range map[string][]string{chainApps: {"v for a.example"}, aloneApps: nil} {
 		old, before := newParker(t, siteApps(aloneApps, "a.example"))
 		old.shared.started(old)
-		old.shared.announcer.want(missing("a.example", "v"), old)
+		old.shared.announcer.want(missing("a.example", "v"), old, false)
 		if err := before.Park(t.Context(), missing("a.example", "v")); err == nil {
 			t.Fatal("nothing waits")
 		}
 		next, now := newParker(t, siteApps(apps, "a.example"))
 		next.shared.started(next)
 		if want != nil {
-			next.shared.announcer.want(missing("a.example", "v"), now.iss.rt.app)
+			next.shared.announcer.want(missing("a.example", "v"), now.iss.rt.app, false)
 		}
 		old.end()
 		next.shared.dropOrphans()
@@ -106,8 +106,8 @@ func TestAnnouncementOfAnOrphan(t *testing.T) {
 func TestAnnouncementOfAChangedRecord(t *testing.T) {
 	a, k := newParker(t, siteApps(aloneApps, "a.example"))
 	s := a.shared
-	s.announcer.want(missing("a.example", "old"), a)
-	s.announcer.want(missing("a.example", "new"), a)
+	s.announcer.want(missing("a.example", "old"), a, false)
+	s.announcer.want(missing("a.example", "new"), a, false)
 	if got := announced(s); !slices.Equal(got, []string{"new for a.example"}) {
 		t.Errorf("announced are %q", got)
 	}

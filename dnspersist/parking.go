@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
@@ -35,6 +37,8 @@ type parked struct {
 	// owners are the live configurations that want the name, the newest last.
 	owners    []owner
 	stopWatch func()
+	// guest is set if the name was asked for on demand.
+	guest *guest
 }
 
 // owner is one configuration's interest in a parked name.
@@ -110,7 +114,7 @@ func (k *parker) key(identifier string) string {
 
 // Parked implements acmepersist.Parker: a parked name costs no query, no storage and
 // no request.
-func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Report, error) {
+func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Report, error) {
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,6 +127,9 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 	known := k.iss.rt.app.ended || p.ownedBy(k.iss)
 	p.own(owner{k.iss, k.cfg})
 	now := time.Now()
+	if asksForIt(ctx) {
+		p.noteInterest(now)
+	}
 	switch {
 	case !known && p.stopWatch == nil && !limited(p.parking.Err):
 		// the wait is not for DNS but for somebody to act, and a reload may be just that
@@ -144,13 +151,21 @@ func (k *parker) Parked(_ context.Context, identifier string) (*propagation.Repo
 }
 
 // Park implements acmepersist.Parker.
-func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
+func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
 	app := k.iss.rt.app
 	s := app.shared
-	waits := parking.Checker != nil
+	waits, onDemand := parking.Checker != nil, k.cfg.OnDemand != nil
+	domain, bounded := "", false
+	if onDemand {
+		domain = record.RegisteredDomain(parking.Identifier)
+		bounded = !app.names(domain)
+	}
+	if onDemand && !alone(k.cfg) {
+		return parking.Err // anybody can ask for names, and nothing would end what is noted of them
+	}
 	if waits && (parking.Report.Status == propagation.StatusAbsent || parking.Report.Status == propagation.StatusBlocked) && s.lives(app) {
 		// a record that some servers already show is on its way
-		s.announcer.want(parking, app)
+		s.announcer.want(parking, app, onDemand)
 	}
 	if !alone(k.cfg) {
 		return parking.Err
@@ -162,11 +177,28 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 		return parking.Err
 	}
 	p := s.parked[key]
+	var makeRoom func(*shared)
 	if p == nil {
 		p = &parked{key: key, identifier: parking.Identifier}
+		if onDemand {
+			p.guest = &guest{domain: domain, interest: time.Now()}
+			var ok bool
+			if makeRoom, ok = s.invite(p, bounded, app.onDemand); !ok {
+				logger := s.logger
+				s.mu.Unlock()
+				s.announcer.done(parking.Identifier, parking.Record)
+				logger.Debug("too many names that were asked for on demand wait for their records; this one is not watched, and looked at again when it is asked for",
+					zap.String("identifier", parking.Identifier), zap.String("domain", domain))
+				return parking.Err
+			}
+		}
 		s.parked[key] = p
 	}
 	p.own(owner{k.iss, k.cfg})
+	if asksForIt(ctx) {
+		p.noteInterest(time.Now())
+	}
+	p.sees(parking.Report)
 	was := p.parking.Record
 	finding := found(parking, parking.Report)
 	kind := p.news.take(parking.Report, finding, time.Now())
@@ -179,10 +211,7 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
 		p.retry = parking.Retry
 	}
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.timer = time.AfterFunc(max(time.Until(p.retry), time.Second), func() { s.handBack(p, "it is time to try again whatever DNS shows") })
+	s.arm(p, "it is time to try again whatever DNS shows")
 	if waits {
 		// the same key goes on with the same schedule
 		p.stopWatch = s.scheduler.Watch(key, parking.Checker, parking.Target, parking.Gate, func(r propagation.Report) { s.observed(p, r) })
@@ -191,8 +220,11 @@ func (k *parker) Park(_ context.Context, parking acmepersist.Parking) error {
 	if !waits {
 		stop, p.stopWatch = p.stopWatch, nil
 	}
-	logger, onDemand := s.logger, k.cfg.OnDemand != nil
+	logger := s.logger
 	s.mu.Unlock()
+	if makeRoom != nil {
+		makeRoom(s)
+	}
 	kind.write(logger, parking, parking.Report, finding, onDemand)
 	if stop != nil {
 		stop()
@@ -209,7 +241,9 @@ func (k *parker) Unpark(identifier string) {
 	key := k.key(identifier)
 	s.mu.Lock()
 	p := s.parked[key]
-	delete(s.parked, key)
+	if p != nil {
+		s.unlist(p)
+	}
 	end := func(s *shared) { s.announcer.got(identifier) }
 	if p != nil {
 		end = p.end()
@@ -229,6 +263,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	kind := p.news.take(r, finding, time.Now())
 	gone := p.report.Status != r.Status && r.Status == propagation.StatusAbsent
 	p.report, p.parking.Report = r, r // not two of them for each name
+	p.sees(r)
 	if w := waiting(p.parking.Err); w != nil {
 		fresh := *w
 		fresh.Report = r
@@ -243,8 +278,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	if at := r.FirstYes.Add(acmepersist.PartialPatience); p.parking.NotAfter.IsZero() && r.Status == propagation.StatusPartial && !r.FirstYes.IsZero() && at.Before(p.retry) {
 		// a first certificate does not wait for ever for the last server
 		p.retry = at
-		p.timer.Stop()
-		p.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { s.handBack(p, "the record has been on some servers for long") })
+		s.arm(p, "the record has been on some servers for long")
 	}
 	again := !ready && p.parking.Again != nil && p.parking.Again(r)
 	if again {
@@ -259,7 +293,7 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	if gone && owned && s.lives(o.iss.rt.app) {
 		// some servers had it when the wait began, so it was not announced
 		parking.Report = r
-		s.announcer.want(parking, o.iss.rt.app)
+		s.announcer.want(parking, o.iss.rt.app, onDemand)
 	}
 	switch {
 	case ready:

@@ -34,6 +34,7 @@ type shared struct {
 	// slots are for the hand-backs, by CA.
 	slots  map[string]chan struct{}
 	parked map[string]*parked
+	guests guests
 	closed bool
 	logger *zap.Logger
 	// apps are those of the configurations that were started and have not ended, the newest last.
@@ -66,7 +67,7 @@ func (s *shared) Destruct() error {
 	for _, p := range s.parked {
 		ends = append(ends, p.end())
 	}
-	s.parked = make(map[string]*parked)
+	s.parked, s.guests = make(map[string]*parked), guests{}
 	if s.orphan != nil {
 		s.orphan.Stop()
 	}

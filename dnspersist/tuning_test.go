@@ -16,7 +16,7 @@ func TestTuningIsReadOnce(t *testing.T) {
 	if err := k.Park(t.Context(), missing("a.example", "v")); err == nil {
 		t.Fatal("nothing waits")
 	}
-	a.shared.announcer.want(missing("b.example", "v"), a)
+	a.shared.announcer.want(missing("b.example", "v"), a, false)
 	for _, p := range a.shared.parked {
 		if wait := p.retry.Sub(before); wait < time.Hour || wait > 2*time.Hour {
 			t.Errorf("the name is handed back after %s, want an hour", wait)

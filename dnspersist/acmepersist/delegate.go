@@ -246,7 +246,7 @@ func placeHost(target string) string {
 
 // elsewhere reports whether a name leads to another target by now than an attempt has heeded:
 // then another attempt can publish there.
-func (s *session) elsewhere(w wanted) func(propagation.Report) bool {
+func (s *session) elsewhere(w wanted, seen propagation.Report) func(propagation.Report) bool {
 	d, p := s.iss.Delegation, s.iss.Publishing
 	if d == nil || p == nil || p.Mode == PublishNever {
 		return nil
@@ -254,6 +254,8 @@ func (s *session) elsewhere(w wanted) func(propagation.Report) bool {
 	heeded := w.target
 	if w.foreign != "" {
 		heeded = w.foreign
+	} else if s.ownersTurn(w, seen) {
+		heeded = ""
 	}
 	return func(r propagation.Report) bool {
 		target := d.leadsTo(r.Alias(), w.identifier)

@@ -137,7 +137,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
 		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, NotAfter: job.notAfter(), Err: waiting,
-		Again: s.elsewhere(*w), Find: finder(*w),
+		Again: s.elsewhere(*w, report), Find: finder(*w),
 	})
 }
 

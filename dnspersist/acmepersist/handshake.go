@@ -22,12 +22,15 @@ func InBackground(ctx context.Context) context.Context {
 	return context.WithValue(ctx, background{}, true)
 }
 
+// IsInBackground reports whether an attempt is marked so.
+func IsInBackground(ctx context.Context) bool { return ctx.Value(background{}) != nil }
+
 // errInBackground says why a handshake has no certificate yet.
 var errInBackground = errors.New("it takes longer than a TLS handshake can wait, and goes on in the background")
 
 // whileHandshakeWaits bounds ctx where a handshake hangs on it.
 func (s *session) whileHandshakeWaits(ctx context.Context) (context.Context, context.CancelFunc) {
-	if !s.iss.OnDemand || ctx.Value(background{}) != nil {
+	if !s.iss.OnDemand || IsInBackground(ctx) {
 		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, handshakePatience, errInBackground)

@@ -100,9 +100,9 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
 	for _, n := range names {
-		// a plain name of the configuration is noted with its first attempt: thousands that wait
-		// for their records are not written to storage for that
-		if !record.IsWildcard(n) && !iss.NoWait {
+		// a plain name is noted with its first attempt: thousands that wait for their records are
+		// not written to storage for that, and on demand anybody can ask for a name
+		if !record.IsWildcard(n) || iss.OnDemand {
 			continue
 		}
 		if err := iss.names.see(ctx, s.store, n); err != nil {

@@ -165,7 +165,7 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 	p := s.iss.Publishing
 	lacking := r.Status == propagation.StatusAbsent ||
 		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
-	if p == nil || p.Mode == PublishNever || !lacking || w.disputed != nil {
+	if p == nil || p.Mode == PublishNever || !lacking || w.disputed != nil || s.ownersTurn(*w, r) {
 		return r, nil
 	}
 	// the account check of section 4.5 comes before each write
