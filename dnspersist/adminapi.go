@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -215,7 +216,7 @@ func (a *AdminAPI) check(ctx context.Context, op *Operator, r *http.Request) (an
 	var req CheckRequest
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err == nil && len(body) > 0 {
-		err = caddy.StrictUnmarshalJSON(body, &req)
+		err = readStrictly(body, &req)
 	}
 	if err != nil {
 		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("reading the request: %w; it has names, a list, and thorough, true or false", err)}
@@ -233,6 +234,19 @@ func (a *AdminAPI) check(ctx context.Context, op *Operator, r *http.Request) (an
 	}
 	reply.Poked = op.poke(req.Names)
 	return reply, nil
+}
+
+// readStrictly reads one JSON value, without unknown fields and with nothing behind it.
+func readStrictly(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON")
+	}
+	return nil
 }
 
 // LookAll looks at several names at once, and returns what came of it in their order.

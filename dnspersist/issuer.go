@@ -38,6 +38,8 @@ type runtime struct {
 	// insideResolvers are those that only this network can ask, where its name servers are not
 	// asked.
 	insideResolvers []string
+	// secretFiles are the files that secrets are read from.
+	secretFiles []string
 
 	mu    sync.Mutex
 	magic *certmagic.Config
@@ -54,9 +56,8 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	}
 	rt := &runtime{logger: ctx.Logger(), fingerprint: iss.fingerprint(), tuning: tuning.Get()}
 
-	if strings.Contains(iss.AccountKey, "-----BEGIN") {
-		rt.logger.Warn("account_key holds a private key in the configuration, where anybody who reads the configuration finds it; use a placeholder such as {file./path/to/key.pem} or {env.NAME}")
-	}
+	warnSecrets(rt.logger, iss.literalSecrets())
+	rt.secretFiles = iss.secretFiles()
 	if err := iss.expand(caddy.NewReplacer()); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -90,6 +91,7 @@ func (a *App) warnAtLoad() {
 	a.warnReplaced(policies)
 	a.tellChains(policies)
 	a.warnInsideResolvers(policies)
+	a.warnSecretFiles(secretFilesOf(policies))
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
 		a.warnHosts(app.(*caddyhttp.App), policies)
 	}
@@ -104,10 +106,18 @@ func (iss *Issuer) warnHopeless(subjects []string) {
 		if why == "" {
 			why = iss.exactOnly(subject)
 		}
+		if why == "" && !iss.isPrivateCA() && !certmagic.SubjectQualifiesForPublicCert(subject) && !strings.ContainsRune(subject, '{') {
+			why = "no public CA issues for such a name; use `tls internal`, or a CA of your own with dir and trusted_roots"
+		}
 		if why != "" {
 			iss.rt.logger.Warn(neverMessage, zap.String("name", subject), zap.String("reason", why))
 		}
 	}
+}
+
+// isPrivateCA reports whether the issuer's CA is one of this network.
+func (iss *Issuer) isPrivateCA() bool {
+	return iss.ACMEIssuer != nil && (len(iss.TrustedRootsPEMFiles) > 0 || iss.DNS != nil && iss.DNS.AllowPrivateNS)
 }
 
 // exactOnly says why the policy option keeps a name from being validated, or nothing.
@@ -197,16 +207,40 @@ func (a *App) warnInsideResolvers(policies []*caddytls.AutomationPolicy) {
 		zap.Strings("resolvers", slices.Compact(inside)))
 }
 
+// secretFilesOf are those of all issuers of ours, each once.
+func secretFilesOf(policies []*caddytls.AutomationPolicy) []string {
+	var files []string
+	for _, policy := range policies {
+		for _, issuer := range policy.Issuers {
+			if ours, ok := issuer.(*Issuer); ok {
+				files = append(files, ours.rt.secretFiles...)
+			}
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
 // warnHosts looks at the sites' names. Caddy leaves those with a final dot without a
 // certificate, without a word; and those that no policy names fall to the policy
 // without subjects, which may be ours.
 func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolicy) {
 	named, ours := make(map[string]bool), false
+	var internal []string
 	for _, policy := range policies {
+		isInternal := slices.Equal(issuerNames(policy), []string{"internal"})
 		for _, subject := range policy.Subjects() {
 			named[subject] = true
+			if isInternal && !certmagic.SubjectQualifiesForPublicCert(subject) && !certmagic.SubjectIsIP(subject) {
+				internal = append(internal, subject)
+			}
 		}
 		ours = ours || len(policy.Subjects()) == 0 && hasOurs(policy)
+	}
+	if ours && len(internal) > 0 {
+		slices.Sort(internal)
+		a.logger.Warn("Caddy serves names that no public CA knows with its internal CA, not with the global cert_issuer dns_persist; for a CA of your own write the directive dns_persist in their sites",
+			zap.Strings("subjects", internal))
 	}
 	said := make(map[string]bool)
 	for name, server := range app.Servers {

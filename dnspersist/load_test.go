@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/caddypki"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -148,6 +149,27 @@ func TestWarnAtLoadSaysNothingOfAGoodConfiguration(t *testing.T) {
 	a.warnAtLoad()
 	for _, entry := range logs.All() {
 		t.Errorf("logged %s %v", entry.Message, entry.ContextMap())
+	}
+}
+
+// Names that Caddy gives to its internal CA beside a global issuer are named, and those that no
+// public CA knows at an issuer for one.
+func TestWarnOfNamesForNoPublicCA(t *testing.T) {
+	a, logs := provisionedApp(t, `{
+		"tls": {"automation": {"policies": [{"issuers": [{"module": "dns_persist"}]}]}},
+		"http": {"servers": {"srv0": {"listen": [":8443"], "routes": [{"match": [{"host": ["box.home.arpa", "app.internal", "localhost", "good.example"]}]}]}}}
+	}`)
+	a.warnAtLoad()
+	if found := logs.FilterMessageSnippet("with its internal CA").All(); len(found) != 1 || len(found[0].ContextMap()["subjects"].([]any)) != 3 {
+		t.Errorf("logged %v", logs.All())
+	}
+	for _, private := range []bool{false, true} {
+		core, logs := observer.New(zapcore.WarnLevel)
+		iss := &Issuer{DNS: &DNS{AllowPrivateNS: private}, ACMEIssuer: new(caddytls.ACMEIssuer), rt: &runtime{logger: zap.New(core)}}
+		iss.warnHopeless([]string{"localhost", "box.home.arpa", "good.example"})
+		if got := logs.Len(); got != map[bool]int{false: 2, true: 0}[private] {
+			t.Errorf("private CA %v: logged %v", private, logs.All())
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 )
@@ -36,6 +37,11 @@ func runExport(r *run) error {
 		return err
 	}
 	if path == "" {
+		if f, ok := r.out.(*os.File); ok {
+			if info, err := f.Stat(); err == nil && isReadableByOthers(info) {
+				r.say("warning: other users of this machine can read the file that the private key goes into (%#o): use --output FILE, or take that right from them", info.Mode().Perm())
+			}
+		}
 		_, err := r.out.Write(data)
 		return err
 	}
@@ -44,6 +50,11 @@ func runExport(r *run) error {
 	}
 	r.say("the account and its private key are in %s", path)
 	return nil
+}
+
+// isReadableByOthers reports whether somebody else can read a file that output is redirected to.
+func isReadableByOthers(info fs.FileInfo) bool {
+	return runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0
 }
 
 // writeSecret makes a file that nobody else can read. One that exists is never touched.

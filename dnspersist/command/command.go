@@ -46,6 +46,12 @@ has done its work and not all names are well.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Args = commandsOnly
+			cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+				if strings.Contains(err.Error(), "missing unit in duration") {
+					return fmt.Errorf("%w: write a number with its unit, such as 30s, 5m or 1h", err)
+				}
+				return err
+			})
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
 	})

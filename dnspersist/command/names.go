@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -39,6 +40,9 @@ func (r *run) names() ([]string, error) {
 		// people paste what they see in their zone
 		normal, err := record.Normalize(strings.TrimPrefix(strings.ToLower(name), record.Label+"."))
 		if err != nil {
+			if bare := hostOf(name); bare != "" {
+				err = fmt.Errorf("%q is not a domain name: give %s", name, bare)
+			}
 			errs = append(errs, err)
 			continue
 		}
@@ -48,4 +52,21 @@ func (r *run) names() ([]string, error) {
 		}
 	}
 	return names, errors.Join(errs...)
+}
+
+// hostOf is the domain name in what was given in its place, a URL or an address with a port;
+// empty if there is none.
+func hostOf(name string) string {
+	if _, rest, ok := strings.Cut(name, "://"); ok {
+		name = rest
+	}
+	name, _, _ = strings.Cut(name, "/")
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	normal, err := record.Normalize(name)
+	if err != nil {
+		return ""
+	}
+	return normal
 }

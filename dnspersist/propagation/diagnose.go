@@ -30,6 +30,10 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	if i < 0 {
 		return rep, all
 	}
+	if !w.signed && rep.Mode == ModeAuthoritative {
+		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
+			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
+	}
 	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept, wildcard: r.Wildcard != ""}
 	if t.Host == "" {
 		p.host = parent(p.name)

@@ -125,3 +125,17 @@ func TestScenario42CaseIsNotPreserved(t *testing.T) {
 		t.Errorf("named %q", hosts)
 	}
 }
+
+// Advice to sign a zone is for those that are known not to be signed.
+func TestUnsignedZone(t *testing.T) {
+	for _, signed := range []bool{false, true} {
+		w := newWorld(t, withRecord, withRecord)
+		if signed {
+			w.resolver.load(t, soaRecord+exampleNS+"example.test. DS 1 13 2 "+strings.Repeat("00", 32)+"\n"+validationName+`. TXT "`+wantedValue+`"`+"\n")
+		}
+		_, found := w.checker().Diagnose(t.Context(), target)
+		if advised := slices.ContainsFunc(found, func(d Diagnostic) bool { return d.Code == CodeUnsigned }); advised == signed {
+			t.Errorf("signed %v: %+v", signed, found)
+		}
+	}
+}

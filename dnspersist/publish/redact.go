@@ -1,6 +1,8 @@
 package publish
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/url"
@@ -27,7 +29,8 @@ func Redact(text string, secrets []string) string {
 }
 
 // forms are what a secret looks like in an error: as it is, in the URL of a *url.Error (with
-// spaces as + and as %20), printed by %q, and in a JSON body with and without the escapes of HTML.
+// spaces as + and as %20), printed by %q, in a JSON body with and without the escapes of HTML,
+// in hexadecimal and in base64.
 func forms(secret string) []string {
 	inJSON := func(html bool) string {
 		var b strings.Builder
@@ -50,8 +53,37 @@ func forms(secret string) []string {
 	for _, s := range list[1:5] {
 		list = append(list, lowerEscapes(s))
 	}
+	list = append(list, hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))))
+	list = append(list, inBase64(secret)...)
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// leastBase64 is how long a part of a base64 text has to be to be taken out: shorter ones are
+// found in other texts as well.
+const leastBase64 = 8
+
+// inBase64 is what of a secret is seen in base64, alone and behind something else: "user:secret"
+// of HTTP's Basic authentication. What stands before and behind it changes the characters at
+// its ends, which are left out.
+func inBase64(secret string) []string {
+	var all []string
+	for offset := range 3 {
+		padded := append(make([]byte, offset), secret...)
+		for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := encoding.EncodeToString(padded)
+			if offset > 0 {
+				text = text[offset+1:]
+			}
+			if len(padded)%3 != 0 {
+				text = text[:len(text)-1]
+			}
+			if len(text) >= leastBase64 {
+				all = append(all, text)
+			}
+		}
+	}
+	return all
 }
 
 // lowerEscapes is a percent-encoded text with small hexadecimal digits.
