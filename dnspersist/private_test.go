@@ -2,8 +2,13 @@ package dnspersist
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -62,6 +67,16 @@ func (n *tenantDNS) Exchange(_ context.Context, _, addr string, query *dns.Msg) 
 // Whoever sets resolvers, wherever, has not allowed to ask name servers in the network; that is
 // an option of its own, which the diagnosis names.
 func TestPrivateNameServers(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	root := filepath.Join(t.TempDir(), "root.pem")
+	if err := os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	roots, err := json.Marshal([]string{root})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct {
 		issuer, tls string
 		asked, warn bool
@@ -73,6 +88,7 @@ func TestPrivateNameServers(t *testing.T) {
 		"inside ones":               {`"dns":{"resolvers":["10.0.0.53","[fd00::53]:5353","192.0.2.53"]}`, ``, false, true},
 		"inside ones of all of TLS": {``, `"resolvers":["127.0.0.1:5353"],`, false, true},
 		"allowed":                   {`"dns":{"resolvers":["10.0.0.53"],"allow_private_ns":true}`, ``, true, false},
+		"a CA of the network":       {`"dns":{"resolvers":["10.0.0.53"]},"trusted_roots_pem_files":` + string(roots), ``, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := new(tenantDNS)
