@@ -226,27 +226,38 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 	return a.exchange(ctx, network, addr, query)
 }
 
-// turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler
-// bounds what it asks them, and looks are bounded by their own questions to servers.
+// turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler bounds
+// what it asks in all, and looks are bounded by their own questions to servers.
 func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if query.RecursionDesired {
+		return limiterFrom(ctx).waitForAll(ctx)
+	}
+	l, spent := limiterFrom(ctx), billOf(ctx)
+	spent.begin()
+	err := l.waitForServer(ctx, addr)
+	spent.end()
+	if err != nil {
 		return err
 	}
-	if query.RecursionDesired {
-		return nil
+	if err := l.waitForAll(ctx); err != nil {
+		return err
 	}
 	return a.memory.looks.wait(ctx, addr)
 }
 
 // exchange asks now.
 func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
-	if !query.RecursionDesired {
-		spend(ctx)
-	}
+	spent := billOf(ctx)
+	spent.question(query.RecursionDesired)
+	spent.begin()
 	began := time.Now()
 	resp, err := a.exchanger.Exchange(ctx, network, addr, query)
+	spent.end()
 	if err != nil {
 		return answer{}, err
+	}
+	if network == "tcp" && resp != nil {
+		spent.answer(resp.Len())
 	}
 	if resp == nil || !repliesTo(resp, query) {
 		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)

@@ -87,6 +87,11 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	asker := ctx
 	ctx, spent, cancel := withBudget(ctx)
 	defer cancel()
+	costs := billOf(ctx)
+	if costs == nil {
+		costs = new(bill)
+		ctx = withBill(ctx, costs)
+	}
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
@@ -94,10 +99,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 		r.Err = w.recursive(ctx, name)
 		r.Bogus = w.bogus
 	} else {
-		host := dns.CanonicalName(t.Host)
-		if t.Host == "" {
-			host = parent(name)
-		}
+		host := t.host()
 		var zone string
 		zone, r.Err = w.authoritative(ctx, name, host)
 		r.Zone = display(zone)
@@ -122,6 +124,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	r.Servers, r.IPv6Down, r.Dropped, r.Questions = w.reports, w.ipv6Down, w.dropped, int(spent.questions.Load())
 	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
+	r.cost = costs.cost(r.askedAtName())
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
 			zap.Int("servers", len(r.Servers)), zap.Error(r.Err))

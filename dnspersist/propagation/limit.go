@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/time/rate"
 )
@@ -59,15 +58,39 @@ func (l *limiter) wait(ctx context.Context, addr string) error {
 		return ctx.Err()
 	}
 	// The server first: to wait for it must not use up what all share.
-	for _, r := range []*rate.Limiter{l.server(addr), l.global} {
-		if err := r.Wait(ctx); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("%w: %w", errNotAsked, err)
-		}
+	if err := l.waitForServer(ctx, addr); err != nil {
+		return err
 	}
-	return nil
+	return l.waitForAll(ctx)
+}
+
+// waitForServer and waitForAll are the two halves of wait.
+func (l *limiter) waitForServer(ctx context.Context, addr string) error {
+	if l == nil {
+		return ctx.Err()
+	}
+	return waitFor(ctx, l.server(addr))
+}
+
+func (l *limiter) waitForAll(ctx context.Context) error {
+	if l == nil {
+		return ctx.Err()
+	}
+	return waitFor(ctx, l.global)
+}
+
+// left is how many questions may be asked now; it is negative while some wait.
+func (l *limiter) left() float64 { return l.global.Tokens() }
+
+func waitFor(ctx context.Context, r *rate.Limiter) error {
+	err := r.Wait(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", errNotAsked, err)
 }
 
 func (l *limiter) server(addr string) *rate.Limiter {
@@ -87,20 +110,6 @@ func (l *limiter) server(addr string) *rate.Limiter {
 	r := rate.NewLimiter(l.perServer, l.burst)
 	l.servers[addr] = r
 	return r
-}
-
-type spentKey struct{}
-
-// withSpent counts the questions to authoritative servers under ctx.
-func withSpent(ctx context.Context, n *atomic.Int32) context.Context {
-	return context.WithValue(ctx, spentKey{}, n)
-}
-
-// spend counts one query.
-func spend(ctx context.Context) {
-	if n, ok := ctx.Value(spentKey{}).(*atomic.Int32); ok {
-		n.Add(1)
-	}
 }
 
 type limiterKey struct{}

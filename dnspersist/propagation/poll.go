@@ -5,7 +5,6 @@ import (
 	"context"
 	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,12 +18,20 @@ type job struct {
 	nth     int // server to ask, all if negative
 	// again are the addresses to ask, if there are any: those that lacked the record.
 	again []string
+
+	class    class
+	expected float64 // what it is expected to use
+	dear     bool    // it counts as one of a dear name
+	ended    bool    // it was, as it took too much
+	cancel   context.CancelFunc
+	timer    *time.Timer // calls watchOver
+	done     bool        // nobody is asked any more
 }
 
-func (s *Scheduler) work(j job) {
-	defer s.requeue(j.watch)
+func (s *Scheduler) work(j *job) {
+	defer s.requeue(j)
 	defer s.recovered(j.watch)
-	rep, ok := s.poll(&j)
+	rep, ok := s.poll(j)
 	if !ok {
 		return
 	}
@@ -34,15 +41,16 @@ func (s *Scheduler) work(j job) {
 	}
 }
 
-// poll asks and tells the gate. A look that Close cut short does not count. Where those that
-// lacked the record cannot all be asked again, for they were taken off the delegation or are
-// behind a zone above that has to be asked first, all are: else nothing would be heard, and
-// the old "no" would stand.
+// poll asks and tells the gate. A look that was cut short, by Close or as it took too much, does
+// not count. Where those that lacked the record cannot all be asked again, for they were taken
+// off the delegation or are behind a zone above that has to be asked first, all are: else
+// nothing would be heard, and the old "no" would stand.
 func (s *Scheduler) poll(j *job) (Report, bool) {
-	ctx, cancel := context.WithTimeout(withLimiter(s.ctx, s.limiter), pollTimeout)
+	spent := &bill{over: func() { s.over(j) }}
+	ctx, cancel := context.WithTimeout(withBill(withLimiter(s.ctx, s.limiter), spent), pollTimeout)
 	defer cancel()
-	var spent atomic.Int32
-	ctx = withSpent(ctx, &spent)
+	j.cancel = cancel
+	s.watchOver(j, spent)
 	var r Round
 	if len(j.again) > 0 {
 		r = j.checker.lookAgain(ctx, j.target, j.again)
@@ -58,13 +66,16 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	if s.ctx.Err() != nil {
 		return Report{}, false
 	}
-	j.watch.spent = int(spent.Load())
+	j.watch.questions = int(spent.servers.Load())
+	if counts := s.settle(j, spent.used(), spent.cost(r.askedAtName())); !counts {
+		return Report{}, false
+	}
 	j.watch.gate.Observe(r)
 	return j.watch.gate.Report(), true // which is what may be kept
 }
 
 // note draws the conclusions for the schedule, and returns whom to tell.
-func (s *Scheduler) note(j job, rep Report) func(Report) {
+func (s *Scheduler) note(j *job, rep Report) func(Report) {
 	w := j.watch
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,12 +86,10 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 	seen := !rep.FirstYes.IsZero()
 	firstYes := seen && !w.urgent
 	if firstYes || (was == StatusReady && rep.Status != StatusReady) {
-		w.lastEvent = now
+		w.event(now)
 	}
 	w.urgent = seen
-	if s.watches[w.key] == w {
-		s.move(w, rep.Zone)
-	}
+	w.note(rep)
 	before := len(w.missing)
 	w.missing = missing(rep)
 	w.due = s.next(w, rep, now)
@@ -98,10 +107,19 @@ func (s *Scheduler) note(j job, rep Report) func(Report) {
 }
 
 // requeue gives w its place by its due time again, unless it was stopped.
-func (s *Scheduler) requeue(w *watch) {
+func (s *Scheduler) requeue(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w := j.watch
+	j.done = true
+	if j.timer != nil {
+		j.timer.Stop()
+	}
 	s.active--
+	if j.dear {
+		s.dear--
+	}
+	w.asked = false
 	if s.watches[w.key] == w {
 		if w.poked {
 			w.poked, w.urgent, w.missing = false, true, nil

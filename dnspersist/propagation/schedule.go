@@ -35,7 +35,7 @@ type SchedulerConfig struct {
 	Workers     int           // names asked for at a time. Default: 32
 
 	GlobalRate    float64 // queries per second, of all polls together. Default: 100
-	PerServerRate float64 // queries per second to one address. Default: 20
+	PerServerRate float64 // queries per second to one address, and for the names of one registered domain. Default: 20
 
 	Logger *zap.Logger // may be nil
 }
@@ -82,6 +82,20 @@ func (c SchedulerConfig) interval(elapsed time.Duration) time.Duration {
 	return min(max(time.Duration(float64(elapsed)*c.Factor), c.MinInterval), c.MaxInterval)
 }
 
+// maxEvents is how many events of a name count in an hour.
+const maxEvents = 10
+
+// event begins the fast pace anew, unless that happens too often: a record that comes and goes
+// costs a poll each time, and whoever owns the zone can do it for ever.
+func (w *watch) event(now time.Time) {
+	if now.Sub(w.firstEvent) >= time.Hour {
+		w.firstEvent, w.events = now, 0
+	}
+	if w.events++; w.events <= maxEvents {
+		w.lastEvent = now
+	}
+}
+
 // next is when w is due after a poll at now that resulted in rep.
 func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	interval := s.cfg.interval(now.Sub(w.lastEvent))
@@ -91,20 +105,12 @@ func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	if s.cfg.Jitter > 0 {
 		interval += time.Duration((2*rand.Float64() - 1) * s.cfg.Jitter * float64(interval))
 	}
-	if !w.urgent {
-		// the names of one zone share a rate, so that its servers are not flooded and the
-		// workers do not wait for them while names of other zones are due
-		crowd := time.Duration(float64(s.zones[rep.Zone]) / s.cfg.PerServerRate * float64(time.Second))
-		if interval < crowd {
-			interval = crowd + time.Duration((2*rand.Float64()-1)*max(s.cfg.Jitter, 0)*float64(crowd))
-		}
-	}
 	due := now.Add(interval)
 	if again := rep.LookAgainAt; !again.IsZero() && again.Before(due) {
 		// Not at once, whatever the gate says: no poll may spin.
 		due = later(again, now.Add(s.cfg.MinInterval/10))
 	}
-	if dear := w.spent - freeQueries; dear > 0 {
+	if dear := w.questions - freeQueries; dear > 0 {
 		// servers that have to be asked again and again are not asked more for it
 		due = later(due, now.Add(time.Duration(dear)*time.Second))
 	}

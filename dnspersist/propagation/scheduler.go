@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 )
 
 // fullLookEvery is how many polls of a name of which nothing useful is heard there are for
@@ -12,8 +14,14 @@ import (
 const fullLookEvery = 10
 
 // Scheduler polls many names for a whole process: one goroutine that keeps
-// the time, and workers only while something is asked. Names that are due are
-// taken oldest first. Create it with NewScheduler.
+// the time, and workers only while something is asked. Create it with NewScheduler.
+//
+// A bad zone starves only itself. Names of one registered domain, and those at one name
+// server, take turns at a pace (turn). Of the names whose turn it is, those that cost alike
+// share alike: each class of costs has the same share of the questions that may be asked and,
+// within it, names are taken oldest first (class, fair.Queue). So a name that is cheap to ask for
+// is asked for at once whoever else waits. Dear names, and polls that turn out to be dear, have
+// half of the workers and of the questions at most (isBusy, over).
 type Scheduler struct {
 	cfg     SchedulerConfig
 	limiter *limiter
@@ -24,9 +32,11 @@ type Scheduler struct {
 
 	mu      sync.Mutex
 	watches map[string]*watch
-	zones   map[string]int // how many watches there are in each zone
-	queue   dueQueue
+	queue   dueQueue                  // names that wait for their time
+	due     fair.Queue[class, *watch] // names whose time has come
+	pace    fair.Pace[share]
 	active  int // workers
+	dear    int // of these, those that are busy with dear names
 }
 
 // watch is one name that is polled.
@@ -38,22 +48,31 @@ type watch struct {
 	notify  func(Report)
 	version uint64 // of target and notify: counts calls of Watch
 
-	due       time.Time
-	index     int // in the queue; -1 while it is asked
-	lastEvent time.Time
-	polls     int
-	urgent    bool // ask all servers next, as one has the record, or Poke was called
-	poked     bool // while it was asked
+	due        time.Time
+	index      int // in the queue; -1 once it is due, and while it is asked
+	asked      bool
+	hasTurn    bool // its due time is that of its turn
+	lastEvent  time.Time
+	events     int // since firstEvent, see event
+	firstEvent time.Time
+	polls      int
+	urgent     bool // ask all servers next, as one has the record, or Poke was called
+	poked      bool // while it was asked
 	// missing are the addresses that lack the record while others have it.
-	missing []string
-	pace    float64
-	zone    string
-	offset  int // so that names begin with different servers
-	spent   int // queries of the last poll; of the worker that polls, like the gate
-	status  Status
-	codes   []Code // of the last report
-	lacking []string
-	values  []string
+	missing   []string
+	pace      float64
+	offset    int     // so that names begin with different servers
+	domain    string  // registered domain
+	server    string  // least address of the name's zone, which stands for all of them
+	servers   int     // how many there are
+	cost      float64 // of a poll, smoothed, see bill
+	last      float64 // of the last poll
+	used      float64 // by the last poll, see bill
+	questions int     // of the last poll to name servers
+	status    Status
+	codes     []Code // of the last report
+	lacking   []string
+	values    []string
 }
 
 // NewScheduler starts a Scheduler; Close stops it.
@@ -64,7 +83,7 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 		limiter: newLimiter(cfg.GlobalRate, cfg.PerServerRate),
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
-		zones:   make(map[string]int),
+		pace:    fair.Pace[share]{Burst: time.Second},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.run)
@@ -96,10 +115,11 @@ func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func
 			g = c.NewGate()
 		}
 		now := time.Now()
-		w = &watch{key: key, gate: g, due: now, lastEvent: now, offset: len(s.watches)}
+		w = &watch{key: key, gate: g, due: now, lastEvent: now, offset: len(s.watches), domain: fair.Domain(t.host()), cost: unknownCost, last: 1, used: 1}
 		if last := g.Report(); !last.When.IsZero() {
-			// Somebody has looked already.
-			s.move(w, last.Zone)
+			// Somebody has looked already, and had to find the zone.
+			w.cost = last.cost / 2
+			w.note(last)
 			w.status = last.Status
 			w.urgent = !last.FirstYes.IsZero()
 			w.polls = 1
@@ -122,24 +142,8 @@ func (s *Scheduler) stop(w *watch, version uint64) {
 		return
 	}
 	delete(s.watches, w.key)
-	s.move(w, "")
 	if w.index >= 0 {
 		heap.Remove(&s.queue, w.index)
-	}
-}
-
-// move counts a watch in its zone.
-func (s *Scheduler) move(w *watch, zone string) {
-	if w.zone == zone {
-		return
-	}
-	if w.zone != "" {
-		if s.zones[w.zone]--; s.zones[w.zone] == 0 {
-			delete(s.zones, w.zone)
-		}
-	}
-	if w.zone = zone; zone != "" {
-		s.zones[zone]++
 	}
 }
 
@@ -154,10 +158,10 @@ func (s *Scheduler) Poke(key string) {
 	now := time.Now()
 	w.lastEvent, w.urgent, w.missing = now, true, nil
 	if w.index < 0 {
-		w.poked = true
+		w.poked = w.asked
 		return
 	}
-	w.due = later(now, w.gate.Report().NextLookNotBefore)
+	w.due, w.hasTurn = later(now, w.gate.Report().NextLookNotBefore), false
 	heap.Fix(&s.queue, w.index)
 	s.wakeUp()
 }
@@ -173,7 +177,7 @@ func (s *Scheduler) Pace(key string, factor float64) {
 	}
 	w.pace = factor
 	if w.index >= 0 && factor <= 1 {
-		w.due = later(time.Now().Add(s.cfg.MinInterval), w.gate.Report().NextLookNotBefore)
+		w.due, w.hasTurn = later(time.Now().Add(s.cfg.MinInterval), w.gate.Report().NextLookNotBefore), false
 		heap.Fix(&s.queue, w.index)
 		s.wakeUp()
 	}
@@ -224,27 +228,73 @@ func (s *Scheduler) run() {
 	}
 }
 
-// start starts what is due, and returns how long until something is, if
-// anything will be before a wake-up.
+// start starts what is due, and returns how long until there is more to do, if there will
+// be before a wake-up.
 func (s *Scheduler) start() (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return 0, false
+	}
 	now := time.Now()
-	for len(s.queue) > 0 && s.active < s.cfg.Workers && s.ctx.Err() == nil {
+	for len(s.queue) > 0 && !s.queue[0].due.After(now) {
 		w := s.queue[0]
-		if w.due.After(now) {
-			return w.due.Sub(now), true
+		if at := s.turn(w, now); at.After(now) {
+			w.due = at
+			heap.Fix(&s.queue, 0)
+			continue
 		}
 		heap.Pop(&s.queue)
-		s.active++
-		job := job{watch: w, checker: w.checker, target: w.target, nth: -1}
-		if w.polls%fullLookEvery != 0 {
-			job.again = w.missing
-		}
-		if !w.urgent && w.polls > 0 && (w.status != StatusBlocked || w.polls%fullLookEvery != 0) {
-			job.nth = w.polls + w.offset
-		}
-		s.wg.Go(func() { s.work(job) })
+		s.due.Push(classOf(w.cost), w)
 	}
-	return 0, false
+	var again time.Time // when a name may be asked for that may not be now
+	for s.active < s.cfg.Workers {
+		if left := s.limiter.left(); left < 1 {
+			again = now.Add(time.Millisecond + time.Duration((1-left)/s.cfg.GlobalRate*float64(time.Second)))
+			break
+		}
+		w, ok := s.due.Pop(func(c class) bool {
+			if !c.isDear() {
+				return true
+			}
+			free := s.pace.Next(dearShare, now)
+			if free.After(now) {
+				again = free
+			}
+			return !free.After(now) && s.dear < s.maxDear()
+		})
+		if !ok {
+			break
+		}
+		if s.watches[w.key] == w {
+			s.launch(w, now)
+		}
+	}
+	if s.due.Len() == 0 {
+		again = time.Time{}
+	}
+	if len(s.queue) > 0 && (again.IsZero() || s.queue[0].due.Before(again)) {
+		again = s.queue[0].due
+	}
+	return max(again.Sub(now), 0), !again.IsZero()
+}
+
+// launch has a worker ask for w.
+func (s *Scheduler) launch(w *watch, now time.Time) {
+	s.active++
+	w.asked, w.hasTurn = true, false
+	j := &job{watch: w, checker: w.checker, target: w.target, nth: -1, class: classOf(w.cost), expected: w.used}
+	s.due.Charge(j.class, j.expected)
+	if j.class.isDear() {
+		j.dear = true
+		s.dear++
+		s.holdDear(now, j.expected)
+	}
+	if w.polls%fullLookEvery != 0 {
+		j.again = w.missing
+	}
+	if !w.urgent && w.polls > 0 && (w.status != StatusBlocked || w.polls%fullLookEvery != 0) {
+		j.nth = w.polls + w.offset
+	}
+	s.wg.Go(func() { s.work(j) })
 }

@@ -114,6 +114,14 @@ type Place struct {
 	Telling bool
 }
 
+// host is Host in canonical form.
+func (t Target) host() string {
+	if t.Host == "" {
+		return parent(dns.CanonicalName(t.Name))
+	}
+	return dns.CanonicalName(t.Host)
+}
+
 // Verdict is what one server said in one round.
 type Verdict string
 
@@ -191,6 +199,18 @@ type Round struct {
 	// Port53Open says that some name server, of whichever zone, has answered lately: where
 	// none of this zone's does, they are down, and the network is not to blame.
 	Port53Open bool
+
+	cost float64 // in questions a server, see bill
+}
+
+// askedAtName is how many servers were asked for the name itself.
+func (r Round) askedAtName() (n int) {
+	for _, s := range r.Servers {
+		if s.Name == r.Name {
+			n++
+		}
+	}
+	return n
 }
 
 // Status is where a name stands.
@@ -253,4 +273,6 @@ type Report struct {
 	Wildcard string `json:"wildcard,omitempty"`
 	// Port53Open is that of the last round.
 	Port53Open bool `json:"port53_open,omitempty"`
+
+	cost float64 // that of the last round
 }

@@ -1,0 +1,141 @@
+package propagation
+
+import (
+	"slices"
+	"time"
+)
+
+// unknownCost is that of a name that nobody has asked for.
+const unknownCost = dearCost / 2
+
+// share is whose names take turns: those of a registered domain or of a name server's
+// address. Names of which a server has the record have turns of their own, for they are
+// nearly ready, and so have dear names, lest cheap ones of the same domain or at the same
+// provider wait behind them.
+type share struct {
+	of   string
+	lane lane
+}
+
+type lane int
+
+const (
+	laneCheap lane = iota
+	laneSeen
+	laneDear
+)
+
+// dearShare is what all dear names share.
+var dearShare = share{lane: laneDear}
+
+// turn returns when it is w's turn among the names of its domain and of its servers. If that
+// is later than now, it is kept for it.
+func (s *Scheduler) turn(w *watch, now time.Time) time.Time {
+	if w.hasTurn {
+		return now
+	}
+	at := s.pace.Reserve(share{w.domain, w.lane()}, now, s.hold(w.last))
+	if w.server != "" {
+		// each poll asks one of the servers, or each of them one question
+		asked := 1.0
+		if !w.urgent {
+			asked /= float64(w.servers)
+		}
+		at = later(at, s.pace.Reserve(share{w.server, w.lane()}, now, s.hold(asked)))
+	}
+	w.hasTurn = at.After(now)
+	return at
+}
+
+func (w *watch) lane() lane {
+	switch {
+	case classOf(w.cost).isDear():
+		return laneDear
+	case w.urgent:
+		return laneSeen
+	}
+	return laneCheap
+}
+
+// hold is how long a share is busy with so many questions at a server.
+func (s *Scheduler) hold(questions float64) time.Duration {
+	return time.Duration(questions / s.cfg.PerServerRate * float64(time.Second))
+}
+
+// holdDear counts what dear names use, who have half of all questions.
+func (s *Scheduler) holdDear(now time.Time, questions float64) {
+	s.pace.Hold(dearShare, now, time.Duration(2*questions/s.cfg.GlobalRate*float64(time.Second)))
+}
+
+// maxDear is how many workers dear names may have.
+func (s *Scheduler) maxDear() int { return max(s.cfg.Workers/2, 1) }
+
+// watchOver calls over once j has waited for servers for longer than a cheap poll may wait.
+func (s *Scheduler) watchOver(j *job, spent *bill) {
+	left := patience - spent.took()
+	if left <= 0 {
+		s.over(j)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !j.ended && !j.done {
+		j.timer = time.AfterFunc(left, func() { s.watchOver(j, spent) })
+	}
+}
+
+// over turns a poll that takes more than was expected of its name into a dear one. Where dear
+// names have all that they may have, it ends, and its name waits among them.
+func (s *Scheduler) over(j *job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j.dear || j.ended || j.done {
+		return
+	}
+	if s.dear < s.maxDear() {
+		s.dear++
+		j.dear = true
+		return
+	}
+	j.ended = true
+	j.cancel()
+}
+
+// settle accounts for a poll that used so much at such a cost, and reports whether it counts.
+func (s *Scheduler) settle(j *job, used, cost float64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, now := j.watch, time.Now()
+	j.done = true
+	more := used - j.expected
+	s.due.Charge(j.class, more)
+	s.pace.Hold(share{w.domain, w.lane()}, now, s.hold(cost-w.last))
+	switch {
+	case j.class.isDear():
+		s.holdDear(now, more)
+	case j.dear:
+		s.holdDear(now, used)
+	}
+	w.used, w.last = used, cost
+	if w.polls > 0 {
+		cost = (w.cost + cost) / 2
+	}
+	if j.dear || j.ended {
+		cost = max(cost, dearCost)
+	}
+	w.cost = cost
+	return !j.ended
+}
+
+// note takes from a report which servers the name has.
+func (w *watch) note(rep Report) {
+	var addrs []string
+	for _, s := range rep.Servers {
+		if s.Name == rep.Name && s.Addr != "" {
+			addrs = append(addrs, s.Addr)
+		}
+	}
+	if w.servers = len(addrs); w.servers > 0 {
+		w.server = slices.Min(addrs)
+	}
+}
