@@ -138,7 +138,7 @@ const problemPrefix = "urn:ietf:params:acme:error:"
 
 // signedBy reports whether a JWS is by a key.
 func signedBy(body []byte, key *jose.JSONWebKey) bool {
-	jws, err := jose.ParseSigned(string(body), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.RS256, jose.EdDSA})
+	jws, err := jose.ParseSignedJSON(string(body), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.RS256, jose.EdDSA})
 	if err != nil {
 		return false
 	}

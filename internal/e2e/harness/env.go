@@ -15,6 +15,8 @@
 //   - Ports come from lab.FreePort, files from t.TempDir: other processes pick, too.
 //   - Subtests run one after another in their test's process. A long list of them is the time
 //     that the package takes: then make them tests.
+//   - One that takes longer than a minute or two, or needs a browser or a database, stands
+//     behind the build tag long, which .ci/run sets.
 //   - A failed test is run alone with -run, in one process, under a debugger, too.
 package harness
 
