@@ -98,8 +98,8 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	if dns.Check == "none" {
 		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record stands, and each failure counts against its rate limits",
 			zap.String("ca", iss.CA))
-		// CAA records are no matter of publishing, and cost no wait
-		core.CAAChecker = propagation.NewChecker(propagation.Config{Resolvers: dns.Resolvers, Exchanger: t.Exchanger, Logger: iss.rt.logger})
+		// CAA records and a record's end are no matter of publishing, and cost no wait
+		core.CAAChecker = propagation.NewChecker(propagation.Config{Mode: propagation.ModeRecursive, Resolvers: dns.Resolvers, Exchanger: t.Exchanger, Logger: iss.rt.logger})
 		return core
 	}
 	mode := propagation.ModeAuthoritative

@@ -12,6 +12,9 @@ import (
 // renewalsAhead is how many renewals before a record's end its successor is asked for.
 const renewalsAhead = 3
 
+// lastLook bounds the look that only tells when a record ends.
+const lastLook = 3 * time.Second
+
 // warnOfExpiry says that the record of a name with a fresh certificate ends before its
 // third renewal from now.
 func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration) {
@@ -19,11 +22,22 @@ func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration
 	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
 		return
 	}
+	s.warnOfEnd(w, s.lastSeen(ctx, w, state), life)
+}
+
+// lastSeen returns the values that the CA has accepted. Without a Checker nobody has looked what
+// those were: the resolvers are asked, now that the certificate is there and waits for nothing.
+func (s *session) lastSeen(ctx context.Context, w wanted, state nameState) []string {
+	if s.iss.Checker == nil && s.iss.CAAChecker != nil {
+		ctx, cancel := context.WithTimeout(ctx, lastLook)
+		defer cancel()
+		return s.iss.CAAChecker.Check(ctx, s.target(w, state), s.iss.CAAChecker.NewGate()).Values
+	}
 	var values []string
 	for _, a := range state.Accepted {
 		values = append(values, a.Value)
 	}
-	s.warnOfEnd(w, values, life)
+	return values
 }
 
 // warnOfEnd says that all the values that a CA may accept end before the third renewal

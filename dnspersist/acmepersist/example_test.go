@@ -93,10 +93,11 @@ func ExampleSolver() {
 	}
 	client.ChallengeSolvers = map[string]acmez.Solver{
 		acmepersist.ChallengeType: &acmepersist.Solver{
-			AccountURL: account.Location,
-			Wildcard:   func(string) bool { return false },
-			Checker:    propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()}),
-			Settle:     100 * time.Millisecond,
+			AccountURL:   account.Location,
+			CheckAccount: acmepersist.AccountCheck(client.Client, account), // before a record is made known
+			Wildcard:     func(string) bool { return false },
+			Checker:      propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()}),
+			Settle:       100 * time.Millisecond,
 		},
 	}
 	// published by somebody, once

@@ -97,7 +97,8 @@ type Config struct {
 	IssuerDomainName string
 	// Checker looks for records; nil trusts the operator and asks the CA at once.
 	Checker *propagation.Checker
-	// CAAChecker looks for CAA records where there is no Checker; nil for none.
+	// CAAChecker looks for CAA records where there is no Checker, and after a certificate for the
+	// end of the record; nil for none.
 	CAAChecker *propagation.Checker
 	// Grace and Settle are those of the gate, see propagation.NewGate. Zero for
 	// the defaults.

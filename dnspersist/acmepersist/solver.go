@@ -25,6 +25,10 @@ import (
 type Solver struct {
 	// AccountURL is the URL of the account that makes the order. Required.
 	AccountURL string
+	// CheckAccount asks the CA for the account, before Present makes a record known that names it:
+	// whoever could put another URL in its place would be given certificates for the name. See
+	// AccountCheck. Required.
+	CheckAccount func(context.Context) error
 	// AccountHashPrefix and IssuerDomainNames are those of the CA's directory, and
 	// Thumbprint is that of the account's key (acme.Account.Thumbprint). They are needed
 	// at a CA of draft -02, of whose challenges acmez does not know the names: the
@@ -46,15 +50,22 @@ type Solver struct {
 	Logger *zap.Logger
 }
 
-// Present checks the challenge and says which record is needed. It implements
+// Present checks the challenge and the account, and says which record is needed. It implements
 // acmez.Solver.
-func (s *Solver) Present(_ context.Context, c acme.Challenge) error {
+func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
 	if c.Type != ChallengeType {
 		return fmt.Errorf("presenting the challenge for %s: its type is %s, this solver is for %s", c.Identifier.Value, c.Type, ChallengeType)
 	}
 	r, _, err := s.wanted(c)
 	if err != nil {
 		return err
+	}
+	if s.CheckAccount == nil {
+		return fmt.Errorf("presenting the challenge for %s: the solver has no CheckAccount, and no record is made known before the CA has confirmed the account: "+
+			"set it to AccountCheck(client, account)", c.Identifier.Value)
+	}
+	if err := s.CheckAccount(ctx); err != nil {
+		return fmt.Errorf("presenting the challenge for %s: no record is made known for an account that the CA has not confirmed: %w", c.Identifier.Value, err)
 	}
 	if s.Logger != nil {
 		s.Logger.Info("this record is needed for the validation", zap.String("name", r.Name), zap.String("value", r.Value), zap.String("zone_line", r.ZoneLine()))
