@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 func init() {
@@ -136,9 +137,14 @@ func (a *AdminAPI) handler(method string, fn func(context.Context, *Operator, *h
 			return apiError(err)
 		}
 		w.Header().Set("Content-Type", "application/json")
-		enc := json.NewEncoder(w)
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
-		return enc.Encode(reply)
+		if err := enc.Encode(reply); err != nil {
+			return err
+		}
+		_, err = w.Write(foreign.JSON(b.Bytes()))
+		return err
 	}
 }
 

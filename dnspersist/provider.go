@@ -7,6 +7,7 @@ import (
 
 	"github.com/libdns/libdns"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
@@ -40,7 +41,7 @@ func (o *Offline) Provider(raw []byte) (Provider, error) {
 	p := Provider{Secrets: secretsOf(rest)}
 	module, err := o.ctx.LoadModuleByID("dns.providers."+name, rest)
 	if err != nil {
-		return Provider{}, fmt.Errorf("loading the provider %s: %s; `caddy list-modules` shows which are built in", name, publish.Redact(err.Error(), p.Secrets))
+		return Provider{}, fmt.Errorf("loading the provider %s: %s; `caddy list-modules` shows which are built in", name, foreign.Text(publish.Redact(err.Error(), p.Secrets)))
 	}
 	appender, ok := module.(libdns.RecordAppender)
 	if !ok {

@@ -10,6 +10,7 @@ import (
 	"github.com/libdns/libdns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -47,7 +48,7 @@ func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersis
 	holder := &DNS{ProviderRaw: raw}
 	module, err := ctx.LoadModule(holder, "ProviderRaw")
 	if err != nil {
-		return nil, fmt.Errorf("loading the DNS provider %s: %s", named.Name, publish.Redact(err.Error(), secrets))
+		return nil, fmt.Errorf("loading the DNS provider %s: %s", named.Name, foreign.Text(publish.Redact(err.Error(), secrets)))
 	}
 	appender, ok := module.(libdns.RecordAppender)
 	if !ok {

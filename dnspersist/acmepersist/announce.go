@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -203,7 +204,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 		}
 		s.logger.Warn(message,
 			zap.String("name", r.record.Place()), zap.String("type", "TXT"), zap.String("value", r.record.Value), zap.String("zone_line", r.record.ZoneLine()),
-			zap.Strings("standing_values", r.standing), zap.Strings("identifiers", r.identifiers),
+			zap.Strings("standing_values", foreign.Values(r.standing)), zap.Strings("identifiers", r.identifiers),
 			zap.Int("days_left", int(time.Until(r.neededBy).Hours()/24)), zap.Time("needed_by", r.neededBy), zap.String("ca", s.iss.CA))
 	}
 	return nil

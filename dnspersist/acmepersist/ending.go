@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -62,7 +63,7 @@ func (s *session) warnOfEnd(w wanted, values []string, life time.Duration) {
 		return
 	}
 	s.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
-		zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("standing_value", value),
+		zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("standing_value", foreign.Text(value)),
 		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
 		zap.String("value", w.record.Value), zap.String("zone_line", w.record.ZoneLine()))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/libdns/libdns"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -237,7 +238,7 @@ func (w *writing) say(done Published) {
 		zap.String("ca", w.iss.CA), zap.String("account", w.account.Location),
 	}
 	for _, v := range done.Restored {
-		w.logger.Warn("the provider had replaced a value that is not ours; it stands again", zap.String("name", done.Name), zap.String("value", v))
+		w.logger.Warn("the provider had replaced a value that is not ours; it stands again", zap.String("name", done.Name), zap.String("value", foreign.Text(v)))
 	}
 	switch {
 	case done.Value == "":

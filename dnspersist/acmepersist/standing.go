@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -206,7 +207,7 @@ func (s *session) report(ctx context.Context, w wanted, state nameState, r propa
 	}
 	var standing []string
 	for _, a := range state.Accepted {
-		standing = append(standing, a.Value)
+		standing = append(standing, foreign.Text(a.Value))
 	}
 	switch r.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:

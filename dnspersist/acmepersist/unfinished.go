@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
@@ -97,7 +98,7 @@ func (w *writing) putBack(ctx context.Context, e publish.Entry, stands publish.S
 	if len(lost) == 0 {
 		return nil, nil
 	}
-	fields := []zap.Field{zap.String("name", e.Name), zap.Strings("values", lost), zap.Time("begun", e.Begun())}
+	fields := []zap.Field{zap.String("name", e.Name), zap.Strings("values", foreign.Values(lost)), zap.Time("begun", e.Begun())}
 	if late || e.PutBack >= putBacks {
 		w.logger.Error("values that stood beside a change which was cut short are gone; add them again if nobody has removed them on purpose", fields...)
 		return nil, nil

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // addFormat gives a command --format, the first being the default.
@@ -32,10 +34,21 @@ func (r *run) format(formats ...string) (string, error) {
 
 // json writes v.
 func (r *run) json(v any) error {
-	enc := json.NewEncoder(r.out)
+	data, err := encode(v, "\t")
+	if err == nil {
+		_, err = r.out.Write(data)
+	}
+	return err
+}
+
+// encode returns v as JSON that a terminal may show, with the end of its last line.
+func encode(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "\t")
-	return enc.Encode(v)
+	enc.SetIndent("", indent)
+	err := enc.Encode(v)
+	return foreign.JSON(b.Bytes()), err
 }
 
 // table writes columns.
@@ -47,12 +60,9 @@ func table(w io.Writer, fn func(row func(cells ...string))) error {
 
 // jsonLine writes v in one line, without its end.
 func (r *run) jsonLine(v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
+	data, err := encode(v, "")
+	if err == nil {
+		_, err = r.out.Write(bytes.TrimRight(data, "\n"))
 	}
-	_, err := r.out.Write(bytes.TrimRight(b.Bytes(), "\n"))
 	return err
 }

@@ -2,9 +2,10 @@ package propagation
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // Bounds of what a server has to say that gets into messages.
@@ -13,14 +14,8 @@ const (
 	maxErrors = 3   // extended errors of one answer
 )
 
-// quoted is a text from a server for terminals and logs, which it must not control: in
-// quotes, with escapes for all that is not printable ASCII, and not too long.
-func quoted(s string) string {
-	if len(s) > maxQuoted {
-		return strconv.QuoteToASCII(s[:maxQuoted]) + "..."
-	}
-	return strconv.QuoteToASCII(s)
-}
+// quoted is a text from a server as a part of a message.
+func quoted(s string) string { return foreign.Quote(s, maxQuoted) }
 
 // rcodeText is the rcode's name, with what the server says about it (extended
 // DNS errors, RFC 8914).

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // Redact takes secrets out of a text, in each form in which a client's error may show them.
@@ -97,16 +99,22 @@ func lowerEscapes(s string) string {
 	return string(b)
 }
 
-// RedactError takes secrets out of an error. Of one that holds some no more is left than its
+// maxError is the most that is left of an error, in octets: some clients put the page into it that
+// the API has answered with.
+const maxError = 4000
+
+// RedactError takes secrets out of an error, and makes it fit for a message: what is in it the
+// provider has said. Of one that holds some no more is left than its
 // text, what errors.Is says of it, and the status or the time to wait that a provider's client
 // has put into it: whoever could unwrap it could print it.
 func RedactError(err error, secrets []string) error {
 	text := err.Error()
 	clean := Redact(text, secrets)
+	fit := foreign.Cut(clean, maxError) // only now, or a part of a secret might be left
 	if clean == text {
-		return err
+		return foreign.WithText(err, fit)
 	}
-	return &redactedError{clean, err}
+	return &redactedError{fit, err}
 }
 
 type redactedError struct {

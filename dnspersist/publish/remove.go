@@ -8,6 +8,8 @@ import (
 
 	"github.com/libdns/libdns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // ErrNoRemoval says that a provider can only add.
@@ -60,7 +62,7 @@ func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error
 		return done, err
 	}
 	w.logger().Warn("the provider has removed values that are not ours; putting them back",
-		zap.String("name", name), zap.Strings("values", lost))
+		zap.String("name", name), zap.Strings("values", foreign.Values(lost)))
 	// all, for it may be one that replaces where it should add as well
 	if err := w.restore(ctx, name, before, lost, stood, nil); err != nil {
 		return done, err

@@ -10,6 +10,8 @@ import (
 
 	"github.com/libdns/libdns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // doubt says which values are gone of those that are not put back, because only some servers
@@ -18,7 +20,7 @@ func (w *Writer) doubt(name string, before, after Standing, stood []string) {
 	gone := before.vanished(after, without(before.Values(), stood), func(Server) bool { return true })
 	if len(gone) > 0 {
 		w.logger().Warn("values that only some of the name servers showed are gone; add them again if nobody has removed them on purpose",
-			zap.String("name", name), zap.Strings("values", gone))
+			zap.String("name", name), zap.Strings("values", foreign.Values(gone)))
 	}
 }
 

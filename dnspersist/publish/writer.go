@@ -10,6 +10,8 @@ import (
 
 	"github.com/libdns/libdns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // Defaults of a Writer.
@@ -112,7 +114,7 @@ func (w *Writer) Add(ctx context.Context, name string, values ...string) (Added,
 	}
 	// It replaces where it should add. All at once is what such a provider understands.
 	w.logger().Warn("the provider has replaced values that are not ours; putting them back",
-		zap.String("name", name), zap.Strings("values", lost))
+		zap.String("name", name), zap.Strings("values", foreign.Values(lost)))
 	if err := w.restore(ctx, name, before, lost, stood, values); err != nil {
 		return done, err
 	}

@@ -1,6 +1,10 @@
 package record
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+)
 
 // Code says what a value is worth.
 type Code string
@@ -72,6 +76,9 @@ type Verdict struct {
 	judge   *judge
 }
 
+// maxReason bounds what is said of a value, which may be long: two account URIs fit.
+const maxReason = 2000
+
 // Reason explains what is wrong or doubtful to a person, and what to do. It is empty if
 // every CA accepts the value.
 func (v Verdict) Reason() string {
@@ -82,7 +89,7 @@ func (v Verdict) Reason() string {
 	j := *v.judge
 	j.explain = true
 	_, reason := j.value(v.Text)
-	return reason
+	return foreign.Cut(reason, maxReason)
 }
 
 // IsNearMiss reports whether the value was meant to be the record of this account and is not:

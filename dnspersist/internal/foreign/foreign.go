@@ -56,17 +56,34 @@ func Quote(s string, limit int) string {
 	return strconv.QuoteToASCII(s)
 }
 
+// maxValue is the most that is logged of a TXT value, in octets.
+const maxValue = 4096
+
 // Error returns err with the text that Text leaves of its own; err itself if that is the same.
 // The result wraps err.
 func Error(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
-	if clean := Text(text); clean != text {
-		return &cleanError{clean, err}
+	return WithText(err, Text(err.Error()))
+}
+
+// WithText returns err with another text; err itself if it has that.
+func WithText(err error, text string) error {
+	if err.Error() == text {
+		return err
 	}
-	return err
+	return &cleanError{text, err}
+}
+
+// Values returns TXT values for a log: what is not printable is escaped, and one that is longer
+// than all that DNS providers take is cut.
+func Values(values []string) []string {
+	clean := make([]string, len(values))
+	for i, v := range values {
+		clean[i] = Cut(v, maxValue)
+	}
+	return clean
 }
 
 type cleanError struct {
