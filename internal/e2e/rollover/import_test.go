@@ -179,7 +179,7 @@ func TestImportRefuses(t *testing.T) {
 		"a wrong member":    {with("bound_at", w.text("key")), []string{"damaged"}},
 		"key of wrong type": {with("key", []string{w.text("key")}), []string{"damaged"}},
 		"no URL":            {with("url", ""), []string{"no account URL"}},
-		"another URL":       {with("url", account+"0"), []string{account + "0", "does not accept"}},
+		"another URL":       {with("url", account+"0"), []string{account + "0", "the CA names the account of this key"}},
 		"a damaged next":    {with("next_key", "x"), []string{"next key"}},
 	} {
 		other := w.elsewhere()
