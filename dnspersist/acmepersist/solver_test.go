@@ -35,15 +35,16 @@ func TestSolverChecksTheAccount(t *testing.T) {
 	substituted.Location += "0"
 	moved := &acme.Client{Directory: ca.Directory(), HTTPClient: &http.Client{Transport: redirecting{ca.HTTPClient().Transport, account.Location}}}
 	challenge := acme.Challenge{Type: acmepersist.ChallengeType, IssuerDomainNames: []string{"ca.example"}, Identifier: acme.Identifier{Type: "dns", Value: "example.test"}}
-	present := func(url string, check func(context.Context) error) (error, int) {
+	present := func(url string, check func(context.Context) error) (int, error) {
 		core, logs := observer.New(zap.InfoLevel)
 		solver := &acmepersist.Solver{AccountURL: url, CheckAccount: check, Logger: zap.New(core)}
-		return solver.Present(t.Context(), challenge), logs.Len()
+		err := solver.Present(t.Context(), challenge)
+		return logs.Len(), err
 	}
 
 	check := acmepersist.AccountCheck(client, account)
 	for range 3 {
-		if err, said := present(account.Location, check); err != nil || said != 1 {
+		if said, err := present(account.Location, check); err != nil || said != 1 {
 			t.Errorf("the account that is the CA's: %v, %d records said", err, said)
 		}
 	}
@@ -59,7 +60,7 @@ func TestSolverChecksTheAccount(t *testing.T) {
 		"another account":   {substituted.Location, acmepersist.AccountCheck(client, substituted), "not confirmed"},
 		"one that has gone": {account.Location + "1", acmepersist.AccountCheck(moved, moving(account, "1")), "not confirmed"},
 	} {
-		if err, said := present(tt.url, tt.check); err == nil || !strings.Contains(err.Error(), tt.want) || said != 0 {
+		if said, err := present(tt.url, tt.check); err == nil || !strings.Contains(err.Error(), tt.want) || said != 0 {
 			t.Errorf("%s: %v, %d records said", name, err, said)
 		}
 	}
@@ -67,7 +68,7 @@ func TestSolverChecksTheAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lost *acmepersist.AccountError
-	if err, said := present(account.Location, acmepersist.AccountCheck(client, account)); !errors.As(err, &lost) || said != 0 {
+	if said, err := present(account.Location, acmepersist.AccountCheck(client, account)); !errors.As(err, &lost) || said != 0 {
 		t.Errorf("a deactivated account: %v, %d records said", err, said)
 	}
 }
