@@ -63,8 +63,12 @@ func TestHostileTexts(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"probe"}, {"probe", "--format", "json"}, {"check", name}, {"check", name, "--format", "json"},
-		{"records", name, "--dns", "always"}, {"records", name, "--dns", "always", "--format", "json"},
+		{"probe"},
+		{"probe", "--format", "json"},
+		{"check", name},
+		{"check", name, "--format", "json"},
+		{"records", name, "--dns", "always"},
+		{"records", name, "--dns", "always", "--format", "json"},
 	} {
 		run(append(args, "--config", e.config)...)
 	}
