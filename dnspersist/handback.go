@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // handBackTimeout bounds one hand-back until the CA is asked to finalize: CertMagic would go on
@@ -83,6 +84,14 @@ func (s *shared) handBack(p *parked, why string) {
 	s.handBack(p, why)
 }
 
+// tryAt has a name handed back at a time of day, such as the end of a certificate asks for. The
+// timer goes on over a change of the clock, and that it has run out counts as well: a clock that
+// is put back keeps nothing waiting. s.mu is held.
+func (s *shared) tryAt(p *parked, at time.Time, why string) {
+	p.retry, p.due = at, time.Now().Add(walltime.Until(at))
+	s.arm(p, why)
+}
+
 // handed ends a hand-back; for as long as rest CertMagic may still be at work in
 // the background. A name that is still parked gets its next turn.
 func (s *shared) handed(p *parked, rest time.Duration) {
@@ -94,7 +103,7 @@ func (s *shared) handed(p *parked, rest time.Duration) {
 	case !p.busyUntil.IsZero():
 		p.busyUntil = now.Add(rest)
 	}
-	if s.parked[p.key] == p && !time.Now().Before(p.retry) {
+	if s.parked[p.key] == p && !walltime.Now().Before(p.retry) {
 		// p.retry stays past until the name is parked anew, or a job that is still
 		// on its way would be answered from memory
 		p.timer.Stop()

@@ -224,7 +224,7 @@ func (s *shared) arm(p *parked, why string) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	at := p.retry
+	at := p.due
 	if forget := p.forgetAt(); !forget.IsZero() && forget.Before(at) {
 		at = forget
 	}
@@ -245,10 +245,11 @@ func (s *shared) timeUp(p *parked, why string) {
 		end(s)
 		logger.Debug("nobody has asked for the name for long, and no record of it was ever seen; not watching it any more",
 			zap.String("identifier", p.identifier), zap.Duration("since", now.Sub(interest)))
-	case now.Before(p.retry):
+	case now.Before(p.due):
 		s.arm(p, why) // somebody has asked for it meanwhile
 		s.mu.Unlock()
 	default:
+		p.retry = time.Time{}
 		s.mu.Unlock()
 		s.handBack(p, why)
 	}

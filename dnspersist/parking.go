@@ -13,6 +13,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // parked is a name whose certificate waits for its record, for one configuration
@@ -25,9 +26,11 @@ type parked struct {
 	news       news // what the log has of report
 	// readyAt is when a watch last saw the record complete.
 	readyAt time.Time
-	// retry is when the name is handed back whatever DNS shows.
+	// retry is when the name is handed back whatever DNS shows; zero once that time has come.
 	retry time.Time
 	timer *time.Timer
+	// due is when that is by the process's own time, which goes on over a change of the clock.
+	due time.Time
 	// busyUntil is while CertMagic works on the name at our bidding.
 	busyUntil time.Time
 	// failures counts the attempts in a row that failed for another reason than DNS, and the
@@ -141,7 +144,7 @@ func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Re
 		return &report, nil
 	case !p.readyAt.IsZero():
 		return nil, nil
-	case !now.Before(p.retry):
+	case !walltime.Now().Before(p.retry):
 		// not ready, but since when it is partly there counts
 		report := p.report
 		return &report, nil
@@ -207,11 +210,11 @@ func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
 	}
 	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
 	p.failures, p.failedUntil = 0, time.Time{}
-	p.retry = time.Now().Add(tuning.Or(app.tuning.HandBack, handBackEvery))
-	if !parking.Retry.IsZero() && parking.Retry.Before(p.retry) {
-		p.retry = parking.Retry
+	at := walltime.Now().Add(tuning.Or(app.tuning.HandBack, handBackEvery))
+	if !parking.Retry.IsZero() && parking.Retry.Before(at) {
+		at = parking.Retry
 	}
-	s.arm(p, "it is time to try again whatever DNS shows")
+	s.tryAt(p, at, "it is time to try again whatever DNS shows")
 	if waits {
 		// the same key goes on with the same schedule
 		p.stopWatch = s.scheduler.Watch(key, parking.Checker, parking.Target, parking.Gate, func(r propagation.Report) { s.observed(p, r) })
@@ -277,12 +280,11 @@ func (s *shared) observed(p *parked, r propagation.Report) {
 	}
 	if at := r.FirstYes.Add(acmepersist.PartialPatience); p.parking.NotAfter.IsZero() && r.Status == propagation.StatusPartial && !r.FirstYes.IsZero() && at.Before(p.retry) {
 		// a first certificate does not wait for ever for the last server
-		p.retry = at
-		s.arm(p, "the record has been on some servers for long")
+		s.tryAt(p, at, "the record has been on some servers for long")
 	}
 	again := !ready && p.parking.Again != nil && p.parking.Again(r)
 	if again {
-		p.retry = time.Now()
+		p.retry = time.Time{}
 	}
 	o, owned := p.newest()
 	logger, parking, onDemand := s.logger, p.parking, owned && o.cfg.OnDemand != nil

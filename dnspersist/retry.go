@@ -46,10 +46,7 @@ func (k *parker) retries(ctx context.Context, csr *x509.CertificateRequest, err 
 	now := time.Now()
 	p.failures++
 	p.failedUntil = now.Add(afterFailures(p.failures, p.parking.NotAfter, now))
-	p.parking.Err, p.readyAt, p.retry = err, time.Time{}, p.failedUntil
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.timer = time.AfterFunc(time.Until(p.retry), func() { s.handBack(p, "it is time to try again after a failure") })
+	p.parking.Err, p.readyAt = err, time.Time{}
+	s.tryAt(p, p.failedUntil, "it is time to try again after a failure")
 	return true
 }
