@@ -79,11 +79,10 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	if t, err := s.predict(o); err == nil {
 		state.IssuerDomainNames, state.Dialect, state.AccountHashPrefix = t.names, t.dialect, t.prefix
 	}
-	account, err := bound.acme()
+	account, err := s.accountOf(bound)
 	if err != nil {
 		return state, fmt.Errorf("account %s: %w", bound.URL, err)
 	}
-	s.rolledAt = bound.RolledAt
 	status, err := s.askAccount(ctx, account)
 	var problem acme.Problem
 	switch {

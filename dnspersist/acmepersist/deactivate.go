@@ -47,7 +47,7 @@ func (s *session) deactivate(ctx context.Context, bound boundAccount) error {
 			return fmt.Errorf("a key rollover is pending: %w", err)
 		}
 	}
-	account, err := bound.acme()
+	account, err := s.accountOf(bound)
 	if err != nil {
 		return err
 	}

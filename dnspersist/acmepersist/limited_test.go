@@ -240,7 +240,7 @@ func TestSignatureAfterRollover(t *testing.T) {
 	if err := i.issue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	i.ca.SetPublic(lab.Public{AccountCache: 3 * time.Second})
+	i.ca.SetPublic(lab.Public{AccountCache: 2 * time.Second})
 	if _, err := i.RollKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -266,6 +266,13 @@ func TestSignatureAfterRollover(t *testing.T) {
 		t.Error("the new key was not refused at first")
 	}
 
+	// once more, and the end of the account, within those seconds
+	if _, err := i.RollKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.RollKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	account, err := i.Account(t.Context())
 	if err != nil {
 		t.Fatal(err)

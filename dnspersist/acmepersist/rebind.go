@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 )
 
@@ -85,7 +86,7 @@ func (s *session) use(bound boundAccount) error {
 	if !bound.DeactivatedAt.IsZero() {
 		return bound.ended(nil)
 	}
-	account, err := bound.acme()
+	account, err := s.accountOf(bound)
 	if err != nil {
 		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: err}
 	}
@@ -94,8 +95,15 @@ func (s *session) use(bound boundAccount) error {
 	if s.thumbprint, err = s.account.Thumbprint(); err != nil {
 		return &AccountError{CA: s.iss.CA, URL: bound.URL, Err: fmt.Errorf("computing the key's thumbprint: %w", err)}
 	}
-	s.earlierThumbprints, s.rolledAt = bound.EarlierThumbprints, bound.RolledAt
+	s.earlierThumbprints = bound.EarlierThumbprints
 	return nil
+}
+
+// accountOf is the account for the session's requests. A signature that the CA refuses is asked
+// again if the key was changed just now.
+func (s *session) accountOf(bound boundAccount) (acme.Account, error) {
+	s.rolledAt = bound.RolledAt
+	return bound.acme()
 }
 
 // knownBinding returns the binding without making one. It asks nobody.

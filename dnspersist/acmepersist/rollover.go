@@ -88,7 +88,7 @@ func (s *session) roll(ctx context.Context, bound boundAccount) (Rollover, error
 	} else if bound, next, err = s.prepareNext(ctx, bound); err != nil {
 		return Rollover{}, err
 	}
-	account, err := bound.acme()
+	account, err := s.accountOf(bound)
 	if err != nil {
 		return Rollover{}, err
 	}
