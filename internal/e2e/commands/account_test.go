@@ -22,6 +22,8 @@ func TestAccountCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := newEnv(t, harness.Options{CA: lab.CAConfig{Dialect: dialect}, Lifetime: 40 * time.Second})
+	// as at a CA whose frontends keep what they know of an account for some seconds
+	e.CA.SetPublic(lab.Public{AccountCache: 2 * time.Second})
 	name := e.Name("www")
 	site := e.Site(name, e.Block())
 	global := e.Global("renew_interval 1s")
