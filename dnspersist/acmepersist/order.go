@@ -20,6 +20,7 @@ import (
 // heldOrder is an order that is kept until it is final, so that neither a restart
 // nor a wait for DNS costs another one.
 type heldOrder struct {
+	// URL is empty while the order is being made.
 	URL     string    `json:"url"`
 	Account string    `json:"account"`
 	Names   []string  `json:"names"`
@@ -38,8 +39,8 @@ type heldOrder struct {
 
 // Check reports what a file has to hold.
 func (h *heldOrder) Check() error {
-	if h.URL == "" || len(h.Names) == 0 {
-		return errors.New("url or names are missing")
+	if len(h.Names) == 0 {
+		return errors.New("names are missing")
 	}
 	return nil
 }
@@ -52,7 +53,7 @@ func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder
 	}
 	if found && held.heal(walltime.Now().UTC()) {
 		if err := s.store.Save(ctx, s.orderKey(names), held); err != nil {
-			return held, false, err
+			s.logger.Warn("the times of a kept order lie ahead, and could not be put right", zap.Strings("identifiers", names), zap.Error(err))
 		}
 	}
 	return held, found && held.URL != "" && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
