@@ -158,7 +158,10 @@ func (s *shared) obtain(ctx context.Context, o owner, p *parked, notAfter time.T
 		}
 		// maintenance takes the new one from storage at one of its next ticks, but not while
 		// it waits after a failure: the old one may run out meanwhile
-		_, err = cfg.CacheManagedCertificate(ctx, name)
+		var cert certmagic.Certificate
+		if cert, err = cfg.CacheManagedCertificate(ctx, name); err == nil {
+			s.renewInTime(o, name, cert)
+		}
 	}
 	if err == nil {
 		s.forget(p)

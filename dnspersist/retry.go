@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
@@ -49,4 +51,41 @@ func (k *parker) retries(ctx context.Context, csr *x509.CertificateRequest, err 
 	p.parking.Err, p.readyAt = err, time.Time{}
 	s.tryAt(p, p.failedUntil, "it is time to try again after a failure")
 	return true
+}
+
+// certMagicBackoff is the longest time for which CertMagic's maintenance leaves a name alone after
+// a renewal that failed. It does not learn that the app has renewed the certificate since.
+const certMagicBackoff = 6 * time.Hour
+
+// renewInTime sees to a certificate that the app has renewed, and that comes due while CertMagic
+// may still wait after the failure before: such are those of some hours.
+func (s *shared) renewInTime(o owner, name string, cert certmagic.Certificate) {
+	leaf, app := cert.Leaf, o.iss.rt.app
+	if leaf == nil {
+		return
+	}
+	ratio := o.cfg.RenewalWindowRatio
+	if ratio == 0 {
+		ratio = certmagic.DefaultRenewalWindowRatio
+	}
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	window := time.Duration(float64(life) * ratio)
+	// CertMagic rounds, and would find it not due yet
+	wait := max(time.Until(leaf.NotAfter.Add(-window)), 0) + life/100 + time.Second
+	if wait > certMagicBackoff {
+		return
+	}
+	timer := time.AfterFunc(wait, func() {
+		app.spawn(func(alive context.Context) {
+			ctx, cancel := context.WithTimeout(acmepersist.InBackground(alive), handBackTimeout)
+			defer cancel()
+			if err := o.cfg.RenewCertAsync(ctx, name, false); err != nil {
+				return // CertMagic has logged it, and a name that waits is handed back
+			}
+			if next, err := o.cfg.CacheManagedCertificate(ctx, name); err == nil && next.Leaf != nil && next.Leaf.NotAfter.After(leaf.NotAfter) {
+				s.renewInTime(o, name, next)
+			}
+		})
+	})
+	context.AfterFunc(app.alive, func() { timer.Stop() })
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -23,5 +24,34 @@ func TestReloadWhileACertificateIsFetched(t *testing.T) {
 	e.WaitTrusted(name, 15*time.Second)
 	if n := len(e.CA.Orders()); n != 1 {
 		t.Errorf("%d orders were made, want 1", n)
+	}
+}
+
+// CertMagic waits after a renewal that failed, and does not learn that the app has put it right:
+// the one after it is in time all the same.
+func TestRenewalAfterOneThatWaited(t *testing.T) {
+	e := harness.New(t, harness.Options{Lifetime: 18 * time.Second})
+	// Pebble's renewal window is days long, whatever the certificate's life is
+	e.CA.MutateDirectory(func(d map[string]any) { delete(d, "renewalInfo") })
+	name := e.Name("again")
+	value := e.Value(e.Bind(), false)
+	e.Publish(name, value)
+	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block()))
+	cert := e.WaitTrusted(name, harness.Soon)
+	e.Publish(name)
+	e.Asked(name)
+	e.Publish(name, value)
+	for _, what := range []string{"the renewal that had to wait", "the one after it"} {
+		e.Eventually(time.Until(cert.NotAfter), what, func() error {
+			next, err := e.Trusted(name)
+			if err != nil {
+				return err
+			}
+			if next.SerialNumber.Cmp(cert.SerialNumber) == 0 {
+				return errors.New("still the one before")
+			}
+			cert = next
+			return nil
+		})
 	}
 }
