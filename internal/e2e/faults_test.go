@@ -100,13 +100,13 @@ var scenarios = []scenario{
 	{name: "one-left", before: stands, after: once(20*time.Second, func(s *site) { s.mode(1, "silent"); s.mode(3, "silent"); s.mode(4, "silent") })},
 	{name: "outage", before: stands, after: func(s *site, since time.Duration) bool {
 		mode := "silent"
-		if since > 72*time.Second {
+		if since > 70*time.Second {
 			mode = "normal"
 		}
 		for n := range perZone {
 			s.mode(n+1, mode)
 		}
-		return since > 72*time.Second
+		return since > 70*time.Second
 	}, failures: 4},
 	{name: "vanishes", before: stands, after: func(s *site, since time.Duration) bool {
 		if since > 20*time.Second && since < 70*time.Second {
