@@ -167,6 +167,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.Storage = cfg.Storage
 		core.RenewalWindowRatio = cfg.RenewalWindowRatio
 		core.OnDemand = cfg.OnDemand != nil
+		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords
 		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
 		core.Wildcard = iss.wildcardManaged
 		core.Renewal = iss.renewsOther

@@ -30,18 +30,28 @@ type OnDemand struct {
 	// How long a name of which no record was ever seen is watched without a handshake that
 	// asks for it; the next one after that looks at once. Default: 24 hours.
 	ForgetAfter caddy.Duration `json:"forget_after,omitempty"`
+
+	// How many records may be written on demand in an hour for the names of one registered
+	// domain. Default: 100.
+	WritesPerHour int `json:"writes_per_hour,omitempty"`
+
+	// How many names there may be with records of ours, for a CA, before none is written on
+	// demand any more. Default: 50000.
+	MaxRecords int `json:"max_records,omitempty"`
 }
 
 // withDefaults fills in what is not configured; o may be nil.
 func (o *OnDemand) withDefaults() OnDemand {
 	all := OnDemand{
 		MaxWaiting: 10_000, MaxWaitingPerDomain: 100, ForgetAfter: caddy.Duration(24 * time.Hour),
+		WritesPerHour: 100, MaxRecords: 50_000,
 	}
 	if o == nil {
 		return all
 	}
 	for _, n := range []struct{ to, from *int }{
 		{&all.MaxWaiting, &o.MaxWaiting}, {&all.MaxWaitingPerDomain, &o.MaxWaitingPerDomain},
+		{&all.WritesPerHour, &o.WritesPerHour}, {&all.MaxRecords, &o.MaxRecords},
 	} {
 		if *n.from > 0 {
 			*n.to = *n.from
@@ -61,6 +71,7 @@ func (o *OnDemand) validate() error {
 	var errs []error
 	for name, n := range map[string]int64{
 		"max_waiting": int64(o.MaxWaiting), "max_waiting_per_domain": int64(o.MaxWaitingPerDomain), "forget_after": int64(o.ForgetAfter),
+		"writes_per_hour": int64(o.WritesPerHour), "max_records": int64(o.MaxRecords),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("on_demand.%s is negative: leave it out for the default, or name what may be", name))

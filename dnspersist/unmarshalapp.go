@@ -17,6 +17,8 @@ var onDemandWords = []struct {
 	{word: "max_waiting", number: func(o *OnDemand) *int { return &o.MaxWaiting }},
 	{word: "max_waiting_per_domain", number: func(o *OnDemand) *int { return &o.MaxWaitingPerDomain }},
 	{word: "forget_after", time: func(o *OnDemand) *caddy.Duration { return &o.ForgetAfter }},
+	{word: "writes_per_hour", number: func(o *OnDemand) *int { return &o.WritesPerHour }},
+	{word: "max_records", number: func(o *OnDemand) *int { return &o.MaxRecords }},
 }
 
 // UnmarshalCaddyfile reads the global option. Syntax:
@@ -26,6 +28,8 @@ var onDemandWords = []struct {
 //	        max_waiting <names>
 //	        max_waiting_per_domain <names>
 //	        forget_after <duration>
+//	        writes_per_hour <records>
+//	        max_records <names>
 //	    }
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -189,3 +189,27 @@ func TestStrangerWidensNothing(t *testing.T) {
 		t.Errorf("its owner's wildcard: %v", err)
 	}
 }
+
+// Where there is no CNAME to wait for, the bounds of on-demand names hold what is written.
+func TestOnDemandWritesAreBounded(t *testing.T) {
+	t.Parallel()
+	n := newTenants(t, func(c *acmepersist.Config) {
+		c.Delegation, c.OnDemand, c.NoWait, c.WritesPerHour, c.MaxRecords = nil, true, true, 3, 5
+	})
+	n.dns.AddZone("other.test")
+	for i := range 5 {
+		_ = n.issueFor(t.Context(), fmt.Sprintf("r%d.example.test", i))
+	}
+	if w := len(n.provider.writes); w != 3 {
+		t.Errorf("%d writes, want 3 in the hour", w)
+	}
+	for i := range 3 {
+		_ = n.issueFor(t.Context(), fmt.Sprintf("r%d.other.test", i))
+	}
+	if w := len(n.provider.writes); w != 5 {
+		t.Errorf("%d writes, want 5 names in all", w)
+	}
+	if err := n.issueFor(t.Context(), "r9.other.test"); err == nil || !strings.Contains(err.Error(), "max_records") {
+		t.Errorf("the error does not say what bounds it: %v", err)
+	}
+}

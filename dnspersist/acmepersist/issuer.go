@@ -123,6 +123,10 @@ type Config struct {
 	// OnDemand says that a TLS handshake hangs on an attempt, unless InBackground says
 	// otherwise.
 	OnDemand bool
+	// WritesPerHour bounds the records that are written on demand for the names of one registered
+	// domain, MaxRecords the names with records of ours before none is written on demand any more.
+	// Zero for no bound.
+	WritesPerHour, MaxRecords int
 	// RenewalWindowRatio is CertMagic's. Default: a third.
 	RenewalWindowRatio float64
 	// Wildcard reports whether a wildcard is managed below a validation name, so

@@ -177,6 +177,14 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 		err = s.refine(w, r.Values, state, o)
 	}
 	if err == nil {
+		err = s.mayWrite(ctx, *w)
+	}
+	var bound *WriteBoundError
+	if errors.As(err, &bound) {
+		s.logger.Debug("a record is not written on demand yet", zap.String("identifier", w.identifier), zap.Error(err))
+		return r, err
+	}
+	if err == nil {
 		waits, done := s.whileHandshakeWaits(ctx)
 		err = s.publishMissing(waits, *w, t)
 		done()
