@@ -38,6 +38,12 @@ func (a *App) readDirectories(ctx context.Context) {
 				a.logger.Warn("the CA's directory was not compared with what it said before; this is tried again later",
 					zap.String("ca", iss.CA), zap.Error(err))
 			}
+			if iss.rt.publishing != nil && a.shared.mayRemove(iss.accountOf(), time.Now()) {
+				if err := active.RemoveUnused(ctx, time.Duration(a.onDemand.RemoveAfter), a.livePlan().managed()); err != nil && ctx.Err() == nil {
+					a.logger.Warn("what was written on demand could not be looked through; this is tried again in a day",
+						zap.String("ca", iss.CA), zap.Error(err))
+				}
+			}
 		}
 		if ctx.Err() != nil {
 			return // the next configuration goes on

@@ -38,20 +38,26 @@ type OnDemand struct {
 	// How many names there may be with records of ours, for a CA, before none is written on
 	// demand any more. Default: 50000.
 	MaxRecords int `json:"max_records,omitempty"`
+
+	// How long a record that was written on demand stays while its name has no certificate
+	// and nobody asks for it. Default: 30 days.
+	RemoveAfter caddy.Duration `json:"remove_after,omitempty"`
 }
 
 // withDefaults fills in what is not configured; o may be nil.
 func (o *OnDemand) withDefaults() OnDemand {
 	all := OnDemand{
 		MaxWaiting: 10_000, MaxWaitingPerDomain: 100, ForgetAfter: caddy.Duration(24 * time.Hour),
-		WritesPerHour: 100, MaxRecords: 50_000,
+		WritesPerHour: 100, MaxRecords: 50_000, RemoveAfter: caddy.Duration(30 * 24 * time.Hour),
 	}
 	if o == nil {
 		return all
 	}
 	for _, n := range []struct{ to, from *int }{
-		{&all.MaxWaiting, &o.MaxWaiting}, {&all.MaxWaitingPerDomain, &o.MaxWaitingPerDomain},
-		{&all.WritesPerHour, &o.WritesPerHour}, {&all.MaxRecords, &o.MaxRecords},
+		{&all.MaxWaiting, &o.MaxWaiting},
+		{&all.MaxWaitingPerDomain, &o.MaxWaitingPerDomain},
+		{&all.WritesPerHour, &o.WritesPerHour},
+		{&all.MaxRecords, &o.MaxRecords},
 	} {
 		if *n.from > 0 {
 			*n.to = *n.from
@@ -59,6 +65,9 @@ func (o *OnDemand) withDefaults() OnDemand {
 	}
 	if o.ForgetAfter > 0 {
 		all.ForgetAfter = o.ForgetAfter
+	}
+	if o.RemoveAfter > 0 {
+		all.RemoveAfter = o.RemoveAfter
 	}
 	return all
 }
@@ -71,7 +80,7 @@ func (o *OnDemand) validate() error {
 	var errs []error
 	for name, n := range map[string]int64{
 		"max_waiting": int64(o.MaxWaiting), "max_waiting_per_domain": int64(o.MaxWaitingPerDomain), "forget_after": int64(o.ForgetAfter),
-		"writes_per_hour": int64(o.WritesPerHour), "max_records": int64(o.MaxRecords),
+		"writes_per_hour": int64(o.WritesPerHour), "max_records": int64(o.MaxRecords), "remove_after": int64(o.RemoveAfter),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("on_demand.%s is negative: leave it out for the default, or name what may be", name))
@@ -305,3 +314,20 @@ func (iss *Issuer) notPermitted(cfg *certmagic.Config, name string, err error) {
 
 // asksForIt reports whether an attempt is somebody's interest in the name, not our own.
 func asksForIt(ctx context.Context) bool { return !acmepersist.IsInBackground(ctx) }
+
+// removeEvery is how often records that were written on demand are looked through.
+const removeEvery = 24 * time.Hour
+
+// mayRemove reports whether it is time to look through the records of an account, and notes it.
+func (s *shared) mayRemove(account string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.removals[account]) < removeEvery {
+		return false
+	}
+	if s.removals == nil {
+		s.removals = make(map[string]time.Time)
+	}
+	s.removals[account] = now
+	return true
+}

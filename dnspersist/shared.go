@@ -35,8 +35,10 @@ type shared struct {
 	slots  map[string]chan struct{}
 	parked map[string]*parked
 	guests guests
-	closed bool
-	logger *zap.Logger
+	// removals is when records that were written on demand were last looked through, by account.
+	removals map[string]time.Time
+	closed   bool
+	logger   *zap.Logger
 	// apps are those of the configurations that were started and have not ended, the newest last.
 	apps []*App
 	// nextRead and nextLook are when the CAs' directories are compared next, and standing

@@ -18,6 +18,7 @@ var onDemandWords = []struct {
 	{word: "max_waiting_per_domain", number: func(o *OnDemand) *int { return &o.MaxWaitingPerDomain }},
 	{word: "forget_after", time: func(o *OnDemand) *caddy.Duration { return &o.ForgetAfter }},
 	{word: "writes_per_hour", number: func(o *OnDemand) *int { return &o.WritesPerHour }},
+	{word: "remove_after", time: func(o *OnDemand) *caddy.Duration { return &o.RemoveAfter }},
 	{word: "max_records", number: func(o *OnDemand) *int { return &o.MaxRecords }},
 }
 
@@ -30,6 +31,7 @@ var onDemandWords = []struct {
 //	        forget_after <duration>
 //	        writes_per_hour <records>
 //	        max_records <names>
+//	        remove_after <duration>
 //	    }
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -40,6 +40,13 @@ func (p *labProvider) AppendRecords(_ context.Context, zone string, recs []libdn
 	return recs, nil
 }
 
+func (p *labProvider) DeleteRecords(_ context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	for _, r := range recs {
+		p.dns.SetTXT(0, strings.TrimSuffix(libdns.AbsoluteName(r.RR().Name, zone), "."))
+	}
+	return recs, nil
+}
+
 func (p *labProvider) written(name string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,5 +218,30 @@ func TestOnDemandWritesAreBounded(t *testing.T) {
 	}
 	if err := n.issueFor(t.Context(), "r9.other.test"); err == nil || !strings.Contains(err.Error(), "max_records") {
 		t.Errorf("the error does not say what bounds it: %v", err)
+	}
+}
+
+// What was written on demand is removed when its name has no certificate and nobody wants it, and only
+// then.
+func TestUnusedOnDemandRecordsAreRemoved(t *testing.T) {
+	t.Parallel()
+	n := newTenants(t, func(c *acmepersist.Config) { c.OnDemand, c.NoWait = true, true })
+	for _, domain := range []string{"left.example.test", "managed.example.test"} {
+		n.alias(domain, labelOf(domain))
+		_ = n.issueFor(t.Context(), domain) // NoWait: it is seen to settle
+		if w := n.provider.written(labelOf(domain)); w != 1 {
+			t.Fatalf("%d writes for %s", w, domain)
+		}
+	}
+	gone := func(domain string) bool { return len(n.answer(labelOf(domain), dns.TypeTXT)) == 0 }
+	managed := []string{"managed.example.test"}
+	if err := n.RemoveUnused(t.Context(), time.Hour, managed); err != nil || gone("left.example.test") {
+		t.Errorf("a record that is wanted is gone: %v", err)
+	}
+	if err := n.RemoveUnused(t.Context(), 0, managed); err != nil || !gone("left.example.test") || gone("managed.example.test") {
+		t.Errorf("what nobody wants: gone %v, what is managed: gone %v, %v", gone("left.example.test"), gone("managed.example.test"), err)
+	}
+	if entries, err := n.Inventory().At(t.Context(), labelOf("left.example.test")); err != nil || len(entries) != 0 {
+		t.Errorf("the inventory has %v, %v", entries, err)
 	}
 }

@@ -82,6 +82,9 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 		s.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
 			zap.String("name", w.record.Name), zap.Error(err))
 	}
+	if err := s.noteInterest(ctx, *w, target); err != nil {
+		return propagation.Report{}, err
+	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
 		return *job.watched, s.follow(ctx, w, *job.watched)
 	}

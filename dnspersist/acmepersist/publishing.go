@@ -176,6 +176,7 @@ func (w *writing) add(ctx context.Context, stands publish.Standing, value string
 	entry := publish.Entry{
 		Name: w.target.Name, Zone: stands.Zone, Value: value, CA: w.iss.CA,
 		Account: w.account.Location, Thumbprint: w.thumbprint, At: now, WantedAt: now,
+		OnDemand: w.iss.OnDemand,
 	}
 	if v, err := record.Parse(value); err == nil {
 		entry.EndsAt = v.PersistUntil
@@ -186,6 +187,7 @@ func (w *writing) add(ctx context.Context, stands publish.Standing, value string
 	if known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); known >= 0 {
 		// what an earlier try has taken away goes with it: the new entry replaces the old one
 		old := entries[known]
+		entry.OnDemand = entry.OnDemand && old.OnDemand
 		done.Again, left, since, entry.PutBack = !old.WrittenAt.IsZero(), leftBy(old, now), old.Begun(), old.PutBack
 	}
 	if back = missing(left, stands.Values()); len(back) > 0 {

@@ -60,6 +60,8 @@ type Entry struct {
 	RemovingAt time.Time `json:"removing_at,omitzero"`
 	// WantedAt is when a configuration was last known to want the value.
 	WantedAt time.Time `json:"wanted_at,omitzero"`
+	// OnDemand says that nothing but a name of on-demand TLS has wanted it.
+	OnDemand bool `json:"on_demand,omitempty"`
 	// EndsAt is the value's own end, zero if it has none.
 	EndsAt time.Time `json:"ends_at,omitzero"`
 }
