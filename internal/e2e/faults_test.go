@@ -99,6 +99,7 @@ var scenarios = []scenario{
 	{name: "fails-later", before: stands, after: once(20*time.Second, func(s *site) { s.mode(1, "silent"); s.mode(2, "servfail") })},
 	{name: "one-left", before: stands, after: once(20*time.Second, func(s *site) { s.mode(1, "silent"); s.mode(3, "silent"); s.mode(4, "silent") })},
 	{name: "outage", before: stands, after: func(s *site, since time.Duration) bool {
+		// the clock has the CA asked from 66 s on, each 3 s, and four times at most
 		mode := "silent"
 		if since > 70*time.Second {
 			mode = "normal"
