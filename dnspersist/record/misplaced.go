@@ -17,7 +17,7 @@ var misspelled = []struct{ label, why string }{
 	{"validation-persist", "the underscore is missing"},
 	{"_validation_persist", "the label has an underscore in place of its hyphen"},
 	{"_validationpersist", "the hyphen of the label is missing"},
-	{"_validation-presist", "the label is misspelled"},
+	{"_validation-presist", "the label is misspelled"}, //nolint:misspell // that is the point
 	{"_validate-persist", "the label is misspelled"},
 	{"_persist-validation", "the words of the label are in the wrong order"},
 }
