@@ -212,8 +212,11 @@ func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
 		where = zap.String("alias_of", record.Name)
 	}
 	wrong := []zap.Field{zap.Skip()}
+	if w.report.Shadows != "" {
+		wrong = append(wrong, zap.String("first", w.report.Shadows))
+	}
 	if len(w.finding.Values) > 0 {
-		wrong = []zap.Field{zap.Strings("found", foundTexts(w.finding)), zap.String("do", w.finding.Do)}
+		wrong = append(wrong, zap.Strings("found", foundTexts(w.finding)), zap.String("do", w.finding.Do))
 	}
 	if len(w.misplaced) > 0 {
 		wrong = append(wrong, zap.Strings("misplaced", w.misplaced))

@@ -186,6 +186,9 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
 		}
 	}
+	if r.Shadows != "" && done.State == StateMissing {
+		done.Do = r.Shadows + "; then " + done.Do
+	}
 	if done.State.Well() && s.iss.caaChecker() != nil {
 		done.judgeCAA(s.evaluateCAA(ctx, w))
 	}

@@ -112,5 +112,5 @@ func standing(ctx context.Context, checker *propagation.Checker, t propagation.T
 	if len(s.Servers) == 0 {
 		return s, fmt.Errorf("none of the %d name servers of %s answers", len(round.Servers), round.Zone)
 	}
-	return s, nil
+	return s, checker.ConfirmZone(ctx, shown)
 }

@@ -51,6 +51,9 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 			return
 		}
 		if at := c.AtTarget; at != nil {
+			if c.Report.Shadows != "" {
+				warned[c.Name] = append(warned[c.Name], c.Report.Shadows)
+			}
 			fillAlias(set, at.Alias, c.Report)
 			if place := byName[at.Name]; place != nil {
 				fillTarget(place, c)
@@ -61,20 +64,24 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 		fill(set, c.Report, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool {
 			return good && w.CA == c.CA && w.Account == c.Account
 		})
-		for _, d := range c.Diagnostics {
-			switch d.Code {
-			case propagation.CodeWildcardBreaks, propagation.CodeWildcard, propagation.CodeWrongName:
-				warned[c.Name] = append(warned[c.Name], d.Text)
-			}
-		}
+		warned[c.Name] = append(warned[c.Name], toHeed(c.Diagnostics)...)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if checks.Len() > thoroughUpTo {
-		r.say("not looked for wildcard records that publishing would shadow, as there are over %d names: `check` some of them", thoroughUpTo)
-	}
 	return warnings(sets, warned), nil
+}
+
+// toHeed is what is to be known before the record is published.
+func toHeed(diagnostics []propagation.Diagnostic) []string {
+	var all []string
+	for _, d := range diagnostics {
+		switch d.Code {
+		case propagation.CodeWildcardBreaks, propagation.CodeWildcard, propagation.CodeWrongName:
+			all = append(all, d.Text)
+		}
+	}
+	return all
 }
 
 // warnings collects what is to be said of the sets.
@@ -151,18 +158,20 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, follow bool, sta
 
 // readBare reads what stands without a configuration.
 func (r *run) readBare(checker *propagation.Checker, sets []dnspersist.RecordSet) ([]standing, error) {
+	warned := make(map[string][]string)
 	for i := range sets {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
 		if err := r.Err(); err != nil {
 			return nil, err
 		}
+		warned[sets[i].Name] = toHeed(rep.Diagnostics())
 		if sets[i].Type == "CNAME" {
 			fillAlias(&sets[i], bareAlias(sets[i], rep), rep)
 			continue
 		}
 		fill(&sets[i], rep, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool { return standsAlready(sets[i].DNS.Values, w) })
 	}
-	return warnings(sets, nil), nil
+	return warnings(sets, warned), nil
 }
 
 // standsAlready reports whether one of the values says what w does, in other words.

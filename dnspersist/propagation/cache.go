@@ -42,6 +42,7 @@ const (
 	kindUncut                      // a name in whose zone no hidden cut was found
 	kindWildcard                   // a name that was looked at for wildcards
 	kindParent                     // a zone above, to be asked for delegations
+	kindApex                       // a zone whose servers say that it is theirs
 )
 
 type cacheEntry struct {

@@ -108,6 +108,11 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 		}
 		if !r.Partial {
 			r.Wildcard = w.wildcard(ctx)
+			if w.mayShadow(r.Wildcard) && ctx.Err() == nil {
+				r.Shadows = w.remembered(w.last.name+" shadows", w.last.zone, func() (string, bool) {
+					return w.shadows(ctx, hostOf(t)), ctx.Err() == nil
+				})
+			}
 		}
 	}
 	unasked := slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked })

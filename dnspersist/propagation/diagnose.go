@@ -15,17 +15,19 @@ import (
 const maxCaseProbes = 8
 
 // Diagnose looks once at all servers and then asks one of them what polls never ask: whether
-// the record stands at a name that is nearly right, and whether publishing it would take a
-// wildcard's addresses from the host; and each whether it keeps the case of the question, by
+// the record stands at a name that is nearly right, and each whether it keeps the case of the question, by
 // which resolvers tell forged answers. That is some 25 questions, for a person who waits for
 // them, with a budget of their own. In recursive mode, where none may be asked for too much, it
 // is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
-	rep := c.NewGate().Observe(r)
-	all := rep.Diagnostics()
 	ctx, _, cancel := withBudget(ctx)
 	defer cancel()
+	if r.Shadows != "" { // perhaps no more: what is remembered is for polls
+		r.Shadows = w.shadows(ctx, hostOf(t))
+	}
+	rep := c.NewGate().Observe(r)
+	all := rep.Diagnostics()
 	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
 	if i < 0 {
 		return rep, all
@@ -34,15 +36,9 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
 			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
 	}
-	p := probe{c: c, zone: w.last.zone.name, host: dns.CanonicalName(t.Host), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept, wildcard: r.Wildcard != ""}
-	if t.Host == "" {
-		p.host = parent(p.name)
-	}
-	if rep.FirstYes.IsZero() {
-		if t.Mistaken != nil {
-			all = append(all, p.wrongNames(ctx, t.Mistaken(display(p.zone)))...)
-		}
-		all = append(all, p.wildcardBreaks(ctx)...)
+	p := probe{c: c, zone: w.last.zone.name, host: hostOf(t), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept, wildcard: r.Wildcard != ""}
+	if rep.FirstYes.IsZero() && t.Mistaken != nil {
+		all = append(all, p.wrongNames(ctx, t.Mistaken(display(p.zone)))...)
 	}
 	return rep, append(all, c.changesCase(ctx, w)...)
 }
@@ -92,41 +88,6 @@ func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
 		}
 		all = append(all, d)
 	}
-	return all
-}
-
-// wildcardBreaks finds out whether the host's addresses come from a wildcard: a record below
-// the host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2).
-// They do if a name beside it and one below it, which nobody has, get the same.
-func (p probe) wildcardBreaks(ctx context.Context) []Diagnostic {
-	if p.host == p.zone || !dns.IsSubDomain(p.zone, parent(p.host)) {
-		return nil
-	}
-	var kinds []string
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		has := content(p.ask(ctx, p.host, qtype))
-		if len(has) == 0 {
-			continue
-		}
-		if slices.Equal(has, content(p.ask(ctx, randomBelow(parent(p.host)), qtype))) && slices.Equal(has, content(p.ask(ctx, randomBelow(p.host), qtype))) {
-			kinds = append(kinds, dns.TypeToString[qtype])
-		}
-	}
-	if len(kinds) == 0 {
-		return nil
-	}
-	return []Diagnostic{{Code: CodeWildcardBreaks, Addr: p.addr, Text: fmt.Sprintf(
-		"publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; add these records for %s itself first",
-		display(p.name), display(p.host), display(parent(p.host)), strings.Join(kinds, " and "), display(p.host))}}
-}
-
-// content is what rrs say, without owner and TTL, sorted.
-func content(rrs []dns.RR) []string {
-	var all []string
-	for _, rr := range rrs {
-		all = append(all, strings.TrimPrefix(rr.String(), rr.Header().String()))
-	}
-	slices.Sort(all)
 	return all
 }
 

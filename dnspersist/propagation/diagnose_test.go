@@ -94,6 +94,13 @@ func TestScenario29WildcardWillBreak(t *testing.T) {
 			n := &hookNet{memNet: newMemNet(t)}
 			n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
 				name := q.Question[0].Name
+				if q.Question[0].Qtype == dns.TypeTXT && addr != "192.0.2.53:53" && name == validationName+"." {
+					m := new(dns.Msg).SetReply(q) // the wildcard has no text
+					m.Authoritative = true
+					soa, err := dns.NewRR(soaRecord)
+					m.Ns = []dns.RR{soa}
+					return m, err, true
+				}
 				if q.Question[0].Qtype != dns.TypeA || addr == "192.0.2.53:53" || own && strings.HasSuffix(name, ".www.example.test.") {
 					return nil, nil, false
 				}

@@ -97,6 +97,9 @@ func (r Report) wayDiagnostics() []Diagnostic {
 		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
 			"%s is answered by a wildcard record above it (%s): it stops applying when the record stands at exactly this name, so publish it", r.Name, r.Wildcard)})
 	}
+	if r.Shadows != "" && r.FirstYes.IsZero() {
+		all = append(all, Diagnostic{Code: CodeWildcardBreaks, Text: r.Shadows})
+	}
 	if a := r.Alias(); a.Kind == AliasNotAgreed {
 		all = append(all, Diagnostic{Code: CodeAliasNotAgreed, Text: (&AliasError{a}).Error()})
 	}

@@ -83,11 +83,11 @@ func (g *Gate) Observe(r Round) Report {
 
 	rep := Report{
 		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard,
+		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
 		cost: r.cost,
 	}
 	if r.Partial {
-		rep.Bogus, rep.Wildcard = g.last.Bogus, g.last.Wildcard
+		rep.Bogus, rep.Wildcard, rep.Shadows = g.last.Bogus, g.last.Wildcard, g.last.Shadows
 	}
 	if r.Partial || rep.Problem == CodeLookBudget {
 		rep.MoreValues, rep.RestDigest, rep.MoreServers = g.last.MoreValues, g.last.RestDigest, g.last.MoreServers

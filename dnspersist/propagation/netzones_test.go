@@ -100,7 +100,3 @@ func (s *testServer) recurse(m *dns.Msg, q dns.Question) {
 		}
 	}
 }
-
-func owns(rr dns.RR, name string, rrtype uint16) bool {
-	return rr.Header().Rrtype == rrtype && dns.CanonicalName(rr.Header().Name) == name
-}

@@ -191,6 +191,9 @@ type Round struct {
 	// Wildcard is what a wildcard record above the name answers in place of the record, a
 	// type and its value; empty if none does.
 	Wildcard string
+	// Shadows says what a record at the name would take from the host, which a wildcard record
+	// answers for, and what to add first; empty if nothing.
+	Shadows string
 	weigh    func(value string) int // Target.Weigh
 
 	// Questions is how many questions were asked, those to resolvers included and
@@ -271,6 +274,8 @@ type Report struct {
 	Dropped  int    `json:"dropped,omitempty"`
 	// Wildcard is that of the last round that asked all servers.
 	Wildcard string `json:"wildcard,omitempty"`
+	// Shadows is that of the last round that asked all servers.
+	Shadows string `json:"shadows,omitempty"`
 	// Port53Open is that of the last round.
 	Port53Open bool `json:"port53_open,omitempty"`
 

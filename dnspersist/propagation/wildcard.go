@@ -12,34 +12,50 @@ import (
 	"github.com/miekg/dns"
 )
 
+// maxWildcardProbes is of how many servers it is found out whether a wildcard has made a CNAME;
+// the others are taken to be like the first.
+const maxWildcardProbes = 4
+
 // noteWildcards marks the CNAMEs that a wildcard record above the name has made (RFC 4592): then
-// a name below, which nobody has, gets the same. That is one question for each target for as
-// long as the zone is known. A DNAME leads the name below elsewhere, and no record can take
-// its place.
+// a name below, which nobody has, gets the same. A DNAME leads that elsewhere, and no record can
+// take its place. It costs one question for each target for as long as the zone is known, and a
+// few where it is a wildcard's: the owner may be about to set one.
 func (w *walk) noteWildcards(ctx context.Context, z *zone, name string, asked []server, outcomes []outcome) {
-	made := make(map[string]bool)
-	for i := range outcomes {
-		target := outcomes[i].Alias
-		if target == "" {
+	type seen struct {
+		made   bool // by the first server
+		probes int
+	}
+	targets := make(map[string]seen)
+	for i, o := range outcomes {
+		if o.Alias == "" {
 			continue
 		}
-		is, known := made[target]
-		if !known {
-			is = w.remembered(name+" CNAME "+target, z, func() (string, bool) {
-				probe := randomBelow(name)
-				ans, err := w.c.asker.ask(ctx, dnsAddr(asked[i].addr), probe, dns.TypeTXT, false)
-				if err != nil {
-					return "", false
-				}
-				if classify(z.name, probe, ans.Msg, nil).Alias != target {
-					return "", true
-				}
-				return "CNAME " + display(target), true
-			}) != ""
-			made[target] = is
+		s := targets[o.Alias]
+		if made := s.made; s.probes > 0 && !made || s.probes >= maxWildcardProbes {
+			outcomes[i].FromWildcard = made
+			continue
 		}
-		outcomes[i].FromWildcard = is
+		made := w.makesAlias(ctx, z, name, o.Alias, dnsAddr(asked[i].addr))
+		if s.probes++; s.probes == 1 {
+			s.made = made
+		}
+		targets[o.Alias], outcomes[i].FromWildcard = s, made
 	}
+}
+
+// makesAlias reports whether a server of z has a CNAME at the name from a wildcard.
+func (w *walk) makesAlias(ctx context.Context, z *zone, name, target, addr string) bool {
+	return w.remembered(name+" CNAME "+target+" "+addr, z, func() (string, bool) {
+		probe := randomBelow(name)
+		ans, err := w.c.asker.ask(ctx, addr, probe, dns.TypeTXT, false)
+		if err != nil {
+			return "", false
+		}
+		if classify(z.name, probe, ans.Msg, nil).Alias != target {
+			return "", true
+		}
+		return "CNAME " + display(target), true
+	}) != ""
 }
 
 // madeCut reports whether the referral at the name itself comes from a wildcard NS record: the

@@ -1,0 +1,66 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// ConfirmZone asks the servers that have told what is published whether the zone is theirs, by
+// its SOA record. Where a zone ends is first known from a resolver, and a write into another one
+// would go astray. An error says that it is not to be written to.
+func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
+	zone := dns.CanonicalName(at.Zone)
+	key := c.discovery.keyOf(kindApex, zone)
+	if _, ok := c.discovery.cache.get(key); ok {
+		return nil
+	}
+	var addrs []string
+	for _, s := range at.Servers {
+		if s.Zone == at.Zone && s.Addr != "" && !slices.Contains(addrs, s.Addr) {
+			addrs = append(addrs, s.Addr)
+		}
+	}
+	says := make([]error, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() { says[i] = c.confirms(ctx, zone, addr) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for i, err := range says {
+		if err != nil {
+			return fmt.Errorf("%s is not written to: the resolvers say that it is a zone, and its server %s %w; check the delegation, or resolvers", at.Zone, addrs[i], err)
+		}
+	}
+	if len(addrs) == 0 {
+		return fmt.Errorf("%s is not written to: no server of it was asked", at.Zone)
+	}
+	c.discovery.cache.put(&cacheEntry{key: key, expires: time.Now().Add(minZoneTTL)})
+	return nil
+}
+
+// confirms says what is wrong with the SOA record of the zone at one of its servers.
+func (c *Checker) confirms(ctx context.Context, zone, addr string) error {
+	ans, err := c.asker.ask(ctx, addr, zone, dns.TypeSOA, false)
+	switch {
+	case err != nil:
+		return fmt.Errorf("does not say whether it is: %w", err)
+	case slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool { return owns(rr, zone, dns.TypeSOA) }):
+		return nil
+	}
+	if soa := soaOf(ans.Ns, zone); soa != nil {
+		return fmt.Errorf("says that it is in the zone %s", display(dns.CanonicalName(soa.Hdr.Name)))
+	}
+	return fmt.Errorf("has no SOA record of it (%s)", rcodeText(ans.Msg))
+}
+
+func owns(rr dns.RR, name string, rrtype uint16) bool {
+	return rr.Header().Rrtype == rrtype && dns.CanonicalName(rr.Header().Name) == name
+}

@@ -1,0 +1,100 @@
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// maxShadowed is how many records of a wildcard's are listed.
+	maxShadowed = 8
+	// maxShadowedAbove is of how many names above the host it is found out whether they exist.
+	maxShadowedAbove = 3
+)
+
+// hostOf is the target's host, canonical.
+func hostOf(t Target) string {
+	if t.Host == "" {
+		return parent(dns.CanonicalName(t.Name))
+	}
+	return dns.CanonicalName(t.Host)
+}
+
+// shadows finds out whether what the host has comes from a wildcard record: a record below the
+// host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2). It does
+// if a name beside it and one below it, which nobody has, get the same. It says which records to
+// add before; empty if the host loses nothing.
+func (w *walk) shadows(ctx context.Context, host string) string {
+	st := w.last
+	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
+	if i < 0 || host == st.zone.name || !dns.IsSubDomain(st.zone.name, parent(host)) {
+		return ""
+	}
+	addr := dnsAddr(st.asked[i].addr)
+	ask := func(name string, qtype uint16) (rrs []dns.RR) {
+		ans, err := w.c.asker.ask(ctx, addr, name, qtype, false)
+		if err != nil || ans.Rcode != dns.RcodeSuccess {
+			return nil
+		}
+		// what is added of a CNAME's target is none of the name's
+		return slices.DeleteFunc(slices.Clone(ans.Answer), func(rr dns.RR) bool { return dns.CanonicalName(rr.Header().Name) != name })
+	}
+	var kinds, first []string
+	var lost []dns.RR
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX, dns.TypeHTTPS} {
+		has := ask(host, qtype)
+		if len(has) == 0 || !sameContent(has, ask(randomBelow(parent(host)), qtype)) || !sameContent(has, ask(randomBelow(host), qtype)) {
+			continue
+		}
+		kinds, lost = append(kinds, dns.TypeToString[has[0].Header().Rrtype]), append(lost, has...)
+		if hasAlias(has) {
+			break // it answers all types
+		}
+	}
+	if len(kinds) == 0 {
+		return ""
+	}
+	// Names between the host and the wildcard come to exist, too.
+	owners, above := []string{host}, parent(host)
+	for range maxShadowedAbove {
+		qtype := lost[0].Header().Rrtype
+		if !isBelow(above, st.zone.name) || !sameContent(ask(above, qtype), lost[:1]) || !sameContent(ask(randomBelow(parent(above)), qtype), lost[:1]) {
+			break
+		}
+		owners, above = append(owners, above, "*."+above), parent(above)
+	}
+	for _, owner := range owners {
+		for _, rr := range lost[:min(len(lost), maxShadowed)] {
+			fields := strings.Fields(strings.TrimPrefix(rr.String(), rr.Header().String()))
+			first = append(first, fmt.Sprintf("%s %d IN %s %s", owner, rr.Header().Ttl, dns.TypeToString[rr.Header().Rrtype], strings.Join(fields, " ")))
+		}
+	}
+	return fmt.Sprintf("publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; first add %s",
+		display(st.name), display(host), display(above), strings.Join(kinds, " and "), strings.Join(first, ", "))
+}
+
+// sameContent reports whether records say the same, apart from owner and TTL.
+func sameContent(a, b []dns.RR) bool { return slices.Equal(content(a), content(b)) }
+
+// content is what rrs say, without owner and TTL, sorted.
+func content(rrs []dns.RR) []string {
+	var all []string
+	for _, rr := range rrs {
+		all = append(all, dns.TypeToString[rr.Header().Rrtype]+strings.TrimPrefix(rr.String(), rr.Header().String()))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// mayShadow reports whether it has to be found out if the record would end a wildcard's answers:
+// there is none yet, and the name is answered for as if it existed.
+func (w *walk) mayShadow(wildcard string) bool {
+	return !slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Verdict == VerdictYes && s.Alias == "" }) &&
+		slices.ContainsFunc(w.last.outcomes, func(o outcome) bool {
+			return o.FromWildcard || o.Verdict == VerdictNo && o.Rcode == "NOERROR" && (len(o.Values) == 0 || wildcard != "")
+		})
+}
