@@ -23,7 +23,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	r, w := c.walked(ctx, t, -1, nil)
 	ctx, _, cancel := withBudget(ctx)
 	defer cancel()
-	if r.Shadows != "" { // perhaps no more: what is remembered is for polls
+	if w.mayShadow(r.Wildcard) { // what is remembered for polls may be of an hour ago
 		r.Shadows = w.shadows(ctx, hostOf(t))
 	}
 	rep := c.NewGate().Observe(r)
