@@ -194,7 +194,7 @@ type Round struct {
 	// Shadows says what a record at the name would take from the host, which a wildcard record
 	// answers for, and what to add first; empty if nothing.
 	Shadows string
-	weigh    func(value string) int // Target.Weigh
+	weigh   func(value string) int // Target.Weigh
 
 	// Questions is how many questions were asked, those to resolvers included and
 	// retransmissions apart.
