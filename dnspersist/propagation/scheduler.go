@@ -119,6 +119,7 @@ func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func
 		if last := g.Report(); !last.When.IsZero() {
 			// Somebody has looked already, and had to find the zone.
 			w.cost = last.cost / 2
+			w.used = max(last.cost, 1)
 			w.note(last)
 			w.status = last.Status
 			w.urgent = !last.FirstYes.IsZero()
