@@ -232,14 +232,7 @@ func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
 	if query.RecursionDesired {
 		return limiterFrom(ctx).waitForAll(ctx)
 	}
-	l, spent := limiterFrom(ctx), billOf(ctx)
-	spent.begin()
-	err := l.waitForServer(ctx, addr)
-	spent.end()
-	if err != nil {
-		return err
-	}
-	if err := l.waitForAll(ctx); err != nil {
+	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
 		return err
 	}
 	return a.memory.looks.wait(ctx, addr)

@@ -58,20 +58,13 @@ func (l *limiter) wait(ctx context.Context, addr string) error {
 		return ctx.Err()
 	}
 	// The server first: to wait for it must not use up what all share.
-	if err := l.waitForServer(ctx, addr); err != nil {
+	if err := waitFor(ctx, l.server(addr)); err != nil {
 		return err
 	}
 	return l.waitForAll(ctx)
 }
 
-// waitForServer and waitForAll are the two halves of wait.
-func (l *limiter) waitForServer(ctx context.Context, addr string) error {
-	if l == nil {
-		return ctx.Err()
-	}
-	return waitFor(ctx, l.server(addr))
-}
-
+// waitForAll is wait where the address has no rate of its own.
 func (l *limiter) waitForAll(ctx context.Context) error {
 	if l == nil {
 		return ctx.Err()
