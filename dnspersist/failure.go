@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 // Failure is a CA of which nothing could be told.
@@ -60,12 +62,19 @@ func (e *PartialError) Unwrap() []error {
 type failures struct {
 	failed []Failure
 	done   int // CAs of which something could be told
+	// asked is the error for what was asked, whichever CA it is for.
+	asked error
 }
 
 // add takes what came of one CA.
 func (f *failures) add(ca string, identifiers []string, err error) {
-	if err == nil {
+	var unsupported *acmepersist.UnsupportedNameError
+	switch {
+	case err == nil:
 		f.done++
+		return
+	case errors.As(err, &unsupported): // whoever gave the name has to hear of it
+		f.asked = errors.Join(f.asked, err)
 		return
 	}
 	identifiers = slices.Clone(identifiers)
@@ -76,6 +85,8 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 // end is the error for all: where nothing could be told of any CA it is theirs.
 func (f *failures) end(ctx context.Context) error {
 	switch {
+	case f.asked != nil:
+		return f.asked
 	case len(f.failed) == 0:
 		return nil
 	case ctx.Err() != nil:
