@@ -150,6 +150,8 @@ func (n *crowdNet) resolve(m *dns.Msg, name string, qtype uint16) {
 		m.Answer = rrs(fmt.Sprintf("%s 3600 A 192.0.2.%d%s", name, zone[4]-'0', labels[0][2:]))
 	case len(labels) == 3 && qtype == dns.TypeA && labels[0] == "ns1":
 		m.Answer = rrs(fmt.Sprintf("%s 3600 A 11.0.%d.%d", name, number/200, number%200+1))
+	case len(labels) == 3 && qtype == dns.TypeA && labels[0] == "ns2" && n.where == "one address in common":
+		m.Answer = rrs(name + " 3600 A 12.0.0.1")
 	case len(labels) == 3 && qtype == dns.TypeA && labels[0] == "ns2":
 		m.Answer = rrs(fmt.Sprintf("%s 3600 A 12.0.%d.%d", name, number/200, number%200+1))
 	case len(labels) == 3 && qtype == dns.TypeA && strings.HasPrefix(labels[0], "cut"):
@@ -308,6 +310,22 @@ func TestBadNewNamesStarveThemselves(t *testing.T) {
 		c.where, c.bad = "one domain", 300
 		if took := slices.Max(c.run(t)); took > alone*3/2+3*time.Second {
 			t.Errorf("beside %d bad ones (%s): ready after %v, alone after %v", c.bad, c.kind, took, alone)
+		}
+	}
+}
+
+// Nor do names of many owners that are answered at once, and whose name servers differ in all
+// but one address: whoever waits for its rate would wait with a worker in hand.
+func TestNamesWithOneAddressInCommonStarveThemselves(t *testing.T) {
+	t.Parallel()
+	c := crowd{good: goodHosts(20, 1), after: 30 * time.Second, looked: true}
+	alone := slices.Max(c.run(t))
+	c.kind, c.where = "quick", "one address in common"
+	for _, c.bad = range []int{300, 600} {
+		took := slices.Max(c.run(t))
+		t.Logf("beside %d: ready after %v, alone after %v", c.bad, took, alone)
+		if took > alone*3/2+3*time.Second {
+			t.Errorf("beside %d: ready after %v, alone after %v", c.bad, took, alone)
 		}
 	}
 }

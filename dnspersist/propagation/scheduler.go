@@ -61,10 +61,9 @@ type watch struct {
 	// missing are the addresses that lack the record while others have it.
 	missing   []string
 	pace      float64
-	offset    int     // so that names begin with different servers
-	domain    string  // registered domain
-	server    string  // least address of the name's zone, which stands for all of them
-	servers   int     // how many there are
+	offset    int    // so that names begin with different servers
+	domain    string // registered domain
+	servers   []polled
 	cost      float64 // of a poll, smoothed, see bill
 	last      float64 // of the last poll
 	used      float64 // by the last poll, see bill

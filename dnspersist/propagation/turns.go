@@ -1,9 +1,6 @@
 package propagation
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // unknownCost is that of a name that nobody has asked for.
 const unknownCost = dearCost / 2
@@ -35,13 +32,12 @@ func (s *Scheduler) turn(w *watch, now time.Time) time.Time {
 		return now
 	}
 	at := s.pace.Reserve(share{w.domain, w.lane()}, now, s.hold(w.last))
-	if w.server != "" {
-		// each poll asks one of the servers, or each of them one question
+	for _, server := range w.servers {
 		asked := 1.0
 		if !w.urgent {
-			asked /= float64(w.servers)
+			asked = server.part
 		}
-		at = later(at, s.pace.Reserve(share{w.server, w.lane()}, now, s.hold(asked)))
+		at = later(at, s.pace.Reserve(share{server.addr, w.lane()}, now, s.hold(asked)))
 	}
 	w.hasTurn = at.After(now)
 	return at
@@ -127,15 +123,25 @@ func (s *Scheduler) settle(j *job, used, cost float64) bool {
 	return !j.ended
 }
 
-// note takes from a report which servers the name has.
+// polled is a server that a name's polls ask: at the name, or behind its alias.
+type polled struct {
+	addr string
+	part float64 // of the polls that ask one server, those that ask it
+}
+
+// note takes from a report which servers the name has. Every one of them counts: had one no say
+// in whose turn it is, names that differ in all others would wait for it with a worker each.
 func (w *watch) note(rep Report) {
-	var addrs []string
+	at := make(map[string]int) // how many servers a name on the way has
 	for _, s := range rep.Servers {
-		if s.Name == rep.Name && s.Addr != "" {
-			addrs = append(addrs, s.Addr)
+		if s.Addr != "" {
+			at[s.Name]++
 		}
 	}
-	if w.servers = len(addrs); w.servers > 0 {
-		w.server = slices.Min(addrs)
+	w.servers = make([]polled, 0, len(rep.Servers))
+	for _, s := range rep.Servers {
+		if s.Addr != "" {
+			w.servers = append(w.servers, polled{s.Addr, 1 / float64(at[s.Name])})
+		}
 	}
 }
