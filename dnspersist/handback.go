@@ -38,7 +38,7 @@ func (s *shared) handBack(p *parked, why string) {
 	s.mu.Lock()
 	o, owned := p.newest()
 	now := time.Now()
-	if s.parked[p.key] != p || now.Before(p.busyUntil) || now.Before(p.failedUntil) || !owned {
+	if s.parked[p.key] != p || now.Before(p.freeAt(now)) || !owned {
 		s.mu.Unlock()
 		return
 	}
@@ -106,12 +106,12 @@ func (s *shared) handed(p *parked, rest time.Duration) {
 	if s.parked[p.key] == p && !walltime.Now().Before(p.retry) {
 		// p.retry stays past until the name is parked anew, or a job that is still
 		// on its way would be answered from memory
-		p.timer.Stop()
 		wait := rest
 		if wait == 0 {
 			wait = retryAgain
 		}
-		p.timer = time.AfterFunc(wait, func() { s.handBack(p, "it is time to try again") })
+		p.due = time.Now().Add(wait)
+		s.arm(p, "it is time to try again")
 	}
 }
 

@@ -192,11 +192,13 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	if iss.renewedMeanwhile(ctx, cfg, csr) {
 		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
 	}
+	k := &parker{iss: iss, cfg: cfg}
+	defer k.begins(csr)()
 	cert, err := active.Issue(ctx, csr)
 	switch {
 	case err == nil:
 		return cert, nil
-	case alone(cfg) && (hopeless(err) || (&parker{iss: iss, cfg: cfg}).retries(ctx, csr, err)):
+	case alone(cfg) && (hopeless(err) || k.retries(ctx, csr, err)):
 		// frees the job slot and the lock; the app hands the name back
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
 	default:

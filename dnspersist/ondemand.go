@@ -181,7 +181,7 @@ func (g *guests) room(domain string, bounded bool, limits OnDemand, now time.Tim
 // one whose owner has done something, or that has a certificate to lose, the watch is not given up.
 func (g *guests) leastWanted(domain string, now time.Time) (least *parked) {
 	for p := range g.domains[domain] {
-		if p.guest.hasOwner || !p.parking.NotAfter.IsZero() || now.Before(p.busyUntil) {
+		if p.guest.hasOwner || !p.parking.NotAfter.IsZero() || p.isBusy(now) {
 			continue
 		}
 		if least == nil || p.guest.interest.Before(least.guest.interest) {
@@ -258,7 +258,7 @@ func (s *shared) timeUp(p *parked, why string) {
 	switch forget := p.forgetAt(); {
 	case s.parked[p.key] != p:
 		s.mu.Unlock()
-	case !forget.IsZero() && !now.Before(forget) && !now.Before(p.busyUntil):
+	case !forget.IsZero() && !now.Before(forget) && !p.isBusy(now):
 		s.unlist(p)
 		end, logger, interest := p.end(), s.logger, p.guest.interest
 		s.mu.Unlock()
@@ -267,6 +267,11 @@ func (s *shared) timeUp(p *parked, why string) {
 			zap.String("identifier", p.identifier), zap.Duration("since", now.Sub(interest)))
 	case now.Before(p.due):
 		s.arm(p, why) // somebody has asked for it meanwhile
+		s.mu.Unlock()
+	case now.Before(p.freeAt(now)):
+		// another timer would not come
+		p.retry, p.due = time.Time{}, p.freeAt(now)
+		s.arm(p, why)
 		s.mu.Unlock()
 	default:
 		p.retry = time.Time{}

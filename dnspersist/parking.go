@@ -2,6 +2,7 @@ package dnspersist
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"time"
@@ -31,8 +32,10 @@ type parked struct {
 	timer *time.Timer
 	// due is when that is by the process's own time, which goes on over a change of the clock.
 	due time.Time
-	// busyUntil is while CertMagic works on the name at our bidding.
+	// busyUntil is while CertMagic works on the name at our bidding, and atWork counts the attempts
+	// that have come to an issuer of ours, however long they take.
 	busyUntil time.Time
+	atWork    int
 	// failures counts the attempts in a row that failed for another reason than DNS, and the
 	// name is not handed back before failedUntil.
 	failures    int
@@ -72,6 +75,22 @@ func (p *parked) stop() func() {
 		}
 	}
 }
+
+// freeAt is when the name may be handed back: CertMagic would begin a second job beside one that is
+// under way, and have it wait for the lock.
+func (p *parked) freeAt(now time.Time) time.Time {
+	at := p.failedUntil
+	if p.busyUntil.After(at) {
+		at = p.busyUntil
+	}
+	if next := now.Add(backgroundJob); p.atWork > 0 && next.After(at) {
+		at = next
+	}
+	return at
+}
+
+// isBusy reports whether somebody works on the name.
+func (p *parked) isBusy(now time.Time) bool { return now.Before(p.busyUntil) || p.atWork > 0 }
 
 // own makes the configuration the newest owner. CertMagic's jobs of one that has ended may
 // still come by: it would own the name for ever, for it ends only once.
@@ -150,6 +169,27 @@ func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Re
 		return &report, nil
 	default:
 		return nil, p.parking.Err
+	}
+}
+
+// begins notes that an attempt for a name is under way, if the name is parked, until ends is called.
+func (k *parker) begins(csr *x509.CertificateRequest) (ends func()) {
+	names, err := acmepersist.NamesFromCSR(csr)
+	if err != nil {
+		return func() {}
+	}
+	s := k.iss.rt.app.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.parked[k.key(names[0])]
+	if p == nil {
+		return func() {}
+	}
+	p.atWork++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.atWork--
 	}
 }
 
