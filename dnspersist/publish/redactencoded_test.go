@@ -51,8 +51,10 @@ func FuzzRedact(f *testing.F) {
 			return
 		}
 		clean := Redact(text, []string{secret})
-		if strings.Contains(strings.ReplaceAll(clean, "[redacted]", "\x00"), secret) {
-			t.Errorf("%q in %q", secret, clean)
+		for part := range strings.SplitSeq(clean, "[redacted]") {
+			if strings.Contains(part, secret) {
+				t.Errorf("%q in %q", secret, clean)
+			}
 		}
 	})
 }
