@@ -45,6 +45,8 @@ type App struct {
 	wides map[string]*wide
 	// onDemand is OnDemand with its defaults.
 	onDemand OnDemand
+	// takenUp are the names for which an attempt has come to an issuer, but for those on demand.
+	takenUp map[string]bool
 	// namedDomains are the registered domains of the configuration's names, made when first used.
 	namedDomains map[string]bool
 }

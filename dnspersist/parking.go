@@ -178,6 +178,9 @@ func (k *parker) begins(csr *x509.CertificateRequest) (ends func()) {
 	if err != nil {
 		return func() {}
 	}
+	if k.cfg.OnDemand == nil {
+		k.iss.rt.app.takesUp(names[0])
+	}
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()

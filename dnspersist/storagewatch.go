@@ -23,16 +23,18 @@ const (
 	storageBroken = time.Minute
 	// storageWithin bounds one try.
 	storageWithin = 30 * time.Second
+	// storagePatience is how long after the start a name that has come to no issuer may still be on
+	// its way there, where the storage works: CertMagic may have met it while it did not.
+	storagePatience = time.Minute
 )
 
 // watchStorage makes up for what CertMagic gives up for good: a first certificate whose job has found
 // that the storage is full, read-only or gone. It lasts until every name is served or has been
 // taken up by an issuer; what breaks later is tried again by others.
 func (a *App) watchStorage(ctx context.Context) {
-	var names map[string]*Issuer
-	failed := make(map[*Issuer]bool)
+	w := storageWatch{app: a, began: time.Now(), failed: make(map[*Issuer]bool)}
 	for wait := storageFirst; ; wait = min(2*wait, storageMost) {
-		if len(failed) > 0 {
+		if len(w.failed) > 0 {
 			wait = min(wait, storageBroken)
 		}
 		timer := time.NewTimer(wait)
@@ -42,37 +44,65 @@ func (a *App) watchStorage(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		if names == nil {
-			names = a.managedBy()
-		}
-		a.dropAttended(names)
-		if len(names) == 0 {
+		if w.try(ctx) {
 			return
 		}
-		todo := make(map[*Issuer][]string)
-		for name, iss := range names {
-			todo[iss] = append(todo[iss], name)
-		}
-		for iss, names := range todo {
-			_, cfg := iss.active()
-			err := tryStorage(ctx, cfg.Storage)
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil && !failed[iss]:
-				failed[iss] = true
+	}
+}
+
+// storageWatch is what watchStorage goes on with from one try to the next.
+type storageWatch struct {
+	app   *App
+	began time.Time
+	names map[string]*Issuer
+	// failed are the issuers whose storage did not work when it was last tried.
+	failed map[*Issuer]bool
+	// asked is true once the names that had come to no issuer were asked for again: those whose job
+	// waits for a lock have two jobs from then on, and must not have more.
+	asked bool
+}
+
+// try tries the storages once, and reports whether that is over.
+func (w *storageWatch) try(ctx context.Context) (over bool) {
+	a := w.app
+	if w.names == nil {
+		w.names = a.managedBy()
+	}
+	a.dropAttended(w.names)
+	if len(w.names) == 0 {
+		return true
+	}
+	todo := make(map[*Issuer][]string)
+	for name, iss := range w.names {
+		todo[iss] = append(todo[iss], name)
+	}
+	ask := !w.asked && time.Since(w.began) >= storagePatience
+	w.asked = w.asked || ask
+	for iss, names := range todo {
+		_, cfg := iss.active()
+		fields := []zap.Field{zap.String("storage", storageName(cfg.Storage)), zap.String("ca", iss.CA), zap.Int("names", len(names))}
+		err := tryStorage(ctx, cfg.Storage)
+		switch {
+		case ctx.Err() != nil:
+			return true
+		case err != nil:
+			if !w.failed[iss] {
+				w.failed[iss] = true
 				a.logger.Error("the storage cannot be used, and nothing is obtained until it can; this is tried again by itself",
-					zap.String("storage", storageName(cfg.Storage)), zap.String("ca", iss.CA), zap.Int("names", len(names)), zap.Error(err))
-			case err == nil && failed[iss]:
-				delete(failed, iss)
-				a.logger.Warn("the storage can be used again; obtaining the certificates that CertMagic had given up",
-					zap.String("storage", storageName(cfg.Storage)), zap.String("ca", iss.CA), zap.Int("names", len(names)))
-				if err := cfg.ManageAsync(ctx, names); err != nil {
-					a.logger.Error("certificates that CertMagic had given up could not be asked for; this is tried again with the next load of the configuration", zap.Error(err))
-				}
+					append(fields, zap.Error(err))...)
 			}
+			continue
+		case w.failed[iss]:
+			delete(w.failed, iss)
+			a.logger.Warn("the storage can be used again; obtaining the certificates that CertMagic had given up", fields...)
+		case !ask:
+			continue
+		}
+		if err := cfg.ManageAsync(ctx, names); err != nil {
+			a.logger.Error("certificates that CertMagic had given up could not be asked for; this is tried again with the next load of the configuration", zap.Error(err))
 		}
 	}
+	return false
 }
 
 // managedBy returns the names that are managed, each with the issuer of ours that comes first.
@@ -92,8 +122,24 @@ func (a *App) managedBy() map[string]*Issuer {
 	return names
 }
 
-// dropAttended takes out the names that have a certificate or wait with us.
+// takesUp notes that an attempt for a name has come to an issuer: from then on it is tried again by
+// CertMagic or by us.
+func (a *App) takesUp(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.takenUp == nil {
+		a.takenUp = make(map[string]bool)
+	}
+	a.takenUp[name] = true
+}
+
+// dropAttended takes out the names that have a certificate, wait with us, or were taken up.
 func (a *App) dropAttended(names map[string]*Issuer) {
+	a.mu.Lock()
+	for name := range a.takenUp {
+		delete(names, name)
+	}
+	a.mu.Unlock()
 	for _, p := range a.shared.parkedOf(a) {
 		delete(names, p.identifier)
 	}
