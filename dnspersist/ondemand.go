@@ -309,8 +309,9 @@ func (iss *Issuer) notPermitted(cfg *certmagic.Config, name string, err error) {
 	s := iss.rt.app.shared
 	s.mu.Lock()
 	p := s.parked[k.key(name)]
+	isGuest := p != nil && p.guest != nil
 	s.mu.Unlock()
-	if p == nil || p.guest == nil {
+	if !isGuest {
 		return
 	}
 	s.forget(p)

@@ -93,12 +93,17 @@ func (p *parked) freeAt(now time.Time) time.Time {
 func (p *parked) isBusy(now time.Time) bool { return now.Before(p.busyUntil) || p.atWork > 0 }
 
 // own makes the configuration the newest owner. CertMagic's jobs of one that has ended may
-// still come by: it would own the name for ever, for it ends only once.
+// still come by: it would own the name for ever, for it ends only once. A name that a configuration
+// manages is no guest any more: no handshake would bring it back.
 func (p *parked) own(o owner) {
 	if o.iss.rt.app.ended {
 		return
 	}
 	p.owners = append(slices.DeleteFunc(p.owners, func(other owner) bool { return other.iss == o.iss }), o)
+	if o.cfg.OnDemand == nil && p.guest != nil {
+		o.iss.rt.app.shared.guests.remove(p)
+		p.guest = nil
+	}
 }
 
 // ownedBy reports whether the issuer has asked for the name before.
