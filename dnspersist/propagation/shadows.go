@@ -10,8 +10,11 @@ import (
 )
 
 const (
-	// maxShadowed is how many records of a wildcard's are listed.
-	maxShadowed = 8
+	// maxShadowed is how many records of a wildcard's are listed, maxShadowedText how many octets
+	// one of them may take, and maxShadowedTexts all: whoever has the zone chooses them.
+	maxShadowed      = 8
+	maxShadowedText  = 300
+	maxShadowedTexts = 2 << 10
 	// maxShadowedAbove is of how many names above the host it is found out whether they exist.
 	maxShadowedAbove = 3
 )
@@ -43,12 +46,15 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 		// what is added of a CNAME's target is none of the name's
 		return slices.DeleteFunc(slices.Clone(ans.Answer), func(rr dns.RR) bool { return dns.CanonicalName(rr.Header().Name) != name })
 	}
-	var kinds, first []string
-	var lost []dns.RR
+	var kinds []string
+	var lost, one []dns.RR // one is all there is of the first kind
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX, dns.TypeHTTPS} {
 		has := ask(host, qtype)
 		if len(has) == 0 || !sameContent(has, ask(randomBelow(parent(host)), qtype)) || !sameContent(has, ask(randomBelow(host), qtype)) {
 			continue
+		}
+		if len(kinds) == 0 {
+			one = has
 		}
 		kinds, lost = append(kinds, dns.TypeToString[has[0].Header().Rrtype]), append(lost, has...)
 		if hasAlias(has) {
@@ -61,21 +67,41 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 	// Names between the host and the wildcard come to exist, too.
 	owners, above := []string{host}, parent(host)
 	for range maxShadowedAbove {
-		qtype := lost[0].Header().Rrtype
-		if !isBelow(above, st.zone.name) || !sameContent(ask(above, qtype), lost[:1]) || !sameContent(ask(randomBelow(parent(above)), qtype), lost[:1]) {
+		qtype := one[0].Header().Rrtype
+		if !isBelow(above, st.zone.name) || !sameContent(ask(above, qtype), one) || !sameContent(ask(randomBelow(parent(above)), qtype), one) {
 			break
 		}
 		owners, above = append(owners, above, "*."+above), parent(above)
 	}
+	return fmt.Sprintf("publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; first add %s",
+		display(st.name), display(host), display(above), strings.Join(kinds, " and "), listed(owners, lost))
+}
+
+// listed are the records of rrs for each of the owners, as lines of a zone file.
+func listed(owners []string, rrs []dns.RR) string {
+	var all []string
+	length, more := 0, 0
 	for _, owner := range owners {
-		for _, rr := range lost[:min(len(lost), maxShadowed)] {
-			fields := strings.Fields(strings.TrimPrefix(rr.String(), rr.Header().String()))
-			first = append(first, fmt.Sprintf("%s %d IN %s %s", owner, rr.Header().Ttl, dns.TypeToString[rr.Header().Rrtype], strings.Join(fields, " ")))
+		for i, rr := range rrs {
+			data := strings.Join(strings.Fields(strings.TrimPrefix(rr.String(), rr.Header().String())), " ")
+			if len(data) > maxShadowedText {
+				data = "with what the wildcard has"
+			}
+			line := fmt.Sprintf("%s %d IN %s %s", owner, rr.Header().Ttl, dns.TypeToString[rr.Header().Rrtype], data)
+			if i >= maxShadowed || length+len(line) > maxShadowedTexts {
+				more++
+				continue
+			}
+			length += len(line)
+			all = append(all, line)
 		}
 	}
-	return fmt.Sprintf("publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; first add %s",
-		display(st.name), display(host), display(above), strings.Join(kinds, " and "), strings.Join(first, ", "))
+	if more > 0 {
+		all = append(all, fmt.Sprintf("and %d more that the wildcard has", more))
+	}
+	return strings.Join(all, ", ")
 }
+
 
 // sameContent reports whether records say the same, apart from owner and TTL.
 func sameContent(a, b []dns.RR) bool { return slices.Equal(content(a), content(b)) }
