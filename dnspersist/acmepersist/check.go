@@ -222,7 +222,7 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 		return StateBlocked, r.Reason
 	case r.Status == propagation.StatusPartial:
 		return StatePartial, r.Reason
-	case r.Status == propagation.StatusAbsent && len(r.Values) == 0:
+	case r.Status == propagation.StatusAbsent && (len(r.Values) == 0 || hasNothing(r)):
 		return StateMissing, "publish " + line
 	case r.Status == propagation.StatusAbsent:
 		return StateWrong, mend(line, result)
@@ -231,6 +231,13 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 	}
 	_, note := c.state.satisfies(r.Values, w.want, c.session.account.Location)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
+}
+
+// hasNothing reports whether nothing is published at the place of the record, whatever a wildcard
+// answers there.
+func hasNothing(r propagation.Report) bool {
+	shown, err := r.Published()
+	return err == nil && len(shown.Values) == 0
 }
 
 // endOf is when the last good value ends; zero if one of them never does.

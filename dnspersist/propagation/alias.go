@@ -158,7 +158,7 @@ func shownAt(name, asked string, servers []ServerReport) Shown {
 		case s.Via != "" && plainName(s.Via) == at.Name: // a resolver has followed the CNAMEs
 		case plainName(s.Name) != at.Name:
 			continue
-		case s.Via != "":
+		case s.Via != "" || s.FromWildcard:
 			s.Values, s.TTL = nil, 0
 		}
 		if at.Zone == "" {

@@ -107,7 +107,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 			r.Bogus = c.bogus(ctx, name)
 		}
 		if !r.Partial {
-			r.Wildcard = w.wildcard(ctx)
+			r.Wildcard = w.wildcard()
 			if w.mayShadow(r.Wildcard) && ctx.Err() == nil {
 				r.Shadows = w.remembered(w.last.name+" shadows", w.last.zone, func() (string, bool) {
 					return w.shadows(ctx, hostOf(t)), ctx.Err() == nil

@@ -46,7 +46,7 @@ func TestScenario2728WildcardIsNamed(t *testing.T) {
 					}
 				}
 				want := 1
-				if tt.name == "alias" {
+				if tt.want {
 					want = 2 // one of each server
 				}
 				if got := n.questions("." + validationName + ". TXT"); got != want {

@@ -102,7 +102,6 @@ func listed(owners []string, rrs []dns.RR) string {
 	return strings.Join(all, ", ")
 }
 
-
 // sameContent reports whether records say the same, apart from owner and TTL.
 func sameContent(a, b []dns.RR) bool { return slices.Equal(content(a), content(b)) }
 

@@ -149,7 +149,8 @@ type ServerReport struct {
 	Values  []string `json:"values,omitempty"`
 	Alias   string   `json:"alias,omitempty"` // target of the CNAME it has at Name, if it has one
 	Via     string   `json:"via,omitempty"`   // where the CNAMEs at Name end, that a resolver has followed
-	// FromWildcard says that a wildcard record has made the CNAME at Name: see Report.Alias.
+	// FromWildcard says that a wildcard record has made the CNAME at Name, see Report.Alias, or the
+	// Values, none of which is the record.
 	FromWildcard bool   `json:"from_wildcard,omitempty"`
 	Reason       string `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
 	Defect       Code   `json:"defect,omitempty"` // what is wrong with the server itself

@@ -2,6 +2,7 @@ package propagation
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -16,45 +17,64 @@ import (
 // the others are taken to be like the first.
 const maxWildcardProbes = 4
 
-// noteWildcards marks the CNAMEs that a wildcard record above the name has made (RFC 4592): then
-// a name below, which nobody has, gets the same. A DNAME leads that elsewhere, and no record can
-// take its place. It costs one question for each target for as long as the zone is known, and a
-// few where it is a wildcard's: the owner may be about to set one.
+// noteWildcards marks the CNAMEs, and the texts that are not the record, which a wildcard record
+// above the name has made (RFC 4592): then a name below, which nobody has, gets the same. A DNAME
+// leads that elsewhere, and no record can take its place. It costs one question for each target or
+// set of texts for as long as the zone is known, and a few where it is a wildcard's: the owner may
+// be about to set one.
 func (w *walk) noteWildcards(ctx context.Context, z *zone, name string, asked []server, outcomes []outcome) {
 	type seen struct {
 		made   bool // by the first server
 		probes int
 	}
-	targets := make(map[string]seen)
+	answers := make(map[string]seen)
 	for i, o := range outcomes {
-		if o.Alias == "" {
+		answer := answerOf(o)
+		if answer == "" {
 			continue
 		}
-		s := targets[o.Alias]
+		s := answers[answer]
 		if made := s.made; s.probes > 0 && !made || s.probes >= maxWildcardProbes {
 			outcomes[i].FromWildcard = made
 			continue
 		}
-		made := w.makesAlias(ctx, z, name, o.Alias, dnsAddr(asked[i].addr))
+		made := w.isFromWildcard(ctx, z, name, answer, dnsAddr(asked[i].addr))
 		if s.probes++; s.probes == 1 {
 			s.made = made
 		}
-		targets[o.Alias], outcomes[i].FromWildcard = s, made
+		answers[answer], outcomes[i].FromWildcard = s, made
 	}
 }
 
-// makesAlias reports whether a server of z has a CNAME at the name from a wildcard.
-func (w *walk) makesAlias(ctx context.Context, z *zone, name, target, addr string) bool {
-	return w.remembered(name+" CNAME "+target+" "+addr, z, func() (string, bool) {
+// answerOf is what tells an answer that a wildcard may have made from others: the target of a
+// CNAME, or the texts where they are not the record; empty for all else.
+func answerOf(o outcome) string {
+	switch {
+	case o.Alias != "":
+		return "CNAME " + o.Alias
+	case o.Verdict != VerdictNo || len(o.Values) == 0:
+		return ""
+	}
+	sum := sha256.New()
+	for _, v := range valuesOf([]ServerReport{o.ServerReport}) {
+		fmt.Fprintf(sum, "%d %s", len(v), v)
+	}
+	return "TXT " + hex.EncodeToString(sum.Sum(nil))
+}
+
+// isFromWildcard reports whether a server of z has an answer at the name from a wildcard.
+func (w *walk) isFromWildcard(ctx context.Context, z *zone, name, answer, addr string) bool {
+	return w.remembered(name+" "+answer+" "+addr, z, func() (string, bool) {
 		probe := randomBelow(name)
 		ans, err := w.c.asker.ask(ctx, addr, probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}
-		if classify(z.name, probe, ans.Msg, nil).Alias != target {
+		below := classify(z.name, probe, ans.Msg, w.accept)
+		if answerOf(below) != answer {
 			return "", true
 		}
-		return "CNAME " + display(target), true
+		return answer, true
 	}) != ""
 }
 
@@ -133,7 +153,7 @@ func (w *walk) judgeMade(chain []station) (kept bool) {
 	}
 	w.reports = slices.DeleteFunc(w.reports, func(s ServerReport) bool { return made[s.Name] })
 	for i, s := range w.reports {
-		if s.FromWildcard {
+		if s.FromWildcard && s.Alias != "" {
 			w.reports[i].Verdict = VerdictNo
 			w.reports[i].Reason = "a wildcard record answers (CNAME to " + display(s.Alias) + ")"
 		}
@@ -142,35 +162,21 @@ func (w *walk) judgeMade(chain []station) (kept bool) {
 }
 
 // wildcard is what a wildcard record answers at the name, a type and its value, where that is
-// not what is wanted; empty if none does. It costs one question for as long as the zone is
-// known, and none where all is well.
-func (w *walk) wildcard(ctx context.Context) string {
-	st := w.last
+// not what is wanted; empty if none does.
+func (w *walk) wildcard() string {
 	if w.madeNS != "" {
 		return w.madeNS
 	}
-	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.FromWildcard || len(o.Values) > 0 })
-	if i < 0 || ctx.Err() != nil || slices.ContainsFunc(w.reports, func(s ServerReport) bool {
+	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.FromWildcard })
+	if i < 0 || slices.ContainsFunc(w.reports, func(s ServerReport) bool {
 		return s.Verdict == VerdictYes && s.Alias == ""
 	}) {
 		return ""
 	}
-	here := st.outcomes[i]
-	if here.FromWildcard {
-		return "CNAME " + display(here.Alias)
+	if o := w.last.outcomes[i]; o.Alias == "" {
+		return "TXT " + quotedValues(o.Values)
 	}
-	return w.remembered(st.name, st.zone, func() (string, bool) {
-		probe := randomBelow(st.name)
-		ans, err := w.c.asker.ask(ctx, dnsAddr(st.asked[i].addr), probe, dns.TypeTXT, false)
-		if err != nil {
-			return "", false
-		}
-		there := classify(st.zone.name, probe, ans.Msg, nil)
-		if len(there.Values) == 0 || !slices.Equal(valuesOf([]ServerReport{there.ServerReport}), valuesOf([]ServerReport{here.ServerReport})) {
-			return "", true
-		}
-		return "TXT " + quotedValues(here.Values), true
-	})
+	return "CNAME " + display(w.last.outcomes[i].Alias)
 }
 
 // quotedValues shows the first few of values.
