@@ -88,6 +88,8 @@ type RecordsReply struct {
 // AccountReply is the answer to GET /dns_persist/account, and the JSON of the command.
 type AccountReply struct {
 	Accounts []acmepersist.AccountState `json:"accounts"`
+	// Failed are CAs whose accounts could not be told of.
+	Failed []Failure `json:"failed,omitempty"`
 }
 
 // ProbeReply is the answer to GET /dns_persist/probe, and the JSON of the command.
@@ -209,7 +211,8 @@ func (a *AdminAPI) records(ctx context.Context, op *Operator, r *http.Request) (
 
 func (a *AdminAPI) account(ctx context.Context, op *Operator, _ *http.Request) (any, error) {
 	all, err := op.Accounts(ctx, "")
-	return AccountReply{all}, err
+	failed, err := partly(err)
+	return AccountReply{all, failed}, err
 }
 
 func (a *AdminAPI) probe(ctx context.Context, op *Operator, _ *http.Request) (any, error) {

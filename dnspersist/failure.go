@@ -79,7 +79,16 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 	}
 	identifiers = slices.Clone(identifiers)
 	slices.Sort(identifiers)
-	f.failed = append(f.failed, Failure{CA: ca, Identifiers: slices.Compact(identifiers), Error: err.Error(), err: err})
+	one := Failure{CA: ca, Identifiers: slices.Compact(identifiers), Error: err.Error(), err: err}
+	for i, other := range f.failed { // another issuer of the same CA
+		if other.CA == one.CA && other.Error == one.Error {
+			identifiers := append(other.Identifiers, one.Identifiers...)
+			slices.Sort(identifiers)
+			f.failed[i].Identifiers = slices.Compact(identifiers)
+			return
+		}
+	}
+	f.failed = append(f.failed, one)
 }
 
 // end is the error for all: where nothing could be told of any CA it is theirs.

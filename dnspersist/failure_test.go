@@ -23,10 +23,11 @@ func TestFailures(t *testing.T) {
 		partial bool
 		want    string
 	}{
-		"well":        {[]came{{"a", nil}, {"b", nil}}, false, ""},
-		"one of two":  {[]came{{"a", down}, {"b", nil}}, true, "nothing could be told of the CA a: connection refused; left out: a.example, b.example"},
-		"all":         {[]came{{"a", down}, {"b", down}}, false, "connection refused\nconnection refused"},
-		"unsupported": {[]came{{"a", nil}, {"b", unsupported}}, false, "two wildcards"},
+		"well":               {[]came{{"a", nil}, {"b", nil}}, false, ""},
+		"one of two":         {[]came{{"a", down}, {"b", nil}}, true, "nothing could be told of the CA a: connection refused; left out: a.example, b.example"},
+		"all":                {[]came{{"a", down}, {"b", down}}, false, "connection refused\nconnection refused"},
+		"two issuers of one": {[]came{{"a", down}, {"a", down}}, false, "connection refused"},
+		"unsupported":        {[]came{{"a", nil}, {"b", unsupported}}, false, "two wildcards"},
 	} {
 		var f failures
 		for _, c := range tt.of {
@@ -36,6 +37,9 @@ func TestFailures(t *testing.T) {
 		var partial *PartialError
 		if errors.As(err, &partial) != tt.partial || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && strings.Count(err.Error(), "connection refused") > len(tt.want)/len("connection refused") {
+			t.Errorf("%s: the same is said twice: %v", name, err)
 		}
 		if tt.partial && !errors.Is(err, down) {
 			t.Errorf("%s: the reason is lost: %v", name, err)

@@ -40,7 +40,7 @@ type OnDemand struct {
 	MaxRecords int `json:"max_records,omitempty"`
 
 	// How long a record that was written on demand stays while its name has no certificate
-	// and nobody asks for it. Default: 30 days.
+	// and nobody asks for it; 2 days at least. Default: 30 days.
 	RemoveAfter caddy.Duration `json:"remove_after,omitempty"`
 }
 
@@ -86,8 +86,16 @@ func (o *OnDemand) validate() error {
 			errs = append(errs, fmt.Errorf("on_demand.%s is negative: leave it out for the default, or name what may be", name))
 		}
 	}
+	if o.RemoveAfter > 0 && o.RemoveAfter < leastRemoveAfter {
+		errs = append(errs, fmt.Errorf("on_demand.remove_after: %w", errRemoveAfter))
+	}
 	return errors.Join(errs...)
 }
+
+// leastRemoveAfter is the least that RemoveAfter may be: that a record is wanted is noted once a day.
+const leastRemoveAfter = caddy.Duration(48 * time.Hour)
+
+var errRemoveAfter = errors.New("it has to be 48h or more, for it is noted once a day that a record is still wanted")
 
 // guest is what is known of a parked name that was asked for on demand. It is guarded by shared.mu.
 type guest struct {

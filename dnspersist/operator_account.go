@@ -100,10 +100,11 @@ func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
 }
 
 // Accounts tells of the bound accounts, with their status at the CA. Where none is bound
-// yet there is nothing to tell.
+// yet there is nothing to tell. One that cannot be told of is a PartialError beside the others.
 func (o *Operator) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error) {
 	all := []acmepersist.AccountState{}
 	var seen []*acmepersist.Issuer
+	var failed failures
 	err := o.each(ca, func(iss *acmepersist.Issuer) error {
 		if slices.ContainsFunc(seen, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
 			return nil
@@ -116,15 +117,26 @@ func (o *Operator) Accounts(ctx context.Context, ca string) ([]acmepersist.Accou
 		if err == nil {
 			all = append(all, state)
 		}
-		return err
+		failed.add(iss.CA, nil, err)
+		return nil
 	})
+	if err == nil {
+		err = failed.end(ctx)
+	}
 	return all, err
 }
 
-// Register binds an account for each issuer, or of one CA, where there is none.
+// Register binds an account for each issuer, or of one CA, where there is none. A CA at
+// which that fails is a PartialError, and the others have theirs.
 func (o *Operator) Register(ctx context.Context, ca string) error {
-	return o.each(ca, func(iss *acmepersist.Issuer) error {
+	var failed failures
+	err := o.each(ca, func(iss *acmepersist.Issuer) error {
 		_, err := iss.Account(ctx)
-		return err
+		failed.add(iss.CA, nil, err)
+		return nil
 	})
+	if err == nil {
+		err = failed.end(ctx)
+	}
+	return err
 }

@@ -104,6 +104,10 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 	}
 	seen[word] = true
 
+	if word == "own_labels" {
+		return d.Errf("own_labels belongs behind the zone: delegate_to <zone> own_labels")
+	}
+
 	if word == "preferred_chains" {
 		chains, err := caddytls.ParseCaddyfilePreferredChainsOptions(d)
 		if err != nil {
@@ -122,11 +126,17 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 
 	spec, ok := words[word]
 	if !ok {
+		if near := nearName(word, strings.Split(allWords, ", ")); near != "" {
+			return d.Errf("unrecognized subdirective '%s' of dns_persist: did you mean %s?", word, near)
+		}
 		return d.Errf("unrecognized subdirective '%s' of dns_persist: it is not one of %s", word, allWords)
 	}
 	args := d.RemainingArgs()
-	if len(args) < spec.min || (spec.max > 0 && len(args) > spec.max) || spec.syntax == "" && len(args) > 0 {
-		return d.Errf("wrong argument count for %s: it reads %s", word, strings.TrimSpace(word+" "+spec.syntax))
+	if spec.syntax == "" && len(args) > 0 {
+		return d.Errf("%s takes no argument: write it alone, or leave it out", word)
+	}
+	if len(args) < spec.min || (spec.max > 0 && len(args) > spec.max) {
+		return d.Errf("wrong argument count for %s: it reads %s %s", word, word, spec.syntax)
 	}
 	for _, arg := range args {
 		if strings.TrimSpace(arg) == "" {

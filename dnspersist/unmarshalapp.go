@@ -22,6 +22,9 @@ var onDemandWords = []struct {
 	{word: "max_records", number: func(o *OnDemand) *int { return &o.MaxRecords }},
 }
 
+// mostNames is more than anybody has names, and fits into an int of every machine.
+const mostNames = 1_000_000_000
+
 // UnmarshalCaddyfile reads the global option. Syntax:
 //
 //	dns_persist {
@@ -39,7 +42,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("the global option dns_persist takes a block and no argument: the CA's directory belongs to cert_issuer dns_persist, or to the directive in a site")
 	}
+	empty := true
 	for d.NextBlock(0) {
+		empty = false
 		switch {
 		case issuerWord(d.Val()):
 			return d.Errf("%s is an option of the issuer: write cert_issuer dns_persist { %s … } in the global options, or the directive dns_persist in a site", d.Val(), d.Val())
@@ -50,11 +55,14 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 		a.OnDemand = new(OnDemand)
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Errf("on_demand takes a block and no argument, such as on_demand { forget_after 24h }")
 		}
 		if err := a.OnDemand.unmarshal(d); err != nil {
 			return err
 		}
+	}
+	if empty {
+		return d.Errf("the global option dns_persist sets nothing: for certificates of all sites write cert_issuer dns_persist in its place; its own block takes on_demand")
 	}
 	return nil
 }
@@ -87,12 +95,15 @@ func (o *OnDemand) unmarshal(d *caddyfile.Dispenser) error {
 				if err != nil {
 					return d.Errf("%s: %w", word, err)
 				}
+				if word == "remove_after" && value < leastRemoveAfter {
+					return d.Errf("remove_after: %w", errRemoveAfter)
+				}
 				*spec.time(o) = value
 				continue
 			}
 			n, err := strconv.Atoi(args[0])
-			if err != nil || n < 1 {
-				return d.Errf("%s: %q is not a whole number from 1", word, args[0])
+			if err != nil || n < 1 || n > mostNames {
+				return d.Errf("%s: %q is not a whole number from 1 to %d", word, args[0], mostNames)
 			}
 			*spec.number(o) = n
 		}

@@ -191,6 +191,9 @@ func prefixes(ranges []string) ([]netip.Prefix, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a range such as 198.51.100.0/24, nor an address", s)
 		}
+		if p.Bits() == 0 {
+			return nil, fmt.Errorf("%q is every address there is, and no name server would be asked: name the ranges of your networks", s)
+		}
 		all = append(all, p.Masked())
 	}
 	return all, nil

@@ -46,7 +46,7 @@ func parseExport(data []byte, ca string) (boundAccount, error) {
 		Format string `json:"format"`
 	}
 	if json.Unmarshal(data, &head) != nil || head.Format == "" {
-		return boundAccount{}, errors.New(`this is no exported account: it is not JSON with a member "format"`)
+		return boundAccount{}, errors.New(`this is no exported account: it is not JSON with a member "format"; ` + "`caddy dns-persist account export` makes one")
 	}
 	if head.Format != exportFormat {
 		if len(head.Format) > 2*len(exportFormat) {

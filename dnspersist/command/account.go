@@ -43,18 +43,18 @@ func runAccount(r *run) error {
 		return err
 	}
 	all, err := r.accounts()
-	if err != nil {
+	if err = r.partly(err); err != nil {
 		return err
 	}
 	if format == "json" {
-		err = r.json(dnspersist.AccountReply{Accounts: all})
+		err = r.json(dnspersist.AccountReply{Accounts: all, Failed: r.failed})
 	} else {
 		err = r.tellAccounts(all)
 	}
 	if err != nil {
 		return err
 	}
-	if len(all) == 0 {
+	if len(all) == 0 && len(r.failed) == 0 {
 		r.say("no ACME account is bound yet: --register binds one; where account_url names one, `account import` brings it")
 		return errNotWell
 	}
@@ -80,7 +80,7 @@ func (r *run) accounts() ([]acmepersist.AccountState, error) {
 		return nil, err
 	}
 	defer off.Close()
-	if err := off.Register(r, r.text("ca")); err != nil {
+	if err := r.partly(off.Register(r, r.text("ca"))); err != nil {
 		return nil, err
 	}
 	return off.Accounts(r, r.text("ca"))

@@ -163,7 +163,8 @@ func (a *api) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountSta
 	if err := a.knows(ctx, ca); err != nil {
 		return nil, err
 	}
-	return only(reply.Accounts, ca, func(s acmepersist.AccountState) string { return s.CA }), nil
+	failed := only(reply.Failed, ca, func(f dnspersist.Failure) string { return f.CA })
+	return only(reply.Accounts, ca, func(s acmepersist.AccountState) string { return s.CA }), partial(failed)
 }
 
 // Probe implements source.

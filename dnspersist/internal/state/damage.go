@@ -46,6 +46,9 @@ func (s Store) kind(key string) (cache, known bool) {
 
 func (s Store) relative(key string) string { return strings.TrimPrefix(key, s.Folder+"/") }
 
+// errVersion says that a file is in a form that another release has written.
+var errVersion = errors.New("which this release does not know")
+
 // DamagedError says that a file in storage is there and cannot be read, while the storage works.
 type DamagedError struct {
 	Key string
@@ -61,6 +64,9 @@ func (e *DamagedError) Error() string {
 		return fmt.Sprintf("reading %s from storage: %v; run this as the user that Caddy runs as", e.Key, e.Err)
 	case strings.HasPrefix(path.Base(e.Key), "account"):
 		todo += ", for the records name its account; only where no record does, remove it, and Caddy binds an account anew"
+	}
+	if errors.Is(e.Err, errVersion) {
+		todo = "use the release that has written it, or " + todo
 	}
 	return fmt.Sprintf("reading %s from storage: the file is damaged: %v; %s", e.Key, e.Err, todo)
 }
@@ -96,7 +102,7 @@ func decode(data []byte, v any) error {
 		Version json.RawMessage `json:"version"`
 	}
 	if json.Unmarshal(data, &head) == nil && head.Version != nil {
-		return fmt.Errorf("it is of version %.20s, which this release does not know", head.Version)
+		return fmt.Errorf("it is of version %.20s, %w", head.Version, errVersion)
 	}
 	if c, ok := fresh.Interface().(interface{ Check() error }); ok {
 		if err := c.Check(); err != nil {

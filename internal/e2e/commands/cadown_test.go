@@ -50,6 +50,10 @@ func TestOneCAIsDown(t *testing.T) {
 		}
 	}
 	check("offline")
+	r := e.ends(2, "account", "--register", "--format", "json")
+	if reply := decode[dnspersist.AccountReply](t, r.out); len(reply.Accounts) != 1 || reply.Accounts[0].CA != e.CA.Directory() || !has(r.err, "nothing could be told of the CA "+down) {
+		t.Errorf("account --register: %+v, %s", reply, r.err)
+	}
 	// who asks about the one that is down alone gets its error
 	if r := e.ends(1, "check", lost); !has(r.err, "error: ", "connection refused") {
 		t.Errorf("check of its name: %s", r.err)
