@@ -48,7 +48,7 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 	}
 	now := walltime.Now()
 	p := Parking{
-		Identifier: w.identifier, Record: w.record, NotAfter: a.job.notAfter(), Err: err,
+		Identifier: w.identifier, Record: w.record, Err: err,
 		Retry: later(state.nextAttempt(), now.Add(refusedRetry)),
 	}
 	if a.job.certificate != nil {

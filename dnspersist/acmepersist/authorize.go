@@ -103,7 +103,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
 			return errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
 		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.interval(interval) > maxInlineWait:
-			return a.putAside(ctx, w, since, a.job)
+			return a.putAside(ctx, w, since)
 		}
 		a.keepLock(ctx, w.identifier)
 		if err := sleep(ctx, a.interval(interval)); err != nil {

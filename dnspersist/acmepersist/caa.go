@@ -58,7 +58,7 @@ func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 		return err
 	}
 	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: verdict.Reason}
-	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: walltime.Now().Add(caaRetry), NotAfter: job.notAfter(), Err: err})
+	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: walltime.Now().Add(caaRetry), Err: err})
 }
 
 // caaOverruled reports whether the CA is asked all the same: when the certificate runs out,

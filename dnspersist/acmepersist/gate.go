@@ -139,7 +139,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	}
 	return propagation.Report{}, s.park(ctx, Parking{
 		Identifier: w.identifier, Record: w.record, Also: w.also,
-		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, NotAfter: job.notAfter(), Err: waiting,
+		Checker: s.iss.Checker, Target: target, Gate: gate, Report: report, Retry: retry, Err: waiting,
 		Again: s.elsewhere(*w, report), Find: finder(*w),
 	})
 }
@@ -154,7 +154,7 @@ func finder(w wanted) func(propagation.Report) Finding {
 
 // park hands the name to the Parker, if there is one.
 func (s *session) park(ctx context.Context, p Parking) error {
-	p.CA, p.Account = s.iss.CA, s.account.Location
+	p.CA, p.Account, p.NotAfter = s.iss.CA, s.account.Location, s.notAfter
 	if s.iss.Parker != nil {
 		return s.iss.Parker.Park(ctx, p)
 	}

@@ -85,7 +85,7 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 	if err != nil {
 		return nil, err
 	}
-	s.requestKey = keyOf(csr)
+	s.requestKey, s.notAfter = keyOf(csr), job.notAfter()
 	o, err := s.loadOffer(ctx)
 	if err != nil {
 		return nil, err

@@ -29,5 +29,6 @@ func (iss *Issuer) parkUntilTold(ctx context.Context, name string, err error) er
 	default:
 		return err
 	}
-	return iss.Parker.Park(ctx, Parking{Identifier: name, CA: iss.CA, Retry: retry, Err: err})
+	job := job{certificate: StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), name)}
+	return iss.Parker.Park(ctx, Parking{Identifier: name, CA: iss.CA, Retry: retry, NotAfter: job.notAfter(), Err: err})
 }

@@ -52,10 +52,10 @@ func (s *session) patience() time.Duration {
 }
 
 // putAside parks a name whose CA has not decided, with its order.
-func (s *session) putAside(ctx context.Context, w wanted, since time.Time, j job) error {
+func (s *session) putAside(ctx context.Context, w wanted, since time.Time) error {
 	wait := min(max(walltime.Since(since)/4, s.interval(minInterval)), longestProcessing)
 	e := &ProcessingError{Identifier: w.identifier, CA: s.iss.CA, Since: since, RetryAt: walltime.Now().Add(wait)}
-	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: e.RetryAt, NotAfter: j.notAfter(), Err: e})
+	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: e.RetryAt, Err: e})
 }
 
 // underway returns the kept order of the names if the CA is at work on it, or has said no

@@ -32,6 +32,8 @@ type session struct {
 	// persistUntil is until when the steps of an attempt that has a certificate to lose are
 	// repeated, whatever goes wrong; zero before.
 	persistUntil time.Time
+	// notAfter is the end of the certificate that the attempt is to renew, zero for a first one.
+	notAfter time.Time
 	// requestKey is that of the attempt's CSR, see keyOf.
 	requestKey string
 	// lockName is the name under which CertMagic holds its lock then.
