@@ -2,6 +2,8 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -49,22 +51,23 @@ func (s *session) noteInterest(ctx context.Context, w wanted, t propagation.Targ
 
 // RemoveUnused removes records that were written on demand, of names that are not managed and have no
 // certificate, and that nobody has wanted for the given time, at any node. What it does not come to is
-// left for the next time.
+// left for the next time. A file of the inventory that cannot be read is an error that keeps only what it
+// lists from being removed.
 func (iss *Issuer) RemoveUnused(ctx context.Context, unusedFor time.Duration, managed []string) error {
-	entries, err := iss.Inventory().All(ctx)
-	if err != nil {
-		return err
-	}
+	entries, unread := iss.Inventory().All(ctx)
 	now := time.Now()
-	entries = slices.DeleteFunc(entries, func(e publish.Entry) bool {
-		return !e.OnDemand || now.Sub(later(e.WrittenAt, e.WantedAt)) < unusedFor
-	})
-	if len(entries) == 0 {
-		return nil
+	isUnused := func(e publish.Entry) bool {
+		return e.OnDemand && now.Sub(later(e.WrittenAt, e.WantedAt)) >= unusedFor
 	}
+	entries = slices.DeleteFunc(entries, func(e publish.Entry) bool { return !isUnused(e) })
+	if len(entries) == 0 {
+		return unread
+	}
+	// those that cannot be removed must not keep the others from being come to
+	rand.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
 	s, err := iss.openKnown(ctx)
 	if err != nil || s == nil {
-		return err
+		return errors.Join(unread, err)
 	}
 	names := make(map[string]bool)
 	for _, n := range managed {
@@ -101,7 +104,13 @@ func (iss *Issuer) RemoveUnused(ctx context.Context, unusedFor time.Duration, ma
 		if removed++; removed > removalsAtOnce {
 			break
 		}
-		done, err := s.writing(by.Publishing, by.Checker, propagation.Target{Name: e.Name}).remove(ctx, e.Value, nil)
+		done, err := s.writing(by.Publishing, by.Checker, propagation.Target{Name: e.Name}).remove(ctx, e.Value, func([]string) bool {
+			known, err := iss.Inventory().At(ctx, e.Name)
+			return err != nil || !slices.ContainsFunc(known, func(o publish.Entry) bool { return o.Value == e.Value && isUnused(o) })
+		})
+		if errors.Is(err, errStays) {
+			continue // somebody has asked for it meanwhile
+		}
 		if err != nil {
 			s.logger.Warn("a record that nobody wants any more could not be removed; this is tried again in a day",
 				zap.String("name", e.Name), zap.String("ca", iss.CA), zap.Error(err))
@@ -117,5 +126,5 @@ func (iss *Issuer) RemoveUnused(ctx context.Context, unusedFor time.Duration, ma
 			}
 		}
 	}
-	return nil
+	return unread
 }
