@@ -58,6 +58,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", a.iss.CA))
 	}
 	posts := 0
+	var refusals []error // of posts, by the CA
 	noted := false
 	// so that neither the end of this attempt nor of the process costs an order
 	note := func() (err error) {
@@ -71,7 +72,11 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		var err error
 		if !taken && posts <= maxStepRetries {
 			posts++
-			if taken, err = a.post(ctx, c, w); err != nil {
+			taken, err = a.post(ctx, c, w)
+			if no := (*postRefusedError)(nil); errors.As(err, &no) {
+				refusals, err = append(refusals, err), nil
+			}
+			if err != nil {
 				if putOff(err) && posts == 1 {
 					a.uncount(ctx, w, authz, counted)
 				}
@@ -97,6 +102,9 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		}
 		if err := note(); err != nil {
 			return err
+		}
+		if n := len(refusals); !taken && n > 0 && (n > maxPostRefusals || time.Since(began) > a.patience()) {
+			return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, refusals[len(refusals)-1])
 		}
 		switch {
 		case walltime.Since(since) > a.iss.timeout():
@@ -127,8 +135,25 @@ func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, er
 	if s.passing() && s.limited(err, wait, 0) {
 		return false, s.rateLimit(err, wait)
 	}
-	return false, sleep(ctx, max(wait, minInterval))
+	if slept := sleep(ctx, max(wait, minInterval)); slept != nil {
+		return false, slept
+	}
+	if status >= 400 && status < 500 && !s.passing() {
+		return false, &postRefusedError{err}
+	}
+	return false, nil
 }
+
+// maxPostRefusals is how often a post is made again that the CA has refused. That takes some ten
+// seconds, for after a change of the account's key a CA may know the old one for five.
+const maxPostRefusals = 3
+
+// postRefusedError is a CA that does not take the post of a challenge.
+type postRefusedError struct{ err error }
+
+func (e *postRefusedError) Error() string { return e.err.Error() }
+
+func (e *postRefusedError) Unwrap() error { return e.err }
 
 // countAttempt writes the attempt down before the CA is asked, so that a crash
 // cannot make us ask for ever.
