@@ -161,6 +161,7 @@ func TestShadows(t *testing.T) {
 			[]string{"the wildcard *.home.example.test stops", ", attic.home.example.test. 60 IN A 192.0.2.80", "*.attic.home.example.test. 60 IN A 192.0.2.81"},
 		},
 		{"a host of its own", "*.home.example.test. 60 A 192.0.2.80\nnas.home.example.test. 60 A 192.0.2.80\n", "nas.home.example.test", nil},
+		{"a host and a wildcard of its own", "*.home.example.test. 60 A 192.0.2.80\nnas.home.example.test. 60 A 192.0.2.80\n*.nas.home.example.test. 60 A 192.0.2.80\n", "nas.home.example.test", nil},
 		{"the zone itself", "*.example.test. 60 CNAME box.dyn.test.\n", "example.test", nil},
 		{"no wildcard", "", "nas.home.example.test", nil},
 	} {

@@ -29,8 +29,8 @@ func hostOf(t Target) string {
 
 // shadows finds out whether what the host has comes from a wildcard record: a record below the
 // host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2). It does
-// if a name beside it and one below it, which nobody has, get the same. It says which records to
-// add before; empty if the host loses nothing.
+// if a name beside it and one below it, which nobody has, get the same, and no wildcard of the
+// host's own is why. It says which records to add before; empty if the host loses nothing.
 func (w *walk) shadows(ctx context.Context, host string) string {
 	st := w.last
 	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
@@ -52,6 +52,12 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 		has := ask(host, qtype)
 		if len(has) == 0 || !sameContent(has, ask(randomBelow(parent(host)), qtype)) || !sameContent(has, ask(randomBelow(host), qtype)) {
 			continue
+		}
+		// A wildcard exists itself, so nothing answers for what is below it; where nothing does
+		// below one that nobody has either, the server does not tell.
+		below, err := w.c.asker.ask(ctx, addr, randomBelow("*."+host), qtype, false)
+		if err == nil && below.Rcode == dns.RcodeNameError && sameContent(has, ask(randomBelow("*."+randomBelow(parent(host))), qtype)) {
+			return ""
 		}
 		if len(kinds) == 0 {
 			one = has
