@@ -2,7 +2,6 @@ package commands
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -11,59 +10,78 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
-// A CA that is down does not hide what is to be told of the others, without a server and with
-// one.
-func TestOneCAIsDown(t *testing.T) {
-	e := newEnv(t, harness.Options{})
+// downEnv is an environment with sites at two CAs, one of which is down.
+type downEnv struct {
+	*env
+	down        string // directory URL
+	served      string // name at the CA that answers
+	lost, sites string // name at the other one, and both sites
+}
+
+func newDownEnv(t *testing.T) *downEnv {
+	t.Helper()
+	e := &downEnv{env: newEnv(t, harness.Options{})}
 	port, err := lab.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	down := fmt.Sprintf("https://127.0.0.1:%d/dir", port)
-	well, lost := e.Name("well"), e.Name("lost")
-	e.configure(e.Global() + e.Site(well, e.Block()) + e.Site(lost, strings.Replace(e.Block(), e.CA.Directory(), down, 1)))
-	e.Publish(well, e.Value(e.Bind(), false))
+	e.down = fmt.Sprintf("https://127.0.0.1:%d/dir", port)
+	e.served, e.lost = e.Name("served"), e.Name("lost")
+	e.sites = e.Global() + e.Site(e.served, e.Block()) + e.Site(e.lost, strings.Replace(e.Block(), e.CA.Directory(), e.down, 1))
+	e.configure(e.sites)
+	e.Publish(e.served, e.Value(e.Bind(), false))
+	return e
+}
 
-	check := func(how string, more ...string) {
+// tellsOfTheOther checks that commands tell of the CA that answers, and name the other one.
+func (e *downEnv) tellsOfTheOther(more ...string) {
+	e.T.Helper()
+	t := e.T
+	with := func(args ...string) []string { return append(args, more...) }
+	told := func(r result) {
 		t.Helper()
-		with := func(args ...string) []string { return append(args, more...) }
-		told := func(r result) {
-			t.Helper()
-			if !has(r.err, "nothing could be told of the CA "+down, "left out: "+lost) || strings.Count(r.err, "error: ") != 1 {
-				t.Errorf("%s: %s", how, r.err)
-			}
-		}
-		r := e.ends(2, with("records", "--format", "json")...)
-		told(r)
-		reply := decode[dnspersist.RecordsReply](t, r.out)
-		if len(reply.Records) != 1 || reply.Records[0].Name != "_validation-persist."+well || len(reply.Failed) != 1 || reply.Failed[0].CA != down || reply.Failed[0].Identifiers[0] != lost {
-			t.Errorf("%s: records %+v", how, reply)
-		}
-		r = e.ends(2, with("check")...)
-		told(r)
-		if !has(r.out, "_validation-persist."+well+": good") {
-			t.Errorf("%s: check: %s", how, r.out)
-		}
-		r = e.ends(2, with("probe", "--format", "json")...)
-		if reply := decode[dnspersist.ProbeReply](t, r.out); len(reply.CAs) != 1 || len(reply.Failed) != 1 || reply.Failed[0].CA != down || !has(r.err, down) {
-			t.Errorf("%s: probe %+v, %s", how, reply, r.err)
+		if !has(r.err, "nothing could be told of the CA "+e.down, "left out: "+e.lost) || strings.Count(r.err, "error: ") != 1 {
+			t.Errorf("it says %s", r.err)
 		}
 	}
-	check("offline")
+	r := e.ends(2, with("records", "--format", "json")...)
+	told(r)
+	reply := decode[dnspersist.RecordsReply](t, r.out)
+	if len(reply.Records) != 1 || reply.Records[0].Name != "_validation-persist."+e.served || len(reply.Failed) != 1 || reply.Failed[0].CA != e.down || reply.Failed[0].Identifiers[0] != e.lost {
+		t.Errorf("records %+v", reply)
+	}
+	r = e.ends(2, with("check")...)
+	told(r)
+	if !has(r.out, "_validation-persist."+e.served+": good") {
+		t.Errorf("check: %s", r.out)
+	}
+	r = e.ends(2, with("probe", "--format", "json")...)
+	if reply := decode[dnspersist.ProbeReply](t, r.out); len(reply.CAs) != 1 || len(reply.Failed) != 1 || reply.Failed[0].CA != e.down || !has(r.err, e.down) {
+		t.Errorf("probe %+v, %s", reply, r.err)
+	}
+}
+
+// A CA that is down does not hide what is to be told of the others, without a server …
+func TestOneCAIsDown(t *testing.T) {
+	newDownEnv(t).tellsOfTheOther()
+}
+
+// … and with one, through its admin API.
+func TestOneCAIsDownOnline(t *testing.T) {
+	e := newDownEnv(t)
+	e.Load(e.sites)
+	e.WaitTrusted(e.served, harness.Soon)
+	e.tellsOfTheOther("--address", e.Admin)
+}
+
+func TestOneCAIsDownAtRegistration(t *testing.T) {
+	e := newDownEnv(t)
 	r := e.ends(2, "account", "--register", "--format", "json")
-	if reply := decode[dnspersist.AccountReply](t, r.out); len(reply.Accounts) != 1 || reply.Accounts[0].CA != e.CA.Directory() || !has(r.err, "nothing could be told of the CA "+down) {
+	if reply := decode[dnspersist.AccountReply](t, r.out); len(reply.Accounts) != 1 || reply.Accounts[0].CA != e.CA.Directory() || !has(r.err, "nothing could be told of the CA "+e.down) {
 		t.Errorf("account --register: %+v, %s", reply, r.err)
 	}
 	// who asks about the one that is down alone gets its error
-	if r := e.ends(1, "check", lost); !has(r.err, "error: ", "connection refused") {
+	if r := e.ends(1, "check", e.lost); !has(r.err, "error: ", "connection refused") {
 		t.Errorf("check of its name: %s", r.err)
-	}
-	e.Load(e.Global() + e.Site(well, e.Block()) + e.Site(lost, strings.Replace(e.Block(), e.CA.Directory(), down, 1)))
-	e.WaitTrusted(well, harness.Soon)
-	check("running", "--address", e.Admin)
-	for _, path := range []string{"records", "probe"} {
-		if status, reply := e.call(http.MethodGet, "/dns_persist/"+path, ""); status != http.StatusOK || !has(reply, `"failed":[{"ca":"`+down) {
-			t.Errorf("GET %s: %d %s", path, status, reply)
-		}
 	}
 }
