@@ -103,7 +103,8 @@ type DNS struct {
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
 	// Publishes also where a wildcard record such as `*.example.com` answers for the
-	// name today and would no longer do so.
+	// name today and would no longer do so. The log, `records` and `check` say which records
+	// to add first.
 	AllowShadowing bool `json:"allow_shadowing,omitempty"`
 
 	// A zone of your own, or a name within one, that the owners of domains delegate their
@@ -145,12 +146,12 @@ type DNS struct {
 
 	// Who must show the record before the CA is asked: `authoritative` (the default)
 	// asks each authoritative server of the zone, `recursive` asks only the
-	// configured resolvers and wants all of them to show it, `none` asks nobody and
-	// trusts the operator.
+	// configured resolvers and wants all of them to show it, `none` does not look for the
+	// record; CAA records are looked at, and failed validations bounded, all the same.
 	Check string `json:"check,omitempty"`
 
 	// How long one attempt itself waits once a server shows the record. After that
-	// the name is parked and watched in the background. Default: 1 minute.
+	// the name waits and is watched in the background. Default: 1 minute.
 	PropagationTimeout caddy.Duration `json:"propagation_timeout,omitempty"`
 
 	// How long all servers must show the record before the CA is asked, where it was

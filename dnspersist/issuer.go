@@ -45,8 +45,8 @@ type runtime struct {
 	magic *certmagic.Config
 	// active is the issuer made for magic's storage.
 	active *acmepersist.Issuer
-	// heeded is the permission of magic whose no is heeded.
-	heeded *certmagic.OnDemandConfig
+	// heard is the permission of magic whose no ends the watch of a name.
+	heard *certmagic.OnDemandConfig
 }
 
 // Provision sets up the issuer. It asks nothing of the network or the storage.
@@ -145,7 +145,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.ACMEIssuer.SetConfig(cfg)
 	iss.rt.mu.Lock()
 	defer iss.rt.mu.Unlock()
-	iss.heedPermission(cfg)
+	iss.hearPermission(cfg)
 	iss.rt.magic = cfg
 	iss.rt.active = nil
 }

@@ -292,23 +292,23 @@ func (s *shared) timeUp(p *parked, why string) {
 // could not tell: a name that waits must not be lost to a time-out.
 func isRefusal(err error) bool { return errors.Is(err, caddytls.ErrPermissionDenied) }
 
-// heedPermission has a no of the permission end the watch of the name at once. The answer itself stays
+// hearPermission has a no of the permission end the watch of the name at once. The answer itself stays
 // what it is.
-func (iss *Issuer) heedPermission(cfg *certmagic.Config) {
-	if cfg.OnDemand == nil || cfg.OnDemand.DecisionFunc == nil || cfg.OnDemand == iss.rt.heeded {
+func (iss *Issuer) hearPermission(cfg *certmagic.Config) {
+	if cfg.OnDemand == nil || cfg.OnDemand.DecisionFunc == nil || cfg.OnDemand == iss.rt.heard {
 		return
 	}
-	heeding := *cfg.OnDemand
-	decide := heeding.DecisionFunc
-	heeding.DecisionFunc = func(ctx context.Context, name string) error {
+	wrapped := *cfg.OnDemand
+	decide := wrapped.DecisionFunc
+	wrapped.DecisionFunc = func(ctx context.Context, name string) error {
 		err := decide(ctx, name)
 		if isRefusal(err) {
 			iss.notPermitted(cfg, name, err)
 		}
 		return err
 	}
-	cfg.OnDemand = &heeding
-	iss.rt.heeded = &heeding
+	cfg.OnDemand = &wrapped
+	iss.rt.heard = &wrapped
 }
 
 // notPermitted ends the watch of a name.

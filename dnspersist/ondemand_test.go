@@ -127,9 +127,9 @@ func TestPermissionEndsTheWatch(t *testing.T) {
 		_, k := onDemand(t, OnDemand{})
 		given := k.cfg.OnDemand
 		given.DecisionFunc = func(context.Context, string) error { return c.err }
-		k.iss.heedPermission(k.cfg)
+		k.iss.hearPermission(k.cfg)
 		heeded := k.cfg.OnDemand
-		if k.iss.heedPermission(k.cfg); k.cfg.OnDemand != heeded {
+		if k.iss.hearPermission(k.cfg); k.cfg.OnDemand != heeded {
 			t.Error("the permission is wrapped twice")
 		}
 		parkAt(t, k, "a.example", time.Now())
@@ -149,6 +149,15 @@ func TestPermissionEndsTheWatch(t *testing.T) {
 			if waits(k, "b.example") != c.stays {
 				t.Errorf("%s at a hand-back: it waits: %v", what, !c.stays)
 			}
+		}
+	}
+}
+
+// A record is not removed sooner than it could be noted that it is still wanted.
+func TestRemoveAfterHasALeast(t *testing.T) {
+	for after, good := range map[time.Duration]bool{0: true, time.Hour: false, 48 * time.Hour: true, -time.Hour: false} {
+		if err := (&OnDemand{RemoveAfter: caddy.Duration(after)}).validate(); (err == nil) != good {
+			t.Errorf("%s: %v", after, err)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 		fill(set, c.Report, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool {
 			return good && w.CA == c.CA && w.Account == c.Account
 		})
-		warned[c.Name] = append(warned[c.Name], toHeed(c.Diagnostics)...)
+		warned[c.Name] = append(warned[c.Name], warningsOf(c.Diagnostics)...)
 	})
 	if err != nil {
 		return nil, err
@@ -72,8 +72,8 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 	return warnings(sets, warned), nil
 }
 
-// toHeed is what is to be known before the record is published.
-func toHeed(diagnostics []propagation.Diagnostic) []string {
+// warningsOf is what is to be known before the record is published.
+func warningsOf(diagnostics []propagation.Diagnostic) []string {
 	var all []string
 	for _, d := range diagnostics {
 		switch d.Code {
@@ -164,7 +164,7 @@ func (r *run) readBare(checker *propagation.Checker, sets []dnspersist.RecordSet
 		if err := r.Err(); err != nil {
 			return nil, err
 		}
-		warned[sets[i].Name] = toHeed(rep.Diagnostics())
+		warned[sets[i].Name] = warningsOf(rep.Diagnostics())
 		if sets[i].Type == "CNAME" {
 			fillAlias(&sets[i], bareAlias(sets[i], rep), rep)
 			continue

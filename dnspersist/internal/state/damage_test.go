@@ -1,6 +1,7 @@
 package state
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/certmagic"
@@ -21,5 +22,20 @@ func TestKinds(t *testing.T) {
 		if got, _ := s.kind(s.Key(rel)); got != want {
 			t.Errorf("%s is a cache: %v, want %v", rel, got, want)
 		}
+	}
+}
+
+// A file that another release has written is to be read by that one before a backup is looked for.
+func TestForeignVersionSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	s := Store{Storage: &certmagic.FileStorage{Path: t.TempDir()}, Folder: "dns_persist/ca"}
+	key := s.Key("account.json")
+	if err := s.Storage.Store(t.Context(), key, []byte(`{"version":7}`)); err != nil {
+		t.Fatal(err)
+	}
+	var into struct{}
+	_, err := s.Load(t.Context(), key, &into)
+	if err == nil || !strings.Contains(err.Error(), "it is of version 7, which this release does not know; use the release that has written it, or restore it from a backup") {
+		t.Errorf("it says: %v", err)
 	}
 }
