@@ -15,6 +15,7 @@ func TestWrongCommandLinesAreRefused(t *testing.T) {
 	for _, line := range []string{
 		"", "nothing", "record --names 1", "record x", "waiting --names 0", "waiting --names 5 --zones 6",
 		"waiting --duration 1ms", "fleet --sites 3 --without 3", "fleet --runs 0",
+		"hostile --good 0", "hostile --after 0s",
 	} {
 		if err := run(strings.Fields(line), io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", line)
@@ -69,6 +70,16 @@ func TestPublishedRecordsAreNoticed(t *testing.T) {
 				t.Errorf("rows %v and %v", noticed.rows, loads.rows)
 			}
 		})
+	}
+}
+
+func TestGoodNamesBesideHostileOnes(t *testing.T) {
+	for _, where := range []bool{false, true} {
+		c := crowd{kind: "60 KB of text", bad: 2, own: where}
+		took, asked, err := c.run(hostileOptions{good: 2, after: 300 * time.Millisecond, settle: time.Millisecond, patience: 20 * time.Second})
+		if err != nil || len(took) != 2 || asked == 0 {
+			t.Errorf("own domains %v: %v, %d answers of hostile servers, %v", where, took, asked, err)
+		}
 	}
 }
 

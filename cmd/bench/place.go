@@ -14,8 +14,8 @@ import (
 const (
 	// jobs is how many attempts CertMagic makes at a time.
 	jobs = 1000
-	// patience is how long is waited for names that have their record.
-	patience = 24 * time.Hour
+	// longest is how long is waited for names that have their record, at most.
+	longest = 24 * time.Hour
 )
 
 // place is one process's names, and what watches them, as the plugin does.
@@ -27,8 +27,9 @@ type place struct {
 	beside    []int // the same for those that have zones of their own
 	stop      []func()
 
-	heap    uint64 // before there were names
-	polling load   // of all observations
+	heap     uint64 // before there were names
+	polling  load   // of all observations
+	patience time.Duration
 
 	mu        sync.Mutex
 	published time.Time
@@ -40,19 +41,25 @@ func newPlace(names, zones, beside int) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{
-		world:     w,
-		checker:   propagation.NewChecker(propagation.Config{Resolvers: []string{resolver}, Exchanger: w}),
-		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{}),
-		order:     rand.New(rand.NewPCG(1, 2)).Perm(names),
-		stop:      make([]func(), names+beside),
-		took:      make(map[int]time.Duration),
-	}
+	p := newPlaceIn(w, propagation.Config{Resolvers: []string{resolver}, Exchanger: w})
+	p.order = rand.New(rand.NewPCG(1, 2)).Perm(names)
 	for i := range beside {
 		p.beside = append(p.beside, names+i)
 	}
 	p.heap = heapInUse()
 	return p, nil
+}
+
+// newPlaceIn is a place for all names of a world.
+func newPlaceIn(w *world, c propagation.Config) *place {
+	return &place{
+		world:     w,
+		checker:   propagation.NewChecker(c),
+		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{}),
+		stop:      make([]func(), len(w.visible)),
+		took:      make(map[int]time.Duration),
+		patience:  longest,
+	}
 }
 
 func (p *place) close() { p.scheduler.Close() }
@@ -79,13 +86,12 @@ func (p *place) cpu() float64 { return p.polling.share() }
 // and leaves them to the scheduler.
 func (p *place) begin() load {
 	return p.measure(func() int {
-		accept := func(values []string) (bool, string) { return p.accept(values) }
 		todo := make(chan int)
 		var wg sync.WaitGroup
 		for range min(jobs, len(p.stop)) {
 			wg.Go(func() {
 				for i := range todo {
-					p.watch(i, accept)
+					p.watch(i)
 				}
 			})
 		}
@@ -103,7 +109,7 @@ func (p *place) begin() load {
 }
 
 // watch does with a name what an attempt does that finds no record.
-func (p *place) watch(i int, accept func([]string) (bool, string)) {
+func (p *place) watch(i int) {
 	host := p.world.host(i)
 	target := propagation.Target{Name: record.Label + "." + host, Host: host, Accept: accept}
 	gate := p.checker.NewGate()
@@ -118,7 +124,7 @@ func (p *place) watch(i int, accept func([]string) (bool, string)) {
 	p.mu.Unlock()
 }
 
-func (p *place) accept(values []string) (good bool, reason string) {
+func accept(values []string) (good bool, reason string) {
 	want := wantOf(record.DialectAccountURL)
 	if record.Evaluate(values, want, time.Now()).Good() {
 		return true, ""
@@ -194,7 +200,7 @@ func (p *place) publish(groups ...[]int) []news {
 		defer p.mu.Unlock()
 		return len(p.took)
 	}
-	for time.Since(p.published) < patience && ready() < all {
+	for time.Since(p.published) < p.patience && ready() < all {
 		time.Sleep(100 * time.Millisecond)
 	}
 	p.mu.Lock()
