@@ -93,7 +93,7 @@ func (b *bill) answer(octets int) {
 
 // used is what was taken of what all names share, in questions.
 func (b *bill) used() float64 {
-	return float64(b.servers.Load()+b.resolvers.Load()) + b.timeAndText()
+	return float64(b.servers.Load()+b.resolvers.Load()) + b.time() + b.text()
 }
 
 // cost is how dear a name is, to be compared with others. Questions to name servers count for
@@ -101,17 +101,21 @@ func (b *bill) used() float64 {
 // at a single one; those to resolvers count a quarter, for they are asked only where a zone
 // is not known.
 func (b *bill) cost(servers int) float64 {
-	questions := float64(b.servers.Load()) + float64(b.resolvers.Load())/4
-	cost := questions/float64(max(servers, 1)) + b.timeAndText()
+	cost := b.costOfQuestions(servers) + b.time()
 	if b.took() >= patience {
 		cost = max(cost, 2*dearCost)
 	}
 	return cost
 }
 
-func (b *bill) timeAndText() float64 {
-	return questionsPerSecond*max(b.took()-freeTime, 0).Seconds() + float64(b.octets.Load()/octetsPerQuestion)
+// costOfQuestions is cost without the time that they took.
+func (b *bill) costOfQuestions(servers int) float64 {
+	questions := float64(b.servers.Load()) + float64(b.resolvers.Load())/4
+	return questions/float64(max(servers, 1)) + b.text()
 }
+
+func (b *bill) time() float64 { return questionsPerSecond * max(b.took()-freeTime, 0).Seconds() }
+func (b *bill) text() float64 { return float64(b.octets.Load() / octetsPerQuestion) }
 
 type billKey struct{}
 

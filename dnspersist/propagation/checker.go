@@ -130,6 +130,9 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
 	r.cost = costs.cost(r.askedAtName())
+	if r.isPrompt() {
+		r.cost = costs.costOfQuestions(r.askedAtName())
+	}
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
 			zap.Int("servers", len(r.Servers)), zap.Error(r.Err))

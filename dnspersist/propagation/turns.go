@@ -116,7 +116,7 @@ func (s *Scheduler) settle(j *job, used, cost float64) bool {
 	if w.polls > 0 {
 		cost = (w.cost + cost) / 2
 	}
-	if j.dear || j.ended {
+	if turned := j.dear && !j.class.isDear(); turned || j.ended {
 		cost = max(cost, dearCost)
 	}
 	w.cost = cost

@@ -3,6 +3,7 @@ package propagation
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -204,7 +205,7 @@ type Round struct {
 	// none of this zone's does, they are down, and the network is not to blame.
 	Port53Open bool
 
-	cost float64 // in questions a server, see bill
+	cost float64 // in questions a server, see bill; without time if isPrompt
 }
 
 // askedAtName is how many servers were asked for the name itself.
@@ -215,6 +216,14 @@ func (r Round) askedAtName() (n int) {
 		}
 	}
 	return n
+}
+
+// isPrompt reports whether all servers gave their answer, and soon. If the look took long
+// nevertheless, for zones had to be found or this machine was busy, a poll will not.
+func (r Round) isPrompt() bool {
+	return r.Err == nil && len(r.Servers) > 0 && !slices.ContainsFunc(r.Servers, func(s ServerReport) bool {
+		return s.Verdict != VerdictYes && s.Verdict != VerdictNo || s.RTT >= patience
+	})
 }
 
 // Status is where a name stands.
