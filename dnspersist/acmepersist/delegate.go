@@ -184,8 +184,9 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 	return err
 }
 
-// follow is heedAlias, and notes where the name leads, and that it uses what stands there.
-func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) error {
+// follow is heedAlias, and notes where the name leads, unless others have that label, and that it uses
+// what stands there.
+func (s *session) follow(ctx context.Context, checker *propagation.Checker, w *wanted, r propagation.Report) error {
 	if s.iss.Delegation == nil {
 		return nil
 	}
@@ -193,7 +194,8 @@ func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) e
 	if err := s.heedAlias(ctx, w, r); err != nil || w.foreign != "" || w.disputed != nil {
 		return err
 	}
-	if w.target != before {
+	isReady := r.Status == propagation.StatusReady
+	if w.target != before && (isReady || s.isFree(ctx, checker, *w)) {
 		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
 			n.Target = w.target
 			return true
@@ -202,7 +204,7 @@ func (s *session) follow(ctx context.Context, w *wanted, r propagation.Report) e
 			return err
 		}
 	}
-	if r.Status != propagation.StatusReady || !r.Alias().LeadsTo(w.target) {
+	if !isReady || !r.Alias().LeadsTo(w.target) {
 		return nil
 	}
 	return s.joinAt(ctx, w)

@@ -86,12 +86,12 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 		return propagation.Report{}, err
 	}
 	if job.watched != nil && job.watched.Status == propagation.StatusReady {
-		return *job.watched, s.follow(ctx, w, *job.watched)
+		return *job.watched, s.follow(ctx, s.iss.Checker, w, *job.watched)
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
 	report = s.waitInline(ctx, w.identifier, target, gate, report, s.clockOf(state, job))
-	if err := s.follow(ctx, w, report); err != nil && ctx.Err() == nil {
+	if err := s.follow(ctx, s.iss.Checker, w, report); err != nil && ctx.Err() == nil {
 		return propagation.Report{}, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,6 +52,12 @@ func (s *session) taken(ctx context.Context, checker *propagation.Checker, w wan
 	return "", nil
 }
 
+// isFree reports whether the label to which a name leads is known to be nobody else's.
+func (s *session) isFree(ctx context.Context, checker *propagation.Checker, w wanted) bool {
+	why, err := s.taken(ctx, checker, w)
+	return why == "" && err == nil
+}
+
 // yield gives up a label: the name is asked for at its own.
 func (s *session) yield(w *wanted, why string) (err error) {
 	w.foreign, w.why, w.any = w.target, why, false
@@ -69,7 +76,14 @@ func (s *session) claim(ctx context.Context, checker *propagation.Checker, w *wa
 	case err != nil:
 		return &PublishError{Name: w.target, RetryAt: time.Now().Add(publishRetry), Err: err}
 	case why != "":
-		return s.yield(w, why)
+		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+			known := n.Target == w.target
+			if known {
+				n.Target = "" // others have come since
+			}
+			return known
+		})
+		return errors.Join(err, s.yield(w, why))
 	}
 	return s.joinAt(ctx, w)
 }

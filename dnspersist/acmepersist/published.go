@@ -30,7 +30,7 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 		return Published{}, errors.New("check is none: publishing needs to see what stands")
 	}
 	if c.session.iss.Delegation != nil {
-		if err := c.session.follow(ctx, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
+		if err := c.session.follow(ctx, c.Checker, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
 			return Published{}, err
 		}
 		if err := c.session.claim(ctx, c.Checker, &w); err != nil {

@@ -180,7 +180,7 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", name, context.Cause(ctx))
 	}
-	if err := s.follow(ctx, &w, report); err != nil {
+	if err := s.follow(ctx, s.iss.Checker, &w, report); err != nil {
 		return err
 	}
 	if err := s.refine(&w, report.Values, state, o); err != nil {
