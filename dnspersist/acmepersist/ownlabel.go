@@ -31,7 +31,7 @@ func (s *session) taken(ctx context.Context, checker *propagation.Checker, w wan
 	if !s.ownLabel(w) {
 		return "", nil
 	}
-	if entries, err := s.iss.Inventory().At(ctx, w.target); err != nil || len(entries) > 0 {
+	if entries, err := s.iss.Inventory().Known(ctx, w.target); err != nil || len(entries) > 0 {
 		return "", err
 	}
 	at := propagation.Target{Name: w.target, Host: placeHost(w.target)}

@@ -34,7 +34,7 @@ func (s *session) noteInterest(ctx context.Context, w wanted, t propagation.Targ
 	if err != nil {
 		return nil //nolint:nilerr // nothing is written there
 	}
-	entries, err := s.iss.Inventory().At(ctx, at.Name)
+	entries, err := s.iss.Inventory().Known(ctx, at.Name)
 	if err != nil {
 		return err
 	}
