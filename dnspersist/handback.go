@@ -56,11 +56,8 @@ func (s *shared) handBack(p *parked, why string) {
 		case <-alive.Done():
 			return
 		}
-		ctx, cancel := context.WithCancel(acmepersist.InBackground(alive))
-		defer cancel()
-		timeout := time.AfterFunc(handBackTimeout, cancel)
-		defer timeout.Stop()
-		ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
+		ctx, end := attemptContext(alive)
+		defer end()
 		level := zapcore.InfoLevel
 		if o.cfg.OnDemand != nil {
 			level = zapcore.DebugLevel
@@ -82,6 +79,18 @@ func (s *shared) handBack(p *parked, why string) {
 	p.busyUntil = time.Time{}
 	s.mu.Unlock()
 	s.handBack(p, why)
+}
+
+// attemptContext is that of an attempt at our bidding. It ends after handBackTimeout, unless the attempt
+// has a certificate to lose by then.
+func attemptContext(alive context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(acmepersist.InBackground(alive))
+	timeout := time.AfterFunc(handBackTimeout, cancel)
+	ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
+	return ctx, func() {
+		timeout.Stop()
+		cancel()
+	}
 }
 
 // tryAt has a name handed back at a time of day, such as the end of a certificate asks for. The

@@ -60,32 +60,69 @@ const certMagicBackoff = 6 * time.Hour
 // renewInTime sees to a certificate that the app has renewed, and that comes due while CertMagic
 // may still wait after the failure before: such are those of some hours.
 func (s *shared) renewInTime(o owner, name string, cert certmagic.Certificate) {
-	leaf, app := cert.Leaf, o.iss.rt.app
-	if leaf == nil {
-		return
-	}
-	ratio := o.cfg.RenewalWindowRatio
-	if ratio == 0 {
-		ratio = certmagic.DefaultRenewalWindowRatio
-	}
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	window := time.Duration(float64(life) * ratio)
-	// CertMagic rounds, and would find it not due yet
-	wait := max(time.Until(leaf.NotAfter.Add(-window)), 0) + life/100 + time.Second
-	if wait > certMagicBackoff {
-		return
-	}
-	timer := time.AfterFunc(wait, func() {
-		app.spawn(func(alive context.Context) {
-			ctx, cancel := context.WithTimeout(acmepersist.InBackground(alive), handBackTimeout)
-			defer cancel()
+	r := renewer{
+		ratio: o.cfg.RenewalWindowRatio,
+		renew: func(ctx context.Context) (*x509.Certificate, error) {
 			if err := o.cfg.RenewCertAsync(ctx, name, false); err != nil {
-				return // CertMagic has logged it, and a name that waits is handed back
+				return nil, err
 			}
-			if next, err := o.cfg.CacheManagedCertificate(ctx, name); err == nil && next.Leaf != nil && next.Leaf.NotAfter.After(leaf.NotAfter) {
-				s.renewInTime(o, name, next)
-			}
-		})
-	})
-	context.AfterFunc(app.alive, func() { timer.Stop() })
+			next, err := o.cfg.CacheManagedCertificate(ctx, name)
+			return next.Leaf, err
+		},
+		waits: func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.parked[(&parker{iss: o.iss, cfg: o.cfg}).key(name)] != nil
+		},
+	}
+	if r.ratio == 0 {
+		r.ratio = certmagic.DefaultRenewalWindowRatio
+	}
+	if cert.Leaf != nil && r.wait(cert.Leaf) <= certMagicBackoff {
+		o.iss.rt.app.spawn(func(alive context.Context) { r.run(alive, cert.Leaf) })
+	}
+}
+
+// renewer renews the certificates of one name in time.
+type renewer struct {
+	ratio float64
+	renew func(context.Context) (*x509.Certificate, error)
+	// waits reports whether the name is parked: then it is handed back, and what it gets then is seen
+	// to anew.
+	waits func() bool
+}
+
+// wait is the time until a certificate is due. CertMagic rounds, and would find it not due at once.
+func (r renewer) wait(leaf *x509.Certificate) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	window := time.Duration(float64(life) * r.ratio)
+	return max(time.Until(leaf.NotAfter.Add(-window)), 0) + life/100 + time.Second
+}
+
+// run goes on until nothing comes due any more before CertMagic is ready, or the name is another's.
+func (r renewer) run(alive context.Context, leaf *x509.Certificate) {
+	failures, wait := 0, r.wait(leaf)
+	for wait <= certMagicBackoff {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-alive.Done():
+			timer.Stop()
+			return
+		}
+		ctx, end := attemptContext(alive)
+		next, err := r.renew(ctx)
+		end()
+		switch {
+		case err != nil && r.waits():
+			return
+		case err != nil: // CertMagic has logged it
+			failures++
+			wait = afterFailures(failures, leaf.NotAfter, time.Now())
+		case next == nil || !next.NotAfter.After(leaf.NotAfter):
+			return
+		default:
+			leaf, failures, wait = next, 0, r.wait(next)
+		}
+	}
 }
