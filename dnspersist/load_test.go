@@ -2,9 +2,11 @@ package dnspersist
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -69,7 +71,22 @@ func TestHopelessName(t *testing.T) {
 // started, and what it logs.
 func provisionedApp(t *testing.T, apps string) (*App, *observer.ObservedLogs) {
 	t.Helper()
-	dir, err := json.Marshal(t.TempDir())
+	folder, err := os.MkdirTemp("", "provisioned")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// jobs of CertMagic end a moment after their configuration, and may still write
+		deadline := time.Now().Add(10 * time.Second)
+		for err := os.RemoveAll(folder); err != nil; err = os.RemoveAll(folder) {
+			if time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	dir, err := json.Marshal(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
