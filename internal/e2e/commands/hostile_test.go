@@ -7,9 +7,10 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
-	"github.com/mholt/acmez/v3/acme"
 )
 
 // hostile is what a terminal and a log must never be given as it is: an escape sequence, a line
