@@ -116,8 +116,13 @@ func (s *Scheduler) settle(j *job, used, cost float64) bool {
 	if w.polls > 0 {
 		cost = (w.cost + cost) / 2
 	}
-	if turned := j.dear && !j.class.isDear(); turned || j.ended {
+	switch turned := j.dear && !j.class.isDear(); {
+	case turned || j.ended:
 		cost = max(cost, dearCost)
+	case j.dear:
+		// It takes some cheap polls to be a cheap name again, or names that are dear at every
+		// other one would have the share of cheap ones.
+		cost = max(cost, w.cost*7/8)
 	}
 	w.cost = cost
 	return !j.ended
