@@ -106,7 +106,9 @@ func (w *world) ready(g *propagation.Gate) propagation.Report {
 	}
 	// a look at a silent server takes the time-outs of this test
 	const looks = 2 * (2*500*time.Millisecond + time.Second)
-	if late := opened.Sub(first); !first.IsZero() && late > tick+grace+settle+looks {
+	// tests run beside each other, with a name server or three each
+	const busy = 10 * time.Second
+	if late := opened.Sub(first); !first.IsZero() && late > tick+grace+settle+looks+busy {
 		w.t.Errorf("P2: the gate opened %s after the record could be found", late)
 	}
 	return rep
