@@ -60,7 +60,7 @@ type ForeignAliasError struct {
 }
 
 func (e *ForeignAliasError) Error() string {
-	why := "where nothing of ours can stand"
+	why := "where no record of ours is published"
 	if e.Why != "" {
 		why = "where no record is published for it, for " + e.Why
 	}
