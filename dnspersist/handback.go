@@ -93,7 +93,7 @@ func attemptContext(alive context.Context) (ctx context.Context, end func()) {
 	}
 }
 
-// tryAt has a name handed back at a time of day, such as the end of a certificate asks for. The
+// tryAt has a name tried again at a time of day, such as the end of a certificate asks for. The
 // timer goes on over a change of the clock, and that it has run out counts as well: a clock that
 // is put back keeps nothing waiting. s.mu is held.
 func (s *shared) tryAt(p *parked, at time.Time, why string) {

@@ -10,7 +10,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// A timer that runs out while the name is not to be handed back is not the last one: servers that
+// A timer that runs out while the name is not to be retried is not the last one: servers that
 // show the record ask for a time of their own, and an attempt may take longer than any.
 func TestTimerRunsOutWhileTheNameMayNotBeHandedBack(t *testing.T) {
 	for what, hold := range map[string]func(k *parker, p *parked){
@@ -20,8 +20,8 @@ func TestTimerRunsOutWhileTheNameMayNotBeHandedBack(t *testing.T) {
 				t.Fatal("the name is left to nobody")
 			}
 		},
-		"handed back": func(_ *parker, p *parked) { p.busyUntil = time.Now().Add(time.Hour) },
-		"at work":     func(k *parker, _ *parked) { k.begins(&x509.CertificateRequest{DNSNames: []string{"a.example"}}) },
+		"retried": func(_ *parker, p *parked) { p.busyUntil = time.Now().Add(time.Hour) },
+		"at work": func(k *parker, _ *parked) { k.begins(&x509.CertificateRequest{DNSNames: []string{"a.example"}}) },
 	} {
 		app, k := newParker(t, aloneApps)
 		p := park(t, k, "a.example")
@@ -32,13 +32,13 @@ func TestTimerRunsOutWhileTheNameMayNotBeHandedBack(t *testing.T) {
 		p.timer.Stop()
 		app.shared.timeUp(p, "test")
 		if !p.timer.Stop() {
-			t.Errorf("%s: no timer is left, and only a record that stands everywhere would have it tried again", what)
+			t.Errorf("%s: no timer is left, and only a record on every server would have it tried again", what)
 		}
 		app.shared.forget(p)
 	}
 }
 
-// A name is not handed back while an attempt for it goes on, such as one that has a certificate to
+// A name is not retried while an attempt for it goes on, such as one that has a certificate to
 // fetch: CertMagic would have a job each minute wait for its lock, and has a thousand for all.
 func TestNoSecondJobBesideAnAttempt(t *testing.T) {
 	app, k := newParker(t, aloneApps)
@@ -56,6 +56,6 @@ func TestNoSecondJobBesideAnAttempt(t *testing.T) {
 		slots <- struct{}{} // it begins and waits for its turn
 	}
 	if app.shared.handBack(p, "test"); !time.Now().Before(p.busyUntil) {
-		t.Error("the name is not handed back after the attempt")
+		t.Error("the name is not retried after the attempt")
 	}
 }

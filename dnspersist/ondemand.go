@@ -200,7 +200,7 @@ func (g *guests) leastWanted(domain string, now time.Time) (least *parked) {
 }
 
 // names reports whether the configuration has a name of the registered domain. All apps are
-// provisioned by now.
+// provisioned now.
 func (a *App) names(domain string) bool {
 	a.mu.Lock()
 	known := a.namedDomains
@@ -247,7 +247,7 @@ func (s *shared) unlist(p *parked) {
 	s.guests.remove(p)
 }
 
-// arm has a name handed back when its time has come, or forgotten; it is called under the lock.
+// arm has a name retried when its time has come, or forgotten; it is called under the lock.
 func (s *shared) arm(p *parked, why string) {
 	if p.timer != nil {
 		p.timer.Stop()

@@ -128,8 +128,8 @@ func TestPermissionEndsTheWatch(t *testing.T) {
 		given := k.cfg.OnDemand
 		given.DecisionFunc = func(context.Context, string) error { return c.err }
 		k.iss.hearPermission(k.cfg)
-		heeded := k.cfg.OnDemand
-		if k.iss.hearPermission(k.cfg); k.cfg.OnDemand != heeded {
+		wrapped := k.cfg.OnDemand
+		if k.iss.hearPermission(k.cfg); k.cfg.OnDemand != wrapped {
 			t.Error("the permission is wrapped twice")
 		}
 		parkAt(t, k, "a.example", time.Now())

@@ -27,7 +27,7 @@ type parked struct {
 	news       news // what the log has of report
 	// readyAt is when a watch last saw the record complete.
 	readyAt time.Time
-	// retry is when the name is handed back whatever DNS shows; zero once that time has come.
+	// retry is when the name is retried whatever DNS shows; zero once that time has come.
 	retry time.Time
 	timer *time.Timer
 	// due is when that is by the process's own time, which goes on over a change of the clock.
@@ -37,7 +37,7 @@ type parked struct {
 	busyUntil time.Time
 	atWork    int
 	// failures counts the attempts in a row that failed for another reason than DNS, and the
-	// name is not handed back before failedUntil.
+	// name is not retried before failedUntil.
 	failures    int
 	failedUntil time.Time
 	// owners are the live configurations that want the name, the newest last.
@@ -76,7 +76,7 @@ func (p *parked) stop() func() {
 	}
 }
 
-// freeAt is when the name may be handed back: CertMagic would begin a second job beside one that is
+// freeAt is when the name may be retried: CertMagic would begin a second job beside one that is
 // under way, and have it wait for the lock.
 func (p *parked) freeAt(now time.Time) time.Time {
 	at := p.failedUntil

@@ -10,7 +10,7 @@ import (
 )
 
 // A certificate of some hours is tried again after a failure of whatever kind: CertMagic may leave the
-// name alone for longer than it lasts. A name that waits with us is handed back, and that is enough.
+// name alone for longer than it lasts. A name that waits with us is retried by us, and that is enough.
 func TestShortCertificateIsTriedAgainAfterAFailure(t *testing.T) {
 	const life = 4 * time.Hour
 	for what, tc := range map[string]struct {

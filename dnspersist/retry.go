@@ -87,7 +87,7 @@ func (s *shared) renewInTime(o owner, name string, cert certmagic.Certificate) {
 type renewer struct {
 	ratio float64
 	renew func(context.Context) (*x509.Certificate, error)
-	// waits reports whether the name is parked: then it is handed back, and what it gets then is seen
+	// waits reports whether the name waits: then it is retried, and what it gets then is seen
 	// to anew.
 	waits func() bool
 }

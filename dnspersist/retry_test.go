@@ -62,7 +62,7 @@ func TestFailureOfAWaitingName(t *testing.T) {
 	p.readyAt = time.Now() // as when the watch sees the record meanwhile
 	app.shared.handBack(p, "the test wants it")
 	if !p.busyUntil.IsZero() {
-		t.Error("it is handed back before its time")
+		t.Error("it is retried before its time")
 	}
 	park(t, k, "a.example")
 	if p.failures != 0 || !p.failedUntil.IsZero() {

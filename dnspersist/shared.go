@@ -19,7 +19,7 @@ const (
 	// orphanFor is how long a watch, or an announcement, goes on while no configuration owns it: during a
 	// reload the old one may be gone before the new one has asked.
 	orphanFor = 2 * time.Minute
-	// handBacks is how many names are handed back at once for each CA: one that does not hand
+	// handBacks is how many names are retried at once for each CA: one that does not hand
 	// out its certificates keeps nobody else waiting.
 	handBacks = 32
 )

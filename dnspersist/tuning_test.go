@@ -19,7 +19,7 @@ func TestTuningIsReadOnce(t *testing.T) {
 	a.shared.announcer.want(missing("b.example", "v"), a, false)
 	for _, p := range a.shared.parked {
 		if wait := p.retry.Sub(before); wait < time.Hour || wait > 2*time.Hour {
-			t.Errorf("the name is handed back after %s, want an hour", wait)
+			t.Errorf("the name is retried after %s, want an hour", wait)
 		}
 	}
 	for _, w := range a.shared.announcer.wanted {

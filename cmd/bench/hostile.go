@@ -21,7 +21,7 @@ type hostileOptions struct {
 	after, settle, patience time.Duration
 }
 
-// crowd is what stands beside the good names: so many bad ones, in one domain or in a domain
+// crowd is what is watched beside the good names: so many bad ones, in one domain or in a domain
 // each, all with servers of one kind.
 type crowd struct {
 	kind string

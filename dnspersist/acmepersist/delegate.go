@@ -110,7 +110,7 @@ func (s *session) delegate(ctx context.Context, w *wanted, validationName string
 	return err
 }
 
-// pointTo takes a target, and heeds for whom else a record stands there. If that keeps the record
+// pointTo takes a target, and applies for whom else a record is published there. If that keeps the record
 // of this name from it, why says so, and nothing is taken.
 func (s *session) pointTo(ctx context.Context, w *wanted, target string) (why string, err error) {
 	shared, err := s.store.sharing(ctx, target)
@@ -210,7 +210,7 @@ func (s *session) follow(ctx context.Context, checker *propagation.Checker, w *w
 	return s.joinAt(ctx, w)
 }
 
-// joinAt notes that the name's record stands at its target: names that share one get a record that
+// joinAt notes that the name's record is published at its target: names that share one get a record that
 // serves all.
 func (s *session) joinAt(ctx context.Context, w *wanted) error {
 	shared, err := s.store.join(ctx, w.target, record.Base(w.identifier), w.wide)
@@ -246,21 +246,21 @@ func placeHost(target string) string {
 	return target
 }
 
-// elsewhere reports whether a name leads to another target by now than an attempt has heeded:
+// elsewhere reports whether a name leads to another target than an attempt has applied:
 // then another attempt can publish there.
 func (s *session) elsewhere(w wanted, seen propagation.Report) func(propagation.Report) bool {
 	d, p := s.iss.Delegation, s.iss.Publishing
 	if d == nil || p == nil || p.Mode == PublishNever {
 		return nil
 	}
-	heeded := w.target
+	applied := w.target
 	if w.foreign != "" {
-		heeded = w.foreign
+		applied = w.foreign
 	} else if s.ownersTurn(w, seen) {
-		heeded = ""
+		applied = ""
 	}
 	return func(r propagation.Report) bool {
 		target := d.leadsTo(r.Alias(), w.identifier)
-		return target != "" && target != heeded
+		return target != "" && target != applied
 	}
 }

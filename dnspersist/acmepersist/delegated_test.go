@@ -167,7 +167,7 @@ func TestOwnLabelBelowWildcard(t *testing.T) {
 	}
 }
 
-// A stranger's CNAME to a label gets what stands there, and changes nothing of it; the names of one
+// A stranger's CNAME to a label gets what is published there, and changes nothing of it; the names of one
 // registered domain may widen it.
 func TestStrangerWidensNothing(t *testing.T) {
 	t.Parallel()
@@ -183,7 +183,7 @@ func TestStrangerWidensNothing(t *testing.T) {
 	}
 	before := n.answer(label, dns.TypeTXT)
 	if err := n.issueFor(t.Context(), "evil.test"); err != nil {
-		t.Errorf("what stands there is no secret: %v", err)
+		t.Errorf("what is published there is no secret: %v", err)
 	}
 	err := n.issueFor(t.Context(), "*.sub.evil.test")
 	if err == nil || !strings.Contains(err.Error(), "is not widened to policy=wildcard") || !strings.Contains(err.Error(), labelOf("sub.evil.test")) {

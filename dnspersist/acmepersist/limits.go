@@ -162,7 +162,7 @@ func limitedDomain(name, text string) string {
 	return registered
 }
 
-// mentions reports whether a domain stands in a text by itself, not as a part of a longer one.
+// mentions reports whether a text names a domain by itself, not as a part of a longer one.
 func mentions(text, domain string) bool {
 	label := func(c byte) bool { return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' }
 	for start := 0; ; {

@@ -42,11 +42,11 @@ func (s *session) taken(ctx context.Context, checker *propagation.Checker, w wan
 	if len(has) > 0 {
 		return fmt.Sprintf("others have %s there", strings.Join(has, ", ")), nil
 	}
-	stands, err := standing(ctx, checker, at, at.Name)
+	shown, err := standing(ctx, checker, at, at.Name)
 	if err != nil {
-		return "", fmt.Errorf("what stands at %s is not known, so nothing was written: %w", w.target, err)
+		return "", fmt.Errorf("what is published at %s is not known, so nothing was written: %w", w.target, err)
 	}
-	if slices.ContainsFunc(stands.Values(), func(v string) bool { _, err := record.Parse(v); return err != nil }) {
+	if slices.ContainsFunc(shown.Values(), func(v string) bool { _, err := record.Parse(v); return err != nil }) {
 		return "others have TXT there, which is no validation record", nil
 	}
 	return "", nil

@@ -240,7 +240,7 @@ func (w *writing) say(done Published) {
 		zap.String("ca", w.iss.CA), zap.String("account", w.account.Location),
 	}
 	for _, v := range done.Restored {
-		w.logger.Warn("the provider had replaced a value that is not ours; it stands again", zap.String("name", done.Name), zap.String("value", foreign.Text(v)))
+		w.logger.Warn("the provider had replaced a value that is not ours; it is published again", zap.String("name", done.Name), zap.String("value", foreign.Text(v)))
 	}
 	switch {
 	case done.Value == "":

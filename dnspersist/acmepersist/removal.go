@@ -82,4 +82,4 @@ func (w *writing) forget(ctx context.Context, value string) error {
 }
 
 // errStays says that a value is needed by now.
-var errStays = errors.New("it is needed by now")
+var errStays = errors.New("it is needed now")

@@ -8,8 +8,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// sharing is what is remembered of a target: for which domains a record stands there, the first one
-// first, and whether it has to serve wildcards. It only grows, for what stands is never narrowed.
+// sharing is what is remembered of a target: for which domains a record is published there, the first one
+// first, and whether it has to serve wildcards. It only grows, for what is published is never narrowed.
 type sharing struct {
 	Domains  []string `json:"domains"`
 	More     bool     `json:"more,omitempty"` // there are others, which are not listed
@@ -55,7 +55,7 @@ func (s store) sharing(ctx context.Context, target string) (shared sharing, err 
 	return shared, err
 }
 
-// join notes that a domain's record stands at the target.
+// join notes that a domain's record is published at the target.
 func (s store) join(ctx context.Context, target, domain string, wildcard bool) (sharing, error) {
 	grow := func(h *sharing) bool {
 		wildcard := wildcard && !h.isStranger(domain)

@@ -12,7 +12,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// fillAlias notes what stands at a validation name that is to be delegated. alias is what of
+// fillAlias notes what is published at a validation name that is to be delegated. alias is what of
 // its CNAMEs counts.
 func fillAlias(set *dnspersist.RecordSet, alias string, report propagation.Report) {
 	at := report.At(set.Name)

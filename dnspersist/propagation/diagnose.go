@@ -15,7 +15,7 @@ import (
 const maxCaseProbes = 8
 
 // Diagnose looks once at all servers and then asks one of them what polls never ask: whether
-// the record stands at a name that is nearly right, and each whether it keeps the case of the question, by
+// the record is published at a name that is nearly right, and each whether it keeps the case of the question, by
 // which resolvers tell forged answers. That is some 25 questions, for a person who waits for
 // them, with a budget of their own. In recursive mode, where none may be asked for too much, it
 // is a look alone.

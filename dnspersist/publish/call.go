@@ -13,7 +13,7 @@ const DefaultTimeout = 2 * time.Minute
 // callGrace is how long a call that was cancelled has to end and say what came of it.
 const callGrace = time.Second
 
-// RunsOnError says that a call of a provider was given up and has not ended: its client heeds neither
+// RunsOnError says that a call of a provider was given up and has not ended: its client obeys neither
 // cancellation nor time-outs. What it still does cannot be known.
 type RunsOnError struct {
 	Err error

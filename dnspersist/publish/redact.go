@@ -66,7 +66,7 @@ func forms(secret string) []string {
 const leastBase64 = 8
 
 // inBase64 is what of a secret is seen in base64, alone and behind something else: "user:secret"
-// of HTTP's Basic authentication. What stands before and behind it changes the characters at
+// of HTTP's Basic authentication. What is before and behind it changes the characters at
 // its ends, which are left out.
 func inBase64(secret string) []string {
 	var all []string

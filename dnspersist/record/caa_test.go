@@ -161,7 +161,7 @@ func FuzzEvaluateCAA(f *testing.F) {
 			return outlookRank[v.Outlook]
 		}
 		if tagged := strings.ToLower(tag); tagged == "issue" || tagged == "issuewild" {
-			// one that allows is enough, whatever stands beside it
+			// one that allows is enough, whatever is beside it
 			if rank(one[0], CAA{Tag: tag, Value: second}, CAA{Tag: tag, Value: caaIssuer}) != rank() {
 				t.Fatalf("a record that allows the CA does not count beside %q", value)
 			}
