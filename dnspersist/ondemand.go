@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -214,7 +215,7 @@ func (a *App) names(domain string) bool {
 		}
 		for _, n := range all {
 			if normal, err := record.Normalize(n); err == nil {
-				known[record.RegisteredDomain(normal)] = true
+				known[fair.Domain(record.Base(normal))] = true
 			}
 		}
 		a.mu.Lock()

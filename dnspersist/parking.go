@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -208,7 +209,7 @@ func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
 	waits, onDemand := parking.Checker != nil, k.cfg.OnDemand != nil
 	domain, bounded := "", false
 	if onDemand {
-		domain = record.RegisteredDomain(parking.Identifier)
+		domain = fair.Domain(record.Base(parking.Identifier))
 		bounded = !app.names(domain)
 	}
 	if onDemand && !alone(k.cfg) {

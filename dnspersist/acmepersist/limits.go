@@ -12,8 +12,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-	"golang.org/x/net/publicsuffix"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -52,22 +52,16 @@ func (l *limit) Check() error {
 	return nil
 }
 
-// limitKeys are where limits of a name and of its registered domain lie; the second one is
-// empty if that is not known.
+// limitKeys are where limits of a name and of its registered domain lie.
 func (s *session) limitKeys(name string) (own, domain string) {
 	own = s.store.Key("limits", s.store.Safe(name)+".json")
-	if registered, err := publicsuffix.EffectiveTLDPlusOne(record.Base(name)); err == nil {
-		domain = s.store.Key("limits", "below_"+s.store.Safe(registered)+".json")
-	}
+	domain = s.store.Key("limits", "below_"+s.store.Safe(fair.Domain(record.Base(name)))+".json")
 	return own, domain
 }
 
 // loadLimit returns the limit of this account at a key. It is knowledge that can be had again:
 // what cannot be read counts as none.
 func (s *session) loadLimit(ctx context.Context, key string) (l limit, found bool) {
-	if key == "" {
-		return l, false
-	}
 	found, err := s.store.Load(ctx, key, &l)
 	if err != nil {
 		s.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
@@ -107,7 +101,7 @@ func (s *session) noteLimit(ctx context.Context, names []string, err error) erro
 	key, domainKey := s.limitKeys(name)
 	now := walltime.Now().UTC()
 	l := limit{Account: s.account.Location, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
-	if domain := limitedDomain(name, problem.Detail); domain != "" && domainKey != "" {
+	if domain := limitedDomain(name, problem.Detail); domain != "" {
 		key, l.Name = domainKey, domain
 	}
 	if !has {
@@ -154,9 +148,9 @@ func (s *session) forgetLimit(ctx context.Context, names []string) {
 // name itself: then the limit is that of all its names.
 func limitedDomain(name, text string) string {
 	base := record.Base(name)
-	registered, err := publicsuffix.EffectiveTLDPlusOne(base)
+	registered := fair.Domain(base)
 	text = strings.ToLower(text)
-	if err != nil || registered == base || !mentions(text, registered) || mentions(text, base) {
+	if registered == base || !mentions(text, registered) || mentions(text, base) {
 		return ""
 	}
 	return registered

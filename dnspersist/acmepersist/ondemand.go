@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -99,7 +100,7 @@ func (s *session) mayWrite(ctx context.Context, w wanted) error {
 		}
 	}
 	if most := s.iss.WritesPerHour; most > 0 {
-		domain := record.RegisteredDomain(w.identifier)
+		domain := fair.Domain(record.Base(w.identifier))
 		if wait := onDemandWrites.take(s.iss.CA+" "+domain, most, time.Now()); wait > 0 {
 			return &PublishError{Name: w.record.Place(), RetryAt: time.Now().Add(wait), Err: &WriteBoundError{Option: "writes_per_hour", Domain: domain}}
 		}

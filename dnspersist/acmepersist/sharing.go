@@ -5,7 +5,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 )
 
 // sharing is what is remembered of a target: for which domains a record is published there, the first one
@@ -32,7 +32,7 @@ const sharedUpTo = 100
 // isStranger reports whether a domain shares a label with another owner's, who came first: a
 // registered domain has one owner.
 func (h sharing) isStranger(domain string) bool {
-	return len(h.Domains) > 0 && record.RegisteredDomain(h.Domains[0]) != record.RegisteredDomain(domain)
+	return len(h.Domains) > 0 && fair.Domain(h.Domains[0]) != fair.Domain(domain)
 }
 
 // any reports whether several domains of the owner who came first need the record, a domain
@@ -43,7 +43,7 @@ func (h sharing) any(domain string) bool {
 		first = h.Domains[0]
 	}
 	return slices.ContainsFunc(append([]string{domain}, h.Domains...), func(other string) bool {
-		return other != first && record.RegisteredDomain(other) == record.RegisteredDomain(first)
+		return other != first && fair.Domain(other) == fair.Domain(first)
 	})
 }
 

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"strings"
-
-	"golang.org/x/net/publicsuffix"
 )
 
 // DelegationLabel is the label to which the validation name of a domain may be delegated by a
@@ -21,15 +19,4 @@ func DelegationLabel(domain string) string {
 // IsDelegationLabel reports whether a label is one that DelegationLabel makes, for whatever domain.
 func IsDelegationLabel(label string) bool {
 	return len(label) == 26 && strings.Trim(label, "abcdefghijklmnopqrstuvwxyz234567") == ""
-}
-
-// RegisteredDomain is the part of a normalized name that somebody has registered: one label below a
-// public suffix. The owner of a name that has none, such as a public suffix, is taken to have that
-// name alone.
-func RegisteredDomain(name string) string {
-	name = Base(name)
-	if domain, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
-		return domain
-	}
-	return name
 }
