@@ -1,12 +1,10 @@
 package acmepersist
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
 )
 
 // fileKind is one kind of file in storage, with what a whole one holds.
@@ -140,29 +139,6 @@ func (downStorage) Stat(context.Context, string) (certmagic.KeyInfo, error) {
 	return certmagic.KeyInfo{}, errDown
 }
 
-// memory is a storage that is as fast as a fuzz target needs it, for one goroutine.
-type memory struct {
-	certmagic.Storage
-	files map[string][]byte
-}
-
-func (m memory) Load(_ context.Context, key string) ([]byte, error) {
-	if data, ok := m.files[key]; ok {
-		return data, nil
-	}
-	return nil, fs.ErrNotExist
-}
-
-func (m memory) Store(_ context.Context, key string, data []byte) error {
-	m.files[key] = bytes.Clone(data)
-	return nil
-}
-
-func (m memory) Delete(_ context.Context, key string) error {
-	delete(m.files, key)
-	return nil
-}
-
 // Whatever a file holds, reading it ends, and what it says can be worked with.
 func FuzzStateFiles(f *testing.F) {
 	kinds := fileKinds(f)
@@ -174,7 +150,7 @@ func FuzzStateFiles(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"name":"x","attempts":["9999-01-01T00:00:00Z"],"not_before":"9999-01-01T00:00:00Z"}`))
-	st := newStore(memory{files: make(map[string][]byte)}, "https://ca.test/dir")
+	st := newStore(memorystorage.New(), "https://ca.test/dir")
 	st.Logger = zap.NewNop()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		now := time.Now()

@@ -2,10 +2,8 @@ package publish
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
 )
 
 func testInventory(t *testing.T, logger *zap.Logger) *Inventory {
@@ -89,35 +88,12 @@ func TestStrayInventoryFile(t *testing.T) {
 	}
 }
 
-// memory is a storage that is as fast as a fuzz target needs it, for one goroutine.
-type memory struct {
-	certmagic.Storage
-	files map[string][]byte
-}
-
-func (m memory) Load(_ context.Context, key string) ([]byte, error) {
-	if data, ok := m.files[key]; ok {
-		return data, nil
-	}
-	return nil, fs.ErrNotExist
-}
-
-func (m memory) Store(_ context.Context, key string, data []byte) error {
-	m.files[key] = bytes.Clone(data)
-	return nil
-}
-
-func (m memory) Delete(_ context.Context, key string) error {
-	delete(m.files, key)
-	return nil
-}
-
 // Whatever the file of a name holds, an entry can be noted, is there then, and can be forgotten.
 func FuzzInventory(f *testing.F) {
 	f.Add([]byte(`[{"name":"_validation-persist.www.example.com","zone":"example.com","value":"v","at":"2026-01-02T03:04:05Z"}]`))
 	f.Add([]byte(`[]`))
 	f.Add([]byte(`null`))
-	i := &Inventory{Store: state.Store{Storage: memory{files: make(map[string][]byte)}, Folder: "dns_persist/ca", Logger: zap.NewNop()}}
+	i := &Inventory{Store: state.Store{Storage: memorystorage.New(), Folder: "dns_persist/ca", Logger: zap.NewNop()}}
 	key := i.Store.Key("published", testName+".json")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ctx := t.Context()
