@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -94,5 +95,31 @@ func TestServerFaultsAreLoggedOnce(t *testing.T) {
 	}
 	if fault := (serverFault{fmt.Sprint(3*mostFaults - 1), "x"}); faults.isNew(fault, now) || !faults.isNew(fault, now.Add(2*faultAgain)) {
 		t.Error("a fault is not known, or never logged again")
+	}
+}
+
+// A wrong record is a warning for whoever runs the server, and none where a tenant asked for the
+// name: nobody here can mend it.
+func TestLevelOfNews(t *testing.T) {
+	f := acmepersist.Finding{Values: []acmepersist.ValueVerdict{{Code: record.CodeForeign, Reason: "r"}}, Do: "d"}
+	p := acmepersist.Parking{Identifier: "a.example", Record: acmepersist.Record{Name: "_validation-persist.a.example"}}
+	for _, onDemand := range []bool{false, true} {
+		for kind, want := range map[newsKind]zapcore.Level{
+			newsDiffers: zap.InfoLevel, newsStatus: zap.InfoLevel, newsWrong: zap.WarnLevel, newsTooMuch: zap.WarnLevel,
+		} {
+			if onDemand {
+				want = zap.DebugLevel
+			}
+			core, logs := observer.New(zap.DebugLevel)
+			kind.write(zap.New(core), p, propagation.Report{Status: propagation.StatusAbsent}, f, onDemand)
+			if all := logs.All(); len(all) != 1 || all[0].Level != want || all[0].ContextMap()["identifier"] != "a.example" {
+				t.Errorf("kind %d, on demand %v: %v", kind, onDemand, all)
+			}
+		}
+	}
+	core, logs := observer.New(zap.DebugLevel)
+	newsNone.write(zap.New(core), p, propagation.Report{}, f, false)
+	if logs.Len() > 0 {
+		t.Errorf("nothing new is logged: %v", logs.All())
 	}
 }

@@ -70,6 +70,8 @@ func TestHostileTexts(t *testing.T) {
 		{"check", name, "--format", "json"},
 		{"records", name, "--dns", "always"},
 		{"records", name, "--dns", "always", "--format", "json"},
+		{"records", name, "--dns", "always", "--format", "zone"},
+		{"account"},
 	} {
 		run(append(args, "--config", e.config)...)
 	}
@@ -82,6 +84,8 @@ func TestHostileTexts(t *testing.T) {
 		args []string
 	}{
 		{"account", []string{"account"}},
+		{"directory", []string{"probe"}},
+		{"authz", []string{"probe", "--order", refused}},
 		{"new-order", []string{"probe", "--order", refused}},
 		{"challenge", []string{"check", "--ca", refused}},
 		{"key-change", []string{"account", "rollover"}},
@@ -103,6 +107,9 @@ func TestHostileTexts(t *testing.T) {
 		}
 		return os.ErrNotExist
 	})
+	for _, args := range [][]string{{"check", name}, {"records", name}, {"probe"}, {"account"}} {
+		run(append(args, "--address", e.Admin)...)
+	}
 	for _, path := range []string{"", "account", "probe", "records", "records/" + name} {
 		_, reply := e.call(http.MethodGet, "/dns_persist/"+path, "")
 		clean(t, "the admin API at "+path, reply)
