@@ -8,7 +8,7 @@ import (
 	"github.com/libdns/libdns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 )
 
 // Provider is a DNS provider for one run of a command: it is never part of a configuration.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 

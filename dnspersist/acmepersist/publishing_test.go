@@ -9,7 +9,7 @@ import (
 
 	"github.com/libdns/libdns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 

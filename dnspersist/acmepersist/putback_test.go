@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 )
 
 // While a server still shows what may be lost, it is not forgotten.

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
 // remove removes a value that the inventory has, and forgets it. With unless, what stands is

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 )
 
 type statusError int

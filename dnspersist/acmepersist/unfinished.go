@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
 )
 
 // unfinishedFor is how long what stood beside a write that was cut short is put back: later,

@@ -9,7 +9,7 @@ import (
 
 	"github.com/libdns/libdns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 )
 
 // lockingZone is the provider, which lets one change of a zone through at a time, in the
