@@ -12,7 +12,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 

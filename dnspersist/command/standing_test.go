@@ -6,7 +6,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )

@@ -45,7 +45,7 @@ func (z Zone) file() string {
 // BIND starts a BIND 9 with zones.
 func BIND(t testing.TB, zones ...Zone) *Server {
 	t.Helper()
-	named := program(t, "named", "bind9")
+	named := Program(t, "named", "bind9")
 	s := newServer(t)
 	var b strings.Builder
 	fmt.Fprintf(&b, `options {
@@ -64,7 +64,7 @@ key %[6]q { algorithm hmac-sha256; secret %[7]q; };
 				z.Origin, z.Primary.Port, z.Origin+".copy")
 			continue
 		}
-		s.write(z.Origin+".zone", z.file())
+		s.Write(z.Origin+".zone", z.file())
 		notify := ""
 		if z.Notify != nil {
 			notify = fmt.Sprintf("notify explicit; also-notify { 127.0.0.1 port %d; };", z.Notify.Port)
@@ -75,7 +75,7 @@ key %[6]q { algorithm hmac-sha256; secret %[7]q; };
 		}
 		fmt.Fprintf(&b, "zone %q { type primary; file %q; %s %s };\n", z.Origin, z.Origin+".zone", notify, policy)
 	}
-	s.start(zones[0].Origin, named, "-g", "-c", s.write("named.conf", b.String()))
+	s.start(zones[0].Origin, named, "-g", "-c", s.Write("named.conf", b.String()))
 	s.loaded(zones)
 	return s
 }
@@ -83,11 +83,11 @@ key %[6]q { algorithm hmac-sha256; secret %[7]q; };
 // Update sends dynamic updates, each a line such as "add name. 60 TXT x", for a zone.
 func (s *Server) Update(zone string, lines ...string) {
 	s.t.Helper()
-	nsupdate := program(s.t, "nsupdate", "bind9-dnsutils")
-	key := s.write("update.key", fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };\n", Key, KeySecret))
+	nsupdate := Program(s.t, "nsupdate", "bind9-dnsutils")
+	key := s.Write("update.key", fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };\n", Key, KeySecret))
 	script := fmt.Sprintf("server 127.0.0.1 %d\nzone %s\n", s.Port, zone)
 	for _, l := range lines {
 		script += "update " + l + "\n"
 	}
-	s.run(script+"send\n", nsupdate, "-k", key)
+	s.Run(script+"send\n", nsupdate, "-k", key)
 }

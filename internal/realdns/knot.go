@@ -11,7 +11,7 @@ import (
 // Knot starts a Knot DNS with zones.
 func Knot(t testing.TB, zones ...Zone) *Server {
 	t.Helper()
-	knotd := program(t, "knotd", "knot")
+	knotd := Program(t, "knotd", "knot")
 	s := newServer(t)
 	var remotes, acls, list strings.Builder
 	for i, z := range zones {
@@ -26,7 +26,7 @@ func Knot(t testing.TB, zones ...Zone) *Server {
 			fmt.Fprintf(&remotes, "  - id: primary%d\n    address: 127.0.0.1@%d\n", i, z.Primary.Port)
 			fmt.Fprintf(&list, "    master: primary%d\n    acl: [notified, transfers]\n    refresh-min-interval: 2\n", i)
 		default:
-			s.write(z.Origin+".zone", z.file())
+			s.Write(z.Origin+".zone", z.file())
 			fmt.Fprintf(&list, "    acl: [%s, transfers]\n", acl)
 		}
 		if z.Notify != nil {
@@ -71,7 +71,7 @@ key:
     algorithm: ecdsap256sha256
 zone:
 %s`, s.Dir, s.Port, s.Dir, Key, KeySecret, remote, Key, acls.String(), list.String())
-	s.start(zones[0].Origin, knotd, "-c", s.write("knot.conf", config))
+	s.start(zones[0].Origin, knotd, "-c", s.Write("knot.conf", config))
 	s.loaded(zones)
 	return s
 }
@@ -79,5 +79,5 @@ zone:
 // Control runs knotc.
 func (s *Server) Control(args ...string) string {
 	s.t.Helper()
-	return s.run("", program(s.t, "knotc", "knot"), append([]string{"-c", s.Dir + "/knot.conf"}, args...)...)
+	return s.Run("", Program(s.t, "knotc", "knot"), append([]string{"-c", s.Dir + "/knot.conf"}, args...)...)
 }

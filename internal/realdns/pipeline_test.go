@@ -36,8 +36,8 @@ func buildCaddy(t *testing.T) string {
 // The pipeline of examples/ publishes at a BIND with a key that may add TXT records at
 // validation names only, beside a record of somebody else. Its second run changes nothing.
 func TestPipeline(t *testing.T) {
-	program(t, "nsupdate", "bind9-dnsutils")
-	sh := program(t, "sh", "dash")
+	Program(t, "nsupdate", "bind9-dnsutils")
+	sh := Program(t, "sh", "dash")
 	const zone = "example.test"
 	names := []string{"www.example.test", "*.www.example.test", "blog.example.test"}
 	var policy strings.Builder
@@ -127,11 +127,11 @@ func TestPipeline(t *testing.T) {
 	}
 	wild := record.Value{IssuerDomainName: lab.DefaultIssuerName, AccountURI: account.URL, Wildcard: true}.String()
 	plain := record.Value{IssuerDomainName: lab.DefaultIssuerName, AccountURI: account.URL}.String()
-	www, ttl := values(t, bind, "_validation-persist.www.example.test")
+	www, ttl := bind.Values("_validation-persist.www.example.test")
 	if want := []string{foreign, wild}; !slices.Equal(www, want) || ttl != 300 {
 		t.Errorf("www has %q with TTL %d, want %q with 300", www, ttl, want)
 	}
-	if blog, _ := values(t, bind, "_validation-persist.blog.example.test"); !slices.Equal(blog, []string{plain}) {
+	if blog, _ := bind.Values("_validation-persist.blog.example.test"); !slices.Equal(blog, []string{plain}) {
 		t.Errorf("blog has %q, want %q", blog, plain)
 	}
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -57,8 +58,8 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
-// program returns the path of a program, or skips the test and says which package has it.
-func program(t testing.TB, name, debian string) string {
+// Program returns the path of a program, or skips the test and says which package has it.
+func Program(t testing.TB, name, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -99,8 +100,8 @@ func newServer(t testing.TB) *Server {
 // Addr is where the server listens.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
-// write puts a file into the server's directory and returns its path.
-func (s *Server) write(name, content string) string {
+// Write puts a file into the server's directory and returns its path.
+func (s *Server) Write(name, content string) string {
 	s.t.Helper()
 	path := filepath.Join(s.Dir, name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -189,8 +190,40 @@ func (s *Server) Query(name string, qtype uint16) (*dns.Msg, error) {
 	return answer, err
 }
 
-// run runs a tool and returns its output.
-func (s *Server) run(stdin, path string, args ...string) string {
+// Values are the values of the TXT records at a name, sorted, and their TTL.
+func (s *Server) Values(name string) (values []string, ttl uint32) {
+	s.t.Helper()
+	answer, err := s.Query(name, dns.TypeTXT)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, rr := range answer.Answer {
+		txt, ok := rr.(*dns.TXT)
+		if !ok {
+			continue
+		}
+		// The strings in txt are escaped, those on the wire are not.
+		wire := make([]byte, dns.Len(txt))
+		end, err := dns.PackRR(txt, wire, 0, nil, false)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_, data, err := dns.UnpackDomainName(wire, 0)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		value := ""
+		for data += 10; data < end; data += 1 + int(wire[data]) { // after type, class, TTL and length
+			value += string(wire[data+1 : data+1+int(wire[data])])
+		}
+		values, ttl = append(values, value), txt.Hdr.Ttl
+	}
+	slices.Sort(values)
+	return values, ttl
+}
+
+// Run runs a tool and returns its output.
+func (s *Server) Run(stdin, path string, args ...string) string {
 	s.t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdin = s.Dir, bytes.NewBufferString(stdin)

@@ -41,10 +41,10 @@ func (s *Server) refresh(zone string, primary *Server) {
 // dsOf waits until Knot has signed the zone, and returns its DS record.
 func dsOf(t *testing.T, s *Server) string {
 	t.Helper()
-	keymgr := program(t, "keymgr", "knot")
+	keymgr := Program(t, "keymgr", "knot")
 	var ds string
 	Eventually(t, "the keys of the zone", func() error {
-		out := s.run("", keymgr, "-c", s.Dir+"/knot.conf", example, "ds")
+		out := s.Run("", keymgr, "-c", s.Dir+"/knot.conf", example, "ds")
 		for _, line := range strings.Split(out, "\n") {
 			if f := strings.Fields(line); len(f) == 6 && f[4] == "2" {
 				ds = fmt.Sprintf("%s DS %s %s %s %s", f[0], f[2], f[3], f[4], f[5])

@@ -14,7 +14,7 @@ import (
 // of them, and validates with the trust anchors, if there are any.
 func Unbound(t testing.TB, stubs map[string][]*Server, anchors ...string) *Server {
 	t.Helper()
-	unbound := program(t, "unbound", "unbound")
+	unbound := Program(t, "unbound", "unbound")
 	s := newServer(t)
 	var b strings.Builder
 	modules := "iterator"
@@ -56,16 +56,16 @@ func Unbound(t testing.TB, stubs map[string][]*Server, anchors ...string) *Serve
 		}
 		first = zone
 	}
-	s.start(first, unbound, "-d", "-c", s.write("unbound.conf", b.String()))
+	s.start(first, unbound, "-d", "-c", s.Write("unbound.conf", b.String()))
 	return s
 }
 
 // Fresh asks the resolver for TXT records after its cache was emptied, so often, and
 // returns an error unless every answer has the value.
 func (s *Server) Fresh(name, value string, times int) error {
-	control := program(s.t, "unbound-control", "unbound")
+	control := Program(s.t, "unbound-control", "unbound")
 	for i := range times {
-		s.run("", control, "-c", s.Dir+"/unbound.conf", "flush_zone", "test")
+		s.Run("", control, "-c", s.Dir+"/unbound.conf", "flush_zone", "test")
 		answer, err := s.Query(name, dns.TypeTXT)
 		if err != nil {
 			return err

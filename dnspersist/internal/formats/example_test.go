@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
 )
 
 func ExampleWrite() {
