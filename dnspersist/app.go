@@ -41,8 +41,8 @@ type App struct {
 	// ended is true once the configuration owns no parked name any more, and never will again.
 	// It is guarded by shared.mu.
 	ended bool
-	// wides are by CA and storage.
-	wides map[string]*wide
+	// wildcards are the names below which a wildcard is managed, by CA, made when first used.
+	wildcards map[string]map[string]bool
 	// onDemand is OnDemand with its defaults.
 	onDemand OnDemand
 	// takenUp are the names for which an attempt has come to an issuer, but for those on demand.

@@ -7,9 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -296,19 +296,12 @@ func (o *Operator) acme(iss *Issuer) (*acmepersist.Issuer, error) {
 	}
 	core := iss.rt.core
 	core.Storage, core.RenewalWindowRatio = o.settings[iss].storage, o.settings[iss].ratio
-	var made *acmepersist.Issuer
-	wide := &wide{bases: o.plan().wildcards(iss.CA)}
-	core.Wildcard = func(ctx context.Context, name string) bool {
-		is, err := wide.has(ctx, name, func(ctx context.Context) ([]string, error) { return made.SeenIdentifiers(ctx) })
-		if err != nil {
-			core.Logger.Warn("names of earlier runs are not known; records are asked for without them", zap.Error(err))
-		}
-		return is
-	}
+	bases := o.plan().wildcards(iss.CA)
+	core.Wildcard = func(validationName string) bool { return bases[strings.TrimPrefix(validationName, record.Label+".")] }
 	if o.made == nil {
 		o.made = make(map[*Issuer]*acmepersist.Issuer)
 	}
-	made = acmepersist.New(core)
+	made := acmepersist.New(core)
 	o.made[iss] = made
 	return made, nil
 }

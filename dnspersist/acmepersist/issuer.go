@@ -130,8 +130,9 @@ type Config struct {
 	// RenewalWindowRatio is CertMagic's. Default: a third.
 	RenewalWindowRatio float64
 	// Wildcard reports whether a wildcard is managed below a validation name, so
-	// that one record is asked for that serves all its names. May be nil.
-	Wildcard func(ctx context.Context, validationName string) bool
+	// that one record is asked for that serves all its names. Where a certificate for
+	// one was wanted before, the record goes on serving it. May be nil.
+	Wildcard func(validationName string) bool
 	// Renewal reports whether a certificate of another issuer is being renewed.
 	// May be nil.
 	Renewal func(ctx context.Context, identifier string) bool

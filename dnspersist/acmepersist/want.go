@@ -58,14 +58,27 @@ func (s *session) want(ctx context.Context, identifier string, t terms) (wanted,
 	switch {
 	case s.iss.Policy == PolicyWildcard:
 		w.wide = true
-	case s.iss.Policy != PolicyExact && s.iss.Wildcard != nil:
-		w.wide = w.wide || s.iss.Wildcard(ctx, vname)
+	case !wildcard && s.iss.Policy != PolicyExact:
+		if w.wide, err = s.servesWildcard(ctx, vname); err != nil {
+			return wanted{}, err
+		}
 	}
 	if err := s.delegate(ctx, &w, vname); err != nil {
 		return wanted{}, err
 	}
 	w.record, err = s.recordFor(w, t.dialect, w.domain())
 	return w, err
+}
+
+// servesWildcard reports whether the record of a validation name has to serve a wildcard as well:
+// one is managed, or was in earlier runs, for a record is never narrowed.
+func (s *session) servesWildcard(ctx context.Context, validationName string) (bool, error) {
+	if s.iss.Wildcard != nil && s.iss.Wildcard(validationName) {
+		return true, nil
+	}
+	var n nameState // a name and its wildcard share it
+	_, err := s.store.Load(ctx, s.store.Key("names", s.store.Safe(validationName)+".json"), &n)
+	return slices.ContainsFunc(n.Identifiers, record.IsWildcard), err
 }
 
 // recordFor makes the record in one dialect. The domain is AnyDomain or the name that is

@@ -32,3 +32,33 @@ func TestStandbyWithPinnedURI(t *testing.T) {
 		t.Errorf("with a pinned URI and no standby: %+v, %v", told, err)
 	}
 }
+
+// A record that had to serve a wildcard in an earlier run goes on serving it: it is never narrowed.
+func TestRecordIsNeverNarrowed(t *testing.T) {
+	t.Parallel()
+	i := newIssuing(t)
+	policy := func(iss *acmepersist.Issuer, name string) string {
+		t.Helper()
+		all, err := iss.Wanted(t.Context(), []string{name})
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		_, policy, _ := strings.Cut(all[0].Value, "; policy=")
+		return policy
+	}
+	if got := policy(i.Issuer, issuedName); got != "" {
+		t.Errorf("before any wildcard was wanted the policy is %q", got)
+	}
+	if err := i.issueFor(t.Context(), "*."+issuedName); err == nil {
+		t.Fatal("a record without the policy has served a wildcard")
+	}
+	if got := policy(i.another(), issuedName); got != "wildcard" {
+		t.Errorf("after a wildcard was wanted the policy is %q", got)
+	}
+	exact := acmepersist.New(acmepersist.Config{
+		CA: i.ca.Directory(), Storage: &certmagic.FileStorage{Path: i.dir}, Transport: i.ca.HTTPClient().Transport, Policy: acmepersist.PolicyExact,
+	})
+	if got := policy(exact, issuedName); got != "" {
+		t.Errorf("with policy exact it is %q", got)
+	}
+}
