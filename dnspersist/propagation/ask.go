@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -152,21 +151,7 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	case errors.Is(tcpErr, ErrBadReply):
 		return answer{}, tcpErr
 	}
-	none := fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
-	if noRoute(err) {
-		none = fmt.Errorf("%w: %w", errNoRoute, none)
-	}
-	return answer{}, none
-}
-
-// errNoRoute says that the question did not leave this machine.
-var errNoRoute = errors.New("no route")
-
-// noRoute reports whether connecting a UDP socket failed, which sends nothing: then it is
-// the system that has no route, and not a router on the way.
-func noRoute(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" && (errors.Is(op, syscall.ENETUNREACH) || errors.Is(op, syscall.EADDRNOTAVAIL) || errors.Is(op, syscall.EAFNOSUPPORT))
+	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
 }
 
 // cause is err without what a person knows already: the addresses.

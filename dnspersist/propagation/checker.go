@@ -126,7 +126,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	case r.Err == nil && unasked:
 		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
-	r.Servers, r.IPv6Down, r.Dropped, r.Questions = w.reports, w.ipv6Down, w.dropped, int(spent.questions.Load())
+	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, int(spent.questions.Load())
 	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
 	r.cost = costs.cost(r.askedAtName())

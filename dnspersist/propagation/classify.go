@@ -22,9 +22,6 @@ type outcome struct {
 	hosts []string
 	glue  map[string][]netip.Addr
 	nsTTL uint32
-
-	// noRoute says that the system had no way to send the question.
-	noRoute bool
 }
 
 // acceptFunc is Target.Accept.
@@ -139,7 +136,6 @@ func classifyError(err error) outcome {
 	if errors.Is(err, errNotAsked) {
 		o.Defect = CodeNotAsked
 	}
-	o.noRoute = errors.Is(err, errNoRoute)
 	return o
 }
 

@@ -29,7 +29,6 @@ const (
 	CodeNotAsked         Code = "not_asked"   // to stay under a rate
 	CodeLookBudget       Code = "look_budget" // the way to the record costs more than one look may
 	CodeInsideServers    Code = "inside_ns"   // those that were asked are in this network
-	CodeIPv6Down         Code = "ipv6_down_here"
 	CodePort53Blocked    Code = "port53_blocked"
 	CodeAlias            Code = "alias_ok"
 	CodeAliasLoop        Code = "alias_loop"

@@ -70,9 +70,6 @@ func (r Report) wayDiagnostics() []Diagnostic {
 		all = append(all, Diagnostic{Code: CodePort53Blocked, Text: fmt.Sprintf(
 			"no authoritative server of %s can be reached from here on port 53, over UDP or TCP: allow DNS to leave this network, or set resolvers and check recursive", r.Zone)})
 	}
-	if r.IPv6Down {
-		all = append(all, Diagnostic{Code: CodeIPv6Down, Text: "this machine cannot reach name servers over IPv6; judged over IPv4"})
-	}
 	if inside := r.inside(); len(inside) > 0 && r.FirstYes.IsZero() {
 		more := ""
 		if len(inside) > maxNamed {

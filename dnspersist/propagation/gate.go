@@ -83,7 +83,7 @@ func (g *Gate) Observe(r Round) Report {
 
 	rep := Report{
 		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: codeOf(r.Err), Bogus: r.Bogus, IPv6Down: r.IPv6Down, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
+		Problem: codeOf(r.Err), Bogus: r.Bogus, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
 		cost: r.cost,
 	}
 	if r.Partial {

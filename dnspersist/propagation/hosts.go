@@ -110,7 +110,7 @@ func bounded(addrs []netip.Addr) (kept []netip.Addr, more int) {
 	if len(addrs) <= maxZoneServer {
 		return addrs, 0
 	}
-	four := slices.IndexFunc(addrs, isIPv6) // so many are IPv4
+	four := slices.IndexFunc(addrs, netip.Addr.Is6) // so many are IPv4
 	if four < 0 {
 		four = len(addrs)
 	}

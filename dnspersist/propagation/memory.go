@@ -2,8 +2,6 @@ package propagation
 
 import (
 	"container/list"
-	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
@@ -25,17 +23,8 @@ const (
 	// known how long one takes.
 	minRTTWait = 400 * time.Millisecond
 	rttFactor  = 4
-	// ipv6DownFor is how long IPv6 is not tried after all of it failed.
-	ipv6DownFor = 10 * time.Minute
 	// reachesFor is how long an answer shows that port 53 can be reached from here.
 	reachesFor = 10 * time.Minute
-	// ipv6Witnesses is of how many zones, and in how many networks, servers must be
-	// silent over IPv6 to prove that it is this machine that has none. A zone whose own
-	// servers are unreachable must not keep a stale one of another zone from being seen.
-	ipv6Witnesses = 2
-	// ipv6Network is how long the prefix of one network's addresses is: what registries
-	// hand out to a provider.
-	ipv6Network = 32
 )
 
 // serverMemory is what is remembered of one address.
@@ -68,11 +57,6 @@ type memory struct {
 	servers  map[string]*list.Element
 	order    list.List // of *serverMemory, the latest noted first
 	answered time.Time // when a name server, not a resolver, last answered
-	ipv6Down time.Time // until when IPv6 is not tried
-	// ipv6At is when a server last answered over IPv6; ipv6Silent are zones and networks
-	// in which none has since.
-	ipv6At     time.Time
-	ipv6Silent struct{ zones, networks []string }
 }
 
 var (
@@ -206,76 +190,3 @@ func (m *memory) reaches() bool {
 	defer m.mu.Unlock()
 	return !m.answered.IsZero() && time.Since(m.answered) < reachesFor
 }
-
-// ipv6IsDown reports whether IPv6 is not to be tried.
-func (m *memory) ipv6IsDown() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Now().Before(m.ipv6Down)
-}
-
-// noteFamilies marks IPv6 as down here if servers of several zones in several networks are
-// silent over it, and none has answered for a while, although those of zone do over IPv4; or
-// if the system has no route: then it is this machine that has none.
-func (m *memory) noteFamilies(zone string, servers []server, outcomes []outcome) {
-	var four, six, noRoute bool
-	var silent []string
-	for i, s := range servers {
-		answered := outcomes[i].Verdict != VerdictSilent
-		switch {
-		case !s.addr.IsValid() || outcomes[i].Defect == CodeNotAsked:
-		case s.addr.Is4():
-			four = four || answered
-		case answered:
-			six = six || outcomes[i].Network != ""
-		default:
-			noRoute = noRoute || outcomes[i].noRoute
-			network, _ := s.addr.Prefix(ipv6Network)
-			silent = append(silent, network.String())
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	seen := &m.ipv6Silent
-	if six {
-		m.ipv6At, seen.zones, seen.networks = time.Now(), nil, nil
-	}
-	if six || !four || len(silent) == 0 {
-		return
-	}
-	seen.zones = atMost(ipv6Witnesses, seen.zones, zone)
-	seen.networks = atMost(ipv6Witnesses, seen.networks, silent...)
-	proven := len(seen.zones) == ipv6Witnesses && len(seen.networks) == ipv6Witnesses && time.Since(m.ipv6At) > ipv6DownFor
-	if noRoute || proven {
-		m.ipv6Down = time.Now().Add(ipv6DownFor)
-	}
-}
-
-// atMost adds those of more to all that it does not have, up to n.
-func atMost(n int, all []string, more ...string) []string {
-	for _, s := range more {
-		if len(all) < n && !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// withoutIPv6 leaves out the IPv6 addresses of hosts that have an IPv4 one.
-func withoutIPv6(servers []server) []server {
-	four := make(map[string]bool)
-	for _, s := range servers {
-		if s.addr.Is4() {
-			four[s.host] = true
-		}
-	}
-	var rest []server
-	for _, s := range servers {
-		if !isIPv6(s.addr) || !four[s.host] {
-			rest = append(rest, s)
-		}
-	}
-	return rest
-}
-
-func isIPv6(ip netip.Addr) bool { return ip.IsValid() && !ip.Is4() }

@@ -3,10 +3,12 @@ package propagation
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,77 +149,47 @@ func TestResolverIsWaitedFor(t *testing.T) {
 	})
 }
 
-// Where no server answers over IPv6 while one does over IPv4, IPv6 is left alone for a while.
-func TestIPv6Down(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := memoryOf(&silentNet{})
-		servers := []server{
-			{host: "a.", addr: netAddr("192.0.2.1")},
-			{host: "a.", addr: netAddr("2001:db8::1")},
-			{host: "b.", addr: netAddr("192.0.2.2")},
-			{host: "b.", addr: netAddr("2001:db8::2")},
-			{host: "six.", addr: netAddr("2001:db8::6")},
-		}
-		say := func(four, six Verdict) []outcome {
-			var all []outcome
-			for _, s := range servers {
-				v := four
-				if isIPv6(s.addr) {
-					v = six
+// A machine without IPv6 judges over IPv4: it waits for nobody, blames nobody, and polls no
+// address that it cannot reach.
+func TestNoIPv6(t *testing.T) {
+	unreachable := &net.OpError{Op: "dial", Net: "udp", Err: syscall.ENETUNREACH}
+	for name, blackhole := range map[string]time.Duration{"no route": 0, "no answer": shortTimeout} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &hookNet{memNet: newMemNet(t)}
+				n.servers["192.0.2.53:53"].load(t, otherZone+"ns2.other.test. AAAA 2001:db8::2\n")
+				n.hook = func(_, addr string, _ *dns.Msg) (*dns.Msg, error, bool) {
+					if !strings.HasPrefix(addr, "[2001:db8::") {
+						return nil, nil, false
+					}
+					time.Sleep(blackhole)
+					return nil, unreachable, true
 				}
-				all = append(all, outcome{ServerReport: ServerReport{Verdict: v}})
-			}
-			return all
-		}
-		answered := say(VerdictYes, VerdictNo)
-		for i := range answered {
-			answered[i].Network = "udp"
-		}
-		elsewhere := slices.Clone(servers)
-		elsewhere[4].addr = netAddr("2001:db9::6")
-		m.noteFamilies("a.", servers, say(VerdictSilent, VerdictSilent)) // nothing answers
-		m.noteFamilies("a.", servers, answered)
-		m.noteFamilies("a.", elsewhere, say(VerdictYes, VerdictSilent)) // one zone
-		m.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))   // but IPv6 worked just now
-		if m.ipv6IsDown() {
-			t.Error("IPv6 counts as down without evidence")
-		}
-		time.Sleep(ipv6DownFor + time.Second)
-		m.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))
-		if !m.ipv6IsDown() {
-			t.Error("IPv6 does not count as down")
-		}
-		other := memoryOf(&silentNet{})
-		other.noteFamilies("a.", servers, say(VerdictYes, VerdictSilent))
-		other.noteFamilies("b.", servers, say(VerdictYes, VerdictSilent))
-		if other.ipv6IsDown() {
-			t.Error("two zones at one provider prove that IPv6 is down here")
-		}
-		lost := say(VerdictYes, VerdictSilent)
-		lost[1].noRoute = true
-		if other.noteFamilies("a.", servers, lost); !other.ipv6IsDown() {
-			t.Error("IPv6 does not count as down though there is no route")
-		}
-		if rest := withoutIPv6(servers); len(rest) != 3 || rest[2].host != "six." {
-			t.Errorf("left are %v, want the IPv4 ones and the host that has no other", rest)
-		}
-		unasked := memoryOf(&silentNet{})
-		busy := say(VerdictYes, VerdictSilent)
-		for i := range busy {
-			if busy[i].Verdict == VerdictSilent {
-				busy[i].Defect = CodeNotAsked
-			}
-		}
-		unasked.noteFamilies("a.", servers, busy)
-		unasked.noteFamilies("b.", elsewhere, busy)
-		if unasked.ipv6IsDown() {
-			t.Error("IPv6 counts as down though nobody was asked over it")
-		}
-		time.Sleep(ipv6DownFor)
-		if m.ipv6IsDown() {
-			t.Error("IPv6 counts as down for ever")
-		}
-	})
+				c := n.checker()
+				c.Look(t.Context(), target)
+				before := n.questions("[2001:db8::2]")
+				if before == 0 {
+					t.Fatal("the address was not asked at all")
+				}
+				for i := range 10 {
+					c.Glance(t.Context(), target, i)
+				}
+				if after := n.questions("[2001:db8::2]"); after != before {
+					t.Errorf("%d polls of an address that cannot be reached", after-before)
+				}
+				n.publish(t, "192.0.2.1")
+				n.publish(t, "192.0.2.2")
+				began := time.Now()
+				rep := c.Check(t.Context(), target, c.NewGate())
+				if took := time.Since(began); rep.Status != StatusReady || took > 2*shortTimeout {
+					t.Errorf("after %s: %s", took, rep.Summary())
+				}
+				if codes := rep.Codes(); !slices.Equal(codes, []Code{CodeReady}) {
+					t.Errorf("codes %v: %s", codes, rep.Summary())
+				}
+			})
+		})
+	}
 }
 
 // A host that was silent long before a gate began needs no grace again.

@@ -185,8 +185,6 @@ type Round struct {
 	// Bogus is what a validating resolver says of a zone whose DNSSEC signatures do not
 	// validate, although the servers have the record; else empty.
 	Bogus string
-	// IPv6Down says that servers were not asked over IPv6, which does not work here.
-	IPv6Down bool
 	// Dropped is how many addresses, or hosts that were not looked up, of a zone were left out
 	// because there are so many: at least so many.
 	Dropped int
@@ -278,10 +276,9 @@ type Report struct {
 
 	// Problem is the code of what keeps everybody from being asked, if anything does.
 	Problem Code `json:"problem,omitempty"`
-	// Bogus, IPv6Down and Dropped are those of the last round.
-	Bogus    string `json:"bogus,omitempty"`
-	IPv6Down bool   `json:"ipv6_down,omitempty"`
-	Dropped  int    `json:"dropped,omitempty"`
+	// Bogus and Dropped are those of the last round.
+	Bogus   string `json:"bogus,omitempty"`
+	Dropped int    `json:"dropped,omitempty"`
 	// Wildcard is that of the last round that asked all servers.
 	Wildcard string `json:"wildcard,omitempty"`
 	// Shadows is that of the last round that asked all servers.

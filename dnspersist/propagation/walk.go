@@ -20,12 +20,11 @@ type walk struct {
 	accept  acceptFunc
 	reports []ServerReport
 
-	ipv6Down bool
-	dropped  int
-	signed   bool     // a zone on the way is
-	madeNS   string   // the wildcard NS record that answers at the name, if one does
-	bogus    string   // what a resolver said that validates
-	last     struct { // what came of the validation name itself
+	dropped int
+	signed  bool     // a zone on the way is
+	madeNS  string   // the wildcard NS record that answers at the name, if one does
+	bogus   string   // what a resolver said that validates
+	last    struct { // what came of the validation name itself
 		name     string
 		zone     *zone
 		asked    []server
@@ -125,23 +124,16 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", display(z.name), display(z.denied), allowPrivate))
 		}
 		asked := z.servers()
-		if w.c.asker.memory.ipv6IsDown() {
-			if some := withoutIPv6(asked); len(some) < len(asked) {
-				asked, w.ipv6Down = some, true
-			}
-		}
 		w.dropped = max(w.dropped, z.dropped())
 		w.signed = w.signed || z.signed
 		if len(w.only) > 0 {
 			asked = slices.DeleteFunc(asked, func(s server) bool { return !slices.Contains(w.only, dnsAddr(s.addr)) })
 		} else if w.nth >= 0 && len(asked) > 0 {
+			asked = w.worthPolling(asked)
 			n := w.nth % len(asked)
 			asked = asked[n : n+1]
 		}
 		outcomes := w.askAll(ctx, z, st.name, asked)
-		if w.nth < 0 && cutShort(ctx) == nil {
-			w.c.asker.memory.noteFamilies(z.name, asked, outcomes)
-		}
 		del, ok := delegationOf(outcomes, asked)
 		if ok && w.madeCut(ctx, z, st.name, del, outcomes) {
 			ok = false
@@ -196,6 +188,18 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		}
 		return z.name, targets, nil
 	}
+}
+
+// worthPolling leaves out the addresses that were silent lately, and hosts without any, if there
+// are others: a poll of one server tells nothing there. On a machine without IPv6 every other poll would be in vain.
+func (w *walk) worthPolling(servers []server) []server {
+	answering := slices.DeleteFunc(slices.Clone(servers), func(s server) bool {
+		return !s.addr.IsValid() || w.c.asker.memory.recall(dnsAddr(s.addr)).silent
+	})
+	if len(answering) == 0 {
+		return servers
+	}
+	return answering
 }
 
 // hiddenCut looks for a zone below z that a yes would not show.
