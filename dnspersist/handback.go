@@ -202,11 +202,11 @@ func (iss *Issuer) renewedMeanwhile(ctx context.Context, cfg *certmagic.Config, 
 	if !ok {
 		return false
 	}
-	names, err := acmepersist.NamesFromCSR(csr)
+	name, err := acmepersist.NameFromCSR(csr)
 	if err != nil {
 		return false
 	}
-	cert := acmepersist.StoredCertificate(ctx, cfg.Storage, iss.IssuerKey(), names[0])
+	cert := acmepersist.StoredCertificate(ctx, cfg.Storage, iss.IssuerKey(), name)
 	return cert != nil && !cert.NotAfter.Equal(notAfter)
 }
 

@@ -180,17 +180,17 @@ func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Re
 
 // begins notes that an attempt for a name is under way, if the name is parked, until ends is called.
 func (k *parker) begins(csr *x509.CertificateRequest) (ends func()) {
-	names, err := acmepersist.NamesFromCSR(csr)
+	name, err := acmepersist.NameFromCSR(csr)
 	if err != nil {
 		return func() {}
 	}
 	if k.cfg.OnDemand == nil {
-		k.iss.rt.app.takesUp(names[0])
+		k.iss.rt.app.takesUp(name)
 	}
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.parked[k.key(names[0])]
+	p := s.parked[k.key(name)]
 	if p == nil {
 		return func() {}
 	}

@@ -31,14 +31,14 @@ func afterFailures(failures int, notAfter, now time.Time) time.Duration {
 // CertMagic waits to do so itself, it holds its job and the lock, and the app would start a
 // second job beside it.
 func (k *parker) retries(ctx context.Context, csr *x509.CertificateRequest, err error) bool {
-	names, namesErr := acmepersist.NamesFromCSR(csr)
-	if namesErr != nil || ctx.Err() != nil {
+	name, nameErr := acmepersist.NameFromCSR(csr)
+	if nameErr != nil || ctx.Err() != nil {
 		return false
 	}
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.parked[k.key(names[0])]
+	p := s.parked[k.key(name)]
 	if p == nil {
 		return false
 	}

@@ -212,6 +212,6 @@ func (s *session) lostAccount(ctx context.Context, reason error) error {
 		return stored.ended(reason)
 	}
 	return &AccountError{
-		CA: s.iss.CA, URL: s.account.Location, Names: s.store.recordNames(ctx), Err: reason, thumbprint: s.thumbprint,
+		CA: s.iss.CA, URL: s.account.Location, Names: s.store.ValidationNames(ctx), Err: reason, thumbprint: s.thumbprint,
 	}
 }

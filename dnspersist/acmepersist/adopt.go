@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/certmagic"
@@ -39,7 +40,7 @@ func (s *session) adopt(ctx context.Context) (boundAccount, bool, error) {
 			}
 			return &AccountError{CA: s.iss.CA, Err: fmt.Errorf(
 				"storage holds several accounts of this CA and no email is configured: set email or account_url to choose one: %s",
-				sortedList(list))}
+				strings.Join(slices.Sorted(slices.Values(list)), ", "))}
 		}
 		for _, b := range all {
 			bound, found = b, true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -42,24 +43,24 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 	if a.iss.Parker == nil || a.iss.Checker == nil || w.record.Name == "" {
 		return err
 	}
-	var state nameState
-	if stateErr := a.iss.names.update(ctx, a.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); stateErr != nil {
+	known, stateErr := a.store.Name(ctx, w.record.Name)
+	if stateErr != nil {
 		return err
 	}
 	now := walltime.Now()
 	p := Parking{
 		Identifier: w.identifier, Record: w.record, Err: err,
-		Retry: later(state.nextAttempt(), now.Add(refusedRetry)),
+		Retry: later(known.NextAttempt(), now.Add(refusedRetry)),
 	}
 	if a.job.certificate != nil {
 		c := clock{certificate: a.job.certificate, ratio: a.iss.windowRatio(), lastAttempt: now, shortest: a.iss.MinAskInterval}
-		if due := later(c.due(), state.nextAttempt()); seen.Status != propagation.StatusReady || due.Before(p.Retry) {
+		if due := later(c.due(), known.NextAttempt()); seen.Status != propagation.StatusReady || due.Before(p.Retry) {
 			p.Retry = due
 		}
 	}
 	if seen.Status != propagation.StatusReady {
 		p.Report = seen.Shortened(weigh(w.want)) // one that was ready would let the next attempt pass without a look
-		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, state), propagation.NewGate(a.iss.Grace, a.iss.Settle)
+		p.Checker, p.Target, p.Gate = a.iss.Checker, a.target(w, known), propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
 	return a.park(ctx, p)
 }
@@ -67,8 +68,8 @@ func (a *attempt) afterNo(ctx context.Context, w wanted, seen propagation.Report
 // failedByCA makes the error for a validation that failed by a fault inside the CA. The CA counts
 // it, so it costs an attempt; what is known of the values stays.
 func (s *session) failedByCA(ctx context.Context, w wanted, reason error) error {
-	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.NotBefore = n.notBefore(propagation.Report{}, s.iss.cacheCap(), walltime.Now())
+	err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		n.NotBefore = n.AskAgainAt(propagation.Report{}, s.iss.cacheCap(), walltime.Now())
 		return true
 	})
 	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Internal: true, Err: reason}, err)

@@ -213,7 +213,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 // outdated lists the names whose standing values are not what the CA asks for now, the
 // most urgent first.
 func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error) {
-	states, err := s.store.nameStates(ctx)
+	states, err := s.store.Names(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -38,8 +39,8 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 	if err != nil {
 		return said, err
 	}
-	a := &attempt{session: s, names: []string{id}, offer: o, wants: make(map[string]wanted), seen: make(map[string]propagation.Report)}
-	order, err := a.order(ctx, a.names)
+	a := &attempt{session: s, name: id, offer: o}
+	order, err := a.order(ctx, a.name)
 	if err != nil {
 		return said, err
 	}
@@ -60,14 +61,15 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 			return said, err
 		}
 		if !ok {
-			return said, a.refusedByCA(ctx, a.names)
+			return said, a.refusedByCA(ctx, a.name)
 		}
-		if a.wants[id], err = a.want(ctx, id, c.terms); err != nil {
+		if a.want, err = s.want(ctx, id, c.terms); err != nil {
 			return said, err
 		}
+		a.worked = true
 		if iss.Checker != nil {
 			gate := propagation.NewGate(iss.Grace, iss.Settle)
-			a.seen[id] = gate.Observe(iss.Checker.Look(ctx, s.target(a.wants[id], nameState{})))
+			a.seen, a.looked = gate.Observe(iss.Checker.Look(ctx, s.target(a.want, state.Name{}))), true
 		}
 		if err := a.validate(ctx, authz, c, false); err != nil {
 			if !refused(err) {
@@ -75,7 +77,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 			}
 			said.Error = err.Error()
 			// the order is of no more use
-			return said, a.store.Remove(ctx, a.orderKey(a.names))
+			return said, a.store.Remove(ctx, a.store.OrderKey(a.name))
 		}
 		said.Valid = true
 		if fresh, err := a.readAuthorization(ctx, authz.Location); err == nil {

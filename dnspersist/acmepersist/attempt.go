@@ -16,12 +16,13 @@ import (
 // attempt is one way from the gate to the certificate.
 type attempt struct {
 	*session
-	names []string
+	name  string
 	offer offer
 	job   job
-	// wants is what was looked for, by identifier, and seen what DNS showed.
-	wants map[string]wanted
-	seen  map[string]propagation.Report
+	// want is what was looked for, once worked is true, and seen what DNS showed, once looked is.
+	want           wanted
+	seen           propagation.Report
+	worked, looked bool
 }
 
 // obtain goes from the gate to the certificate. An order that the CA is at work on is gone
@@ -54,7 +55,7 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	a.noteFinalize(ctx)
 	if order, err = a.finalize(ctx, order, csr); err != nil {
 		if order.Status == acme.StatusInvalid {
-			err = errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
+			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		}
 		return nil, err
 	}
@@ -64,19 +65,15 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	if underway {
 		// the CA's word came while nobody looked
-		for _, n := range a.names {
-			if err := a.settle(ctx, n); err != nil {
-				a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", n), zap.Error(err))
-			}
+		if err := a.settle(ctx); err != nil {
+			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.name), zap.Error(err))
 		}
 	}
-	if leaf, err := leafOf(cert.Certificate); err == nil {
-		for _, w := range a.wants {
-			a.warnOfExpiry(ctx, w, leaf.NotAfter.Sub(leaf.NotBefore))
-		}
+	if leaf, err := leafOf(cert.Certificate); err == nil && a.worked {
+		a.warnOfExpiry(ctx, a.want, leaf.NotAfter.Sub(leaf.NotBefore))
 	}
-	if err := a.store.Remove(ctx, a.orderKey(a.names)); err != nil {
-		a.logger.Warn("the finished order stays in storage", zap.Strings("identifiers", a.names), zap.Error(err))
+	if err := a.store.Remove(ctx, a.store.OrderKey(a.name)); err != nil {
+		a.logger.Warn("the finished order stays in storage", zap.String("identifier", a.name), zap.Error(err))
 	}
 	return cert, nil
 }
@@ -88,16 +85,14 @@ func (a *attempt) start(ctx context.Context) (acme.Order, []acme.Authorization, 
 		if err != nil {
 			return acme.Order{}, nil, err
 		}
-		for _, n := range a.names {
-			if err := a.look(ctx, n, t); err != nil {
-				return acme.Order{}, nil, err
-			}
-			if err := a.checkCAA(ctx, a.wants[n], a.job); err != nil {
-				return acme.Order{}, nil, err
-			}
+		if err := a.look(ctx, t); err != nil {
+			return acme.Order{}, nil, err
+		}
+		if err := a.checkCAA(ctx, a.want, a.job); err != nil {
+			return acme.Order{}, nil, err
 		}
 	}
-	order, err := a.order(ctx, a.names)
+	order, err := a.order(ctx, a.name)
 	if err != nil || order.Status != acme.StatusPending {
 		return order, nil, err
 	}
@@ -105,9 +100,9 @@ func (a *attempt) start(ctx context.Context) (acme.Order, []acme.Authorization, 
 	return order, authzs, err
 }
 
-// look passes one name through the gate.
-func (a *attempt) look(ctx context.Context, name string, t terms) error {
-	w, err := a.want(ctx, name, t)
+// look passes the name through the gate.
+func (a *attempt) look(ctx context.Context, t terms) error {
+	w, err := a.session.want(ctx, a.name, t)
 	if err != nil {
 		return err
 	}
@@ -115,14 +110,13 @@ func (a *attempt) look(ctx context.Context, name string, t terms) error {
 	if err != nil {
 		return err
 	}
-	a.wants[name], a.seen[name] = w, report
+	a.want, a.seen, a.worked, a.looked = w, report, true, true
 	return nil
 }
 
 // authorize brings one authorization of the order to an end. With underway the CA has been
 // asked before.
 func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, underway bool) error {
-	id := authz.IdentifierValue()
 	switch authz.Status {
 	case acme.StatusValid:
 		return nil
@@ -132,22 +126,23 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		if err != nil {
 			return err
 		}
-		err = errors.Join(a.refused(ctx, authz, w, a.seen[id]), a.store.Remove(ctx, a.orderKey(a.names)))
-		return a.afterNo(ctx, w, a.seen[id], err)
+		err = errors.Join(a.refused(ctx, authz, w, a.seen), a.store.Remove(ctx, a.store.OrderKey(a.name)))
+		return a.afterNo(ctx, w, a.seen, err)
 	}
 	c, ok, err := a.challenge(ctx, authz)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return a.refusedByCA(ctx, a.names)
+		return a.refusedByCA(ctx, a.name)
 	}
 	if underway {
 		// the record as it was looked for is not known any more
-		if a.wants[id], err = a.want(ctx, id, c.terms); err != nil {
+		if a.want, err = a.session.want(ctx, a.name, c.terms); err != nil {
 			return err
 		}
-	} else if err := a.heed(ctx, c, id); err != nil {
+		a.worked = true
+	} else if err := a.heed(ctx, c); err != nil {
 		return err
 	}
 	if err := a.validate(ctx, authz, c, underway); err != nil {
@@ -160,10 +155,10 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		}
 		fresh, readErr := a.readAuthorization(ctx, authz.Location)
 		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
-			err = errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
+			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		}
 		if refused(err) {
-			return a.afterNo(ctx, a.wants[id], a.seen[id], err)
+			return a.afterNo(ctx, a.want, a.seen, err)
 		}
 		return err
 	}
@@ -172,46 +167,44 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 
 // asked is what the CA was asked for that has said no, also if that was another attempt's.
 func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, error) {
-	id := authz.IdentifierValue()
-	if w, ok := a.wants[id]; ok {
-		w.identifier = id
-		return w, nil
+	if a.worked {
+		return a.want, nil
 	}
 	c, ok, err := a.challenge(ctx, authz)
 	if err != nil || !ok {
 		// the CA's word counts, whatever has become of the challenge
-		return wanted{identifier: id}, nil //nolint:nilerr // see above
+		return wanted{identifier: a.name}, nil //nolint:nilerr // see above
 	}
-	return a.want(ctx, id, c.terms)
+	return a.session.want(ctx, a.name, c.terms)
 }
 
 // heed holds what was looked for against the real challenge: if that wants something
 // else, and what stands cannot satisfy it, the record it wants is looked for.
-func (a *attempt) heed(ctx context.Context, c offered, id string) error {
-	w, looked := a.wants[id]
+func (a *attempt) heed(ctx context.Context, c offered) error {
+	w := a.want
 	t := c.terms
 	if a.iss.IssuerDomainName != "" {
 		t.names = []string{a.iss.IssuerDomainName}
 	}
-	if looked && t.same(w.terms) {
+	if a.worked && t.same(w.terms) {
 		return nil
 	}
-	if looked {
+	if a.worked {
 		// what is noted of the CA's word is noted of what it was asked for
-		w.terms, w.want = t, a.hashedWant(t, id)
-		a.wants[id] = w
+		w.terms, w.want = t, a.hashedWant(t, a.name)
+		a.want = w
 		if a.iss.Checker == nil || c.Status != acme.StatusPending {
 			return nil
 		}
-		var state nameState
-		if err := a.iss.names.update(ctx, a.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
+		known, err := a.store.Name(ctx, w.record.Name)
+		if err != nil {
 			return err
 		}
-		if ok, _ := state.satisfies(a.seen[id].Values, w.want, a.account.Location); ok {
+		if ok, _ := known.Satisfies(a.seen.Values, w.want, a.account.Location); ok {
 			return nil
 		}
 	}
 	a.job.watched = nil
 	a.offer.Dialect, a.offer.IssuerDomainNames = c.terms.dialect, c.terms.names
-	return a.look(ctx, id, t)
+	return a.look(ctx, t)
 }

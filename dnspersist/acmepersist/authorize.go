@@ -11,6 +11,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -45,7 +46,7 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 // a post: some CAs leave it pending while they validate, and validate once more at
 // each further post.
 func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offered, underway bool) error {
-	w := a.wants[authz.IdentifierValue()]
+	w := a.want
 	taken := underway || c.Status != acme.StatusPending
 	since, began := walltime.Now(), time.Now()
 	var counted time.Time
@@ -63,7 +64,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 	// so that neither the end of this attempt nor of the process costs an order
 	note := func() (err error) {
 		if taken && !noted {
-			since, err = a.notePost(ctx, w.identifier, c.URL)
+			since, err = a.notePost(ctx, c.URL)
 			noted = err == nil
 		}
 		return err
@@ -91,10 +92,10 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		}
 		switch authz.Status {
 		case acme.StatusValid:
-			return a.remember(ctx, w, a.seen[w.identifier])
+			return a.remember(ctx, w, a.seen)
 		case acme.StatusPending:
 		default:
-			return a.refused(ctx, authz, w, a.seen[w.identifier])
+			return a.refused(ctx, authz, w, a.seen)
 		}
 		if fresh, ok := ourChallenge(authz); ok {
 			// the CA may have acted on a post whose answer was lost
@@ -109,7 +110,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		switch {
 		case walltime.Since(since) > a.iss.timeout():
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
-			return errors.Join(err, a.store.Remove(ctx, a.orderKey(a.names)))
+			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.interval(interval) > maxInlineWait:
 			return a.putAside(ctx, w, since)
 		}
@@ -159,9 +160,9 @@ func (e *postRefusedError) Unwrap() error { return e.err }
 // cannot make us ask for ever.
 func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err error) {
 	at = walltime.Now().UTC()
-	return at, s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.sees(w.identifier)
-		n.attempted(at)
+	return at, s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		n.AddIdentifier(w.identifier)
+		n.CountAttempt(at)
 		return true
 	})
 }
@@ -179,7 +180,7 @@ func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorizatio
 	if c, ok := ourChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
 		return
 	}
-	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+	if err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 		before := len(n.Attempts)
 		n.Attempts = slices.DeleteFunc(n.Attempts, at.Equal)
 		return len(n.Attempts) != before
@@ -190,9 +191,9 @@ func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorizatio
 
 // remember notes that the CA has accepted the record as it stands.
 func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
-	return s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.sees(w.identifier)
-		n.satisfied(seen.Values, w.want, s.account.Location, walltime.Now())
+	return s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		n.AddIdentifier(w.identifier)
+		n.Accept(seen.Values, w.want, s.account.Location, walltime.Now())
 		return true
 	})
 }
@@ -220,10 +221,10 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 	// the CA's word beats our model: what it refuses is no longer presumed good
 	disagrees := disagrees(seen, w.want)
 	var retry time.Time
-	err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-		n.dissatisfied(seen.Values, w.want, s.account.Location, problem, walltime.Now())
+	err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		n.Refuse(seen.Values, w.want, s.account.Location, problem, walltime.Now())
 		if disagrees || problem == "dns" {
-			retry = n.notBefore(seen, s.iss.cacheCap(), walltime.Now())
+			retry = n.AskAgainAt(seen, s.iss.cacheCap(), walltime.Now())
 			n.NotBefore = retry
 		}
 		return true

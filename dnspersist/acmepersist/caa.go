@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -67,8 +68,8 @@ func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
 func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason string) (bool, error) {
 	overruled := job.certificate != nil && !walltime.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
 	if job.certificate == nil {
-		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-			n.sees(w.identifier)
+		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+			n.AddIdentifier(w.identifier)
 			now := walltime.Now().UTC()
 			switch {
 			case n.CAASince.IsZero():

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -46,13 +47,13 @@ type Check struct {
 	offer       offer
 	wanted      wanted
 	identifiers []string
-	state       nameState
+	known       state.Name
 }
 
 // Checked is the outcome of a Check.
 type Checked struct {
 	Wanted
-	State State `json:"state"`
+	State State `json:"known"`
 	// Verdicts say for each identifier what the CA makes of what stands.
 	Verdicts []IdentifierVerdict `json:"verdicts"`
 	// Standing is what stands, with the verdict of each value for the strictest identifier.
@@ -110,10 +111,10 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 		if c.wanted, err = s.want(ctx, strictest(groups[name]), t); err != nil {
 			return err
 		}
-		if err := iss.names.update(ctx, s.store, name, func(n *nameState) bool { c.state = *n; return false }); err != nil {
+		if c.known, err = s.store.Name(ctx, name); err != nil {
 			return err
 		}
-		c.Target = s.target(c.wanted, c.state)
+		c.Target = s.target(c.wanted, c.known)
 		all[i] = c
 		return nil
 	})
@@ -157,7 +158,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 			}
 		}
 	}
-	if err := s.refine(&w, r.Values, c.state, c.offer); err != nil {
+	if err := s.refine(&w, r.Values, c.known, c.offer); err != nil {
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
 	}
 	done.Wanted = s.wanted(w, c.identifiers)
@@ -229,7 +230,7 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.state.satisfies(r.Values, w.want, c.session.account.Location)
+	_, note := c.known.Satisfies(r.Values, w.want, c.session.account.Location)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
 }
 

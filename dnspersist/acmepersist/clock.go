@@ -76,3 +76,10 @@ func (c clock) left() time.Duration {
 	window := time.Duration(float64(life) * c.ratio)
 	return max(window/2, min(lastHours, life/4))
 }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 func TestClockDue(t *testing.T) {
@@ -45,35 +47,35 @@ func TestClockDue(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	var n nameState
+	var n state.Name
 	at := start
 	for i := range 4 {
-		if next := n.nextAttempt(); at.Before(next) {
+		if next := n.NextAttempt(); at.Before(next) {
 			t.Fatalf("attempt %d is refused until %s", i+1, next)
 		}
-		n.attempted(at)
+		n.CountAttempt(at)
 		at = at.Add(time.Minute)
 	}
-	if next, want := n.nextAttempt(), start.Add(3*time.Minute+6*time.Hour); !next.Equal(want) {
+	if next, want := n.NextAttempt(), start.Add(3*time.Minute+6*time.Hour); !next.Equal(want) {
 		t.Errorf("the fifth attempt is allowed at %s, want %s", next, want)
 	}
 	at = start.Add(7 * time.Hour)
-	if next := n.nextAttempt(); at.Before(next) {
+	if next := n.NextAttempt(); at.Before(next) {
 		t.Errorf("after seven hours the next attempt is refused until %s", next)
 	}
-	n.attempted(at)
-	if next, want := n.nextAttempt(), at.Add(6*time.Hour); !next.Equal(want) {
+	n.CountAttempt(at)
+	if next, want := n.NextAttempt(), at.Add(6*time.Hour); !next.Equal(want) {
 		t.Errorf("after one more attempt the next is allowed at %s, want %s", next, want)
 	}
 	at = at.Add(48 * time.Hour)
-	n.attempted(at)
+	n.CountAttempt(at)
 	if len(n.Attempts) != 1 {
 		t.Errorf("%d attempts are remembered after two days, want 1", len(n.Attempts))
 	}
 }
 
 func TestAcceptedValue(t *testing.T) {
-	n := nameState{Accepted: []acceptedValue{{Value: "v", Account: "a"}, {Value: "w", Account: "a", Wildcard: true}}}
+	n := state.Name{Accepted: []state.AcceptedValue{{Value: "v", Account: "a"}, {Value: "w", Account: "a", Wildcard: true}}}
 	for _, tc := range []struct {
 		name     string
 		values   []string
@@ -88,7 +90,7 @@ func TestAcceptedValue(t *testing.T) {
 		{"wildcard value, plain wanted", []string{"w"}, "a", false, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := n.accepts(tc.values, tc.account, tc.wildcard); got != tc.want {
+			if got := n.HasAccepted(tc.values, tc.account, tc.wildcard); got != tc.want {
 				t.Errorf("accepts = %v, want %v", got, tc.want)
 			}
 		})

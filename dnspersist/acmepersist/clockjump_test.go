@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 // What was written while the clock was a year ahead holds nothing up once it is right
@@ -14,24 +16,24 @@ func TestClockWasAhead(t *testing.T) {
 	const name = "_validation-persist.example.com"
 	now := time.Now().UTC()
 	later := now.AddDate(1, 0, 0)
-	wrong := nameState{
+	wrong := state.Name{
 		Name: name, Attempts: []time.Time{now.Add(-time.Hour), later, later, later, later},
-		Refused:      []refusedValue{{Value: "x", Account: "a", At: later}, {Value: "y", Account: "a", At: now}},
+		Refused:      []state.RefusedValue{{Value: "x", Account: "a", At: later}, {Value: "y", Account: "a", At: now}},
 		PartialSince: later, LookedAt: later, NotBefore: later, CAASince: later,
-		Accepted: []acceptedValue{{Value: "v", Account: "a", At: later}},
+		Accepted: []state.AcceptedValue{{Value: "v", Account: "a", At: later}},
 	}
 	key := st.Key("names", st.Safe(name)+".json")
 	if err := st.Save(t.Context(), key, wrong); err != nil {
 		t.Fatal(err)
 	}
-	var n nameState
-	if err := new(names).update(t.Context(), st, name, func(s *nameState) bool { n = *s; return false }); err != nil {
+	n, err := st.Name(t.Context(), name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if at := n.nextAttempt(); at.After(now) {
+	if at := n.NextAttempt(); at.After(now) {
 		t.Errorf("the next attempt is at %s", at)
 	}
-	if n.refused("x", "a") || !n.refused("y", "a") || len(n.Accepted) != 1 {
+	if n.HasRefused("x", "a") || !n.HasRefused("y", "a") || len(n.Accepted) != 1 {
 		t.Errorf("state %+v", n)
 	}
 	if !n.PartialSince.IsZero() || !n.LookedAt.IsZero() || !n.CAASince.IsZero() {
@@ -49,8 +51,8 @@ func TestClockWasAhead(t *testing.T) {
 // What lies ahead by right stays: waits, and the clocks of other nodes.
 func TestClockIsRight(t *testing.T) {
 	now := time.Now()
-	n := nameState{Attempts: []time.Time{now.Add(time.Minute)}, NotBefore: now.Add(15 * time.Minute), CAASince: now.Add(5 * time.Hour)}
-	n.heal(now)
+	n := state.Name{Attempts: []time.Time{now.Add(time.Minute)}, NotBefore: now.Add(15 * time.Minute), CAASince: now.Add(5 * time.Hour)}
+	n.Repair(now)
 	if len(n.Attempts) != 1 || n.NotBefore.IsZero() || n.CAASince.IsZero() {
 		t.Errorf("state %+v", n)
 	}

@@ -83,22 +83,19 @@ func TestClockIsSetWhileTheCAValidates(t *testing.T) {
 }
 
 // noted is the latest time in the kept order, zero if there is none.
-func (i *issuing) noted() (latest time.Time) {
+func (i *issuing) noted() time.Time {
 	i.t.Helper()
 	data, err := os.ReadFile(i.file("orders", issuedName+".json"))
 	if os.IsNotExist(err) {
-		return latest
+		return time.Time{}
 	}
-	var held struct{ Posted map[string]time.Time }
-	if err != nil || json.Unmarshal(data, &held) != nil {
+	var kept struct {
+		At time.Time `json:"posted_at"`
+	}
+	if err != nil || json.Unmarshal(data, &kept) != nil {
 		i.t.Fatal(err)
 	}
-	for _, at := range held.Posted {
-		if at.After(latest) {
-			latest = at
-		}
-	}
-	return latest
+	return kept.At
 }
 
 // A certificate that runs out by a clock that was put right is asked for, although a server

@@ -43,8 +43,8 @@ func fileKinds(tb testing.TB) []fileKind {
 		{"account_" + bound.Thumbprint + ".json", &bound, false},
 		{"lost/" + bound.Thumbprint + ".json", &bound, false},
 		{"ca.json", &offer{CA: "https://ca.test/dir", Offered: &offered, SeenAt: at}, true},
-		{"names/_validation-persist.a.test.json", &nameState{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
-		{"orders/a.test.json", &heldOrder{URL: "https://ca.test/o/1", Account: "https://ca.test/1", Names: []string{"a.test"}, At: at}, true},
+		{"names/_validation-persist.a.test.json", &state.Name{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
+		{"orders/a.test.json", &state.Order{URL: "https://ca.test/o/1", Account: "https://ca.test/1", At: at}, true},
 		{"limits/a.test.json", &limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
 		{"targets/x.zone.test.json", &sharing{Domains: []string{"a.test"}}, true},
 	}
@@ -168,9 +168,9 @@ func FuzzStateFiles(f *testing.F) {
 				continue
 			}
 			switch v := v.(type) {
-			case *nameState:
-				v.heal(now)
-				if at := v.nextAttempt(); at.After(now.Add(budgetInterval + 2*skew)) {
+			case *state.Name:
+				v.Repair(now)
+				if at := v.NextAttempt(); at.After(now.Add(6*time.Hour + 2*state.Skew)) {
 					t.Errorf("the next attempt is at %s", at)
 				}
 			case *offer:

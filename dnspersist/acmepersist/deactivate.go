@@ -85,7 +85,7 @@ func (s *session) deactivate(ctx context.Context, bound boundAccount) error {
 		return fmt.Errorf("the CA has deactivated it, but that could not be noted: try again: %w", err)
 	}
 	s.logger.Warn("the ACME account was deactivated; every record that names it is worthless now",
-		zap.String("ca", bound.CA), zap.String("account", bound.URL), zap.Strings("records", s.store.recordNames(ctx)))
+		zap.String("ca", bound.CA), zap.String("account", bound.URL), zap.Strings("records", s.store.ValidationNames(ctx)))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -92,13 +93,11 @@ func (s *session) delegate(ctx context.Context, w *wanted, validationName string
 	}
 	known := ""
 	if d.OwnLabels {
-		err := s.iss.names.update(ctx, s.store, validationName, func(n *nameState) bool {
-			known = n.Target
-			return false
-		})
+		n, err := s.store.Name(ctx, validationName)
 		if err != nil {
 			return err
 		}
+		known = n.Target
 	}
 	own := d.Target(w.identifier)
 	if known != own && d.covers(w.identifier)(known) {
@@ -196,7 +195,7 @@ func (s *session) follow(ctx context.Context, checker *propagation.Checker, w *w
 	}
 	isReady := r.Status == propagation.StatusReady
 	if w.target != before && (isReady || s.isFree(ctx, checker, *w)) {
-		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			n.Target = w.target
 			return true
 		})

@@ -14,9 +14,6 @@ const (
 	// answer, cacheCapOthers a usual one.
 	cacheCapLetsEncrypt = time.Minute
 	cacheCapOthers      = 5 * time.Minute
-	// afterSecond is the shortest wait after a second refusal of what DNS shows: the CA
-	// sees something else, which does not pass in seconds.
-	afterSecond = 15 * time.Minute
 )
 
 // DisagreementError says that the CA has refused a name although its record stood on every
@@ -83,32 +80,6 @@ func (iss *Issuer) cacheCap() time.Duration {
 		return cacheCapLetsEncrypt
 	}
 	return cacheCapOthers
-}
-
-// notBefore is when a CA that disagrees may be asked again: its resolvers keep what they
-// have seen for as long as the zone says, up to a bound of their own.
-func (n *nameState) notBefore(seen propagation.Report, limit time.Duration, now time.Time) time.Time {
-	if limit == 0 {
-		return time.Time{}
-	}
-	var ttl uint32
-	for _, s := range seen.Servers {
-		ttl = max(ttl, s.TTL, s.NegativeTTL)
-	}
-	wait := limit
-	if ttl > 0 {
-		wait = min(wait, time.Duration(ttl)*time.Second)
-	}
-	recent := 0
-	for _, at := range n.Attempts {
-		if now.Sub(at) < budgetWindow {
-			recent++
-		}
-	}
-	if recent >= 2 {
-		wait = max(wait, afterSecond)
-	}
-	return now.Add(wait).UTC()
 }
 
 // disagrees reports whether what DNS showed should have satisfied the CA.

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -19,23 +20,23 @@ const lastLook = 3 * time.Second
 // warnOfExpiry says that the record of a name with a fresh certificate ends before its
 // third renewal from now.
 func (s *session) warnOfExpiry(ctx context.Context, w wanted, life time.Duration) {
-	var state nameState
-	if s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }) != nil {
+	known, err := s.store.Name(ctx, w.record.Name)
+	if err != nil {
 		return
 	}
-	s.warnOfEnd(w, s.lastSeen(ctx, w, state), life)
+	s.warnOfEnd(w, s.lastSeen(ctx, w, known), life)
 }
 
 // lastSeen returns the values that the CA has accepted. Without a Checker nobody has looked what
 // those were: the resolvers are asked, now that the certificate is there and waits for nothing.
-func (s *session) lastSeen(ctx context.Context, w wanted, state nameState) []string {
+func (s *session) lastSeen(ctx context.Context, w wanted, known state.Name) []string {
 	if s.iss.Checker == nil && s.iss.CAAChecker != nil {
 		ctx, cancel := context.WithTimeout(ctx, lastLook)
 		defer cancel()
-		return s.iss.CAAChecker.Check(ctx, s.target(w, state), s.iss.CAAChecker.NewGate()).Values
+		return s.iss.CAAChecker.Check(ctx, s.target(w, known), s.iss.CAAChecker.NewGate()).Values
 	}
 	var values []string
-	for _, a := range state.Accepted {
+	for _, a := range known.Accepted {
 		values = append(values, a.Value)
 	}
 	return values

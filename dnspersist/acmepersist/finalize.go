@@ -46,7 +46,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			}
 			if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
 				s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
-					zap.Strings("identifiers", identifiers(order)), zap.Int("status", status), zap.Error(err))
+					zap.String("identifier", s.lockName), zap.Int("status", status), zap.Error(err))
 			}
 		}
 		// from here on there may be a certificate, for a key that nobody else has
@@ -149,7 +149,7 @@ func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.Is
 			return nil, err
 		}
 		s.logger.Warn("the CA does not hand out the certificate that it has issued; asking again",
-			zap.Strings("identifiers", identifiers(order)), zap.String("certificate", order.Certificate), zap.Error(err))
+			zap.String("identifier", s.lockName), zap.String("certificate", order.Certificate), zap.Error(err))
 		if restErr := s.rest(ctx, interval); restErr != nil {
 			return nil, errors.Join(err, restErr)
 		}
@@ -168,13 +168,13 @@ func keyOf(csr *x509.CertificateRequest) string {
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
 // the same one, it fetches the certificate that this one could not.
 func (a *attempt) noteFinalize(ctx context.Context) {
-	held, found, err := a.heldOrder(ctx, a.names)
-	if err == nil && found && held.FinalizedFor != a.requestKey {
-		held.FinalizedFor, held.FinalizedAt = a.requestKey, walltime.Now().UTC()
-		err = a.store.Save(ctx, a.orderKey(a.names), held)
+	kept, found, err := a.keptOrder(ctx, a.name)
+	if err == nil && found && kept.FinalizedFor != a.requestKey {
+		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
+		err = a.store.Save(ctx, a.store.OrderKey(a.name), kept)
 	}
 	if err != nil {
-		a.logger.Warn("it could not be noted that the order is finalized", zap.Strings("identifiers", a.names), zap.Error(err))
+		a.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", a.name), zap.Error(err))
 	}
 }
 
@@ -207,12 +207,4 @@ func finish(ctx context.Context, while time.Duration) (context.Context, context.
 		}
 		cancel(context.Canceled)
 	}
-}
-
-func identifiers(order acme.Order) []string {
-	var list []string
-	for _, id := range order.Identifiers {
-		list = append(list, id.Value)
-	}
-	return list
 }

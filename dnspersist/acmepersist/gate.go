@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -60,20 +61,20 @@ type Parking struct {
 // pass waits at the gate for one identifier. It returns what DNS showed,
 // or the error for this attempt.
 func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propagation.Report, error) {
-	var state nameState
-	if err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool { state = *n; return false }); err != nil {
+	known, err := s.store.Name(ctx, w.record.Name)
+	if err != nil {
 		return propagation.Report{}, err
 	}
-	if next := state.nextAttempt(); walltime.Now().Before(next) {
+	if next := known.NextAttempt(); walltime.Now().Before(next) {
 		return propagation.Report{}, s.park(ctx, Parking{
 			Identifier: w.identifier, Record: w.record, Retry: next,
-			Err: &BudgetError{Name: w.record.Name, Failed: len(state.Attempts), RetryAt: next},
+			Err: &BudgetError{Name: w.record.Name, Failed: len(known.Attempts), RetryAt: next},
 		})
 	}
 	if s.iss.Checker == nil {
 		return propagation.Report{}, s.checkAccount(ctx)
 	}
-	target := s.target(*w, state)
+	target := s.target(*w, known)
 	if p := s.iss.Publishing; p == nil || p.Mode == PublishNever {
 		// others write
 	} else if at, err := s.place(*w, target); err != nil {
@@ -90,7 +91,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	report := s.iss.Checker.Check(ctx, target, gate)
-	report = s.waitInline(ctx, w.identifier, target, gate, report, s.clockOf(state, job))
+	report = s.waitInline(ctx, w.identifier, target, gate, report, s.clockOf(known, job))
 	if err := s.follow(ctx, s.iss.Checker, w, report); err != nil && ctx.Err() == nil {
 		return propagation.Report{}, err
 	}
@@ -100,14 +101,14 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 	if report.Status == propagation.StatusReady {
 		return report, nil
 	}
-	report, failed := s.published(ctx, w, target, gate, report, state, o, s.clockOf(state, job))
+	report, failed := s.published(ctx, w, target, gate, report, known, o, s.clockOf(known, job))
 	if err := ctx.Err(); err != nil {
 		return propagation.Report{}, fmt.Errorf("publishing the record of %s: %w", w.identifier, context.Cause(ctx))
 	}
 	if report.Status == propagation.StatusReady {
 		return report, nil
 	}
-	due, err := s.clock(ctx, *w, report, state, job)
+	due, err := s.clock(ctx, *w, report, known, job)
 	if err != nil {
 		return propagation.Report{}, err
 	}
@@ -121,7 +122,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 		return propagation.Report{}, err
 	}
 	s.suspectLostStorage(*w, report)
-	if err := s.refine(w, report.Values, state, o); err != nil {
+	if err := s.refine(w, report.Values, known, o); err != nil {
 		return propagation.Report{}, err
 	}
 	report = gate.Report() // what is kept while the name waits
@@ -162,10 +163,10 @@ func (s *session) park(ctx context.Context, p Parking) error {
 }
 
 // clockOf is the clock of a name.
-func (s *session) clockOf(state nameState, job job) clock {
-	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: state.PartialSince, shortest: s.iss.MinAskInterval}
-	if len(state.Attempts) > 0 {
-		c.lastAttempt = state.Attempts[len(state.Attempts)-1]
+func (s *session) clockOf(known state.Name, job job) clock {
+	c := clock{certificate: job.certificate, ratio: s.iss.windowRatio(), partialSince: known.PartialSince, shortest: s.iss.MinAskInterval}
+	if len(known.Attempts) > 0 {
+		c.lastAttempt = known.Attempts[len(known.Attempts)-1]
 	}
 	return c
 }
@@ -207,27 +208,27 @@ func nextLook(r propagation.Report, waited, shortest time.Duration) time.Duratio
 
 // clock says when the CA is to be asked whatever DNS shows, and keeps what it
 // needs to know for that.
-func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, state nameState, job job) (time.Time, error) {
+func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, known state.Name, job job) (time.Time, error) {
 	partial := r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling
-	if partial == state.PartialSince.IsZero() {
-		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
-			n.sees(w.identifier)
+	if partial == known.PartialSince.IsZero() {
+		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+			n.AddIdentifier(w.identifier)
 			n.PartialSince = time.Time{}
 			if partial {
 				n.PartialSince = walltime.Now().UTC()
 			}
-			state = *n
+			known = *n
 			return true
 		})
 		if err != nil {
 			return time.Time{}, err
 		}
 	}
-	if w := job.watched; w != nil && partial && !w.FirstYes.IsZero() && w.FirstYes.Before(state.PartialSince) {
+	if w := job.watched; w != nil && partial && !w.FirstYes.IsZero() && w.FirstYes.Before(known.PartialSince) {
 		// the watch has seen it before this attempt did
-		state.PartialSince = w.FirstYes
+		known.PartialSince = w.FirstYes
 	}
-	return s.clockOf(state, job).due(), nil
+	return s.clockOf(known, job).due(), nil
 }
 
 // suspectLostStorage warns when a new account was registered although DNS shows

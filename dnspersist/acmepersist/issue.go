@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -37,22 +38,22 @@ func (j job) notAfter() time.Time {
 // certificate runs out. The errors WaitingError, NotOfferedError, AccountError,
 // AccountURIError, UnsupportedNameError and BudgetError say what holds it up.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	names, err := NamesFromCSR(csr)
+	name, err := NameFromCSR(csr)
 	if err != nil {
 		return nil, err
 	}
 	job := job{}
 	if iss.Parker != nil {
-		if job.watched, err = iss.Parker.Parked(ctx, names[0]); err != nil {
+		if job.watched, err = iss.Parker.Parked(ctx, name); err != nil {
 			return nil, err
 		}
 	}
-	cert, err := iss.issue(ctx, csr, names, job)
+	cert, err := iss.issue(ctx, csr, name, job)
 	var changed *KeyChangedError
 	if errors.As(err, &changed) {
 		iss.logger().Info("the account's key was changed meanwhile; going on with the new one",
-			zap.Strings("identifiers", names), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
-		cert, err = iss.issue(ctx, csr, names, job)
+			zap.String("identifier", name), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
+		cert, err = iss.issue(ctx, csr, name, job)
 	}
 	var lost *AccountError
 	if errors.As(err, &lost) && lost.URL != "" && lost.DeactivatedAt.IsZero() &&
@@ -65,21 +66,21 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			return nil, errors.Join(err, replaceErr)
 		}
 		job.watched = nil
-		cert, err = iss.issue(ctx, csr, names, job)
+		cert, err = iss.issue(ctx, csr, name, job)
 	}
 	switch {
 	case iss.Parker == nil:
 	case err == nil:
-		iss.Parker.Unpark(names[0])
+		iss.Parker.Unpark(name)
 	default:
-		err = iss.parkUntilTold(ctx, names[0], err)
+		err = iss.parkUntilTold(ctx, name, err)
 	}
 	return cert, err
 }
 
-func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, names []string, job job) (*certmagic.IssuedCertificate, error) {
-	job.certificate = StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), names[0])
-	job.renewal = job.certificate != nil || iss.Renewal != nil && iss.Renewal(ctx, names[0])
+func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name string, job job) (*certmagic.IssuedCertificate, error) {
+	job.certificate = StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), name)
+	job.renewal = job.certificate != nil || iss.Renewal != nil && iss.Renewal(ctx, name)
 
 	s, err := iss.open(ctx)
 	if err != nil {
@@ -91,7 +92,7 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 		return nil, err
 	}
 	if err := o.refusal(job.renewal, s.directory.promises(), iss.notOfferedRetry(), iss.notOfferedRenewalRetry()); err != nil {
-		return nil, s.notOffered(ctx, names[0], err)
+		return nil, s.notOffered(ctx, name, err)
 	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
@@ -99,30 +100,31 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 	if err := s.heedDirectory(ctx, o); err != nil {
 		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
-	for _, n := range names {
-		// a plain name is noted with its first attempt: thousands that wait for their records are
-		// not written to storage for that, and on demand anybody can ask for a name
-		if !record.IsWildcard(n) || iss.OnDemand {
-			continue
+	// a plain name is noted with its first attempt: thousands that wait for their records are
+	// not written to storage for that, and on demand anybody can ask for a name
+	if record.IsWildcard(name) && !iss.OnDemand {
+		vname, err := record.ValidationName(name)
+		if err == nil {
+			err = s.store.UpdateName(ctx, vname, func(n *state.Name) bool { return n.AddIdentifier(name) })
 		}
-		if err := iss.names.see(ctx, s.store, n); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
 	if !s.known(o) {
 		// a directory of the deployed drafts shows neither the challenge nor the
 		// issuer's names: the first name's order does, and is kept for it
-		if o, err = s.firstContact(ctx, names, job); err != nil {
+		if o, err = s.firstContact(ctx, name, job); err != nil {
 			return nil, err
 		}
 	}
-	a := &attempt{session: s, names: names, offer: o, job: job, wants: make(map[string]wanted), seen: make(map[string]propagation.Report)}
+	a := &attempt{session: s, name: name, offer: o, job: job}
 	return a.obtain(ctx, csr)
 }
 
 // firstContact learns from an order what the CA offers, one order at a time in
 // the whole cluster, so that a thousand names cost one.
-func (s *session) firstContact(ctx context.Context, names []string, job job) (offer, error) {
+func (s *session) firstContact(ctx context.Context, name string, job job) (offer, error) {
 	var o offer
 	known := func() (bool, error) {
 		s.iss.mu.Lock()
@@ -133,7 +135,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 			return o.yes(), err
 		}
 		if err := o.refusal(job.renewal, s.directory.promises(), s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
-			return false, s.notOffered(ctx, names[0], err)
+			return false, s.notOffered(ctx, name, err)
 		}
 		return false, nil
 	}
@@ -142,7 +144,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 		if ok, err := known(); ok || err != nil {
 			return err
 		}
-		order, err := s.order(ctx, names)
+		order, err := s.order(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -157,7 +159,7 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 		s.iss.mu.Unlock()
 		for _, a := range authzs {
 			if _, ok := ourChallenge(a); a.Status == acme.StatusPending && !ok {
-				return s.refusedByCA(ctx, names)
+				return s.refusedByCA(ctx, name)
 			}
 		}
 		return nil
@@ -166,8 +168,8 @@ func (s *session) firstContact(ctx context.Context, names []string, job job) (of
 }
 
 // refusedByCA drops an order that our challenge cannot complete and says so.
-func (s *session) refusedByCA(ctx context.Context, names []string) error {
-	if err := s.store.Remove(ctx, s.orderKey(names)); err != nil {
+func (s *session) refusedByCA(ctx context.Context, name string) error {
+	if err := s.store.Remove(ctx, s.store.OrderKey(name)); err != nil {
 		return err
 	}
 	o, err := s.loadOffer(ctx)
@@ -175,7 +177,7 @@ func (s *session) refusedByCA(ctx context.Context, names []string) error {
 		return err
 	}
 	retry := o.SeenAt.Add(s.iss.notOfferedRetry())
-	return s.notOffered(ctx, names[0], &NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
+	return s.notOffered(ctx, name, &NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
 }
 
 // notOffered parks the name until the CA is asked again.

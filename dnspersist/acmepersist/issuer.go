@@ -157,8 +157,7 @@ type Config struct {
 type Issuer struct {
 	Config
 
-	dirs  directories
-	names names
+	dirs directories
 	// publisher paces what is written.
 	publisher publisher
 	// offerMu is held while ca.json is changed.

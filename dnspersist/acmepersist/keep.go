@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -20,7 +21,7 @@ const retireAfter = 7 * 24 * time.Hour
 // keep keeps a name's record right: one that is gone, ends, or is not what the configuration
 // and the CA ask for by now is followed by another one first, and removed once that one is
 // in use. What stands and is better than it has to be stays.
-func (s *session) keep(ctx context.Context, w wanted, state nameState, t propagation.Target, r propagation.Report, life time.Duration) error {
+func (s *session) keep(ctx context.Context, w wanted, known state.Name, t propagation.Target, r propagation.Report, life time.Duration) error {
 	if r.Status == propagation.StatusBlocked || r.Status == propagation.StatusPartial {
 		return nil // a change is on its way, or nothing is known
 	}
@@ -41,14 +42,14 @@ func (s *session) keep(ctx context.Context, w wanted, state nameState, t propaga
 		err = s.write(ctx, s.iss.Publishing, w, t, enduring)
 		return s.iss.publisher.ended(t.Name, err, orDefault(s.iss.Publishing.Retry, publishRetry))
 	}
-	return s.retire(ctx, w, state, t, r.Values, enduring)
+	return s.retire(ctx, w, known, t, r.Values, enduring)
 }
 
 // keeps reports whether the issuer keeps records right by itself.
 func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing.Mode == PublishKeep }
 
 // keepAt is keep for a name whose record may stand elsewhere.
-func (s *session) keepAt(ctx context.Context, w wanted, state nameState, t propagation.Target, r propagation.Report, life time.Duration) error {
+func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t propagation.Target, r propagation.Report, life time.Duration) error {
 	if w.disputed != nil {
 		return nil // a change is on its way
 	}
@@ -66,7 +67,7 @@ func (s *session) keepAt(ctx context.Context, w wanted, state nameState, t propa
 			return context.Cause(ctx)
 		}
 	}
-	return s.keep(ctx, w, state, at, r, life)
+	return s.keep(ctx, w, known, at, r, life)
 }
 
 // enduring says whether values have one that is all that is wanted, for long enough.
@@ -101,7 +102,7 @@ func (s *session) margin(life time.Duration) time.Duration {
 
 // retire removes the values of ours that nobody wants any more. A value is only removed where
 // one that does as much stands, and the CA has accepted that one.
-func (s *session) retire(ctx context.Context, w wanted, state nameState, t propagation.Target, values []string, enduring func([]string) bool) error {
+func (s *session) retire(ctx context.Context, w wanted, known state.Name, t propagation.Target, values []string, enduring func([]string) bool) error {
 	inventory := s.iss.Inventory()
 	entries, err := inventory.At(ctx, t.Name)
 	if err != nil {
@@ -124,11 +125,11 @@ func (s *session) retire(ctx context.Context, w wanted, state nameState, t propa
 				zap.String("name", t.Name), zap.String("value", e.Value), zap.String("account", e.Account), zap.String("ca", s.iss.CA))
 		}
 		others := slices.DeleteFunc(slices.Clone(rest), func(v string) bool { return v == e.Value })
-		if !s.retired(w, state, e, others, enduring, now) {
+		if !s.retired(w, known, e, others, enduring, now) {
 			continue
 		}
 		done, err := s.writing(s.iss.Publishing, s.iss.Checker, t).remove(ctx, e.Value, func(others []string) bool {
-			return !s.retired(w, state, e, others, enduring, now)
+			return !s.retired(w, known, e, others, enduring, now)
 		})
 		if errors.Is(err, errStays) {
 			continue
@@ -158,7 +159,7 @@ func (s *session) stillWanted(ctx context.Context, t propagation.Target, e publi
 }
 
 // retired reports whether a value of ours may go, others being what stands beside it.
-func (s *session) retired(w wanted, state nameState, e publish.Entry, others []string, enduring func([]string) bool, now time.Time) bool {
+func (s *session) retired(w wanted, known state.Name, e publish.Entry, others []string, enduring func([]string) bool, now time.Time) bool {
 	if !s.owns(e) {
 		return false
 	}
@@ -175,7 +176,7 @@ func (s *session) retired(w wanted, state nameState, e publish.Entry, others []s
 		return false // nothing is narrowed
 	}
 	ended := !e.EndsAt.IsZero() && now.After(e.EndsAt)
-	return ended || slices.ContainsFunc(state.Accepted, func(a acceptedValue) bool {
+	return ended || slices.ContainsFunc(known.Accepted, func(a state.AcceptedValue) bool {
 		return a.Account == e.Account && enduring([]string{a.Value}) && slices.Contains(others, a.Value)
 	})
 }

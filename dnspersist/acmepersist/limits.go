@@ -15,6 +15,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -68,36 +69,33 @@ func (s *session) loadLimit(ctx context.Context, key string) (l limit, found boo
 		return limit{}, false
 	}
 	now := walltime.Now()
-	found = found && l.Account == s.account.Location && !ahead(l.At, now, 0) && !ahead(l.Until, now, longestLimit)
+	found = found && l.Account == s.account.Location && !state.IsAhead(l.At, now, 0) && !state.IsAhead(l.Until, now, longestLimit)
 	return l, found
 }
 
-// checkLimits returns an error while the CA takes no order for one of the names.
-func (s *session) checkLimits(ctx context.Context, names []string) error {
-	for _, name := range names {
-		own, domain := s.limitKeys(name)
-		for _, key := range []string{own, domain} {
-			l, found := s.loadLimit(ctx, key)
-			if !found || !walltime.Now().Before(l.Until) {
-				continue
-			}
-			return fmt.Errorf("no order was made for %s: %w", name, &RateLimitedError{RetryAt: l.Until, URL: l.URL, Err: fmt.Errorf(
-				"at %s the CA said of %s: %s", l.At.Format(time.RFC3339), l.Name, l.Text)})
+// checkLimits returns an error while the CA takes no order for the name.
+func (s *session) checkLimits(ctx context.Context, name string) error {
+	own, domain := s.limitKeys(name)
+	for _, key := range []string{own, domain} {
+		l, found := s.loadLimit(ctx, key)
+		if !found || !walltime.Now().Before(l.Until) {
+			continue
 		}
+		return fmt.Errorf("no order was made for %s: %w", name, &RateLimitedError{RetryAt: l.Until, URL: l.URL, Err: fmt.Errorf(
+			"at %s the CA said of %s: %s", l.At.Format(time.RFC3339), l.Name, l.Text)})
 	}
 	return nil
 }
 
 // noteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
 // until when afterwards.
-func (s *session) noteLimit(ctx context.Context, names []string, err error) error {
+func (s *session) noteLimit(ctx context.Context, name string, err error) error {
 	var limited *RateLimitedError
 	var problem acme.Problem
 	status, _, has := s.wire.last()
 	if !errors.As(err, &limited) || !errors.As(err, &problem) || status != http.StatusTooManyRequests {
 		return err
 	}
-	name := names[0]
 	key, domainKey := s.limitKeys(name)
 	now := walltime.Now().UTC()
 	l := limit{Account: s.account.Location, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
@@ -118,7 +116,7 @@ func (s *session) noteLimit(ctx context.Context, names []string, err error) erro
 	}
 	l.Until = limited.RetryAt.UTC()
 	fields := []zap.Field{
-		zap.Strings("identifiers", names), zap.String("limited", l.Name), zap.String("ca", s.iss.CA), zap.String("account", l.Account),
+		zap.String("identifier", name), zap.String("limited", l.Name), zap.String("ca", s.iss.CA), zap.String("account", l.Account),
 		zap.Time("until", l.Until), zap.String("answer", l.Text),
 	}
 	if l.URL != "" {
@@ -126,21 +124,19 @@ func (s *session) noteLimit(ctx context.Context, names []string, err error) erro
 	}
 	s.logger.Warn("the CA takes no order for now; it is asked again later", fields...)
 	if saveErr := s.store.Save(ctx, key, l); saveErr != nil {
-		s.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.Strings("identifiers", names), zap.Error(saveErr))
+		s.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.String("identifier", name), zap.Error(saveErr))
 	}
 	return err
 }
 
 // forgetLimit drops a limit that holds no more: the CA has taken an order for the name.
-func (s *session) forgetLimit(ctx context.Context, names []string) {
-	for _, name := range names {
-		own, _ := s.limitKeys(name)
-		if !s.store.Storage.Exists(ctx, own) {
-			continue
-		}
-		if err := s.store.Remove(ctx, own); err != nil {
-			s.logger.Warn("a limit of the CA that is over stays in storage", zap.String("storage_key", own), zap.Error(err))
-		}
+func (s *session) forgetLimit(ctx context.Context, name string) {
+	own, _ := s.limitKeys(name)
+	if !s.store.Storage.Exists(ctx, own) {
+		return
+	}
+	if err := s.store.Remove(ctx, own); err != nil {
+		s.logger.Warn("a limit of the CA that is over stays in storage", zap.String("storage_key", own), zap.Error(err))
 	}
 }
 

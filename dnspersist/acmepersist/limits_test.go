@@ -66,7 +66,7 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 	var waits []time.Duration
 	for range 6 {
 		limited := s.rateLimit(problem, 0)
-		_ = s.noteLimit(t.Context(), []string{"www.example.com"}, limited)
+		_ = s.noteLimit(t.Context(), "www.example.com", limited)
 		waits = append(waits, time.Until(limited.RetryAt).Round(time.Minute))
 	}
 	want := []time.Duration{time.Minute, 4 * time.Minute, 16 * time.Minute, 64 * time.Minute, 256 * time.Minute, 6 * time.Hour}
@@ -75,8 +75,8 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 			t.Fatalf("it waits %v, want %v", waits, want)
 		}
 	}
-	s.forgetLimit(t.Context(), []string{"www.example.com"})
-	if err := s.checkLimits(t.Context(), []string{"www.example.com"}); err != nil {
+	s.forgetLimit(t.Context(), "www.example.com")
+	if err := s.checkLimits(t.Context(), "www.example.com"); err != nil {
 		t.Errorf("after an order that was taken: %v", err)
 	}
 }
@@ -97,7 +97,7 @@ func TestLimitsThatDoNotHold(t *testing.T) {
 		if err := s.store.Save(t.Context(), key, kept); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.checkLimits(t.Context(), []string{"www.example.com"}); err != nil {
+		if err := s.checkLimits(t.Context(), "www.example.com"); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -185,4 +186,17 @@ func (o offer) rememberedPrefix() string {
 		return ""
 	}
 	return o.Directory.AccountHashPrefix
+}
+
+// heal forgets a "no" that has not been said yet.
+func (o *offer) heal(now time.Time) {
+	if state.IsAhead(o.SeenAt, now, 0) {
+		o.SeenAt = now
+		if !o.yes() {
+			o.Offered = nil
+		}
+	}
+	if o.Directory != nil && state.IsAhead(o.Directory.At, now, 0) {
+		o.Directory.At = now
+	}
 }

@@ -13,93 +13,53 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
-// heldOrder is an order that is kept until it is final, so that neither a restart
-// nor a wait for DNS costs another one.
-type heldOrder struct {
-	// URL is empty while the order is being made.
-	URL     string    `json:"url"`
-	Account string    `json:"account"`
-	Names   []string  `json:"names"`
-	Profile string    `json:"profile,omitempty"`
-	At      time.Time `json:"at"`
-	// Posted are the challenges that the CA has been asked to validate, by URL.
-	Posted map[string]time.Time `json:"posted,omitempty"`
-	// Seen is what DNS showed of the names when it was asked, by identifier: its word may
-	// come when nobody remembers.
-	Seen map[string]propagation.Report `json:"seen,omitempty"`
-	// FinalizedFor is the public key for which the order was finalized, see keyOf, and
-	// FinalizedAt is when.
-	FinalizedFor string    `json:"finalized_for,omitempty"`
-	FinalizedAt  time.Time `json:"finalized_at,omitzero"`
+// keptOrder returns the order that is kept for the name, if it is of this account and profile.
+func (s *session) keptOrder(ctx context.Context, name string) (kept state.Order, found bool, err error) {
+	kept, found, err = s.store.Order(ctx, name)
+	return kept, found && kept.Account == s.account.Location && kept.Profile == s.iss.Profile, err
 }
 
-// Check reports what a file has to hold.
-func (h *heldOrder) Check() error {
-	if len(h.Names) == 0 {
-		return errors.New("names are missing")
-	}
-	return nil
-}
-
-// heldOrder returns the order that is kept for the names of this account.
-func (s *session) heldOrder(ctx context.Context, names []string) (held heldOrder, found bool, err error) {
-	found, err = s.store.Load(ctx, s.orderKey(names), &held)
-	if err != nil {
-		return held, false, err
-	}
-	if found && held.heal(walltime.Now().UTC()) {
-		if err := s.store.Save(ctx, s.orderKey(names), held); err != nil {
-			s.logger.Warn("the times of a kept order lie ahead, and could not be put right", zap.Strings("identifiers", names), zap.Error(err))
-		}
-	}
-	return held, found && held.URL != "" && held.Account == s.account.Location && held.Profile == s.iss.Profile && sameNames(held.Names, names), nil
-}
-
-func (s *session) orderKey(names []string) string {
-	return s.store.Key("orders", s.store.Safe(names[0])+".json")
-}
-
-// order returns the kept order for the names, or makes one. That one is to be made is noted
+// order returns the kept order for the name, or makes one. That one is to be made is noted
 // first: a storage that takes nothing would cost an order at each attempt.
-func (s *session) order(ctx context.Context, names []string) (acme.Order, error) {
-	held, found, err := s.heldOrder(ctx, names)
+func (s *session) order(ctx context.Context, name string) (acme.Order, error) {
+	kept, found, err := s.keptOrder(ctx, name)
 	if err != nil {
 		return acme.Order{}, err
 	}
 	if found {
-		order, usable, err := s.resume(ctx, held)
+		order, usable, err := s.resume(ctx, kept)
 		if err != nil || usable {
 			return order, err
 		}
 	}
-	key := s.orderKey(names)
-	held = heldOrder{Account: s.account.Location, Names: names, Profile: s.iss.Profile, At: walltime.Now().UTC()}
-	if err := s.store.Save(ctx, key, held); err != nil {
+	key := s.store.OrderKey(name)
+	kept = state.Order{Account: s.account.Location, Profile: s.iss.Profile, At: walltime.Now().UTC()}
+	if err := s.store.Save(ctx, key, kept); err != nil {
 		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
 	}
-	order, err := s.newOrder(ctx, names)
+	order, err := s.newOrder(ctx, name)
 	if err != nil {
 		if removeErr := s.store.Remove(ctx, key); removeErr != nil {
 			s.logger.Warn("the note of an order that was not made stays in storage", zap.String("storage_key", key), zap.Error(removeErr))
 		}
 		return acme.Order{}, err
 	}
-	held.URL = order.Location
-	if err := s.store.Save(ctx, key, held); err != nil {
+	kept.URL = order.Location
+	if err := s.store.Save(ctx, key, kept); err != nil {
 		s.logger.Warn("the order could not be kept; if this attempt fails, another one is made",
-			zap.Strings("identifiers", names), zap.String("order", order.Location), zap.Error(err))
+			zap.String("identifier", name), zap.String("order", order.Location), zap.Error(err))
 	}
 	return order, nil
 }
 
 // resume reads a kept order. After it was finalized it belongs to one private key, and is of
 // use only if that is the one of this attempt: CertMagic keeps a key only if it is told to.
-func (s *session) resume(ctx context.Context, held heldOrder) (acme.Order, bool, error) {
-	order, err := s.readOrder(ctx, acme.Order{Location: held.URL})
+func (s *session) resume(ctx context.Context, kept state.Order) (acme.Order, bool, error) {
+	order, err := s.readOrder(ctx, acme.Order{Location: kept.URL})
 	var problem acme.Problem
 	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !s.passing() {
 		// the CA has forgotten the order, or it is another account's
@@ -113,7 +73,7 @@ func (s *session) resume(ctx context.Context, held heldOrder) (acme.Order, bool,
 	case acme.StatusPending, acme.StatusReady:
 		return order, fresh, nil
 	case acme.StatusProcessing, acme.StatusValid:
-		ours := held.FinalizedFor != "" && held.FinalizedFor == s.requestKey && walltime.Since(held.FinalizedAt).Abs() < downloadPatience
+		ours := kept.FinalizedFor != "" && kept.FinalizedFor == s.requestKey && walltime.Since(kept.FinalizedAt).Abs() < downloadPatience
 		return order, ours, nil
 	}
 	return order, false, nil
@@ -130,19 +90,16 @@ func (s *session) readOrder(ctx context.Context, order acme.Order) (acme.Order, 
 	return order, err
 }
 
-func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, error) {
-	order := acme.Order{Profile: s.iss.Profile}
-	for _, n := range names {
-		order.Identifiers = append(order.Identifiers, acme.Identifier{Type: "dns", Value: n})
-	}
+func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error) {
+	order := acme.Order{Profile: s.iss.Profile, Identifiers: []acme.Identifier{{Type: "dns", Value: name}}}
 	if s.iss.CertificateLifetime > 0 {
 		notAfter := walltime.Now().Add(s.iss.CertificateLifetime)
 		order.NotAfter = &notAfter
 	}
 	if s.directory.RenewalInfo != "" {
-		order.Replaces = s.replaces(ctx, names)
+		order.Replaces = s.replaces(ctx, name)
 	}
-	if err := s.checkLimits(ctx, names); err != nil {
+	if err := s.checkLimits(ctx, name); err != nil {
 		return order, err
 	}
 	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
@@ -150,7 +107,7 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 		// another name may have learnt of a limit meanwhile
-		if err := s.checkLimits(ctx, names); err != nil {
+		if err := s.checkLimits(ctx, name); err != nil {
 			return order, err
 		}
 	}
@@ -163,17 +120,17 @@ func (s *session) newOrder(ctx context.Context, names []string) (acme.Order, err
 	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") && !putOff(err) {
 		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
 		s.logger.Info("the CA refused the order with replaces; ordering without it",
-			zap.Strings("identifiers", names), zap.String("replaces", order.Replaces), zap.Error(err))
+			zap.String("identifier", name), zap.String("replaces", order.Replaces), zap.Error(err))
 		order.Replaces = ""
 		made, err = s.postOrder(ctx, order, maxStepRetries)
 	}
 	if err != nil {
-		return made, s.noteLimit(ctx, names, s.accountProblem(ctx, err))
+		return made, s.noteLimit(ctx, name, s.accountProblem(ctx, err))
 	}
 	if made.Location == "" {
 		return made, errors.New("making the order: the CA answered without the order's URL")
 	}
-	s.forgetLimit(ctx, names)
+	s.forgetLimit(ctx, name)
 	return made, nil
 }
 
@@ -188,9 +145,9 @@ func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) 
 // replaces returns the ARI identifier (RFC 9773 section 5) of the certificate in
 // storage that this order renews. Only one that this CA issued to this account
 // may be named.
-func (s *session) replaces(ctx context.Context, names []string) string {
+func (s *session) replaces(ctx context.Context, name string) string {
 	key := IssuerKey(s.iss.CA)
-	meta, err := s.store.Storage.Load(ctx, certmagic.StorageKeys.SiteMeta(key, names[0]))
+	meta, err := s.store.Storage.Load(ctx, certmagic.StorageKeys.SiteMeta(key, name))
 	if err != nil {
 		return ""
 	}
@@ -200,7 +157,7 @@ func (s *session) replaces(ctx context.Context, names []string) string {
 	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.Location {
 		return ""
 	}
-	leaf := StoredCertificate(ctx, s.store.Storage, key, names[0])
+	leaf := StoredCertificate(ctx, s.store.Storage, key, name)
 	if leaf == nil {
 		return ""
 	}
@@ -227,16 +184,4 @@ func StoredCertificate(ctx context.Context, storage certmagic.Storage, issuerKey
 		return nil
 	}
 	return leaf
-}
-
-func sameNames(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -76,7 +77,7 @@ func (s *session) claim(ctx context.Context, checker *propagation.Checker, w *wa
 	case err != nil:
 		return &PublishError{Name: w.target, RetryAt: time.Now().Add(publishRetry), Err: err}
 	case why != "":
-		err := s.iss.names.update(ctx, s.store, w.record.Name, func(n *nameState) bool {
+		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			known := n.Target == w.target
 			if known {
 				n.Target = "" // others have come since

@@ -100,16 +100,16 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 		return Probe{}, fmt.Errorf("an order needs an account: %w", err)
 	}
 	var order acme.Order
-	kept := false
-	if held, found, err := s.heldOrder(ctx, []string{id}); err != nil {
+	usable := false
+	if kept, found, err := s.keptOrder(ctx, id); err != nil {
 		return Probe{}, err
 	} else if found {
-		if order, kept, err = s.resume(ctx, held); err != nil {
+		if order, usable, err = s.resume(ctx, kept); err != nil {
 			return Probe{}, err
 		}
 	}
-	if !kept {
-		if order, err = s.newOrder(ctx, []string{id}); err != nil {
+	if !usable {
+		if order, err = s.newOrder(ctx, id); err != nil {
 			return Probe{}, err
 		}
 	}
@@ -137,7 +137,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	default:
 		p.Note = joinNotes(p.Note, fmt.Sprintf("the CA has validated %s before and shows no other challenges while that lasts: probe with another name", id))
 	}
-	if !kept && authzs[0].Status == acme.StatusPending {
+	if !usable && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
 		if _, err := s.client.DeactivateAuthorization(ctx, s.account, authzs[0].Location); err != nil {
 			p.Note = joinNotes(p.Note, "the order could not be thrown away and ends by itself")

@@ -9,6 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -62,17 +63,17 @@ func (s *session) putAside(ctx context.Context, w wanted, since time.Time) error
 // meanwhile, with its authorizations: then the gate has been passed, and what DNS shows now is
 // not for us to judge.
 func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme.Authorization, ok bool, err error) {
-	held, found, err := a.heldOrder(ctx, a.names)
-	if err != nil || !found || len(held.Posted) == 0 {
+	kept, found, err := a.keptOrder(ctx, a.name)
+	if err != nil || !found || kept.PostedAt.IsZero() {
 		return order, nil, false, err
 	}
-	order, usable, err := a.resume(ctx, held)
+	order, usable, err := a.resume(ctx, kept)
 	switch {
 	case err != nil:
 		return order, nil, false, err
 	case usable && order.Status != acme.StatusPending:
 		// an order that is ready, or more, has all that DNS could give it
-		a.seen = held.seen()
+		a.see(kept)
 		return order, nil, true, nil
 	case !usable && order.Status != acme.StatusInvalid:
 		return order, nil, false, nil
@@ -93,7 +94,7 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 			ok = true
 		case acme.StatusPending:
 			c, is := ourChallenge(authz)
-			if !is || c.Status == acme.StatusPending && !a.posted(held, c.URL) {
+			if !is || c.Status == acme.StatusPending && !a.posted(kept, c.URL) {
 				return order, nil, false, nil
 			}
 			ok = true
@@ -102,69 +103,61 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 		}
 	}
 	if ok {
-		a.seen = held.seen()
+		a.see(kept)
 		a.logger.Info("going on with the order that the CA is validating",
-			zap.Strings("identifiers", a.names), zap.String("order", order.Location))
+			zap.String("identifier", a.name), zap.String("order", order.Location))
 	}
 	return order, authzs, ok, nil
 }
 
 // settle notes that the CA has accepted what stood at a name when it was asked.
-func (a *attempt) settle(ctx context.Context, identifier string) error {
-	if w, ok := a.wants[identifier]; ok {
-		return a.remember(ctx, w, a.seen[identifier])
+func (a *attempt) settle(ctx context.Context) error {
+	if a.worked {
+		return a.remember(ctx, a.want, a.seen)
 	}
-	name, err := record.ValidationName(identifier)
+	name, err := record.ValidationName(a.name)
 	if err != nil {
 		return err
 	}
 	var want record.Want
-	seen := a.seen[identifier]
+	seen := a.seen
 	if t, err := a.predict(a.offer); err == nil && a.known(a.offer) {
-		want = a.hashedWant(t, identifier)
+		want = a.hashedWant(t, a.name)
 	} else {
 		seen.Values = nil // nothing to hold them against
 	}
-	return a.remember(ctx, wanted{identifier: identifier, record: Record{Name: name}, want: want}, seen)
+	return a.remember(ctx, wanted{identifier: a.name, record: Record{Name: name}, want: want}, seen)
 }
 
 // posted reports whether the CA has taken a post of the challenge that it may still be at
 // work on: some CAs leave it pending meanwhile.
-func (s *session) posted(held heldOrder, challenge string) bool {
-	at, ok := held.Posted[challenge]
-	return ok && walltime.Since(at) < s.iss.timeout()
+func (s *session) posted(kept state.Order, challenge string) bool {
+	return kept.Challenge == challenge && walltime.Since(kept.PostedAt) < s.iss.timeout()
 }
 
 // notePost keeps with the order that the CA has taken the post of a challenge, and what DNS
 // showed before it.
-func (a *attempt) notePost(ctx context.Context, identifier, challenge string) (since time.Time, err error) {
-	held, found, err := a.heldOrder(ctx, a.names)
+func (a *attempt) notePost(ctx context.Context, challenge string) (since time.Time, err error) {
+	kept, found, err := a.keptOrder(ctx, a.name)
 	if err != nil || !found {
 		return walltime.Now(), err
 	}
-	if at, ok := held.Posted[challenge]; ok {
-		return at, nil
+	if kept.Challenge == challenge {
+		return kept.PostedAt, nil
 	}
-	if held.Posted == nil {
-		held.Posted = make(map[string]time.Time)
+	kept.Challenge, kept.PostedAt = challenge, walltime.Now().UTC()
+	if a.looked {
+		seen := digested(a.seen.Shortened(weigh(a.want.want)))
+		kept.Seen = &seen
 	}
-	now := walltime.Now().UTC()
-	held.Posted[challenge] = now
-	if seen, ok := a.seen[identifier]; ok {
-		if held.Seen == nil {
-			held.Seen = make(map[string]propagation.Report)
-		}
-		held.Seen[identifier] = digested(seen.Shortened(weigh(a.wants[identifier].want)))
-	}
-	return now, a.store.Save(ctx, a.orderKey(a.names), held)
+	return kept.PostedAt, a.store.Save(ctx, a.store.OrderKey(a.name), kept)
 }
 
-// seen is what DNS showed when the CA was asked, never nil.
-func (h heldOrder) seen() map[string]propagation.Report {
-	if h.Seen == nil {
-		return make(map[string]propagation.Report)
+// see takes from a kept order what DNS showed when the CA was asked.
+func (a *attempt) see(kept state.Order) {
+	if kept.Seen != nil {
+		a.seen = *kept.Seen
 	}
-	return h.Seen
 }
 
 // digested is what the CA's word will be held against, and no more.

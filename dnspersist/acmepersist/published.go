@@ -48,7 +48,7 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (Published, error) {
 		if c.session.serves(w, values) {
 			return ""
 		}
-		if err = c.session.refine(&w, values, c.state, c.offer); err != nil {
+		if err = c.session.refine(&w, values, c.known, c.offer); err != nil {
 			return ""
 		}
 		return p.Lasting(w.record.Value, time.Now())

@@ -10,6 +10,7 @@ import (
 	"github.com/libdns/libdns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -100,7 +101,7 @@ func TestRetired(t *testing.T) {
 	s := &session{iss: iss, thumbprint: thumb}
 	s.account.Location = account
 	want := record.Want{IssuerDomainNames: []string{"ca.example"}, Dialect: record.DialectAccountURL, AccountURI: account, Domain: "www.example.com"}
-	used := nameState{Accepted: []acceptedValue{{Value: wide.String(), Account: account, Wildcard: true}, {Value: plain.String(), Account: account}}}
+	used := state.Name{Accepted: []state.AcceptedValue{{Value: wide.String(), Account: account, Wildcard: true}, {Value: plain.String(), Account: account}}}
 	entry := func(v record.Value, change func(*publish.Entry)) publish.Entry {
 		e := publish.Entry{Value: v.String(), Account: account, Thumbprint: thumb, WrittenAt: old, WantedAt: old}
 		if change != nil {
@@ -111,12 +112,12 @@ func TestRetired(t *testing.T) {
 	for name, c := range map[string]struct {
 		entry  publish.Entry
 		others []string
-		state  nameState
+		known  state.Name
 		wide   bool
 		want   bool
 	}{
 		"followed and used":       {entry(plain, nil), []string{wide.String()}, used, true, true},
-		"not used yet":            {entry(plain, nil), []string{wide.String()}, nameState{}, true, false},
+		"not used yet":            {entry(plain, nil), []string{wide.String()}, state.Name{}, true, false},
 		"nothing else stands":     {entry(plain, nil), nil, used, true, false},
 		"only a foreign one":      {entry(plain, nil), []string{"other.example; accounturi=" + account}, used, true, false},
 		"it would narrow":         {entry(wide, nil), []string{plain.String()}, used, false, false},
@@ -124,10 +125,10 @@ func TestRetired(t *testing.T) {
 		"written lately":          {entry(plain, func(e *publish.Entry) { e.WrittenAt = now }), []string{wide.String()}, used, true, false},
 		"another account's":       {entry(plain, func(e *publish.Entry) { e.Account = "https://ca.example/2" }), []string{wide.String()}, used, true, false},
 		"another key's":           {entry(plain, func(e *publish.Entry) { e.Thumbprint = "other" }), []string{wide.String()}, used, true, false},
-		"ended, follower not yet": {entry(plain, func(e *publish.Entry) { e.EndsAt = now.Add(-time.Minute) }), []string{wide.String()}, nameState{}, true, true},
+		"ended, follower not yet": {entry(plain, func(e *publish.Entry) { e.EndsAt = now.Add(-time.Minute) }), []string{wide.String()}, state.Name{}, true, true},
 	} {
 		w := wanted{want: want, wide: c.wide}
-		if got := s.retired(w, c.state, c.entry, c.others, s.enduring(w, time.Hour), now); got != c.want {
+		if got := s.retired(w, c.known, c.entry, c.others, s.enduring(w, time.Hour), now); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

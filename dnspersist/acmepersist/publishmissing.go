@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -161,7 +162,7 @@ func (p *Publishing) Lasting(value string, now time.Time) string {
 
 // published writes the record if no server has it, and looks at the name anew. It comes
 // before the clock's word: a certificate that runs out is better asked for with a record.
-func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, state nameState, o offer, c clock) (propagation.Report, error) {
+func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, known state.Name, o offer, c clock) (propagation.Report, error) {
 	p := s.iss.Publishing
 	lacking := r.Status == propagation.StatusAbsent ||
 		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
@@ -174,7 +175,7 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 		err = s.claim(ctx, s.iss.Checker, w)
 	}
 	if err == nil {
-		err = s.refine(w, r.Values, state, o)
+		err = s.refine(w, r.Values, known, o)
 	}
 	if err == nil {
 		err = s.mayWrite(ctx, *w)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -31,14 +33,14 @@ const (
 // missing on a server, was changed or ends soon is logged at once, long before a renewal
 // needs it. The CA is asked for nothing but its account.
 func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
-	states, err := iss.store().nameStates(ctx)
+	states, err := iss.store().Names(ctx)
 	if err != nil {
 		return err
 	}
 	run := &lookRun{every: every, serving: iss.serving()}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	names := make(chan nameState)
+	names := make(chan state.Name)
 	var wg sync.WaitGroup
 	for range lookers {
 		wg.Go(func() { run.work(ctx, names, cancel) })
@@ -73,7 +75,7 @@ type lookRun struct {
 }
 
 // work looks at names until there are no more, each with the issuer that serves it.
-func (r *lookRun) work(ctx context.Context, names <-chan nameState, cancel func()) {
+func (r *lookRun) work(ctx context.Context, names <-chan state.Name, cancel func()) {
 	sessions := make(map[*Issuer]*session)
 	for n := range names {
 		err := r.look(ctx, n, sessions)
@@ -93,7 +95,7 @@ func (r *lookRun) work(ctx context.Context, names <-chan nameState, cancel func(
 }
 
 // look looks at one name.
-func (r *lookRun) look(ctx context.Context, n nameState, sessions map[*Issuer]*session) error {
+func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*session) error {
 	if n.Identifiers = renewed(ctx, n.Identifiers, r.serving); len(n.Identifiers) == 0 {
 		return nil
 	}
@@ -149,13 +151,13 @@ func (iss *Issuer) certificateOf(ctx context.Context, identifiers []string) (lif
 
 // lookAt looks at one name for identifiers, unless another node has done so meanwhile.
 func (s *session) lookAt(ctx context.Context, name string, identifiers []string, every, life time.Duration, due time.Time) error {
-	var state nameState
+	var known state.Name
 	mine := false
-	err := s.iss.names.update(ctx, s.store, name, func(n *nameState) bool {
+	err := s.store.UpdateName(ctx, name, func(n *state.Name) bool {
 		if mine = walltime.Since(n.LookedAt) >= every; mine {
 			n.LookedAt = walltime.Now().UTC()
 		}
-		state = *n
+		known = *n
 		return mine
 	})
 	if err != nil || !mine {
@@ -169,13 +171,13 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if err != nil {
 		return err
 	}
-	state.Identifiers = identifiers
+	known.Identifiers = identifiers
 	w, err := s.want(ctx, strictest(identifiers), t)
 	if err != nil {
 		return err
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
-	target := s.target(w, state)
+	target := s.target(w, known)
 	report := gate.Observe(s.iss.Checker.Look(ctx, target))
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", name, context.Cause(ctx))
@@ -183,11 +185,11 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if err := s.follow(ctx, s.iss.Checker, &w, report); err != nil {
 		return err
 	}
-	if err := s.refine(&w, report.Values, state, o); err != nil {
+	if err := s.refine(&w, report.Values, known, o); err != nil {
 		return err
 	}
 	if s.iss.keeps() {
-		err := s.keepAt(ctx, w, state, target, report, life)
+		err := s.keepAt(ctx, w, known, target, report, life)
 		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || report.Alias().LeadsTo(w.target)) {
 			return nil // it stands again
 		}
@@ -196,17 +198,17 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 				zap.String("name", name), zap.String("ca", s.iss.CA), zap.Error(err))
 		}
 	}
-	return s.report(ctx, w, state, report, life, due)
+	return s.report(ctx, w, known, report, life, due)
 }
 
 // report says what is wrong with a standing record, daily while it is.
-func (s *session) report(ctx context.Context, w wanted, state nameState, r propagation.Report, life time.Duration, due time.Time) error {
+func (s *session) report(ctx context.Context, w wanted, known state.Name, r propagation.Report, life time.Duration, due time.Time) error {
 	fields := []zap.Field{
-		zap.String("name", w.record.Name), zap.Strings("identifiers", state.Identifiers), zap.String("dns", r.Summary()),
+		zap.String("name", w.record.Name), zap.Strings("identifiers", known.Identifiers), zap.String("dns", r.Summary()),
 		zap.Int("days_left", int(time.Until(due).Hours()/24)), zap.Time("needed_by", due), zap.String("ca", s.iss.CA),
 	}
 	var standing []string
-	for _, a := range state.Accepted {
+	for _, a := range known.Accepted {
 		standing = append(standing, foreign.Text(a.Value))
 	}
 	switch r.Status {
@@ -236,4 +238,19 @@ func (s *session) report(ctx context.Context, w wanted, state nameState, r propa
 		s.warnOfEnd(w, r.Values, life)
 	}
 	return nil
+}
+
+// SeenIdentifiers returns the names for which certificates were ever wanted from
+// this CA, from storage.
+func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
+	states, err := iss.store().Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, n := range states {
+		all = append(all, n.Identifiers...)
+	}
+	sort.Strings(all)
+	return slices.Compact(all), nil
 }

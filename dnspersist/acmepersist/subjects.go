@@ -3,33 +3,30 @@ package acmepersist
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// NamesFromCSR returns the DNS names of a CSR as they are sent in an order. Other
+// NameFromCSR returns the DNS name of a CSR as it is sent in an order. CertMagic asks for one name at a time. Other
 // names cannot be validated by this challenge.
-func NamesFromCSR(csr *x509.CertificateRequest) ([]string, error) {
+func NameFromCSR(csr *x509.CertificateRequest) (string, error) {
 	for _, ip := range csr.IPAddresses {
-		return nil, &UnsupportedNameError{ip.String(), errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
+		return "", &UnsupportedNameError{ip.String(), errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
 	}
 	if len(csr.EmailAddresses)+len(csr.URIs) > 0 {
-		return nil, &UnsupportedNameError{csr.Subject.String(), errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
+		return "", &UnsupportedNameError{csr.Subject.String(), errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
 	}
 	all := csr.DNSNames
 	if len(all) == 0 && csr.Subject.CommonName != "" {
 		all = []string{csr.Subject.CommonName}
 	}
-	if len(all) == 0 {
-		return nil, errors.New("the certificate request has no name")
+	if len(all) != 1 {
+		return "", fmt.Errorf("the certificate request is for %d names, and each name has a certificate of its own: request one for each", len(all))
 	}
-	var names []string
-	for _, n := range all {
-		normal, err := record.Normalize(n)
-		if err != nil {
-			return nil, &UnsupportedNameError{n, err}
-		}
-		names = append(names, normal)
+	normal, err := record.Normalize(all[0])
+	if err != nil {
+		return "", &UnsupportedNameError{all[0], err}
 	}
-	return names, nil
+	return normal, nil
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -76,8 +78,7 @@ func (s *session) servesWildcard(ctx context.Context, validationName string) (bo
 	if s.iss.Wildcard != nil && s.iss.Wildcard(validationName) {
 		return true, nil
 	}
-	var n nameState // a name and its wildcard share it
-	_, err := s.store.Load(ctx, s.store.Key("names", s.store.Safe(validationName)+".json"), &n)
+	n, err := s.store.Name(ctx, validationName) // a name and its wildcard share it
 	return slices.ContainsFunc(n.Identifiers, record.IsWildcard), err
 }
 
@@ -103,16 +104,16 @@ func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Re
 // refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
-func (s *session) refine(w *wanted, values []string, state nameState, o offer) error {
+func (s *session) refine(w *wanted, values []string, known state.Name, o offer) error {
 	dialect, domain := w.terms.dialect, w.domain()
 	if s.iss.dialect() == DialectAuto && w.terms.prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL
-		if r, err := s.recordFor(*w, dialect, domain); err == nil && state.refused(r.Value, s.account.Location) {
+		if r, err := s.recordFor(*w, dialect, domain); err == nil && known.HasRefused(r.Value, s.account.Location) {
 			dialect, other = other, dialect
 		}
 		also, err := s.recordFor(*w, other, domain)
-		if err == nil && !state.refused(also.Value, s.account.Location) && !slices.Contains(values, also.Value) {
+		if err == nil && !known.HasRefused(also.Value, s.account.Location) && !slices.Contains(values, also.Value) {
 			w.also = &also
 		}
 	}
@@ -124,4 +125,36 @@ func (s *session) refine(w *wanted, values []string, state nameState, o offer) e
 	var err error
 	w.record, err = s.recordFor(*w, dialect, domain)
 	return err
+}
+
+// target makes the wanted record a thing to look for in DNS.
+func (s *session) target(w wanted, known state.Name) propagation.Target {
+	account := s.account.Location
+	return propagation.Target{
+		Name:   w.record.Name,
+		Host:   record.Base(w.identifier),
+		Accept: func(values []string) (bool, string) { return known.Satisfies(values, w.want, account) },
+		Weigh:  weigh(w.want),
+		Mistaken: func(zone string) (places []propagation.Place) {
+			for _, m := range record.Misplacements(w.identifier, zone) {
+				places = append(places, propagation.Place(m))
+			}
+			return places
+		},
+	}
+}
+
+// weigh says how much a value has to do with what is wanted.
+func weigh(want record.Want) func(value string) int {
+	return func(value string) int {
+		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
+			switch {
+			case v.Outlook != record.OutlookBad:
+				return propagation.WeightWanted
+			case v.Code != record.CodeForeign:
+				return propagation.WeightNear
+			}
+		}
+		return propagation.WeightNone
+	}
 }

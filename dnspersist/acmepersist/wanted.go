@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -69,7 +70,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	var all []Wanted
 	for i, name := range names {
 		w := ws[i]
-		if err := s.refine(&w, nil, nameState{}, o); err != nil {
+		if err := s.refine(&w, nil, state.Name{}, o); err != nil {
 			return nil, err
 		}
 		tell := s.wanted(w, groups[name])

@@ -1,0 +1,229 @@
+package state
+
+import (
+	"errors"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
+)
+
+// Name is what is remembered of one validation name at one CA. These are facts: where the name is
+// on its way to a certificate is worked out from them anew each time.
+type Name struct {
+	// Name is the validation name.
+	Name string `json:"name"`
+	// Identifiers are the names that certificates were wanted for.
+	Identifiers []string `json:"identifiers,omitempty"`
+	// Accepted are the values that were published when the CA last validated the name.
+	Accepted []AcceptedValue `json:"accepted,omitempty"`
+	// Refused are values that the CA may accept, but did not.
+	Refused []RefusedValue `json:"refused,omitempty"`
+	// Attempts are the times at which the CA was asked in vain, or asked without
+	// our having seen the answer. They are written before the CA is asked.
+	Attempts []time.Time `json:"attempts,omitempty"`
+	// NotBefore is when a CA that has refused the published values may be asked again.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	// CAASince is since when CAA records seem to forbid the first certificate.
+	CAASince time.Time `json:"caa_since,omitzero"`
+	// LookedAt is when the published record was last looked at.
+	LookedAt time.Time `json:"looked_at,omitzero"`
+	// LookedStatus is what that look found, so that it is not forgotten with the process.
+	LookedStatus propagation.Status `json:"looked_status,omitempty"`
+	// PartialSince is since when at least one server shows the record.
+	PartialSince time.Time `json:"partial_since,omitzero"`
+	// Target is what a CNAME at the name was last seen to lead to, of those that a
+	// Delegation covers.
+	Target string `json:"target,omitempty"`
+}
+
+// AcceptedValue is a value that was published when the CA validated the name.
+type AcceptedValue struct {
+	Value    string    `json:"value"`
+	Account  string    `json:"account"`
+	Wildcard bool      `json:"wildcard,omitempty"`
+	At       time.Time `json:"at"`
+}
+
+// RefusedValue is a value that the CA has refused although it may accept such ones.
+type RefusedValue struct {
+	Value   string    `json:"value"`
+	Account string    `json:"account"`
+	At      time.Time `json:"at"`
+}
+
+const (
+	// budgetBurst failures are allowed one after another, after that one in budgetInterval
+	// until the CA has accepted the name or half a day has gone by without any: a CA counts
+	// them for each name, account and budgetWindow.
+	budgetBurst    = 4
+	budgetWindow   = time.Hour
+	budgetInterval = 6 * time.Hour
+	// attemptsKept bounds what is remembered of a CA that never accepts a name.
+	attemptsKept = 20
+	// refusedFor is how long a value that the CA may accept, but did not, is not tried again
+	// by itself.
+	refusedFor = 7 * 24 * time.Hour
+	// afterSecond is the shortest wait after a second refusal of what DNS shows: the CA
+	// sees something else, which does not pass in seconds.
+	afterSecond = 15 * time.Minute
+)
+
+// Check reports what a file has to hold.
+func (n *Name) Check() error {
+	if n.Name == "" {
+		return errors.New("name is missing")
+	}
+	return nil
+}
+
+// AddIdentifier notes that a certificate for the identifier was wanted, and reports whether that is new.
+func (n *Name) AddIdentifier(identifier string) bool {
+	if slices.Contains(n.Identifiers, identifier) {
+		return false
+	}
+	n.Identifiers = append(n.Identifiers, identifier)
+	sort.Strings(n.Identifiers)
+	return true
+}
+
+// NextAttempt returns when the budget of failed validations allows the next one;
+// a past time means now.
+func (n *Name) NextAttempt() time.Time {
+	if len(n.Attempts) < budgetBurst {
+		return n.NotBefore
+	}
+	next := n.LastAttempt().Add(budgetInterval)
+	if n.NotBefore.After(next) {
+		return n.NotBefore
+	}
+	return next
+}
+
+// LastAttempt is when the CA was last asked in vain, zero if it never was.
+func (n *Name) LastAttempt() time.Time {
+	if len(n.Attempts) == 0 {
+		return time.Time{}
+	}
+	return n.Attempts[len(n.Attempts)-1]
+}
+
+// CountAttempt notes an attempt. Those before it are forgotten together, when the last of them
+// is long past: one by one, a CA that never accepts the name would be asked in bursts again.
+func (n *Name) CountAttempt(now time.Time) {
+	if last := n.LastAttempt(); !last.IsZero() && now.Sub(last) > 2*budgetInterval {
+		n.Attempts = nil
+	}
+	n.Attempts = append(n.Attempts, now)
+	n.Attempts = n.Attempts[max(0, len(n.Attempts)-attemptsKept):]
+}
+
+// spend takes the budget for used up, as the attempts of a lost file may have done. One may be made
+// now: with those that may have been within the window it is as many as a CA allows, and
+// the next one is budgetInterval later.
+func (n *Name) spend(now time.Time) {
+	for range budgetBurst {
+		n.Attempts = append(n.Attempts, now.Add(-budgetInterval))
+	}
+}
+
+// AskAgainAt is when a CA that disagrees with what DNS shows may be asked again: its resolvers keep what
+// they have seen for as long as the zone says, up to a limit of their own.
+func (n *Name) AskAgainAt(seen propagation.Report, limit time.Duration, now time.Time) time.Time {
+	if limit == 0 {
+		return time.Time{}
+	}
+	var ttl uint32
+	for _, s := range seen.Servers {
+		ttl = max(ttl, s.TTL, s.NegativeTTL)
+	}
+	wait := limit
+	if ttl > 0 {
+		wait = min(wait, time.Duration(ttl)*time.Second)
+	}
+	recent := 0
+	for _, at := range n.Attempts {
+		if now.Sub(at) < budgetWindow {
+			recent++
+		}
+	}
+	if recent >= 2 {
+		wait = max(wait, afterSecond)
+	}
+	return now.Add(wait).UTC()
+}
+
+// HasAccepted reports whether one of the values was accepted by the CA last time for
+// the same account and scope and has not been refused since. Such a value is
+// presumed good: our evaluation may warn, not veto.
+func (n *Name) HasAccepted(values []string, account string, wildcard bool) bool {
+	return slices.ContainsFunc(n.Accepted, func(a AcceptedValue) bool {
+		return a.Account == account && (a.Wildcard || !wildcard) && slices.Contains(values, a.Value)
+	})
+}
+
+// HasRefused reports whether the CA has refused the value lately.
+func (n *Name) HasRefused(value, account string) bool {
+	return slices.ContainsFunc(n.Refused, func(r RefusedValue) bool {
+		return r.Value == value && r.Account == account && walltime.Since(r.At) < refusedFor
+	})
+}
+
+// Satisfies reports whether the CA is to be asked with these values: one is good, or may
+// be and was not refused, or was accepted last time. The note says what is doubtful.
+func (n *Name) Satisfies(values []string, want record.Want, account string) (ok bool, note string) {
+	result := record.Evaluate(values, want, time.Now())
+	if result.Good() {
+		return true, ""
+	}
+	for _, v := range result.Verdicts {
+		if v.Outlook == record.OutlookDepends && !n.HasRefused(v.Text, account) {
+			return true, "presumed good until the CA refuses it: " + v.Reason()
+		}
+	}
+	if n.HasAccepted(values, account, want.Wildcard) {
+		return true, "accepted by the CA last time, although: " + result.Explain()
+	}
+	note = result.Explain()
+	if result.Outlook() == record.OutlookDepends {
+		note = "the CA has refused it: " + note
+	}
+	return false, note
+}
+
+// Accept notes which values the CA has accepted: the good ones, or where there was
+// none those that it may accept.
+func (n *Name) Accept(values []string, want record.Want, account string, now time.Time) {
+	n.Attempts, n.Refused = nil, nil
+	n.PartialSince, n.NotBefore, n.CAASince = time.Time{}, time.Time{}, time.Time{}
+	if len(values) == 0 {
+		return // nobody has looked: what was accepted before is the best that is known
+	}
+	n.Accepted = nil
+	result := record.Evaluate(values, want, now)
+	for _, v := range result.Verdicts {
+		if v.Outlook == result.Outlook() && v.Outlook != record.OutlookBad {
+			n.Accepted = append(n.Accepted, AcceptedValue{Value: v.Text, Account: account, Wildcard: v.Value.Wildcard, At: now.UTC()})
+		}
+	}
+}
+
+// Refuse notes that the CA has refused the values with an error of the type problem: its answer beats our
+// model. Those that it may accept are not tried again, if its error is what it would report of them;
+// a good one may have met a DNS server that did not have it.
+func (n *Name) Refuse(values []string, want record.Want, account, problem string, now time.Time) {
+	n.Accepted = nil
+	n.Refused = slices.DeleteFunc(n.Refused, func(r RefusedValue) bool { return now.Sub(r.At) >= refusedFor })
+	result := record.Evaluate(values, want, now)
+	if result.Good() || !slices.Contains(result.ErrorTypes(), problem) {
+		return
+	}
+	for _, v := range result.Verdicts {
+		if v.Outlook == record.OutlookDepends && !n.HasRefused(v.Text, account) {
+			n.Refused = append(n.Refused, RefusedValue{Value: v.Text, Account: account, At: now.UTC()})
+		}
+	}
+}
