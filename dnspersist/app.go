@@ -3,11 +3,15 @@ package dnspersist
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
@@ -92,6 +96,31 @@ func (a *App) Start() error {
 	a.spawn(a.keepLeases)
 	a.spawn(a.watchStorage)
 	return nil
+}
+
+// livePlan is that of the loaded configuration. All apps are provisioned when it is asked for.
+func (a *App) livePlan() managed.Plan[*Issuer] {
+	return managed.Loaded(a.ctx, func(i certmagic.Issuer) (*Issuer, bool) {
+		iss, ok := i.(*Issuer)
+		return iss, ok
+	})
+}
+
+// isWide reports whether a wildcard is managed with a CA below a validation name.
+func (a *App) isWide(ca, validationName string) bool {
+	a.mu.Lock()
+	bases, known := a.wildcards[ca]
+	a.mu.Unlock()
+	if !known {
+		bases = a.livePlan().Wildcards(func(iss *Issuer) bool { return iss.CA == ca })
+		a.mu.Lock()
+		if a.wildcards == nil {
+			a.wildcards = make(map[string]map[string]bool)
+		}
+		a.wildcards[ca] = bases
+		a.mu.Unlock()
+	}
+	return bases[strings.TrimPrefix(validationName, record.Label+".")]
 }
 
 // Stop ends the hand-backs of this configuration and waits for them.

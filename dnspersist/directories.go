@@ -39,7 +39,7 @@ func (a *App) readDirectories(ctx context.Context) {
 					zap.String("ca", iss.CA), zap.Error(err))
 			}
 			if iss.rt.publishing != nil && a.shared.mayRemove(iss.accountOf(), time.Now()) {
-				if err := active.RemoveUnused(ctx, time.Duration(a.onDemand.RemoveAfter), a.livePlan().managed()); err != nil && ctx.Err() == nil {
+				if err := active.RemoveUnused(ctx, time.Duration(a.onDemand.RemoveAfter), a.livePlan().Names()); err != nil && ctx.Err() == nil {
 					a.logger.Warn("what was written on demand could not be looked through; this is tried again in a day",
 						zap.String("ca", iss.CA), zap.Error(err))
 				}
@@ -118,7 +118,7 @@ func (a *App) lookAtNames(ctx context.Context) {
 func (a *App) issuers() []*Issuer {
 	var all []*Issuer
 	seen := make(map[string]bool)
-	for _, iss := range a.livePlan().issuers() {
+	for _, iss := range a.livePlan().Issuers() {
 		if iss.rt == nil || !iss.rt.ready() {
 			continue
 		}

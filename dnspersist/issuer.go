@@ -169,7 +169,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.OnDemand = cfg.OnDemand != nil
 		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords
 		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
-		core.Wildcard = iss.wildcardManaged
+		core.Wildcard = func(validationName string) bool { return iss.rt.app.isWide(iss.CA, validationName) }
 		core.Renewal = iss.renewsOther
 		core.Siblings = iss.siblings
 		core.Parker = &parker{iss: iss, cfg: cfg}

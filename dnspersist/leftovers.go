@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 )
 
 // Leftovers lists what was written at names for which nothing needs a record any more, for
@@ -14,7 +15,7 @@ import (
 // others have.
 func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
 	p := o.plan()
-	managed := p.managed()
+	names := p.Names()
 	var issuers, firsts []*acmepersist.Issuer
 	err := o.each("", func(iss *acmepersist.Issuer) error {
 		issuers = append(issuers, iss)
@@ -29,7 +30,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 	var all []*acmepersist.Leftover
 	var failed []error
 	for _, iss := range firsts {
-		some, err := iss.Leftovers(ctx, managed)
+		some, err := iss.Leftovers(ctx, names)
 		if errors.Is(err, acmepersist.ErrNoAccount) {
 			continue
 		}
@@ -37,7 +38,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 			failed = append(failed, err)
 		}
 		for _, l := range some {
-			if by := o.providerOf(p, managed, iss, l.Zone, issuers); by != nil {
+			if by := o.providerOf(p, names, iss, l.Zone, issuers); by != nil {
 				l.By(by)
 			}
 			all = append(all, l)
@@ -48,7 +49,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 
 // providerOf is the issuer with a provider, of those with one account, that serves other names
 // of a zone; else the first with one, if there is any.
-func (o *Operator) providerOf(p plan, managed []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
+func (o *Operator) providerOf(p managed.Plan[*Issuer], names []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
 	var first *acmepersist.Issuer
 	can := func(iss *acmepersist.Issuer) bool { return iss.Publishing != nil && sameAccount(iss, account) }
 	for _, iss := range issuers {
@@ -57,13 +58,12 @@ func (o *Operator) providerOf(p plan, managed []string, account *acmepersist.Iss
 			break
 		}
 	}
-	for _, name := range managed {
+	for _, name := range names {
 		within := strings.TrimPrefix(name, "*.")
 		if within != zone && !strings.HasSuffix(within, "."+zone) {
 			continue
 		}
-		policy, _ := p.policyFor(name)
-		for _, other := range policy.issuers {
+		for _, other := range p.Serving(name) {
 			if active, err := o.acme(other); err == nil && can(active) {
 				return active
 			}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -39,7 +40,7 @@ func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 		if err := checkChain(policy.IssuersRaw); err != nil {
 			return fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
 		}
-		iss.warnHopeless(replaceAll(policy.SubjectsRaw))
+		iss.warnHopeless(managed.Replace(policy.SubjectsRaw))
 		return nil
 	}
 	return nil
@@ -244,10 +245,10 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 	}
 	said := make(map[string]bool)
 	for name, server := range app.Servers {
-		if plainHTTP(app, server) {
+		if managed.HasNoCertificates(app, server) {
 			continue
 		}
-		for _, host := range routeHosts(server.Routes) {
+		for _, host := range managed.Hosts(server.Routes) {
 			if said[host] {
 				continue
 			}
@@ -260,40 +261,6 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 			}
 		}
 	}
-}
-
-// plainHTTP reports whether Caddy manages no certificates for the server.
-func plainHTTP(app *caddyhttp.App, server *caddyhttp.Server) bool {
-	if server.AutoHTTPS != nil && (server.AutoHTTPS.Disabled || server.AutoHTTPS.DisableCerts) {
-		return true
-	}
-	port := uint(caddyhttp.DefaultHTTPPort)
-	if app.HTTPPort > 0 {
-		port = uint(app.HTTPPort)
-	}
-	for _, listen := range server.Listen {
-		addr, err := caddy.ParseNetworkAddress(listen)
-		if err != nil || addr.StartPort != port || addr.EndPort != port {
-			return false
-		}
-	}
-	return true
-}
-
-// routeHosts returns all names in the routes' host matchers, also those that do not
-// qualify for a certificate.
-func routeHosts(routes caddyhttp.RouteList) []string {
-	var hosts []string
-	for _, route := range routes {
-		for _, set := range route.MatcherSets {
-			for _, matcher := range set {
-				if match, ok := matcher.(*caddyhttp.MatchHost); ok {
-					hosts = append(hosts, *match...)
-				}
-			}
-		}
-	}
-	return hosts
 }
 
 func hasOurs(policy *caddytls.AutomationPolicy) bool {

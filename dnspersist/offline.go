@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 )
 
 // ErrNotConfigured says that a configuration has no issuer of ours.
@@ -31,50 +32,13 @@ func (o *Offline) Close() error {
 	return o.watches.Cleanup()
 }
 
-// config is what is read of a configuration in JSON.
-type config struct {
-	Storage json.RawMessage `json:"storage"`
-	Admin   struct {
-		Identity struct {
-			Identifiers []string          `json:"identifiers"`
-			Issuers     []json.RawMessage `json:"issuers"`
-		} `json:"identity"`
-	} `json:"admin"`
-	Apps struct {
-		TLS struct {
-			Resolvers    []string                   `json:"resolvers"`
-			Certificates map[string]json.RawMessage `json:"certificates"`
-			ECH          struct {
-				Configs []struct {
-					PublicName string `json:"public_name"`
-				} `json:"configs"`
-			} `json:"encrypted_client_hello"`
-			Automation struct {
-				Policies []policyConfig `json:"policies"`
-			} `json:"automation"`
-		} `json:"tls"`
-		HTTP httpConfig `json:"http"`
-	} `json:"apps"`
-
-	// clients are the names of client certificates that a proxy of whichever app asks for.
-	clients []string
-}
-
-type policyConfig struct {
-	Subjects           []string          `json:"subjects"`
-	Issuers            []json.RawMessage `json:"issuers"`
-	Storage            json.RawMessage   `json:"storage"`
-	RenewalWindowRatio float64           `json:"renewal_window_ratio"`
-}
-
 // Open reads a configuration in Caddy's JSON and provisions its dns_persist issuers. It
 // opens no log, no listener and no other app.
 func Open(cfgJSON []byte) (*Offline, error) {
-	var cfg config
-	if err := json.Unmarshal(cfgJSON, &cfg); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w; with a file in another format use --adapter", err)
+	cfg, err := managed.ReadConfig(cfgJSON)
+	if err != nil {
+		return nil, err
 	}
-	cfg.clients = clientNames(cfgJSON)
 	reduced := &caddy.Config{
 		Logging: quietLogs(), StorageRaw: cfg.Storage,
 		AppsRaw: caddy.ModuleMap{"dns_persist": json.RawMessage(`{}`)},
@@ -91,7 +55,7 @@ func Open(cfgJSON []byte) (*Offline, error) {
 		return nil, err
 	}
 	off := &Offline{ctx: ctx, cancel: cancel, watches: app.(*App)}
-	if off.Operator, err = cfg.operator(ctx); err != nil {
+	if off.Operator, err = offlineOperator(ctx, cfg); err != nil {
 		return nil, errors.Join(err, off.Close())
 	}
 	return off, nil
@@ -110,84 +74,71 @@ func quietLogs() *caddy.Logging {
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": &level}}
 }
 
-// operator provisions the issuers.
-func (c config) operator(ctx caddy.Context) (*Operator, error) {
-	p := plan{forced: make(map[string]bool)}
+// offlineOperator provisions the issuers.
+func offlineOperator(ctx caddy.Context, c managed.Config) (*Operator, error) {
 	op := &Operator{settings: make(map[*Issuer]settings)}
-	global := ctx.Storage()
-	for i, policy := range c.Apps.TLS.Automation.Policies {
-		one := planned{subjects: asciiAll(replaceAll(policy.Subjects))}
-		issuers, err := c.issuers(ctx, policy.Issuers)
+	p, err := managed.Offline(c, func(policy managed.PolicyConfig) ([]*Issuer, error) {
+		issuers, with, err := offlineIssuers(ctx, policy, c.Apps.TLS.Resolvers)
+		if err != nil && policy.IsIdentity {
+			return nil, fmt.Errorf("admin.identity: %w", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", policyNames(policy.Subjects), err)
 		}
 		for _, iss := range issuers {
-			storage := global
-			if len(policy.Storage) > 0 {
-				if storage, err = storageOf(ctx, policy.Storage); err != nil {
-					return nil, fmt.Errorf("storage of automation policy %d: %w", i, err)
-				}
-			}
-			op.settings[iss] = settings{storage: storage, ratio: policy.RenewalWindowRatio}
-			one.issuers = append(one.issuers, iss)
+			op.settings[iss] = with
 		}
-		p.policies = append(p.policies, one)
-	}
-	issuers, err := c.issuers(ctx, c.Admin.Identity.Issuers)
+		return issuers, nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("admin.identity: %w", err)
-	}
-	p.identity = planned{subjects: replaceAll(c.Admin.Identity.Identifiers), issuers: issuers}
-	for _, iss := range issuers {
-		// whatever the configuration's storage is: it is this server's own identity
-		op.settings[iss] = settings{storage: caddy.DefaultStorage}
+		return nil, err
 	}
 	if len(op.settings) == 0 {
 		return nil, ErrNotConfigured
 	}
-	for _, n := range replaceAll(automateOf(c.Apps.TLS.Certificates["automate"])) {
-		p.names, p.forced[n] = append(p.names, n), true
-	}
-	loaded := loadedFrom(c.Apps.TLS.Certificates)
-	for _, ech := range c.Apps.TLS.ECH.Configs {
-		if n := asciiName(strings.TrimSpace(ech.PublicName)); n != "" && !loaded(n) {
-			p.names, p.forced[n] = append(p.names, n), true
-		}
-	}
-	p.names = append(p.names, c.clients...)
-	p = p.site(c.Apps.HTTP.hosts(loaded)).indexed()
-	op.plan = func() plan { return p }
+	op.plan = func() managed.Plan[*Issuer] { return p }
 	return op, nil
 }
 
-// issuers provisions those of ours.
-func (c config) issuers(ctx caddy.Context, all []json.RawMessage) ([]*Issuer, error) {
+// offlineIssuers provisions those of a policy that are ours.
+func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []string) ([]*Issuer, settings, error) {
 	var ours []*Issuer
-	for _, raw := range all {
+	with := settings{storage: ctx.Storage(), ratio: policy.RenewalWindowRatio}
+	for _, raw := range policy.Issuers {
 		var is struct {
 			Module string `json:"module"`
 		}
 		if json.Unmarshal(raw, &is) != nil || is.Module != "dns_persist" {
 			continue
 		}
-		iss, err := c.issuer(ctx, raw)
+		iss, err := offlineIssuer(ctx, raw, resolvers)
 		if err != nil {
-			return nil, err
+			return nil, with, err
 		}
 		ours = append(ours, iss)
 	}
-	return ours, nil
+	var err error
+	switch {
+	case policy.IsIdentity:
+		// whatever the configuration's storage is: it is this server's own identity
+		with.storage = caddy.DefaultStorage
+	case len(ours) > 0 && len(policy.Storage) > 0:
+		if with.storage, err = storageOf(ctx, policy.Storage); err != nil {
+			return nil, with, fmt.Errorf("opening its storage: %w", err)
+		}
+	}
+	return ours, with, nil
 }
 
-// issuer provisions one issuer, with what it would find in the tls app.
-func (c config) issuer(ctx caddy.Context, raw json.RawMessage) (*Issuer, error) {
+// offlineIssuer provisions one issuer, with what it would find in the tls app.
+func offlineIssuer(ctx caddy.Context, raw json.RawMessage, resolvers []string) (*Issuer, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, fmt.Errorf("reading the issuer: %w", err)
 	}
 	delete(fields, "module")
-	if len(c.Apps.TLS.Resolvers) > 0 {
-		if err := addResolvers(fields, c.Apps.TLS.Resolvers); err != nil {
+	if len(resolvers) > 0 {
+		if err := addResolvers(fields, resolvers); err != nil {
 			return nil, err
 		}
 	}
@@ -249,7 +200,7 @@ func storageOf(ctx caddy.Context, raw json.RawMessage) (certmagic.Storage, error
 	}
 	converter, ok := module.(caddy.StorageConverter)
 	if !ok {
-		return nil, fmt.Errorf("%s is no storage", name)
+		return nil, fmt.Errorf("%s is not a storage", name)
 	}
 	return converter.CertMagicStorage()
 }

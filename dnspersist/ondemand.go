@@ -209,11 +209,7 @@ func (a *App) names(domain string) bool {
 	if known == nil {
 		known = make(map[string]bool)
 		plan := a.livePlan()
-		all := plan.managed()
-		for _, policy := range plan.policies {
-			all = append(all, policy.subjects...)
-		}
-		for _, n := range all {
+		for _, n := range append(plan.Names(), plan.Subjects()...) {
 			if normal, err := record.Normalize(n); err == nil {
 				known[fair.Domain(record.Base(normal))] = true
 			}

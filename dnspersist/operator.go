@@ -12,13 +12,14 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // Operator answers what somebody who runs Caddy wants to know of the records, for the admin
 // API and for commands.
 type Operator struct {
-	plan func() plan
+	plan func() managed.Plan[*Issuer]
 	// settings are those of issuers that no server runs; nil where one does.
 	settings map[*Issuer]settings
 	made     map[*Issuer]*acmepersist.Issuer
@@ -99,7 +100,7 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 	p := o.plan()
 	all := len(given) == 0
 	if all {
-		given = p.managed()
+		given = p.Names()
 	}
 	first := make(map[string]*Issuer)
 	groups := make(map[*Issuer][]string)
@@ -113,16 +114,16 @@ func (o *Operator) names(given []string) (map[*Issuer][]string, []*Issuer, error
 			}
 			continue
 		}
-		policy, ok := p.policyFor(normal)
-		if !ok || len(policy.issuers) == 0 {
+		issuers := p.Serving(normal)
+		if len(issuers) == 0 {
 			unknown := &UnknownNameError{Name: normal}
 			if len(given) <= mostGuessed {
-				unknown.Near = nearName(normal, p.managed())
+				unknown.Near = nearName(normal, p.Names())
 			}
 			errs = append(errs, unknown)
 			continue
 		}
-		for _, iss := range policy.issuers {
+		for _, iss := range issuers {
 			if all && iss.refuses(normal) != nil {
 				continue
 			}
@@ -233,17 +234,15 @@ func storageKey(storage certmagic.Storage) string {
 
 // Serves reports whether a policy with an issuer of ours for this CA serves the name.
 func (o *Operator) Serves(ca, name string) bool {
-	policy, ok := o.plan().policyFor(name)
-	return ok && slices.ContainsFunc(policy.issuers, func(iss *Issuer) bool { return iss.CA == ca })
+	return slices.ContainsFunc(o.plan().Serving(name), func(iss *Issuer) bool { return iss.CA == ca })
 }
 
 // Hopeless says of the managed names that can never be validated why they cannot.
 func (o *Operator) Hopeless() []error {
 	p := o.plan()
 	var all []error
-	for _, name := range p.managed() {
-		policy, _ := p.policyFor(name)
-		for _, iss := range policy.issuers {
+	for _, name := range p.Names() {
+		for _, iss := range p.Serving(name) {
 			if err := iss.refuses(name); err != nil {
 				all = append(all, err)
 				break
@@ -256,7 +255,7 @@ func (o *Operator) Hopeless() []error {
 // Managed returns the names that the configuration manages with dns_persist, and those that a
 // running Caddy waits for beside them, sorted.
 func (o *Operator) Managed() []string {
-	names := o.plan().managed()
+	names := o.plan().Names()
 	names = slices.AppendSeq(names, maps.Keys(o.waitingFor(names)))
 	slices.Sort(names)
 	return names
@@ -265,16 +264,15 @@ func (o *Operator) Managed() []string {
 // ManagedAt returns those of Managed that get certificates from a CA, by its directory URL.
 func (o *Operator) ManagedAt(ca string) []string {
 	p := o.plan()
-	return slices.DeleteFunc(p.managed(), func(name string) bool {
-		policy, ok := p.policyFor(name)
-		return !ok || !slices.ContainsFunc(policy.issuers, func(iss *Issuer) bool { return iss.CA == ca })
+	return slices.DeleteFunc(p.Names(), func(name string) bool {
+		return !slices.ContainsFunc(p.Serving(name), func(iss *Issuer) bool { return iss.CA == ca })
 	})
 }
 
 // CAs returns the directory URLs, each once.
 func (o *Operator) CAs() []string {
 	var all []string
-	for _, iss := range o.plan().issuers() {
+	for _, iss := range o.plan().Issuers() {
 		if !slices.Contains(all, iss.CA) {
 			all = append(all, iss.CA)
 		}
@@ -296,7 +294,7 @@ func (o *Operator) acme(iss *Issuer) (*acmepersist.Issuer, error) {
 	}
 	core := iss.rt.core
 	core.Storage, core.RenewalWindowRatio = o.settings[iss].storage, o.settings[iss].ratio
-	bases := o.plan().wildcards(iss.CA)
+	bases := o.plan().Wildcards(func(other *Issuer) bool { return other.CA == iss.CA })
 	core.Wildcard = func(validationName string) bool { return bases[strings.TrimPrefix(validationName, record.Label+".")] }
 	if o.made == nil {
 		o.made = make(map[*Issuer]*acmepersist.Issuer)

@@ -15,7 +15,7 @@ import (
 func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
 	found := false
 	seen := make(map[string]bool)
-	for _, iss := range o.plan().issuers() {
+	for _, iss := range o.plan().Issuers() {
 		if key := o.identity(iss); ca != "" && iss.CA != ca || seen[key] {
 			continue
 		} else {

@@ -76,9 +76,8 @@ func (s *shared) dropOrphans() {
 		if !a.spawn(func(context.Context) {
 			defer close(planned)
 			p := a.livePlan()
-			for _, name := range p.managed() {
-				policy, _ := p.policyFor(name)
-				for _, iss := range policy.issuers {
+			for _, name := range p.Names() {
+				for _, iss := range p.Serving(name) {
 					owners[claim{iss.CA, name}] = a
 				}
 			}

@@ -17,7 +17,7 @@ const (
 func newParker(t *testing.T, apps string) (*App, *parker) {
 	t.Helper()
 	a, _ := provisionedApp(t, apps)
-	iss := a.livePlan().issuers()[0]
+	iss := a.livePlan().Issuers()[0]
 	_, cfg := iss.active()
 	return a, &parker{iss: iss, cfg: cfg}
 }

@@ -17,8 +17,7 @@ func (iss *Issuer) accountOf() string {
 func (iss *Issuer) siblings() func(identifier string) *acmepersist.Issuer {
 	p, mine := iss.rt.app.livePlan(), iss.accountOf()
 	return func(identifier string) *acmepersist.Issuer {
-		policy, _ := p.policyFor(identifier)
-		for _, other := range policy.issuers {
+		for _, other := range p.Serving(identifier) {
 			if other.rt != nil && other.rt.ready() && other.accountOf() == mine {
 				active, _ := other.active()
 				return active

@@ -109,14 +109,14 @@ func (w *storageWatch) try(ctx context.Context) (over bool) {
 func (a *App) managedBy() map[string]*Issuer {
 	p := a.livePlan()
 	names := make(map[string]*Issuer)
-	for _, name := range p.managed() {
-		policy, ok := p.policyFor(name)
-		if !ok || policy.issuers[0].rt == nil || !policy.issuers[0].rt.ready() {
+	for _, name := range p.Names() {
+		iss := p.Serving(name)[0]
+		if iss.rt == nil || !iss.rt.ready() {
 			continue
 		}
 		// those on demand have their next handshake
-		if _, cfg := policy.issuers[0].active(); cfg.OnDemand == nil {
-			names[name] = policy.issuers[0]
+		if _, cfg := iss.active(); cfg.OnDemand == nil {
+			names[name] = iss
 		}
 	}
 	return names

@@ -1,10 +1,8 @@
-package dnspersist
+package managed
 
 import (
 	"reflect"
 	"slices"
-	"sort"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -12,73 +10,21 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// plan is which names a configuration manages, and which of our issuers serve them.
-type plan struct {
-	policies []planned
-	// names are those of the sites and of certificates.automate, as far as certificates are
-	// managed for them.
-	names []string
-	// forced are managed although a wildcard covers them.
-	forced map[string]bool
-	// identity are the names of Caddy's admin endpoint, which has issuers of its own.
-	identity planned
-	index    *planIndex
-}
-
-// planned is an automation policy.
-type planned struct {
-	subjects []string
-	// issuers are those of ours.
-	issuers []*Issuer
-}
-
-// issuers returns all of ours, in their order.
-func (p plan) issuers() []*Issuer {
-	var all []*Issuer
-	for _, policy := range p.policies {
-		all = append(all, policy.issuers...)
-	}
-	return append(all, p.identity.issuers...)
-}
-
-// managed returns the names for which a certificate is managed by one of ours, sorted.
-func (p plan) managed() []string {
-	all := make(map[string]bool)
-	for _, n := range p.names {
-		all[n] = true
-	}
-	var names []string
-	for n := range all {
-		if policy, ok := p.policyFor(n); !ok || len(policy.issuers) == 0 {
-			continue
-		}
-		// a managed wildcard covers it, and Caddy asks for no certificate of its own
-		if _, rest, ok := strings.Cut(n, "."); ok && !strings.HasPrefix(n, "*.") && all["*."+rest] && !p.forced[n] {
-			continue
-		}
-		names = append(names, n)
-	}
-	if len(p.identity.issuers) > 0 {
-		names = append(names, p.identity.subjects...)
-	}
-	sort.Strings(names)
-	return slices.Compact(names)
-}
-
-// livePlan is that of the loaded configuration.
-func (a *App) livePlan() plan {
-	p := plan{forced: make(map[string]bool)}
-	tlsApp, err := a.ctx.AppIfConfigured("tls")
+// Loaded is the plan of a configuration that Caddy has loaded. ours tells which issuers are ours,
+// and what they are in the plan.
+func Loaded[I any](ctx caddy.Context, ours func(certmagic.Issuer) (I, bool)) Plan[I] {
+	p := Plan[I]{forced: make(map[string]bool)}
+	app, err := ctx.AppIfConfigured("tls")
 	if err != nil {
 		return p.indexed()
 	}
-	tls := tlsApp.(*caddytls.TLS)
+	tls := app.(*caddytls.TLS)
 	if tls.Automation != nil {
 		for _, policy := range tls.Automation.Policies {
-			one := planned{subjects: policy.Subjects()}
+			one := Policy[I]{Subjects: policy.Subjects()}
 			for _, i := range policy.Issuers {
-				if iss, ok := i.(*Issuer); ok {
-					one.issuers = append(one.issuers, iss)
+				if iss, ok := ours(i); ok {
+					one.Issuers = append(one.Issuers, iss)
 				}
 			}
 			p.policies = append(p.policies, one)
@@ -87,8 +33,8 @@ func (a *App) livePlan() plan {
 	for _, n := range automated(tls) {
 		p.names, p.forced[n] = append(p.names, n), true
 	}
-	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
-		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App), loadedIn(tls))...)
+	if app, err := ctx.AppIfConfigured("http"); err == nil {
+		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App), isLoaded(tls))...)
 	}
 	return p.indexed()
 }
@@ -107,10 +53,10 @@ func automated(tls *caddytls.TLS) []string {
 	return names
 }
 
-// loadedIn tells of which names the configuration loads certificates, which Caddy then does
+// isLoaded tells of which names the configuration loads certificates, which Caddy then does
 // not manage. Its own question for that counts the managed ones as well, and the list of the
 // loaded ones is another thing that it keeps to itself.
-func loadedIn(tls *caddytls.TLS) func(name string) bool {
+func isLoaded(tls *caddytls.TLS) func(name string) bool {
 	field := reflect.ValueOf(tls).Elem().FieldByName("loaded")
 	if field.Kind() != reflect.Map || field.Type().Key().Kind() != reflect.String || field.Len() == 0 {
 		return func(string) bool { return false }
@@ -129,8 +75,8 @@ func certificateHosts(app *caddyhttp.App, loaded func(string) bool) []string {
 	var hosts []string
 	repl := caddy.NewReplacer()
 	for _, server := range app.Servers {
-		if !plainHTTP(app, server) {
-			hosts = append(hosts, qualifying(routeHosts(server.Routes), server.AutoHTTPS, loaded, repl)...)
+		if !HasNoCertificates(app, server) {
+			hosts = append(hosts, qualifying(Hosts(server.Routes), server.AutoHTTPS, loaded, repl)...)
 		}
 	}
 	return hosts
@@ -150,4 +96,38 @@ func qualifying(hosts []string, auto *caddyhttp.AutoHTTPSConfig, loaded func(str
 		}
 	}
 	return all
+}
+
+// HasNoCertificates reports whether Caddy manages no certificates for a server.
+func HasNoCertificates(app *caddyhttp.App, server *caddyhttp.Server) bool {
+	if server.AutoHTTPS != nil && (server.AutoHTTPS.Disabled || server.AutoHTTPS.DisableCerts) {
+		return true
+	}
+	port := uint(caddyhttp.DefaultHTTPPort)
+	if app.HTTPPort > 0 {
+		port = uint(app.HTTPPort)
+	}
+	for _, listen := range server.Listen {
+		addr, err := caddy.ParseNetworkAddress(listen)
+		if err != nil || addr.StartPort != port || addr.EndPort != port {
+			return false
+		}
+	}
+	return true
+}
+
+// Hosts returns all names in the routes' host matchers, also those that do not
+// qualify for a certificate.
+func Hosts(routes caddyhttp.RouteList) []string {
+	var hosts []string
+	for _, route := range routes {
+		for _, set := range route.MatcherSets {
+			for _, matcher := range set {
+				if match, ok := matcher.(*caddyhttp.MatchHost); ok {
+					hosts = append(hosts, *match...)
+				}
+			}
+		}
+	}
+	return hosts
 }

@@ -1,4 +1,4 @@
-package dnspersist
+package managed
 
 import (
 	"crypto/x509"

@@ -1,0 +1,207 @@
+// Package managed works out which names a configuration manages certificates for, and which of our
+// issuers serve them: of one that Caddy has loaded, and of one in JSON that no server runs. Without
+// it, commands could not list "all names", a site's wildcard would not widen the record of its
+// apex, and what was published for a name that has left the configuration would stay.
+//
+// Both kinds of plan have to be equal for the same configuration; the tests of the package
+// dnspersist compare them.
+package managed
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Plan is which names a configuration manages, and which issuers serve them.
+type Plan[I any] struct {
+	policies []Policy[I]
+	// names are those of the sites and of certificates.automate, as far as certificates are
+	// managed for them.
+	names []string
+	// forced are managed although a wildcard covers them.
+	forced map[string]bool
+	// identity are the names of Caddy's admin endpoint, which has issuers of its own.
+	identity Policy[I]
+
+	// bySubject and catchAll find the policy of a name without a look at all of them: a
+	// configuration may have one for each of thousands of sites. The first policy with a subject
+	// counts, and catchAll is the first without subjects, -1 if there is none.
+	bySubject map[string]int
+	catchAll  int
+}
+
+// Policy is an automation policy: the names that it is for, all if there are none, and those of its
+// issuers that are ours.
+type Policy[I any] struct {
+	Subjects []string
+	Issuers  []I
+}
+
+// indexed prepares Serving. It writes all names in one way: those of certificates.automate
+// Caddy takes as they are, and a placeholder may stand for any.
+func (p Plan[I]) indexed() Plan[I] {
+	p.names = asciiAll(p.names)
+	forced := make(map[string]bool, len(p.forced))
+	for n := range p.forced {
+		forced[ascii(n)] = true
+	}
+	p.forced = forced
+	p.identity.Subjects = asciiAll(p.identity.Subjects)
+	p.bySubject, p.catchAll = make(map[string]int), -1
+	for i, policy := range p.policies {
+		if len(policy.Subjects) == 0 && p.catchAll < 0 {
+			p.catchAll = i
+		}
+		for _, s := range policy.Subjects {
+			s = ascii(s)
+			if _, ok := p.bySubject[s]; !ok {
+				p.bySubject[s] = i
+			}
+		}
+	}
+	return p
+}
+
+// Issuers returns all issuers, in their order.
+func (p Plan[I]) Issuers() []I {
+	var all []I
+	for _, policy := range p.policies {
+		all = append(all, policy.Issuers...)
+	}
+	return append(all, p.identity.Issuers...)
+}
+
+// Subjects returns the subjects of all policies.
+func (p Plan[I]) Subjects() []string {
+	var all []string
+	for _, policy := range p.policies {
+		all = append(all, policy.Subjects...)
+	}
+	return all
+}
+
+// Names returns the names for which an issuer of the plan manages a certificate, sorted.
+func (p Plan[I]) Names() []string {
+	all := make(map[string]bool)
+	for _, n := range p.names {
+		all[n] = true
+	}
+	var names []string
+	for n := range all {
+		if len(p.Serving(n)) == 0 {
+			continue
+		}
+		// a managed wildcard covers it, and Caddy asks for no certificate of its own
+		if _, rest, ok := strings.Cut(n, "."); ok && !strings.HasPrefix(n, "*.") && all["*."+rest] && !p.forced[n] {
+			continue
+		}
+		names = append(names, n)
+	}
+	if len(p.identity.Issuers) > 0 {
+		names = append(names, p.identity.Subjects...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Serving returns the issuers of the policy that Caddy uses for a name: the first whose subjects
+// match as for certmagic.MatchWildcard, and one without subjects matches all.
+func (p Plan[I]) Serving(name string) []I {
+	name = ascii(name)
+	policy := p.policyOf(name)
+	if slices.Contains(p.identity.Subjects, name) && (policy < 0 || len(p.policies[policy].Issuers) == 0) {
+		return p.identity.Issuers
+	}
+	if policy < 0 {
+		return nil
+	}
+	return p.policies[policy].Issuers
+}
+
+// policyOf is the number of the policy that Caddy uses for a name in ASCII, -1 if there is none.
+func (p Plan[I]) policyOf(name string) int {
+	first := p.catchAll
+	try := func(subject string) {
+		if i, ok := p.bySubject[subject]; ok && (first < 0 || i < first) {
+			first = i
+		}
+	}
+	try(name)
+	labels := strings.Split(name, ".")
+	for i := range labels {
+		if labels[i] == "" {
+			continue
+		}
+		labels[i] = "*"
+		try(strings.Join(labels, "."))
+	}
+	return first
+}
+
+// Wildcards returns the names below which a wildcard is managed, by one of the issuers for which
+// counts is true: by the subjects of its policies, and by the names that they serve.
+func (p Plan[I]) Wildcards(counts func(I) bool) map[string]bool {
+	bases := make(map[string]bool)
+	add := func(issuers []I, name string) {
+		normal, err := record.Normalize(name)
+		if err == nil && record.IsWildcard(normal) && slices.ContainsFunc(issuers, counts) {
+			bases[record.Base(normal)] = true
+		}
+	}
+	for _, policy := range p.policies {
+		for _, subject := range policy.Subjects {
+			add(policy.Issuers, subject)
+		}
+	}
+	for _, n := range p.names {
+		add(p.Serving(n), n)
+	}
+	return bases
+}
+
+// site adds the sites' names, and the policies that Caddy makes for those that no policy names:
+// its own CA serves what no public one does, and the local Tailscale the names of its network.
+func (p Plan[I]) site(hosts []string) Plan[I] {
+	named := make(map[string]bool)
+	for _, policy := range p.policies {
+		for _, s := range policy.Subjects {
+			named[s] = true
+		}
+	}
+	var internal, tailscale Policy[I]
+	slices.Sort(hosts)
+	for _, h := range slices.Compact(hosts) {
+		switch {
+		case named[h]:
+		case strings.HasSuffix(strings.ToLower(h), ".ts.net"):
+			tailscale.Subjects = append(tailscale.Subjects, h)
+			continue
+		case !certmagic.SubjectQualifiesForPublicCert(h):
+			internal.Subjects = append(internal.Subjects, h)
+		}
+		p.names = append(p.names, h)
+	}
+	return p.before(internal).before(tailscale)
+}
+
+// before puts a policy where Caddy does: in front of the first that would serve one of its names
+// as well, or that is more general.
+func (p Plan[I]) before(policy Policy[I]) Plan[I] {
+	if len(policy.Subjects) == 0 {
+		return p
+	}
+	at := slices.IndexFunc(p.policies, func(other Policy[I]) bool {
+		return len(other.Subjects) < len(policy.Subjects) || slices.ContainsFunc(policy.Subjects, func(subject string) bool {
+			return slices.ContainsFunc(other.Subjects, func(s string) bool { return certmagic.MatchWildcard(subject, s) })
+		})
+	})
+	if at < 0 {
+		at = len(p.policies)
+	}
+	p.policies = slices.Insert(p.policies, at, policy)
+	return p
+}

@@ -1,0 +1,82 @@
+package managed
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// The index finds what a look at all policies in their order finds.
+func TestServing(t *testing.T) {
+	labels := []string{"*", "a", "B", "c", ""}
+	random := func() string {
+		name := labels[rand.N(4)]
+		for range rand.N(4) {
+			name += "." + labels[rand.N(len(labels))]
+		}
+		return name
+	}
+	found := 0
+	for range 2000 {
+		var p Plan[int]
+		for n := range rand.N(6) {
+			one := Policy[int]{Issuers: []int{n}}
+			for range rand.N(3) {
+				one.Subjects = append(one.Subjects, random())
+			}
+			p.policies = append(p.policies, one)
+		}
+		p = p.indexed()
+		for range 10 {
+			name := random()
+			want := slices.IndexFunc(p.policies, func(one Policy[int]) bool {
+				return len(one.Subjects) == 0 || slices.ContainsFunc(one.Subjects, func(s string) bool { return certmagic.MatchWildcard(name, s) })
+			})
+			got := p.Serving(name)
+			if (len(got) > 0) != (want >= 0) || len(got) > 0 && got[0] != want {
+				t.Fatalf("%q in %v: %v", name, p.policies, got)
+			}
+			found += len(got)
+		}
+	}
+	if found < 1000 {
+		t.Errorf("only %d names have a policy", found)
+	}
+}
+
+func BenchmarkServing(b *testing.B) {
+	var p Plan[int]
+	for i := range 10000 {
+		p.policies = append(p.policies, Policy[int]{Subjects: []string{fmt.Sprintf("site%d.example.com", i)}})
+	}
+	p = p.indexed()
+	for b.Loop() {
+		p.Serving("site9999.example.com")
+	}
+}
+
+func TestWildcards(t *testing.T) {
+	p := Plan[string]{
+		policies: []Policy[string]{
+			{Subjects: []string{"*.sub.example.com", "plain.example.com"}, Issuers: []string{"a"}},
+			{Subjects: []string{"*.both.example.com"}, Issuers: []string{"a", "b"}},
+			{Subjects: []string{"*.other.example.com"}}, // another issuer's
+			{Issuers: []string{"b"}},
+		},
+		names: []string{"*.sub.example.com", "*.Site.example.com", "*.other.example.com", "www.example.com", "*"},
+	}.indexed()
+	for ca, want := range map[string][]string{
+		"a": {"both.example.com", "sub.example.com"},
+		"b": {"both.example.com", "site.example.com"},
+		"c": nil,
+	} {
+		bases := p.Wildcards(func(issuer string) bool { return issuer == ca })
+		if got := slices.Sorted(maps.Keys(bases)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", ca, got, want)
+		}
+	}
+}
