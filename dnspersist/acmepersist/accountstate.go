@@ -72,7 +72,7 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	if err != nil {
 		return state, err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return state, err
 	}

@@ -3,8 +3,6 @@ package acmepersist
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sort"
 	"time"
 
@@ -27,7 +25,7 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	if known, err := st.Load(ctx, st.Key("ca.json"), new(offer)); err != nil || !known {
 		return err
 	}
-	iss.dirs.expire()
+	iss.ca.dirs.expire()
 	s, err := iss.openKnown(ctx)
 	if err != nil || s == nil {
 		return err
@@ -41,42 +39,7 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	if err != nil {
 		return s.accountProblem(ctx, err)
 	}
-	return s.compareDirectory(ctx, url)
-}
-
-// now is what the directory says of the challenge.
-func (d *directory) now() directoryTerms {
-	t := directoryTerms{AccountHashPrefix: d.Meta.prefix(), At: time.Now().UTC()}
-	if t.AccountHashPrefix != "" {
-		t.IssuerDomainNames = d.Meta.names()
-	} else {
-		t.CAAIdentities = conformingNames(d.Meta.CAAIdentities)
-	}
-	return t
-}
-
-// changes lists what is different, as sentences.
-func (t directoryTerms) changes(old directoryTerms) []string {
-	var list []string
-	if t.AccountHashPrefix != old.AccountHashPrefix {
-		list = append(list, fmt.Sprintf("accountHashPrefix was %q, is %q", old.AccountHashPrefix, t.AccountHashPrefix))
-	}
-	if a, b := old.issuers(), t.issuers(); len(a) > 0 && len(b) > 0 && !sameSet(a, b) {
-		list = append(list, fmt.Sprintf("the issuer domain names were %q, are %q", a, b))
-	}
-	for _, bound := range slices.Sorted(maps.Keys(t.AccountURLs)) {
-		if a, b := old.AccountURLs[bound], t.AccountURLs[bound]; a != "" && a != b {
-			list = append(list, fmt.Sprintf("the CA named the account %s, names it %s", a, b))
-		}
-	}
-	return list
-}
-
-func (t directoryTerms) issuers() []string {
-	if len(t.IssuerDomainNames) > 0 {
-		return t.IssuerDomainNames
-	}
-	return t.CAAIdentities
+	return s.compareDirectory(ctx, s.account.Location, url, s.announceChange)
 }
 
 // heedDirectory compares the directory if it differs from what was noted of it.
@@ -84,80 +47,7 @@ func (s *session) heedDirectory(ctx context.Context, o offer) error {
 	if s.noted(&o) {
 		return nil
 	}
-	return s.compareDirectory(ctx, "")
-}
-
-// noted reports whether the directory says what is known of it.
-func (s *session) noted(o *offer) bool {
-	return o != nil && o.Directory != nil && len(s.directory.now().merge(*o.Directory).changes(*o.Directory)) == 0
-}
-
-// merge keeps what only some frontends of a CA show yet.
-func (t directoryTerms) merge(old directoryTerms) directoryTerms {
-	if len(old.AccountURLs) > 0 {
-		all := maps.Clone(old.AccountURLs)
-		maps.Copy(all, t.AccountURLs)
-		t.AccountURLs = all
-	}
-	if t.AccountHashPrefix == "" && old.AccountHashPrefix != "" && t.At.Sub(old.At) < prefixKept {
-		t.AccountHashPrefix, t.IssuerDomainNames, t.CAAIdentities, t.At = old.AccountHashPrefix, old.IssuerDomainNames, old.CAAIdentities, old.At
-	}
-	return t
-}
-
-// compareDirectory notes what the directory says, and announces a change, once in a
-// cluster. What was never noted is taken for the deployed dialect: nothing else stands in
-// DNS then. An announcement that fails is tried again with the next comparison.
-func (s *session) compareDirectory(ctx context.Context, accountURL string) error {
-	already := func() (bool, error) {
-		s.iss.mu.Lock()
-		defer s.iss.mu.Unlock()
-		return accountURL == "" && s.noted(s.iss.offer), nil
-	}
-	// others wait for the announcement, or they would make it as well
-	return s.store.Locked(ctx, "dns_persist_directory_"+s.store.Safe(IssuerKey(s.iss.CA)), already, func() error {
-		unsaid, err := s.noteDirectory(ctx, accountURL)
-		if err != nil || len(unsaid) == 0 {
-			return err
-		}
-		if err := s.announceChange(ctx, unsaid); err != nil {
-			return err
-		}
-		return s.updateOffer(ctx, func(o *offer) bool {
-			if o.Directory == nil {
-				return false
-			}
-			o.Directory.Unsaid = nil
-			return true
-		})
-	})
-}
-
-// noteDirectory notes what the directory says and returns the changes that have to be
-// announced.
-func (s *session) noteDirectory(ctx context.Context, accountURL string) (unsaid []string, err error) {
-	err = s.updateOffer(ctx, func(o *offer) bool {
-		now := s.directory.now()
-		if accountURL != "" {
-			now.AccountURLs = map[string]string{s.account.Location: accountURL}
-		}
-		var changes []string
-		if o.Directory != nil {
-			now = now.merge(*o.Directory)
-			changes = now.changes(*o.Directory)
-			now.Unsaid = slices.Clone(o.Directory.Unsaid)
-		} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
-			changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
-		}
-		for _, c := range changes {
-			if !slices.Contains(now.Unsaid, c) {
-				now.Unsaid = append(now.Unsaid, c)
-			}
-		}
-		o.Directory, unsaid = &now, now.Unsaid
-		return true
-	})
-	return unsaid, err
+	return s.compareDirectory(ctx, s.account.Location, "", s.announceChange)
 }
 
 // row is a name whose standing value the CA need not take any more.
@@ -179,7 +69,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 	if err := s.checkAccount(ctx); err != nil {
 		return err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return err
 	}
@@ -232,6 +122,7 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 		identifier := strictest(n.Identifiers)
 		at, t := *s, t
 		at.iss = serving(identifier)
+		at.Client = at.iss.ca.at(s.directory)
 		if at.iss != s.iss { // with options of its own
 			if t, err = at.predict(o); err != nil {
 				continue

@@ -30,7 +30,7 @@ func (u *unlisted) List(ctx context.Context, prefix string, recursive bool) ([]s
 func TestAnnouncementIsMadeUp(t *testing.T) {
 	i := newIssuing(t)
 	core, logs := observer.New(zap.WarnLevel)
-	i.Logger = zap.New(core)
+	i.with(zap.New(core), nil)
 	read := func(fails bool, said int) {
 		t.Helper()
 		if err := i.ReadDirectory(t.Context()); (err != nil) != fails {
@@ -46,7 +46,7 @@ func TestAnnouncementIsMadeUp(t *testing.T) {
 	read(false, 0)
 	i.ca.SetDialect(lab.Dialect{Draft: "02"})
 	listing := &unlisted{Storage: i.Storage, fails: true}
-	i.Storage = listing
+	i.with(nil, listing)
 	read(true, 0)
 	read(true, 0)
 	listing.fails = false

@@ -56,7 +56,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 		if said.Earlier = false; authz.Status != acme.StatusPending {
 			return said, fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, authz.Status)
 		}
-		c, ok, err := a.challenge(ctx, authz)
+		c, ok, err := a.challenge(ctx, authz, a.identity())
 		if err != nil {
 			return said, err
 		}

@@ -129,7 +129,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		err = errors.Join(a.refused(ctx, authz, w, a.seen), a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		return a.afterNo(ctx, w, a.seen, err)
 	}
-	c, ok, err := a.challenge(ctx, authz)
+	c, ok, err := a.challenge(ctx, authz, a.identity())
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, 
 	if a.worked {
 		return a.want, nil
 	}
-	c, ok, err := a.challenge(ctx, authz)
+	c, ok, err := a.challenge(ctx, authz, a.identity())
 	if err != nil || !ok {
 		// the CA's word counts, whatever has become of the challenge
 		return wanted{identifier: a.name}, nil //nolint:nilerr // see above

@@ -25,7 +25,7 @@ func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.
 		if err != nil {
 			return nil, err
 		}
-		if err := s.learn(ctx, authz); err != nil {
+		if err := s.learn(ctx, authz, s.identity()); err != nil {
 			return nil, err
 		}
 		all = append(all, authz)

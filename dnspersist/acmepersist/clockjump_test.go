@@ -43,7 +43,7 @@ func TestClockWasAhead(t *testing.T) {
 	no := false
 	o := offer{CA: "https://ca.test/dir", Offered: &no, SeenAt: later, Directory: &directoryTerms{At: later}}
 	o.heal(now)
-	if err := o.refusal(false, false, notOfferedRetry, notOfferedRenewalRetry); err != nil || o.Directory.At.After(now) {
+	if err := clientAt(t, "{}", ServerConfig{NotOfferedRetry: notOfferedRetry}).refusal(o, false); err != nil || o.Directory.At.After(now) {
 		t.Errorf("%v, %+v", err, o)
 	}
 }

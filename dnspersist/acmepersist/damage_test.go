@@ -68,9 +68,9 @@ func (i *issuing) damaged(t *testing.T, rel, text string, ways map[string]string
 	}
 	run := func(what string, storage func(certmagic.Storage) certmagic.Storage) {
 		core, logs := observer.New(zap.WarnLevel)
-		iss := i.another()
-		iss.Logger = zap.New(core)
-		iss.Storage = storage(iss.Storage)
+		cfg := i.another().Config
+		cfg.Logger, cfg.Storage = zap.New(core), storage(cfg.Storage)
+		iss := acmepersist.New(cfg)
 		t.Run(rel+" "+what, func(t *testing.T) { check(t, what, iss, logs) })
 	}
 	same := func(s certmagic.Storage) certmagic.Storage { return s }

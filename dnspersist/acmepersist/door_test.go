@@ -176,8 +176,7 @@ func TestDirectoryDoesNotRedirectToPlainText(t *testing.T) {
 		http.Redirect(w, r, "http://ca.example:8080/dir", http.StatusFound)
 	}))
 	defer srv.Close()
-	iss := New(Config{CA: srv.URL + "/dir", Transport: srv.Client().Transport})
-	_, err := iss.dirs.get(t.Context(), iss.CA, iss.transport(), "test")
+	_, err := NewServer(ServerConfig{URL: srv.URL + "/dir", Transport: srv.Client().Transport}).open(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "leads to http://ca.example:8080/dir, which is not encrypted") || hits != 1 {
 		t.Errorf("%v after %d requests", err, hits)
 	}

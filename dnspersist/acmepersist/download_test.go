@@ -146,7 +146,7 @@ func (s noOrders) Store(ctx context.Context, key string, value []byte) error {
 func TestOrderThatCannotBeKept(t *testing.T) {
 	t.Parallel()
 	i := newIssuing(t)
-	i.Storage = noOrders{i.Storage}
+	i.with(nil, noOrders{i.Storage})
 	i.refuse("no order was made", "permission denied")
 	if n := i.ca.Count("new-order"); n != 0 {
 		t.Errorf("%d orders were asked for", n)

@@ -26,7 +26,7 @@ func TestEndWithoutAChecker(t *testing.T) {
 		}
 		i.dns.SetTXT(0, "_validation-persist."+issuedName, value.String(), "v=spf1 -all")
 		core, logs := observer.New(zap.WarnLevel)
-		i.Logger = zap.New(core)
+		i.with(zap.New(core), nil)
 		i.Checker = nil
 		i.CAAChecker = propagation.NewChecker(propagation.Config{
 			Mode: propagation.ModeRecursive, Resolvers: []string{i.dns.Resolver()}, Exchanger: i.dns.Exchanger(),

@@ -104,15 +104,6 @@ func csrName(csr *x509.CertificateRequest) string {
 	return csr.Subject.CommonName
 }
 
-// interval is the time until the next poll: the CA's Retry-After if it sent one,
-// never under a second.
-func (s *session) interval(own time.Duration) time.Duration {
-	if _, wait, has := s.wire.last(); has {
-		return min(max(wait, minInterval), maxRetryWait)
-	}
-	return max(own, minInterval)
-}
-
 const (
 	// downloadPatience is how long a certificate that was issued is fetched: to give up costs
 	// another one, of the few that CAs issue for the same names in a week.

@@ -58,9 +58,10 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 	dns.SetTXT(0, name, "value")
 	dns.ClearName(2, name)
 	checker := propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()})
-	s := New(Config{
+	iss := New(Config{
 		CA: "https://ca.test/directory", Storage: &certmagic.FileStorage{Path: t.TempDir()}, Checker: checker, PropagationTimeout: 10 * time.Minute,
-	}).offline()
+	})
+	s := iss.sessionWith(iss.ca.at(&directory{}))
 	target := propagation.Target{Name: name, Host: "www.example.test", Accept: func(values []string) (bool, string) { return len(values) > 0, "" }}
 	gate := propagation.NewGate(0, 0)
 

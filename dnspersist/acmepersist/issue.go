@@ -87,11 +87,11 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 		return nil, err
 	}
 	s.requestKey, s.notAfter = keyOf(csr), job.notAfter()
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.refusal(job.renewal, s.directory.promises(), iss.notOfferedRetry(), iss.notOfferedRenewalRetry()); err != nil {
+	if err := s.refusal(o, job.renewal); err != nil {
 		return nil, s.notOffered(ctx, name, err)
 	}
 	if err := s.bind(ctx); err != nil {
@@ -127,14 +127,11 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 func (s *session) firstContact(ctx context.Context, name string, job job) (offer, error) {
 	var o offer
 	known := func() (bool, error) {
-		s.iss.mu.Lock()
-		s.iss.offer = nil
-		s.iss.mu.Unlock()
 		var err error
-		if o, err = s.loadOffer(ctx); err != nil || o.yes() {
+		if o, err = s.iss.ca.reloadOffer(ctx); err != nil || o.yes() {
 			return o.yes(), err
 		}
-		if err := o.refusal(job.renewal, s.directory.promises(), s.iss.notOfferedRetry(), s.iss.notOfferedRenewalRetry()); err != nil {
+		if err := s.refusal(o, job.renewal); err != nil {
 			return false, s.notOffered(ctx, name, err)
 		}
 		return false, nil
@@ -152,11 +149,9 @@ func (s *session) firstContact(ctx context.Context, name string, job job) (offer
 		if err != nil {
 			return err
 		}
-		s.iss.mu.Lock()
-		if s.iss.offer != nil {
-			o = *s.iss.offer
+		if o, err = s.iss.ca.loadOffer(ctx); err != nil {
+			return err
 		}
-		s.iss.mu.Unlock()
 		for _, a := range authzs {
 			if _, ok := ourChallenge(a); a.Status == acme.StatusPending && !ok {
 				return s.refusedByCA(ctx, name)
@@ -172,11 +167,11 @@ func (s *session) refusedByCA(ctx context.Context, name string) error {
 	if err := s.store.Remove(ctx, s.store.OrderKey(name)); err != nil {
 		return err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return err
 	}
-	retry := o.SeenAt.Add(s.iss.notOfferedRetry())
+	retry := o.SeenAt.Add(s.iss.ca.NotOfferedRetry)
 	return s.notOffered(ctx, name, &NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
 }
 

@@ -157,11 +157,9 @@ type Config struct {
 type Issuer struct {
 	Config
 
-	dirs directories
+	ca *Server
 	// publisher paces what is written.
 	publisher publisher
-	// offerMu is held while ca.json is changed.
-	offerMu sync.Mutex
 	// checking has room for one account check at a time.
 	checking chan struct{}
 
@@ -173,14 +171,14 @@ type Issuer struct {
 	checkedURL    string
 	checkedKey    string // the thumbprint
 	checkedAt     time.Time
-	offer         *offer
-	unlisted      string // what was last logged of a configured issuer domain name
 	askedNext     string // the key of a pending rollover that the CA was asked about
 	askedNextAt   time.Time
 }
 
 // New returns an Issuer for the configuration.
-func New(cfg Config) *Issuer { return &Issuer{Config: cfg, checking: make(chan struct{}, 1)} }
+func New(cfg Config) *Issuer {
+	return &Issuer{Config: cfg, ca: newServer(cfg), checking: make(chan struct{}, 1)}
+}
 
 // IssuerKey returns the key under which certificates are filed. It implements
 // certmagic.Issuer.

@@ -1,6 +1,7 @@
 package acmepersist_test
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -59,6 +61,13 @@ func (i *issuing) another() *acmepersist.Issuer {
 		Checker:          propagation.NewChecker(propagation.Config{Resolvers: []string{i.dns.Resolver()}, Exchanger: i.dns.Exchanger()}),
 		InlineProcessing: time.Second, Parker: standAlone{},
 	})
+}
+
+// with goes on with an issuer that has another logger and storage, each unless it is nil.
+func (i *issuing) with(logger *zap.Logger, storage certmagic.Storage) {
+	cfg := i.Config
+	cfg.Logger, cfg.Storage = cmp.Or(logger, cfg.Logger), cmp.Or(storage, cfg.Storage)
+	i.Issuer = acmepersist.New(cfg)
 }
 
 func (i *issuing) issue(ctx context.Context) error { return i.issueFor(ctx, issuedName) }

@@ -18,14 +18,14 @@ const (
 // keepLock extends the lease of the lock that CertMagic holds for a name while it
 // waits for us, where the storage gives out leases: else another node would begin the
 // same work.
-func (s *session) keepLock(ctx context.Context, name string) {
-	renewer, ok := s.store.Storage.(certmagic.LockLeaseRenewer)
-	if !ok || time.Since(s.leased) < leaseEvery {
+func (c *Client) keepLock(ctx context.Context, name string) {
+	renewer, ok := c.server.Store.Storage.(certmagic.LockLeaseRenewer)
+	if !ok || time.Since(c.leased) < leaseEvery {
 		return
 	}
-	s.leased = time.Now()
+	c.leased = time.Now()
 	if err := renewer.RenewLockLease(ctx, "issue_cert_"+name, leaseFor); err != nil {
-		s.logger.Warn("extending the lock's lease failed; another node may begin the same work",
+		c.logger.Warn("extending the lock's lease failed; another node may begin the same work",
 			zap.String("identifier", name), zap.Error(err))
 	}
 }

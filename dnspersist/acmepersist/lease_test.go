@@ -23,17 +23,17 @@ func (l *leasing) RenewLockLease(_ context.Context, key string, _ time.Duration)
 
 func TestLockLeaseIsExtendedWhileWaiting(t *testing.T) {
 	storage := &leasing{}
-	s := &session{store: store{Store: state.Store{Storage: storage}}, logger: zap.NewNop(), leased: time.Now()}
-	s.keepLock(t.Context(), "example.com")
+	c := NewServer(ServerConfig{Store: state.Store{Storage: storage}, Logger: zap.NewNop()}).at(&directory{})
+	c.keepLock(t.Context(), "example.com")
 	if len(storage.keys) != 0 {
 		t.Fatal("the lease was extended right after it was taken")
 	}
-	s.leased = time.Now().Add(-leaseEvery)
-	s.keepLock(t.Context(), "example.com")
-	s.keepLock(t.Context(), "example.com")
+	c.leased = time.Now().Add(-leaseEvery)
+	c.keepLock(t.Context(), "example.com")
+	c.keepLock(t.Context(), "example.com")
 	if len(storage.keys) != 1 || storage.keys[0] != "issue_cert_example.com" {
 		t.Errorf("extended %v, want issue_cert_example.com once", storage.keys)
 	}
 	// a storage without leases needs nothing
-	(&session{store: store{Store: state.Store{Storage: &certmagic.FileStorage{}}}, logger: zap.NewNop()}).keepLock(t.Context(), "example.com")
+	NewServer(ServerConfig{Store: state.Store{Storage: &certmagic.FileStorage{}}}).at(&directory{}).keepLock(t.Context(), "example.com")
 }

@@ -66,7 +66,7 @@ func TestPausedName(t *testing.T) {
 	t.Parallel()
 	i := newIssuing(t)
 	core, logs := observer.New(zap.WarnLevel)
-	i.Logger = zap.New(core)
+	i.with(zap.New(core), nil)
 	i.ca.Inject(lab.Paused(issuedName))
 	limited := i.limited(issuedName)
 	if left := time.Until(limited.RetryAt); left < 5*time.Hour {
@@ -218,7 +218,7 @@ func TestUnknownProfile(t *testing.T) {
 	t.Parallel()
 	i := newIssuing(t)
 	core, logs := observer.New(zap.DebugLevel)
-	i.Logger = zap.New(core)
+	i.with(zap.New(core), nil)
 	i.Profile = "tlsserver"
 	began := time.Now()
 	i.refuse("unknown profile name 'tlsserver'")

@@ -54,30 +54,30 @@ func (l *limit) Check() error {
 }
 
 // limitKeys are where limits of a name and of its registered domain lie.
-func (s *session) limitKeys(name string) (own, domain string) {
-	own = s.store.Key("limits", s.store.Safe(name)+".json")
-	domain = s.store.Key("limits", "below_"+s.store.Safe(fair.Domain(record.Base(name)))+".json")
+func (c *Client) limitKeys(name string) (own, domain string) {
+	own = c.server.Store.Key("limits", c.server.Store.Safe(name)+".json")
+	domain = c.server.Store.Key("limits", "below_"+c.server.Store.Safe(fair.Domain(record.Base(name)))+".json")
 	return own, domain
 }
 
 // loadLimit returns the limit of this account at a key. It is knowledge that can be had again:
 // what cannot be read counts as none.
-func (s *session) loadLimit(ctx context.Context, key string) (l limit, found bool) {
-	found, err := s.store.Load(ctx, key, &l)
+func (c *Client) loadLimit(ctx context.Context, account, key string) (l limit, found bool) {
+	found, err := c.server.Store.Load(ctx, key, &l)
 	if err != nil {
-		s.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
+		c.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
 		return limit{}, false
 	}
 	now := walltime.Now()
-	found = found && l.Account == s.account.Location && !state.IsAhead(l.At, now, 0) && !state.IsAhead(l.Until, now, longestLimit)
+	found = found && l.Account == account && !state.IsAhead(l.At, now, 0) && !state.IsAhead(l.Until, now, longestLimit)
 	return l, found
 }
 
 // checkLimits returns an error while the CA takes no order for the name.
-func (s *session) checkLimits(ctx context.Context, name string) error {
-	own, domain := s.limitKeys(name)
+func (c *Client) checkLimits(ctx context.Context, account, name string) error {
+	own, domain := c.limitKeys(name)
 	for _, key := range []string{own, domain} {
-		l, found := s.loadLimit(ctx, key)
+		l, found := c.loadLimit(ctx, account, key)
 		if !found || !walltime.Now().Before(l.Until) {
 			continue
 		}
@@ -89,21 +89,21 @@ func (s *session) checkLimits(ctx context.Context, name string) error {
 
 // noteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
 // until when afterwards.
-func (s *session) noteLimit(ctx context.Context, name string, err error) error {
+func (c *Client) noteLimit(ctx context.Context, account, name string, err error) error {
 	var limited *RateLimitedError
 	var problem acme.Problem
-	status, _, has := s.wire.last()
+	status, _, has := c.wire.last()
 	if !errors.As(err, &limited) || !errors.As(err, &problem) || status != http.StatusTooManyRequests {
 		return err
 	}
-	key, domainKey := s.limitKeys(name)
+	key, domainKey := c.limitKeys(name)
 	now := walltime.Now().UTC()
-	l := limit{Account: s.account.Location, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
+	l := limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
 	if domain := limitedDomain(name, problem.Detail); domain != "" {
 		key, l.Name = domainKey, domain
 	}
 	if !has {
-		before, found := s.loadLimit(ctx, key)
+		before, found := c.loadLimit(ctx, account, key)
 		if found && now.Sub(before.Until) < guessedMost {
 			l.Guessed = before.Guessed
 		}
@@ -116,27 +116,27 @@ func (s *session) noteLimit(ctx context.Context, name string, err error) error {
 	}
 	l.Until = limited.RetryAt.UTC()
 	fields := []zap.Field{
-		zap.String("identifier", name), zap.String("limited", l.Name), zap.String("ca", s.iss.CA), zap.String("account", l.Account),
+		zap.String("identifier", name), zap.String("limited", l.Name), zap.String("ca", c.server.URL), zap.String("account", l.Account),
 		zap.Time("until", l.Until), zap.String("answer", l.Text),
 	}
 	if l.URL != "" {
 		fields = append(fields, zap.String("url", l.URL))
 	}
-	s.logger.Warn("the CA takes no order for now; it is asked again later", fields...)
-	if saveErr := s.store.Save(ctx, key, l); saveErr != nil {
-		s.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.String("identifier", name), zap.Error(saveErr))
+	c.logger.Warn("the CA takes no order for now; it is asked again later", fields...)
+	if saveErr := c.server.Store.Save(ctx, key, l); saveErr != nil {
+		c.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.String("identifier", name), zap.Error(saveErr))
 	}
 	return err
 }
 
 // forgetLimit drops a limit that holds no more: the CA has taken an order for the name.
-func (s *session) forgetLimit(ctx context.Context, name string) {
-	own, _ := s.limitKeys(name)
-	if !s.store.Storage.Exists(ctx, own) {
+func (c *Client) forgetLimit(ctx context.Context, name string) {
+	own, _ := c.limitKeys(name)
+	if !c.server.Store.Storage.Exists(ctx, own) {
 		return
 	}
-	if err := s.store.Remove(ctx, own); err != nil {
-		s.logger.Warn("a limit of the CA that is over stays in storage", zap.String("storage_key", own), zap.Error(err))
+	if err := c.server.Store.Remove(ctx, own); err != nil {
+		c.logger.Warn("a limit of the CA that is over stays in storage", zap.String("storage_key", own), zap.Error(err))
 	}
 }
 
@@ -201,8 +201,8 @@ func page(text string) string {
 }
 
 // rateLimit makes the error for a wait that is too long for an attempt.
-func (s *session) rateLimit(err error, wait time.Duration) *RateLimitedError {
-	status, _, has := s.wire.last()
+func (c *Client) rateLimit(err error, wait time.Duration) *RateLimitedError {
+	status, _, has := c.wire.last()
 	e := &RateLimitedError{RetryAt: walltime.Now().Add(min(wait, longestLimit)), Err: err}
 	var problem acme.Problem
 	if status == http.StatusTooManyRequests && errors.As(err, &problem) {

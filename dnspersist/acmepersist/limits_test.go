@@ -7,6 +7,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 // Texts of CAs as they were seen, or are in Boulder's source.
@@ -50,23 +52,24 @@ func TestPageOf(t *testing.T) {
 	}
 }
 
-// limitsSession is a session whose CA has just answered 429 without a time.
-func limitsSession(t *testing.T) *session {
-	s := New(Config{CA: "https://ca.test/dir", Storage: &certmagic.FileStorage{Path: t.TempDir()}}).offline()
-	s.logger = zap.NewNop()
-	s.account.Location = "https://ca.test/account/1"
-	s.wire = &wire{status: 429}
-	return s
+const limitedAccount = "https://ca.test/account/1"
+
+// limitedClient is a conversation with a CA that has just answered 429 without a time.
+func limitedClient(t *testing.T) *Client {
+	const url = "https://ca.test/dir"
+	c := NewServer(ServerConfig{URL: url, Store: state.New(&certmagic.FileStorage{Path: t.TempDir()}, url), Logger: zap.NewNop()}).at(&directory{})
+	c.wire.status = 429
+	return c
 }
 
 // A CA that gives no time is asked less and less often.
 func TestLimitWithoutTimeGrows(t *testing.T) {
-	s := limitsSession(t)
+	c := limitedClient(t)
 	problem := acme.Problem{Type: acme.ProblemTypeNamespace + "rateLimited", Status: 429, Detail: "slow down"}
 	var waits []time.Duration
 	for range 6 {
-		limited := s.rateLimit(problem, 0)
-		_ = s.noteLimit(t.Context(), "www.example.com", limited)
+		limited := c.rateLimit(problem, 0)
+		_ = c.noteLimit(t.Context(), limitedAccount, "www.example.com", limited)
 		waits = append(waits, time.Until(limited.RetryAt).Round(time.Minute))
 	}
 	want := []time.Duration{time.Minute, 4 * time.Minute, 16 * time.Minute, 64 * time.Minute, 256 * time.Minute, 6 * time.Hour}
@@ -75,8 +78,8 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 			t.Fatalf("it waits %v, want %v", waits, want)
 		}
 	}
-	s.forgetLimit(t.Context(), "www.example.com")
-	if err := s.checkLimits(t.Context(), "www.example.com"); err != nil {
+	c.forgetLimit(t.Context(), "www.example.com")
+	if err := c.checkLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
 		t.Errorf("after an order that was taken: %v", err)
 	}
 }
@@ -92,12 +95,12 @@ func TestLimitsThatDoNotHold(t *testing.T) {
 		"over":            limit{Account: "https://ca.test/account/1", At: now.Add(-time.Hour), Until: now.Add(-time.Minute)},
 		"damaged":         "x",
 	} {
-		s := limitsSession(t)
-		key, _ := s.limitKeys("www.example.com")
-		if err := s.store.Save(t.Context(), key, kept); err != nil {
+		c := limitedClient(t)
+		key, _ := c.limitKeys("www.example.com")
+		if err := c.server.Store.Save(t.Context(), key, kept); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.checkLimits(t.Context(), "www.example.com"); err != nil {
+		if err := c.checkLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -55,13 +55,13 @@ func (o offer) yes() bool { return o.Offered != nil && *o.Offered }
 
 // refusal returns the error for a CA that does not offer the challenge, nil if it
 // may be asked.
-func (o offer) refusal(renewal, promised bool, retry, renewalRetry time.Duration) error {
-	if o.Offered == nil || *o.Offered || promised && !o.Promised {
+func (c *Client) refusal(o offer, renewal bool) error {
+	if o.Offered == nil || *o.Offered || c.directory.promises() && !o.Promised {
 		return nil
 	}
-	after := retry
+	after := c.server.NotOfferedRetry
 	if renewal {
-		after = renewalRetry
+		after = c.server.NotOfferedRenewalRetry
 	}
 	at := o.SeenAt.Add(after)
 	if walltime.Now().After(at) {
@@ -71,69 +71,86 @@ func (o offer) refusal(renewal, promised bool, retry, renewalRetry time.Duration
 }
 
 // loadOffer returns what is known of the CA.
-func (s *session) loadOffer(ctx context.Context) (offer, error) {
-	s.iss.mu.Lock()
-	cached := s.iss.offer
-	s.iss.mu.Unlock()
+func (srv *Server) loadOffer(ctx context.Context) (offer, error) {
+	cached := srv.cachedOffer()
 	if cached != nil && (cached.yes() || walltime.Since(cached.SeenAt) < time.Minute) {
 		return *cached, nil
 	}
 	// a "no" may have become a "yes" on another node
-	o := offer{CA: s.iss.CA}
-	if _, err := s.store.Load(ctx, s.store.Key("ca.json"), &o); err != nil {
+	return srv.reloadOffer(ctx)
+}
+
+// reloadOffer is loadOffer without what is in memory.
+func (srv *Server) reloadOffer(ctx context.Context) (offer, error) {
+	o, err := srv.storedOffer(ctx)
+	if err == nil {
+		srv.cacheOffer(o)
+	}
+	return o, err
+}
+
+func (srv *Server) storedOffer(ctx context.Context) (offer, error) {
+	o := offer{CA: srv.URL}
+	if _, err := srv.Store.Load(ctx, srv.Store.Key("ca.json"), &o); err != nil {
 		return o, err
 	}
-	if o.CA != s.iss.CA {
-		o = offer{CA: s.iss.CA} // of a directory that shares the folder
+	if o.CA != srv.URL {
+		o = offer{CA: srv.URL} // of a directory that shares the folder
 	}
 	o.heal(walltime.Now())
-	s.iss.mu.Lock()
-	s.iss.offer = &o
-	s.iss.mu.Unlock()
 	return o, nil
+}
+
+func (srv *Server) cachedOffer() *offer {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.offer
+}
+
+func (srv *Server) cacheOffer(o offer) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.offer = &o
 }
 
 // learn takes from an authorization what it says of the CA. One that is already
 // valid says nothing: it may have been validated by another challenge.
-func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
+func (c *Client) learn(ctx context.Context, authz acme.Authorization, who Identity) error {
 	if authz.Status != acme.StatusPending {
 		return nil
 	}
-	o := offer{CA: s.iss.CA, SeenAt: walltime.Now().UTC()}
+	o := offer{CA: c.server.URL, SeenAt: walltime.Now().UTC()}
 	offered := false
-	for _, c := range authz.Challenges {
-		if c.Type == ChallengeType {
+	for _, other := range authz.Challenges {
+		if other.Type == ChallengeType {
 			offered = true
 		} else {
-			o.OtherTypes = append(o.OtherTypes, c.Type)
+			o.OtherTypes = append(o.OtherTypes, other.Type)
 		}
 	}
 	o.Offered = &offered
 	if offered {
 		o.OtherTypes = nil
-		c, _, err := s.challenge(ctx, authz)
+		found, _, err := c.challenge(ctx, authz, who)
 		if err != nil {
 			return nil // it is said where the challenge is used
 		}
-		o.IssuerDomainNames, o.Dialect = c.terms.names, c.terms.dialect
+		o.IssuerDomainNames, o.Dialect = found.terms.names, found.terms.dialect
 	} else {
-		o.Promised = s.directory.promises()
+		o.Promised = c.directory.promises()
 	}
-	s.iss.mu.Lock()
-	old := s.iss.offer
-	s.iss.mu.Unlock()
-	if old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) && old.Dialect == o.Dialect {
+	if old := c.server.cachedOffer(); old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) && old.Dialect == o.Dialect {
 		return nil
 	}
 	if offered {
-		s.logger.Info("the CA offers dns-persist-01",
+		c.logger.Info("the CA offers dns-persist-01",
 			zap.String("ca", o.CA), zap.Strings("issuer_domain_names", o.IssuerDomainNames), zap.String("dialect", string(o.Dialect)))
 	} else {
-		s.logger.Error("the CA does not offer dns-persist-01; no record in DNS can change that",
+		c.logger.Error("the CA does not offer dns-persist-01; no record in DNS can change that",
 			zap.String("ca", o.CA), zap.Strings("offered", o.OtherTypes),
-			zap.Time("asked_again_after", o.SeenAt.Add(s.iss.notOfferedRetry())))
+			zap.Time("asked_again_after", o.SeenAt.Add(c.server.NotOfferedRetry)))
 	}
-	return s.updateOffer(ctx, func(stored *offer) bool {
+	return c.server.updateOffer(ctx, func(stored *offer) bool {
 		o.Directory = stored.Directory
 		*stored = o
 		return true
@@ -141,51 +158,20 @@ func (s *session) learn(ctx context.Context, authz acme.Authorization) error {
 }
 
 // updateOffer changes what is known of the CA in storage and in memory.
-func (s *session) updateOffer(ctx context.Context, fn func(*offer) bool) error {
-	s.iss.offerMu.Lock()
-	defer s.iss.offerMu.Unlock()
-	o := offer{CA: s.iss.CA}
-	key := s.store.Key("ca.json")
-	if _, err := s.store.Load(ctx, key, &o); err != nil {
+func (srv *Server) updateOffer(ctx context.Context, fn func(*offer) bool) error {
+	srv.updating.Lock()
+	defer srv.updating.Unlock()
+	o, err := srv.storedOffer(ctx)
+	if err != nil {
 		return err
 	}
-	if o.CA != s.iss.CA {
-		o = offer{CA: s.iss.CA} // of a directory that shares the folder
-	}
-	o.heal(walltime.Now())
 	if fn(&o) {
-		if err := s.store.Save(ctx, key, o); err != nil {
+		if err := srv.Store.Save(ctx, srv.Store.Key("ca.json"), o); err != nil {
 			return err
 		}
 	}
-	s.iss.mu.Lock()
-	s.iss.offer = &o
-	s.iss.mu.Unlock()
+	srv.cacheOffer(o)
 	return nil
-}
-
-// directoryTerms is what a directory said of the challenge, for comparison.
-type directoryTerms struct {
-	AccountHashPrefix string   `json:"account_hash_prefix,omitempty"`
-	IssuerDomainNames []string `json:"issuer_domain_names,omitempty"`
-	CAAIdentities     []string `json:"caa_identities,omitempty"`
-	// AccountURLs are what the CA last named accounts, by the URL that each is bound with:
-	// issuers at one CA may have accounts of their own.
-	AccountURLs map[string]string `json:"account_urls,omitempty"`
-	At          time.Time         `json:"at"`
-	// Unsaid are changes whose announcement has not succeeded yet.
-	Unsaid []string `json:"unsaid,omitempty"`
-}
-
-// prefixKept is how long a prefix is remembered that the directory shows no more.
-const prefixKept = 7 * 24 * time.Hour
-
-// rememberedPrefix is the accountHashPrefix of an earlier directory.
-func (o offer) rememberedPrefix() string {
-	if o.Directory == nil || walltime.Since(o.Directory.At) > prefixKept {
-		return ""
-	}
-	return o.Directory.AccountHashPrefix
 }
 
 // heal forgets a "no" that has not been said yet.

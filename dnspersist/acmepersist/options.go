@@ -1,7 +1,6 @@
 package acmepersist
 
 import (
-	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,16 +22,6 @@ func (iss *Issuer) logger() *zap.Logger {
 	return iss.Logger
 }
 
-// transport carries all requests to the CA.
-func (iss *Issuer) transport() http.RoundTripper {
-	if iss.Transport == nil {
-		return door{defaultTransport, iss.CA}
-	}
-	return door{iss.Transport, iss.CA}
-}
-
-func (iss *Issuer) userAgent() string { return orDefault(iss.UserAgent, "caddy-dnspersist") }
-
 func (iss *Issuer) timeout() time.Duration { return orDefault(iss.Timeout, defaultTimeout) }
 
 func (iss *Issuer) propagationTimeout() time.Duration {
@@ -45,14 +34,6 @@ func (iss *Issuer) pollInterval() time.Duration {
 
 func (iss *Issuer) windowRatio() float64 {
 	return orDefault(iss.RenewalWindowRatio, defaultWindowRatio)
-}
-
-func (iss *Issuer) notOfferedRetry() time.Duration {
-	return orDefault(iss.NotOfferedRetry, notOfferedRetry)
-}
-
-func (iss *Issuer) notOfferedRenewalRetry() time.Duration {
-	return orDefault(iss.NotOfferedRenewalRetry, notOfferedRenewalRetry)
 }
 
 func (iss *Issuer) reloadAccount() time.Duration {

@@ -99,7 +99,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 	if s.directory.RenewalInfo != "" {
 		order.Replaces = s.replaces(ctx, name)
 	}
-	if err := s.checkLimits(ctx, name); err != nil {
+	if err := s.checkLimits(ctx, s.account.Location, name); err != nil {
 		return order, err
 	}
 	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
@@ -107,7 +107,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 		// another name may have learnt of a limit meanwhile
-		if err := s.checkLimits(ctx, name); err != nil {
+		if err := s.checkLimits(ctx, s.account.Location, name); err != nil {
 			return order, err
 		}
 	}
@@ -125,7 +125,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 		made, err = s.postOrder(ctx, order, maxStepRetries)
 	}
 	if err != nil {
-		return made, s.noteLimit(ctx, name, s.accountProblem(ctx, err))
+		return made, s.noteLimit(ctx, s.account.Location, name, s.accountProblem(ctx, err))
 	}
 	if made.Location == "" {
 		return made, errors.New("making the order: the CA answered without the order's URL")

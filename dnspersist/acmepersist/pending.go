@@ -56,7 +56,7 @@ func (s *session) resolveLocked(ctx context.Context, bound boundAccount, good ti
 		if done || err != nil {
 			return err
 		}
-		bound, err = s.iss.sessionWith(s.directory).resolve(ctx, bound)
+		bound, err = s.iss.sessionWith(s.again()).resolve(ctx, bound)
 		return err
 	})
 	return bound, err

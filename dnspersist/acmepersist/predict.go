@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
@@ -18,11 +19,16 @@ import (
 // has to, so that no order is needed to learn it.
 func (d *directory) promises() bool { return d.Meta.prefix() != "" && d.Meta.names() != nil }
 
-// predict says what records to ask for before a challenge is at hand: as configured, else
-// as the directory says, else as the last challenge did.
-func (s *session) predict(o offer) (terms, error) {
-	meta := s.directory.Meta
-	t := terms{prefix: meta.prefix(), dialect: record.DialectAccountURL}
+// predict says what records to ask for before a challenge is at hand.
+func (c *Client) predict(o offer) (terms, error) {
+	c.warnOfUnlisted()
+	return predict(c.directory, o, c.server.Dialect, c.server.IssuerDomainName)
+}
+
+// predict says what records to ask for: as configured, else as the directory says, else as the
+// last challenge did.
+func predict(d *directory, o offer, dialect, issuer string) (terms, error) {
+	t := terms{prefix: d.Meta.prefix(), dialect: record.DialectAccountURL}
 	if t.prefix == "" {
 		// half of a CA's frontends may still serve the older directory
 		t.prefix = o.rememberedPrefix()
@@ -30,26 +36,25 @@ func (s *session) predict(o offer) (terms, error) {
 	if t.prefix != "" {
 		t.dialect = record.DialectHashed
 	}
-	switch s.iss.dialect() {
+	switch dialect {
 	case DialectAccountURL:
 		t.dialect = record.DialectAccountURL
 	case DialectHashed:
 		t.dialect = record.DialectHashed
 		if t.prefix == "" {
-			return t, fmt.Errorf("dialect is hashed, but the directory of %s shows no conforming accountHashPrefix: remove the dialect option, the CA does not speak draft -02", s.iss.CA)
+			return t, fmt.Errorf("dialect is hashed, but the directory of %s shows no conforming accountHashPrefix: remove the dialect option, the CA does not speak draft -02", d.URL)
 		}
 	}
 	switch {
-	case s.iss.IssuerDomainName != "":
-		t.names = []string{s.iss.IssuerDomainName}
-		s.warnOfUnlisted()
-	case meta.names() != nil:
-		t.names = meta.names()
+	case issuer != "":
+		t.names = []string{issuer}
+	case d.Meta.names() != nil:
+		t.names = d.Meta.names()
 	case len(o.IssuerDomainNames) > 0:
 		t.names = o.IssuerDomainNames
-	case meta.prefix() == "":
+	case d.Meta.prefix() == "":
 		// at CAs of the deployed drafts these are the names that a challenge offers
-		t.names = conformingNames(meta.CAAIdentities)
+		t.names = conformingNames(d.Meta.CAAIdentities)
 	}
 	return t, nil
 }
@@ -60,31 +65,31 @@ const CodeIssuerNotListed propagation.Code = "issuer_not_listed"
 // unlistedIssuer says that a configured issuer domain name is none of those that the directory
 // promises for each challenge (section 3.2 of draft -02); it is empty if it is one, or if the
 // directory promises none. A challenge may offer more names, so it is no error.
-func (s *session) unlistedIssuer() string {
-	mine, listed := s.iss.IssuerDomainName, s.directory.Meta.names()
+func (c *Client) unlistedIssuer() string {
+	mine, listed := c.server.IssuerDomainName, c.directory.Meta.names()
 	if mine == "" || listed == nil || slices.Contains(listed, mine) {
 		return ""
 	}
 	return fmt.Sprintf("issuer_domain_name is %s, and the directory of %s promises %s only: the CA refuses records that name %s unless its challenges offer it; set it to a listed name, or remove it",
-		mine, s.iss.CA, strings.Join(listed, ", "), mine)
+		mine, c.server.URL, strings.Join(listed, ", "), mine)
 }
 
 // warnOfUnlisted logs that once for each directory.
-func (s *session) warnOfUnlisted() {
-	text := s.unlistedIssuer()
-	s.iss.mu.Lock()
-	known := s.iss.unlisted == text
-	s.iss.unlisted = text
-	s.iss.mu.Unlock()
+func (c *Client) warnOfUnlisted() {
+	text := c.unlistedIssuer()
+	c.server.mu.Lock()
+	known := c.server.unlisted == text
+	c.server.unlisted = text
+	c.server.mu.Unlock()
 	if text != "" && !known {
-		s.logger.Warn("the configured issuer domain name is not in the CA's directory",
-			zap.String("ca", s.iss.CA), zap.String("issuer_domain_name", s.iss.IssuerDomainName),
-			zap.Strings("listed", s.directory.Meta.names()), zap.String("do", text))
+		c.logger.Warn("the configured issuer domain name is not in the CA's directory",
+			zap.String("ca", c.server.URL), zap.String("issuer_domain_name", c.server.IssuerDomainName),
+			zap.Strings("listed", c.directory.Meta.names()), zap.String("do", text))
 	}
 }
 
 // known reports whether records can be asked for without an order.
-func (s *session) known(o offer) bool { return o.yes() || s.directory.promises() }
+func (c *Client) known(o offer) bool { return o.yes() || c.directory.promises() }
 
 // offered is our challenge in an authorization and what it wants to see.
 type offered struct {
@@ -107,28 +112,28 @@ const directoryTries = 4
 
 // challenge finds our challenge in a pending authorization and holds it against
 // the rules of the drafts. ok is false if the CA does not offer it.
-func (s *session) challenge(ctx context.Context, authz acme.Authorization) (c offered, ok bool, err error) {
-	if c.Challenge, ok = ourChallenge(authz); !ok {
-		return c, false, nil
+func (c *Client) challenge(ctx context.Context, authz acme.Authorization, who Identity) (found offered, ok bool, err error) {
+	if found.Challenge, ok = ourChallenge(authz); !ok {
+		return found, false, nil
 	}
 	id := authz.IdentifierValue()
-	if c.terms, err = s.challengeTerms(ctx, s.wire.challenge(c.URL), id); err != nil {
-		return c, true, err
+	if found.terms, err = c.challengeTerms(ctx, c.wire.challenge(found.URL), id, who); err != nil {
+		return found, true, err
 	}
-	if mine := s.iss.IssuerDomainName; mine != "" {
-		if !slices.Contains(c.terms.names, mine) {
-			return c, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(c.terms.names, ", "))
+	if mine := c.server.IssuerDomainName; mine != "" {
+		if !slices.Contains(found.terms.names, mine) {
+			return found, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(found.terms.names, ", "))
 		}
 	}
-	return c, true, nil
+	return found, true, nil
 }
 
 // challengeTerms decides by the challenge which dialect is spoken.
-func (s *session) challengeTerms(ctx context.Context, m challengeMembers, id string) (terms, error) {
+func (c *Client) challengeTerms(ctx context.Context, m challengeMembers, id string, who Identity) (terms, error) {
 	malformed := func(err error) error {
 		return fmt.Errorf("the challenge for %s is malformed, which is the CA's fault: %w", id, err)
 	}
-	t := terms{dialect: record.DialectAccountURL, prefix: s.prefix()}
+	t := terms{dialect: record.DialectAccountURL, prefix: c.prefix()}
 	list := m.Deployed
 	if m.Names != nil {
 		list = m.Names
@@ -143,61 +148,59 @@ func (s *session) challengeTerms(ctx context.Context, m challengeMembers, id str
 	}
 	if t.dialect == record.DialectHashed && t.prefix == "" {
 		switch {
-		case s.iss.dialect() == DialectAccountURL, m.Deployed != nil:
+		case c.server.Dialect == DialectAccountURL, m.Deployed != nil:
 			t.dialect = record.DialectAccountURL
 		default:
-			if t.prefix, err = s.findPrefix(ctx); err != nil {
+			if t.prefix, err = c.findPrefix(ctx); err != nil {
 				return t, malformed(err)
 			}
 		}
 	}
 	if t.dialect == record.DialectHashed {
-		if err := checkSubsets(*list, s.directory.Meta.names(), s.directory.Meta.identities()); err != nil {
+		if err := checkSubsets(*list, c.directory.Meta.names(), c.directory.Meta.identities()); err != nil {
 			return t, malformed(err)
 		}
 	}
-	switch s.iss.dialect() {
+	switch c.server.Dialect {
 	case DialectAccountURL:
 		t.dialect = record.DialectAccountURL
 	case DialectHashed:
 		t.dialect = record.DialectHashed
 	}
-	if uri := string(m.AccountURI); uri != "" && t.dialect == record.DialectAccountURL && uri != s.accountURI() {
+	if uri := string(m.AccountURI); uri != "" && t.dialect == record.DialectAccountURL && uri != who.URI {
 		// a CA on its way may name our hashed account URI there
-		if uri == s.hashedURI(t, id) || s.hashedWant(t, id).ServesAnyDomain(record.Value{AccountURI: uri}) {
+		if uri == t.hashedURI(id, who) || t.want(id, who).ServesAnyDomain(record.Value{AccountURI: uri}) {
 			t.dialect = record.DialectHashed
 			return t, nil
 		}
-		return t, &AccountURIError{CA: s.iss.CA, Identifier: id, Expected: uri, Ours: s.accountURI()}
+		return t, &AccountURIError{CA: c.server.URL, Identifier: id, Expected: uri, Ours: who.URI}
 	}
 	return t, nil
 }
 
 // prefix returns the CA's accountHashPrefix as far as it is known.
-func (s *session) prefix() string {
-	if p := s.directory.Meta.prefix(); p != "" {
+func (c *Client) prefix() string {
+	if p := c.directory.Meta.prefix(); p != "" {
 		return p
 	}
-	s.iss.mu.Lock()
-	defer s.iss.mu.Unlock()
-	if s.iss.offer == nil {
-		return ""
+	if o := c.server.cachedOffer(); o != nil {
+		return o.rememberedPrefix()
 	}
-	return s.iss.offer.rememberedPrefix()
+	return ""
 }
 
 // findPrefix reads the directory again until a frontend shows the prefix.
-func (s *session) findPrefix(ctx context.Context) (string, error) {
+func (c *Client) findPrefix(ctx context.Context) (string, error) {
 	for range directoryTries {
-		s.iss.dirs.expire()
-		fresh, err := s.iss.dirs.get(ctx, s.iss.CA, s.iss.transport(), s.iss.userAgent())
+		c.server.dirs.expire()
+		fresh, err := c.server.fetch(ctx)
 		if err != nil {
 			return "", err
 		}
 		if p := fresh.Meta.prefix(); p != "" {
-			d := *s.directory // others use it as well
+			d := *c.directory // others use it as well
 			d.Meta.directoryMeta = fresh.Meta.directoryMeta
-			s.directory = &d
+			c.directory = &d
 			return p, nil
 		}
 		if err := sleep(ctx, minInterval); err != nil {
@@ -207,34 +210,39 @@ func (s *session) findPrefix(ctx context.Context) (string, error) {
 	return "", errors.New("it is one of draft -02, but the directory shows no conforming accountHashPrefix to make the record with")
 }
 
-// accountURI is what the record names in the deployed dialect: the account URL, unless
-// the operator has pinned another URI.
-func (s *session) accountURI() string {
-	if s.iss.AccountURI != "" {
-		return s.iss.AccountURI
-	}
-	return s.account.Location
+// Identity is what records name of an account.
+type Identity struct {
+	URL string
+	// URI is what they name in the deployed dialect: the URL, unless the operator has pinned
+	// another one.
+	URI string
+	// Thumbprint is that of the account's key, EarlierThumbprints of former keys.
+	Thumbprint         string
+	EarlierThumbprints []string
 }
 
-// hashedWant is what the CA has to find for an identifier, in whichever dialect.
-func (s *session) hashedWant(t terms, identifier string) record.Want {
+// reserve is how long a record must still be good for when the CA is asked.
+const reserve = time.Minute
+
+// want is what the CA has to find for an identifier, in whichever dialect.
+func (t terms) want(identifier string, who Identity) record.Want {
 	return record.Want{
 		IssuerDomainNames:  t.names,
 		Dialect:            t.dialect,
 		Wildcard:           record.IsWildcard(identifier),
-		AccountURI:         s.accountURI(),
+		AccountURI:         who.URI,
 		Domain:             record.Base(identifier),
-		AccountURL:         s.account.Location,
-		Thumbprint:         s.thumbprint,
+		AccountURL:         who.URL,
+		Thumbprint:         who.Thumbprint,
 		AccountHashPrefix:  t.prefix,
-		EarlierThumbprints: s.earlierThumbprints,
+		EarlierThumbprints: who.EarlierThumbprints,
 		Reserve:            reserve,
 	}
 }
 
 // hashedURI is the hashed account URI for an identifier, empty if there can be none.
-func (s *session) hashedURI(t terms, identifier string) string {
-	uri, err := record.HashedAccountURI(t.prefix, identifier, s.thumbprint, s.account.Location)
+func (t terms) hashedURI(identifier string, who Identity) string {
+	uri, err := record.HashedAccountURI(t.prefix, identifier, who.Thumbprint, who.URL)
 	if err != nil {
 		return ""
 	}

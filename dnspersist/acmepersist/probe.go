@@ -46,7 +46,7 @@ func (iss *Issuer) Probe(ctx context.Context) (Probe, error) {
 	if err != nil {
 		return Probe{}, err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return Probe{}, err
 	}
@@ -120,7 +120,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	if len(authzs) == 0 {
 		return Probe{}, errors.New("probing by an order: the CA's order has no authorization")
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return Probe{}, err
 	}

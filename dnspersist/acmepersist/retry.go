@@ -59,66 +59,66 @@ func putOff(err error) bool {
 
 // passing reports whether the CA's last answer says nothing of what it was asked:
 // that it is overloaded or broken.
-func (s *session) passing() bool {
-	status, _, _ := s.wire.last()
+func (c *Client) passing() bool {
+	status, _, _ := c.wire.last()
 	return status >= 500 || status == http.StatusTooManyRequests
 }
 
-// step runs fn, one exchange with the CA, and again after a hiccup that may
+// Do runs fn, one exchange with the CA, and again after a hiccup that may
 // pass: a lost connection, a 5xx, a 429, a nonce that did not come through. It
 // obeys Retry-After. name says what is being done, for errors and logs.
-func (s *session) step(ctx context.Context, name string, fn func() error) error {
-	return s.stepUpTo(ctx, name, maxStepRetries, fn)
+func (c *Client) Do(ctx context.Context, name string, fn func() error) error {
+	return c.DoUpTo(ctx, name, maxStepRetries, fn)
 }
 
-// stepUpTo is step with fewer repetitions.
-func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn func() error) error {
+// DoUpTo is Do with fewer repetitions.
+func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func() error) error {
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		s.wire.reset()
+		c.wire.reset()
 		err := fn()
 		if err == nil {
 			return nil
 		}
-		if unusable := s.wire.refused(); unusable != nil {
+		if unusable := c.wire.refused(); unusable != nil {
 			return fmt.Errorf("%s: %w", name, unusable)
 		}
-		status, _, _ := s.wire.last()
+		status, _, _ := c.wire.last()
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", name, errors.Join(context.Cause(ctx), err))
 		}
-		wait, again := s.pause(err, attempt)
-		persist := time.Now().Add(wait).Before(s.persistUntil)
+		wait, again := c.pause(err, attempt)
+		persist := time.Now().Add(wait).Before(c.persistUntil)
 		switch {
-		case s.passesAfterRollover(err, began):
+		case c.passesAfterRollover(err, began):
 			wait = minInterval
-		case again && !persist && s.limited(err, wait, attempt):
-			return fmt.Errorf("%s: %w", name, s.rateLimit(err, wait))
+		case again && !persist && c.limited(err, wait, attempt):
+			return fmt.Errorf("%s: %w", name, c.rateLimit(err, wait))
 		case !again, attempt >= retries && !persist:
-			return s.heedChangedKey(ctx, fmt.Errorf("%s: %w", name, err))
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		s.logger.Warn("ACME request failed; trying again",
+		c.logger.Warn("ACME request failed; trying again",
 			zap.String("step", name),
 			zap.Int("status", status),
 			zap.Int("attempt", attempt+1),
 			zap.Duration("wait", wait),
 			zap.Error(err))
-		if err := s.rest(ctx, wait); err != nil {
+		if err := c.rest(ctx, wait); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 }
 
 // pause returns how long to wait after err, and whether trying again can help.
-func (s *session) pause(err error, attempt int) (time.Duration, bool) {
-	status, retryAfter, has := s.wire.last()
+func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
+	status, retryAfter, has := c.wire.last()
 	backoff := minInterval << min(attempt, 4)
-	if !s.persistUntil.IsZero() {
+	if !c.persistUntil.IsZero() {
 		backoff = min(minInterval<<min(attempt, 8), maxBackoff)
 	}
 	var problem acme.Problem
 	switch {
-	case !s.wire.asked():
+	case !c.wire.asked():
 		return 0, false // acmez refuses what it was given
 	case has && (status >= 500 || status == http.StatusTooManyRequests):
 		return max(retryAfter, minInterval), true
@@ -140,35 +140,33 @@ func (s *session) pause(err error, attempt int) (time.Duration, bool) {
 }
 
 // limited reports whether the CA asks for more time than an attempt can wait.
-func (s *session) limited(err error, wait time.Duration, attempt int) bool {
-	status, _, has := s.wire.last()
+func (c *Client) limited(err error, wait time.Duration, attempt int) bool {
+	status, _, has := c.wire.last()
 	switch {
 	case status < 500 && status != http.StatusTooManyRequests:
 		return false
 	case !has:
 		// the first 429 without a time may be a hiccup, but not where somebody has to act
 		return status == http.StatusTooManyRequests && (attempt > 0 || pageOf(err) != "")
-	case s.iss.Parker == nil:
-		return wait > maxRetryWait
 	}
-	return wait > maxInlineWait
+	return wait > c.server.LongestWait
 }
 
 // passesAfterRollover reports whether a signature was refused that some seconds after the
 // change of the account's key will be accepted: the step began at the given time.
-func (s *session) passesAfterRollover(err error, began time.Time) bool {
-	status, _, _ := s.wire.last()
+func (c *Client) passesAfterRollover(err error, began time.Time) bool {
+	status, _, _ := c.wire.last()
 	return isProblem(err, "malformed") && status != http.StatusNotFound &&
-		walltime.Since(s.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
+		walltime.Since(c.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
 }
 
 // rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.
-func (s *session) rest(ctx context.Context, d time.Duration) error {
-	for ; d > leaseEvery && s.lockName != ""; d -= leaseEvery {
+func (c *Client) rest(ctx context.Context, d time.Duration) error {
+	for ; d > leaseEvery && c.lockName != ""; d -= leaseEvery {
 		if err := sleep(ctx, leaseEvery); err != nil {
 			return err
 		}
-		s.keepLock(ctx, s.lockName)
+		c.keepLock(ctx, c.lockName)
 	}
 	return sleep(ctx, d)
 }
@@ -183,4 +181,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// interval is the time until the next poll: the CA's Retry-After if it sent one,
+// never under a second.
+func (c *Client) interval(own time.Duration) time.Duration {
+	if _, wait, has := c.wire.last(); has {
+		return min(max(wait, minInterval), maxRetryWait)
+	}
+	return max(own, minInterval)
 }

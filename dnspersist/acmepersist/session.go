@@ -1,85 +1,67 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// requestTimeout bounds one HTTP request, reading the answer included.
-const requestTimeout = 30 * time.Second
-
-// session is one operation with a CA: a client of its own, so that the wire knows
-// whose answers it sees, over the issuer's shared connections.
+// session is one operation with a CA and the account.
 type session struct {
-	iss       *Issuer
-	store     store
-	directory *directory
-	wire      *wire
-	client    *acme.Client
-	account   acme.Account
+	*Client
+	iss     *Issuer
+	store   store
+	account acme.Account
 	// thumbprint is that of the account's key, earlierThumbprints of former keys.
 	thumbprint         string
 	earlierThumbprints []string
 	logger             *zap.Logger
-	// leased is when the lock's lease was last extended.
-	leased time.Time
-	// rolledAt is when the account's key was last changed.
-	rolledAt time.Time
-	// persistUntil is until when the steps of an attempt that has a certificate to lose are
-	// repeated, whatever goes wrong; zero before.
-	persistUntil time.Time
 	// notAfter is the end of the certificate that the attempt is to renew, zero for a first one.
 	notAfter time.Time
 	// requestKey is that of the attempt's CSR, see keyOf.
 	requestKey string
-	// lockName is the name under which CertMagic holds its lock then.
-	lockName string
 }
 
-// open fetches the directory if need be and makes a client. The account is not
-// bound yet.
+// newServer returns the CA as a configuration has it.
+func newServer(cfg Config) *Server {
+	st := newStore(cfg.Storage, cfg.CA)
+	st.Logger = cmp.Or(cfg.Logger, zap.NewNop())
+	wait := maxInlineWait
+	if cfg.Parker == nil {
+		wait = maxRetryWait
+	}
+	return NewServer(ServerConfig{
+		URL: cfg.CA, Store: st.Store, Logger: st.Logger,
+		Transport: orDefault[http.RoundTripper](cfg.Transport, defaultTransport), UserAgent: cmp.Or(cfg.UserAgent, "caddy-dnspersist"),
+		Dialect: cmp.Or(cfg.Dialect, DialectAuto), IssuerDomainName: cfg.IssuerDomainName, LongestWait: wait,
+		NotOfferedRetry:        cmp.Or(cfg.NotOfferedRetry, notOfferedRetry),
+		NotOfferedRenewalRetry: cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry),
+	})
+}
+
+// open fetches the directory if need be. The account is not bound yet.
 func (iss *Issuer) open(ctx context.Context) (*session, error) {
-	dir, err := iss.dirs.get(ctx, iss.CA, iss.transport(), iss.userAgent())
+	client, err := iss.ca.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return iss.sessionWith(dir), nil
+	return iss.sessionWith(client), nil
 }
 
-// sessionWith makes a client for a directory that is there. Its account is not known:
+// sessionWith makes a session of a conversation. Its account is not known:
 // a job that holds the account's lock uses it, and names the account with each request.
-func (iss *Issuer) sessionWith(dir *directory) *session {
-	w := &wire{base: iss.transport(), directory: dir}
-	return &session{
-		iss:       iss,
-		store:     iss.store(),
-		directory: dir,
-		wire:      w,
-		logger:    iss.logger(),
-		leased:    time.Now(),
-		client: &acme.Client{
-			Directory: dir.URL + "#" + dir.fragment(),
-			HTTPClient: &http.Client{
-				Transport: w,
-				Timeout:   requestTimeout,
-				// an account URL that redirects is somebody else's (-02 section 9.4)
-				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			},
-			UserAgent: iss.userAgent(),
-			// the intervals are ours, see poll
-			PollTimeout: time.Nanosecond,
-		},
-	}
+func (iss *Issuer) sessionWith(client *Client) *session {
+	return &session{Client: client, iss: iss, store: iss.store(), logger: iss.logger()}
 }
 
 // offline is a session that reads and writes storage only.
-func (iss *Issuer) offline() *session {
-	return &session{iss: iss, store: iss.store(), logger: iss.logger(), leased: time.Now()}
-}
+func (iss *Issuer) offline() *session { return iss.sessionWith(nil) }
 
 // openBound is open with the bound account.
 func (iss *Issuer) openBound(ctx context.Context) (*session, error) {
@@ -91,4 +73,27 @@ func (iss *Issuer) openBound(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// step is Client.Do with the account, whose key another process may have changed meanwhile.
+func (s *session) step(ctx context.Context, name string, fn func() error) error {
+	return s.heedChangedKey(ctx, s.Do(ctx, name, fn))
+}
+
+// stepUpTo is step with fewer repetitions.
+func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn func() error) error {
+	return s.heedChangedKey(ctx, s.DoUpTo(ctx, name, retries, fn))
+}
+
+// identity is what records name of the account.
+func (s *session) identity() Identity {
+	return Identity{
+		URL: s.account.Location, URI: cmp.Or(s.iss.AccountURI, s.account.Location),
+		Thumbprint: s.thumbprint, EarlierThumbprints: s.earlierThumbprints,
+	}
+}
+
+// hashedWant is what the CA has to find for an identifier, in whichever dialect.
+func (s *session) hashedWant(t terms, identifier string) record.Want {
+	return t.want(identifier, s.identity())
 }

@@ -163,7 +163,7 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if err != nil || !mine {
 		return err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return err
 	}

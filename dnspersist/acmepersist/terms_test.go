@@ -123,25 +123,26 @@ func FuzzTerms(f *testing.F) {
 		if json.Unmarshal(meta, &d.Meta.directoryMeta) != nil {
 			return
 		}
-		s := &session{iss: New(Config{CA: "https://ca.example/dir"}), directory: d, wire: &wire{directory: d}}
-		s.account.Location = "https://ca.example/acct/1"
-		s.thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
-		s.wire.note(authz)
-		for _, m := range s.wire.members {
-			if m.Names != nil && m.Deployed == nil && s.prefix() == "" {
+		c := NewServer(ServerConfig{URL: "https://ca.example/dir", Dialect: DialectAuto}).at(d)
+		c.wire.note(authz)
+		for _, m := range c.wire.members {
+			if m.Names != nil && m.Deployed == nil && c.prefix() == "" {
 				continue // the directory would be read again
 			}
-			c, err := s.challengeTerms(t.Context(), m, "example.com")
+			terms, err := c.challengeTerms(t.Context(), m, "example.com", testIdentity)
 			if err != nil {
 				continue
 			}
-			w, err := s.want(t.Context(), "*.example.com", c)
-			if err != nil {
-				continue
+			value := record.Value{IssuerDomainName: terms.names[0], AccountURI: testIdentity.URI, Wildcard: true}
+			if terms.dialect == record.DialectHashed {
+				if value.AccountURI = terms.hashedURI("example.com", testIdentity); value.AccountURI == "" {
+					continue
+				}
 			}
-			p, err := record.Parse(w.record.Value)
-			if err != nil || !p.Wildcard || strings.ContainsAny(w.record.Value, "\n\t\"'\\$`") || !record.Evaluate([]string{w.record.Value}, w.want, time.Now()).Good() {
-				t.Fatalf("%q is asked for: %v, %+v", w.record.Value, err, p)
+			text := value.String()
+			p, err := record.Parse(text)
+			if err != nil || !p.Wildcard || strings.ContainsAny(text, "\n\t\"'\\$`") || !record.Evaluate([]string{text}, terms.want("*.example.com", testIdentity), time.Now()).Good() {
+				t.Fatalf("%q is asked for: %v, %+v", text, err, p)
 			}
 		}
 	})

@@ -11,9 +11,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// reserve is how long a record must still be good for when the CA is asked.
-const reserve = time.Minute
-
 // wanted is what a CA has to find for one identifier.
 type wanted struct {
 	identifier string
@@ -89,7 +86,7 @@ func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Re
 	if err != nil {
 		return Record{}, &UnsupportedNameError{w.identifier, err}
 	}
-	uri := s.accountURI()
+	uri := s.identity().URI
 	if dialect == record.DialectHashed {
 		if uri, err = record.HashedAccountURI(w.terms.prefix, domain, s.thumbprint, s.account.Location); err != nil {
 			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)

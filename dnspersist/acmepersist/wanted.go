@@ -125,7 +125,7 @@ func (iss *Issuer) openToTell(ctx context.Context) (*session, offer, terms, erro
 	if err := s.checkAccount(ctx); err != nil {
 		return nil, offer{}, terms{}, err
 	}
-	o, err := s.loadOffer(ctx)
+	o, err := s.iss.ca.loadOffer(ctx)
 	if err != nil {
 		return nil, offer{}, terms{}, err
 	}
