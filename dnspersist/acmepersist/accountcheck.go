@@ -16,7 +16,7 @@ import (
 func AccountCheck(client *acme.Client, account acme.Account) func(context.Context) error {
 	plain := *orDefault(client.HTTPClient, http.DefaultClient)
 	plain.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	plain.Transport = door{orDefault[http.RoundTripper](plain.Transport, defaultTransport), client.Directory}
+	plain.Transport = guarded(plain.Transport, client.Directory)
 	asking := &acme.Client{Directory: client.Directory, HTTPClient: &plain, UserAgent: client.UserAgent, Logger: client.Logger}
 	var mu sync.Mutex
 	var checked time.Time

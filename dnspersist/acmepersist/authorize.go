@@ -126,9 +126,10 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
 func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, err error) {
-	s.wire.reset()
-	_, err = s.client.InitiateChallenge(ctx, s.account, c.Challenge)
-	status, wait, _ := s.wire.last()
+	status, wait, err := s.once(func() error {
+		_, err := s.client.InitiateChallenge(ctx, s.account, c.Challenge)
+		return err
+	})
 	if err == nil || status >= 200 && status < 300 {
 		return true, nil
 	}

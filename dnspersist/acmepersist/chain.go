@@ -3,6 +3,7 @@ package acmepersist
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"slices"
 	"sort"
 
@@ -66,4 +67,16 @@ func derBlocks(bundle []byte) []byte {
 			der = append(der, block.Bytes...)
 		}
 	}
+}
+
+// leafOf returns the certificate at the beginning of a PEM bundle.
+func leafOf(chain []byte) (*x509.Certificate, error) {
+	certs, err := x509.ParseCertificates(derBlocks(chain))
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("there is no certificate in it")
+	}
+	return certs[0], nil
 }

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"sync"
@@ -29,10 +30,10 @@ type ServerConfig struct {
 	// one of the Dialect constants.
 	Dialect, IssuerDomainName string
 	// LongestWait is the longest that one request waits for because the CA asks for it: one that
-	// asks for more gets it between attempts.
+	// asks for more gets it between attempts. Default: two minutes.
 	LongestWait time.Duration
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that does not offer
-	// the challenge, for first certificates and for renewals.
+	// the challenge, for first certificates and for renewals. Defaults: a day, and an hour.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration
 }
 
@@ -50,9 +51,15 @@ type Server struct {
 	unlisted string // what was last logged of a configured issuer domain name
 }
 
-// NewServer returns the CA of a configuration.
+// NewServer returns the CA of a configuration, with defaults for what is zero.
 func NewServer(cfg ServerConfig) *Server {
-	cfg.Transport = door{cfg.Transport, cfg.URL}
+	cfg.Transport = guarded(cfg.Transport, cfg.URL)
+	cfg.Logger = cmp.Or(cfg.Logger, zap.NewNop())
+	cfg.UserAgent = cmp.Or(cfg.UserAgent, "caddy-dnspersist")
+	cfg.Dialect = cmp.Or(cfg.Dialect, DialectAuto)
+	cfg.LongestWait = cmp.Or(cfg.LongestWait, maxRetryWait)
+	cfg.NotOfferedRetry = cmp.Or(cfg.NotOfferedRetry, notOfferedRetry)
+	cfg.NotOfferedRenewalRetry = cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry)
 	return &Server{ServerConfig: cfg}
 }
 

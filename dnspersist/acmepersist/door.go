@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,12 @@ type door struct {
 	base http.RoundTripper
 	// ca is the URL of the directory.
 	ca string
+}
+
+// guarded returns what goes through a door to the CA with the given directory URL. Default: a
+// transport of this package.
+func guarded(base http.RoundTripper, ca string) http.RoundTripper {
+	return door{cmp.Or(base, http.RoundTripper(defaultTransport)), ca}
 }
 
 const (

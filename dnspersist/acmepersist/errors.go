@@ -1,12 +1,9 @@
 package acmepersist
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -47,22 +44,6 @@ func (e *WaitingError) Error() string {
 		what = fmt.Sprintf("%s to be an alias (CNAME) of %s", e.Record.Name, e.Record.Target)
 	}
 	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
-}
-
-// NotOfferedError says that the CA does not offer dns-persist-01.
-type NotOfferedError struct {
-	// CA is the directory URL.
-	CA string
-	// Offered are the challenge types that it offered instead.
-	Offered []string
-	// SeenAt is when it was asked, RetryAt when it will be asked again.
-	SeenAt, RetryAt time.Time
-}
-
-func (e *NotOfferedError) Error() string {
-	return fmt.Sprintf("the CA %s does not offer the challenge dns-persist-01, it offers %s (seen %s, asked again after %s): "+
-		"no record in DNS can change that, choose another CA or put another issuer behind this one",
-		e.CA, strings.Join(e.Offered, ", "), e.SeenAt.UTC().Format(time.RFC3339), e.RetryAt.UTC().Format(time.RFC3339))
 }
 
 // AccountError says that the account cannot be used: the CA does not know it, has
@@ -115,19 +96,6 @@ func (e *UnsupportedNameError) Error() string {
 }
 
 func (e *UnsupportedNameError) Unwrap() error { return e.Err }
-
-// AccountURIError says that a CA expects another account URI in the record than
-// our account's. Publishing it could authorize somebody else, so nothing goes on
-// until the operator pins it.
-type AccountURIError struct {
-	CA, Identifier, Expected, Ours string
-}
-
-func (e *AccountURIError) Error() string {
-	return fmt.Sprintf("the challenge of %s for %s wants the account URI %q in the record, ours is %q: "+
-		"if the CA's documentation says that this is right, set account_uri to it; otherwise somebody may be tampering with the connection",
-		e.CA, e.Identifier, e.Expected, e.Ours)
-}
 
 // BudgetError says that the CA has refused the name so often that asking again
 // now could only use up its rate limits.
@@ -185,19 +153,4 @@ func (r Record) AliasLine() string {
 		return ""
 	}
 	return r.Name + ". 3600 IN CNAME " + r.Target + "."
-}
-
-// isProblem reports whether err carries an ACME problem of one of the types
-// (without the namespace).
-func isProblem(err error, types ...string) bool {
-	var p acme.Problem
-	if !errors.As(err, &p) {
-		return false
-	}
-	for _, t := range types {
-		if p.Type == acme.ProblemTypeNamespace+t {
-			return true
-		}
-	}
-	return false
 }

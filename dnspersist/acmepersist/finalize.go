@@ -29,10 +29,11 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	s.lockName = csrName(csr)
 	for interval := minInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
-			s.wire.reset()
-			_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
+			status, wait, err := s.once(func() error {
+				_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
+				return err
+			})
 			sent, said, tries = true, err, tries+1
-			status, wait, _ := s.wire.last()
 			switch {
 			case err == nil:
 			case s.passing() && s.limited(err, wait, tries-1):

@@ -2,7 +2,6 @@ package acmepersist
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -228,17 +227,6 @@ func (iss *Issuer) Account(ctx context.Context) (Account, error) {
 		return Account{}, errors.New("the account was lost meanwhile")
 	}
 	return iss.bound.public(), nil
-}
-
-func leafOf(chain []byte) (*x509.Certificate, error) {
-	certs, err := x509.ParseCertificates(derBlocks(chain))
-	if err != nil {
-		return nil, err
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("there is no certificate in it")
-	}
-	return certs[0], nil
 }
 
 // Interface guards

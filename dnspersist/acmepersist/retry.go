@@ -34,27 +34,13 @@ const (
 	rolledLately, rolledPatience = time.Minute, 10 * time.Second
 )
 
-// RateLimitedError says that the CA asked to come back later than one attempt
-// can wait.
-type RateLimitedError struct {
-	// RetryAt is when the CA may be asked again.
-	RetryAt time.Time
-	// URL is the page that the CA wants somebody to visit, or that explains its limit; empty
-	// if it names none.
-	URL string
-	Err error
-}
-
-func (e *RateLimitedError) Error() string {
-	return fmt.Sprintf("the CA asks to wait until %s: %v", e.RetryAt.UTC().Format(time.RFC3339), e.Err)
-}
-
-func (e *RateLimitedError) Unwrap() error { return e.Err }
-
-// putOff reports whether err says that the CA is not to be asked for now.
-func putOff(err error) bool {
-	var limited *RateLimitedError
-	return errors.As(err, &limited)
+// once runs fn, one exchange with the CA that is not repeated. It returns the status of the answer,
+// 0 if there was none, and how long the CA asks to wait.
+func (c *Client) once(fn func() error) (status int, wait time.Duration, err error) {
+	c.wire.reset()
+	err = fn()
+	status, wait, _ = c.wire.last()
+	return status, wait, err
 }
 
 // passing reports whether the CA's last answer says nothing of what it was asked:

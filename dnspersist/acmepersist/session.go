@@ -3,12 +3,12 @@ package acmepersist
 import (
 	"cmp"
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -30,19 +30,16 @@ type session struct {
 
 // newServer returns the CA as a configuration has it.
 func newServer(cfg Config) *Server {
-	st := newStore(cfg.Storage, cfg.CA)
-	st.Logger = cmp.Or(cfg.Logger, zap.NewNop())
-	wait := maxInlineWait
-	if cfg.Parker == nil {
-		wait = maxRetryWait
+	server := ServerConfig{
+		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent,
+		Dialect: cfg.Dialect, IssuerDomainName: cfg.IssuerDomainName,
+		NotOfferedRetry: cfg.NotOfferedRetry, NotOfferedRenewalRetry: cfg.NotOfferedRenewalRetry,
 	}
-	return NewServer(ServerConfig{
-		URL: cfg.CA, Store: st.Store, Logger: st.Logger,
-		Transport: orDefault[http.RoundTripper](cfg.Transport, defaultTransport), UserAgent: cmp.Or(cfg.UserAgent, "caddy-dnspersist"),
-		Dialect: cmp.Or(cfg.Dialect, DialectAuto), IssuerDomainName: cfg.IssuerDomainName, LongestWait: wait,
-		NotOfferedRetry:        cmp.Or(cfg.NotOfferedRetry, notOfferedRetry),
-		NotOfferedRenewalRetry: cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry),
-	})
+	server.Store.Logger = cfg.Logger
+	if cfg.Parker != nil {
+		server.LongestWait = maxInlineWait
+	}
+	return NewServer(server)
 }
 
 // open fetches the directory if need be. The account is not bound yet.
