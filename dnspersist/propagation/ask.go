@@ -45,7 +45,7 @@ func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse
 // send is ask with a question of one's own. Whatever it takes to get the answer, it is one
 // question of the look's budget.
 func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
-	if err := budgetOf(ctx).charge(); err != nil {
+	if err := accountOf(ctx).charge(); err != nil {
 		return answer{}, err
 	}
 	if a.withoutEDNS(addr) {
@@ -215,9 +215,9 @@ func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (
 // what it asks in all, and looks are bounded by their own questions to servers.
 func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
 	if query.RecursionDesired {
-		return limiterFrom(ctx).waitForAll(ctx)
+		return accountOf(ctx).limiter.waitForAll(ctx)
 	}
-	if err := limiterFrom(ctx).wait(ctx, addr); err != nil {
+	if err := accountOf(ctx).limiter.wait(ctx, addr); err != nil {
 		return err
 	}
 	return a.memory.looks.wait(ctx, addr)
@@ -225,17 +225,16 @@ func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
 
 // exchange asks now.
 func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
-	spent := billOf(ctx)
-	spent.question(query.RecursionDesired)
-	spent.begin()
+	answered := accountOf(ctx).send(query.RecursionDesired)
 	began := time.Now()
 	resp, err := a.exchanger.Exchange(ctx, network, addr, query)
-	spent.end()
+	octets := 0
+	if network == "tcp" && resp != nil {
+		octets = resp.Len()
+	}
+	answered(octets)
 	if err != nil {
 		return answer{}, err
-	}
-	if network == "tcp" && resp != nil {
-		spent.answer(resp.Len())
 	}
 	if resp == nil || !repliesTo(resp, query) {
 		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)

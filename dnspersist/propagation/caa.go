@@ -13,7 +13,7 @@ import (
 // error says that the resolvers could not tell: a CA that cannot either must refuse.
 // It has a budget as a look has.
 func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
-	ctx, _, cancel := withBudget(ctx)
+	ctx, _, cancel := begin(ctx)
 	defer cancel()
 	for name = dns.CanonicalName(name); name != "."; name = parent(name) {
 		ans, _, err := c.resolvers.query(ctx, name, dns.TypeCAA)

@@ -85,13 +85,8 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 // walked is round, with the way it took.
 func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string) (Round, *walk) {
 	asker := ctx
-	ctx, spent, cancel := withBudget(ctx)
+	ctx, spent, cancel := begin(ctx)
 	defer cancel()
-	costs := billOf(ctx)
-	if costs == nil {
-		costs = new(bill)
-		ctx = withBill(ctx, costs)
-	}
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
@@ -126,12 +121,12 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	case r.Err == nil && unasked:
 		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
-	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, int(spent.questions.Load())
+	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, spent.questions
 	r.Port53Open = c.asker.memory.reaches()
 	r.When = time.Now()
-	r.cost = costs.cost(r.askedAtName())
+	r.cost = costOf(spent.usage(), r.askedAtName())
 	if r.isPrompt() {
-		r.cost = costs.costOfQuestions(r.askedAtName())
+		r.cost = costOfQuestions(spent.usage(), r.askedAtName())
 	}
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),

@@ -21,7 +21,7 @@ const maxCaseProbes = 8
 // is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
-	ctx, _, cancel := withBudget(ctx)
+	ctx, _, cancel := begin(ctx)
 	defer cancel()
 	if w.mayShadow(r.Wildcard) { // what is remembered for polls may be of an hour ago
 		r.Shadows = w.shadows(ctx, hostOf(t))

@@ -62,25 +62,25 @@ func TestClassOf(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
-		bill  *bill
+		taken usage
 		asked int
 		want  class
 	}{
-		{"nothing", billed(0, 0, 0, 0), 0, 0},
-		{"one server", billed(1, 0, 0, 0), 1, 0},
-		{"one far away", billed(1, 0, 0, 200*time.Millisecond), 1, 0},
-		{"an alias", billed(2, 0, 0, 40*time.Millisecond), 1, 1},
-		{"all of 13 servers, and of 4 behind an alias", billed(34, 0, 0, 200*time.Millisecond), 13, 1},
-		{"the same, and the zones are not known", billed(39, 47, 0, 400*time.Millisecond), 13, 2},
-		{"a record that takes TCP", billed(2, 0, 3000, 50*time.Millisecond), 1, 1},
-		{"a server known to be silent", billed(1, 0, 0, time.Second), 1, 4},
-		{"a silent server", billed(3, 0, 0, 7*time.Second), 1, 4},
-		{"60 KB", billed(2, 0, 60_000, 50*time.Millisecond), 1, 4},
-		{"all that one may ask", billed(30, 120, 0, time.Second), 1, 5},
-		{"for half a minute", billed(150, 0, 0, 30*time.Second), 1, lastClass},
+		{"nothing", usage{0, 0, 0, 0}, 0, 0},
+		{"one server", usage{1, 0, 0, 0}, 1, 0},
+		{"one far away", usage{1, 0, 0, 200 * time.Millisecond}, 1, 0},
+		{"an alias", usage{2, 0, 0, 40 * time.Millisecond}, 1, 1},
+		{"all of 13 servers, and of 4 behind an alias", usage{34, 0, 0, 200 * time.Millisecond}, 13, 1},
+		{"the same, and the zones are not known", usage{39, 47, 0, 400 * time.Millisecond}, 13, 2},
+		{"a record that takes TCP", usage{2, 0, 3000, 50 * time.Millisecond}, 1, 1},
+		{"a server known to be silent", usage{1, 0, 0, time.Second}, 1, 4},
+		{"a silent server", usage{3, 0, 0, 7 * time.Second}, 1, 4},
+		{"60 KB", usage{2, 0, 60_000, 50 * time.Millisecond}, 1, 4},
+		{"all that one may ask", usage{30, 120, 0, time.Second}, 1, 5},
+		{"for half a minute", usage{150, 0, 0, 30 * time.Second}, 1, lastClass},
 	} {
-		if got := classOf(tt.bill.cost(tt.asked)); got != tt.want {
-			t.Errorf("%s: class %d (cost %.1f), want %d", tt.name, got, tt.bill.cost(tt.asked), tt.want)
+		if got := classOf(costOf(tt.taken, tt.asked)); got != tt.want {
+			t.Errorf("%s: class %d (cost %.1f), want %d", tt.name, got, costOf(tt.taken, tt.asked), tt.want)
 		}
 	}
 	for c := range lastClass {
@@ -91,14 +91,6 @@ func TestClassOf(t *testing.T) {
 	if bits.Len(dearCost) != int(firstDear)+1 {
 		t.Error("dearCost is not the least of the first dear class")
 	}
-}
-
-func billed(servers, resolvers, octets int64, busy time.Duration) *bill {
-	b := &bill{busy: busy}
-	b.servers.Store(servers)
-	b.resolvers.Store(resolvers)
-	b.octets.Store(octets)
-	return b
 }
 
 // Polls that were cheap until now and turn dear all at once hold the workers for a second, not

@@ -14,6 +14,11 @@ import (
 	"github.com/miekg/dns"
 )
 
+const (
+	maxZoneHosts = 13 // host names of one zone whose addresses are looked up
+	maxUnnamed   = 4  // hosts without any address, before no further one is looked up
+)
+
 // hostAnswer is what was found of one host.
 type hostAnswer struct {
 	nsHost

@@ -104,15 +104,3 @@ func (l *limiter) server(addr string) *rate.Limiter {
 	l.servers[addr] = r
 	return r
 }
-
-type limiterKey struct{}
-
-// withLimiter makes the queries under ctx obey l.
-func withLimiter(ctx context.Context, l *limiter) context.Context {
-	return context.WithValue(ctx, limiterKey{}, l)
-}
-
-func limiterFrom(ctx context.Context) *limiter {
-	l, _ := ctx.Value(limiterKey{}).(*limiter)
-	return l
-}

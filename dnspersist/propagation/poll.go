@@ -46,8 +46,12 @@ func (s *Scheduler) work(j *job) {
 // off the delegation or are behind a zone above that has to be asked first, all are: else
 // nothing would be heard, and the old "no" would stand.
 func (s *Scheduler) poll(j *job) (Report, bool) {
-	spent := &bill{over: func() { s.over(j) }}
-	ctx, cancel := context.WithTimeout(withBill(withLimiter(s.ctx, s.limiter), spent), pollTimeout)
+	spent := &account{limiter: s.limiter, sent: func(all int64) {
+		if all > maxCheap {
+			s.over(j)
+		}
+	}}
+	ctx, cancel := context.WithTimeout(spent.chargeTo(s.ctx), pollTimeout)
 	defer cancel()
 	j.cancel = cancel
 	s.watchOver(j, spent)
@@ -66,8 +70,9 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	if s.ctx.Err() != nil {
 		return Report{}, false
 	}
-	j.watch.questions = int(spent.servers.Load())
-	if counts := s.settle(j, spent.used(), spent.cost(r.askedAtName())); !counts {
+	taken := spent.usage()
+	j.watch.questions = int(taken.servers)
+	if counts := s.settle(j, costOfAll(taken), costOf(taken, r.askedAtName())); !counts {
 		return Report{}, false
 	}
 	j.watch.gate.Observe(r)

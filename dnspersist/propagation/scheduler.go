@@ -64,9 +64,9 @@ type watch struct {
 	offset    int    // so that names begin with different servers
 	domain    string // registered domain
 	servers   []polled
-	cost      float64 // of a poll, smoothed, see bill
+	cost      float64 // of a poll, smoothed, see costOf
 	last      float64 // of the last poll
-	used      float64 // by the last poll, see bill
+	used      float64 // by the last poll, see costOfAll
 	questions int     // of the last poll to name servers
 	status    Status
 	codes     []Code // of the last report

@@ -2,9 +2,6 @@ package propagation
 
 import "time"
 
-// unknownCost is that of a name that nobody has asked for.
-const unknownCost = dearCost / 2
-
 // share is whose names take turns: those of a registered domain or of a name server's
 // address. Names of which a server has the record have turns of their own, for they are
 // nearly ready, and so have dear names, lest cheap ones of the same domain or at the same
@@ -67,8 +64,8 @@ func (s *Scheduler) holdDear(now time.Time, questions float64) {
 func (s *Scheduler) maxDear() int { return max(s.cfg.Workers/2, 1) }
 
 // watchOver calls over once j has waited for servers for longer than a cheap poll may wait.
-func (s *Scheduler) watchOver(j *job, spent *bill) {
-	left := patience - spent.took()
+func (s *Scheduler) watchOver(j *job, spent *account) {
+	left := patience - spent.usage().waited
 	if left <= 0 {
 		s.over(j)
 		return

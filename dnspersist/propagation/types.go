@@ -203,7 +203,7 @@ type Round struct {
 	// none of this zone's does, they are down, and the network is not to blame.
 	Port53Open bool
 
-	cost float64 // in questions a server, see bill; without time if isPrompt
+	cost float64 // in questions a server, see costOf; without time if isPrompt
 }
 
 // askedAtName is how many servers were asked for the name itself.

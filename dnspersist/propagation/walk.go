@@ -12,6 +12,12 @@ import (
 	"go.uber.org/zap"
 )
 
+// Bounds of the way to a record, beside those of an account.
+const (
+	maxCuts    = 8 // zones on the way down from the first one that was found for a name
+	maxAliases = 8 // CNAME records; common resolvers follow about as many
+)
+
 // walk is one round: from the validation name along delegations and CNAMEs.
 type walk struct {
 	c       *Checker
@@ -115,7 +121,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 	}
 	for cuts := 0; ; cuts++ {
 		if cuts > maxCuts {
-			return z.name, nil, budgetOf(ctx).end(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
+			return z.name, nil, accountOf(ctx).end(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
 		}
 		if z.denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
