@@ -1,10 +1,5 @@
 package propagation
 
-import "errors"
-
-// Code is a stable word for what was found, for programs and alerts.
-type Code string
-
 // Codes of a [Diagnostic]. The first group says where a name stands, the second what is
 // wrong with a server, the third what is wrong on the way to the record.
 const (
@@ -21,7 +16,6 @@ const (
 	CodeNoAddress   Code = "ns_no_address"
 	CodePrivate     Code = "private_ns"
 	CodeIntercepted Code = "intercepted"
-	CodeTCPBlocked  Code = "tcp_blocked"
 	CodeAAMissing   Code = "aa_missing"
 	CodeEDNSBroken  Code = "edns_broken"
 	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
@@ -46,30 +40,3 @@ const (
 	CodeUnsigned         Code = "zone_unsigned"
 	CodeTooManyServers   Code = "too_many_servers"
 )
-
-// codedError is an error with a code.
-type codedError struct {
-	code Code
-	err  error
-}
-
-func (e *codedError) Error() string { return e.err.Error() }
-
-func (e *codedError) Unwrap() error { return e.err }
-
-// coded gives err a code, unless it has one, which then says more.
-func coded(code Code, err error) error {
-	if codeOf(err) != "" {
-		return err
-	}
-	return &codedError{code, err}
-}
-
-// codeOf returns the code of an error, empty if it has none.
-func codeOf(err error) Code {
-	var c *codedError
-	if errors.As(err, &c) {
-		return c.code
-	}
-	return ""
-}

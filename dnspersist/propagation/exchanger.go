@@ -13,6 +13,17 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Exchanger sends one query to one address and returns the answer that
+// belongs to it. [NetExchanger] uses real sockets; tests put their own here.
+type Exchanger interface {
+	// Exchange sends query over network, "udp" or "tcp", to addr, an
+	// "ip:port" (a resolver may also be given as "host:port"). It must not
+	// change query and returns soon after ctx is done. An error that wraps
+	// [ErrBadReply] says that a reply came and could not be used; any other
+	// error says that none came.
+	Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error)
+}
+
 // ErrBadReply is wrapped by errors of an [Exchanger] that received a reply to
 // the query and could not use it. Such a server is broken, not silent.
 var ErrBadReply = errors.New("bad reply")

@@ -202,3 +202,17 @@ func TestGateRecursive(t *testing.T) {
 		}
 	}
 }
+
+// A host that was silent long before a gate began needs no grace again.
+func TestGraceIsRemembered(t *testing.T) {
+	g := NewGate(time.Minute, time.Second)
+	r := roundOf("y s", 0)
+	for i := range r.Servers {
+		if r.Servers[i].Verdict == VerdictSilent {
+			r.Servers[i].BadSince, r.Servers[i].BadLooks = r.When.Add(-time.Hour), 5
+		}
+	}
+	if rep := g.Observe(r); rep.Status != StatusSettling || len(rep.Excused) != 1 {
+		t.Errorf("after the first look: %s, excused %v", rep.Status, rep.Excused)
+	}
+}

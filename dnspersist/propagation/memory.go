@@ -122,50 +122,53 @@ func (m *memory) note(addr string, fn func(*serverMemory)) {
 	}
 }
 
-// judged notes the verdict on a server of a zone and returns since when it has been bad for
-// that zone, and for how many looks. Silence is the address's, in all its zones; that it does
-// not serve one zone says nothing of another, and a good answer from one does not make it
-// good for the other.
-func (m *memory) judged(addr, zone string, v Verdict) (since time.Time, looks int) {
-	ofZone := addr + " " + zone
-	if v != VerdictBroken && v != VerdictSilent {
-		m.note(addr, func(s *serverMemory) { s.badSince, s.badLooks, s.silent = time.Time{}, 0, false })
-		m.drop(ofZone)
-		return time.Time{}, 0
-	}
-	now := time.Now()
+// useful notes that a server has answered usefully for a zone. That does not make it good for
+// another one.
+func (m *memory) useful(addr, zone string) {
+	m.note(addr, func(s *serverMemory) { s.badSince, s.badLooks, s.silent = time.Time{}, 0, false })
+	m.drop(addr + " " + zone)
+}
+
+// silent notes that no answer came, and returns since when, and for how many looks, the server has
+// been of no use for the zone. Silence is the address's, in all its zones.
+func (m *memory) silent(addr, zone string) (since time.Time, looks int) {
 	m.note(addr, func(s *serverMemory) {
-		since, looks = s.badSince, s.badLooks
-		if v == VerdictBroken {
-			s.badSince, s.badLooks, s.silent = time.Time{}, 0, false
-			return
-		}
 		if s.badSince.IsZero() {
-			s.badSince = now
+			s.badSince = time.Now()
 		}
 		s.badLooks++
 		s.silent = true
 		since, looks = s.badSince, s.badLooks
 	})
-	if v == VerdictSilent {
-		if s := m.recall(ofZone); !s.badSince.IsZero() && s.badSince.Before(since) {
-			since, looks = s.badSince, looks+s.badLooks
-		}
-		return since, looks
+	if s := m.recall(addr + " " + zone); !s.badSince.IsZero() && s.badSince.Before(since) {
+		since, looks = s.badSince, looks+s.badLooks
 	}
-	m.note(ofZone, func(s *serverMemory) {
-		switch {
-		case !s.badSince.IsZero():
-		case !since.IsZero():
-			s.badSince, s.badLooks = since, looks // silent until now, and still of no use
-		default:
-			s.badSince = now
+	return since, looks
+}
+
+// useless notes that an answer came that says nothing, and returns what silent does. That a server
+// does not serve one zone says nothing of another.
+func (m *memory) useless(addr, zone string) (since time.Time, looks int) {
+	var before serverMemory // silent until now, and still of no use
+	m.note(addr, func(s *serverMemory) {
+		before = *s
+		s.badSince, s.badLooks, s.silent = time.Time{}, 0, false
+	})
+	m.note(addr+" "+zone, func(s *serverMemory) {
+		if s.badSince.IsZero() {
+			s.badSince, s.badLooks = before.badSince, before.badLooks
+		}
+		if s.badSince.IsZero() {
+			s.badSince = time.Now()
 		}
 		s.badLooks++
 		since, looks = s.badSince, s.badLooks
 	})
 	return since, looks
 }
+
+// isSilent reports whether an address was silent when it was last asked.
+func (m *memory) isSilent(addr string) bool { return m.recall(addr).silent }
 
 // drop forgets what is known under a key.
 func (m *memory) drop(key string) {

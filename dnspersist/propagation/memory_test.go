@@ -3,12 +3,7 @@ package propagation
 import (
 	"context"
 	"errors"
-	"net"
-	"net/netip"
-	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,11 +52,11 @@ func TestSilentServerIsRemembered(t *testing.T) {
 			if _, err := a.ask(t.Context(), "192.0.2.1:53", "example.test.", dns.TypeTXT, false); (err == nil) != up {
 				t.Fatalf("the answer is %v", err)
 			}
-			v := VerdictSilent
 			if up {
-				v = VerdictYes
+				a.memory.useful("192.0.2.1:53", "example.test.")
+			} else {
+				a.memory.silent("192.0.2.1:53", "example.test.")
 			}
-			a.memory.judged("192.0.2.1:53", "example.test.", v)
 			return time.Since(began)
 		}
 		if took := ask(); took != 2*DefaultUDPTimeout+DefaultTCPTimeout {
@@ -112,98 +107,3 @@ func TestTCPOnlyServerIsRemembered(t *testing.T) {
 		}
 	})
 }
-
-// A resolver that was quick takes its time for a name that it does not know yet, and is
-// silent at first for another: it has neither failed nor shown that it lacks EDNS.
-func TestResolverIsWaitedFor(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		n := &hookNet{memNet: newMemNet(t)}
-		plain, lost := 0, make(map[string]bool)
-		n.hook = func(network, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			name := q.Question[0].Name
-			if q.IsEdns0() == nil {
-				plain++
-			}
-			if network == "udp" && strings.HasPrefix(name, "lost") && !lost[name] {
-				lost[name] = true
-				return nil, errSilent, true
-			}
-			n.latency = 5 * time.Millisecond
-			if strings.HasPrefix(name, "cold") {
-				n.latency = 1200 * time.Millisecond
-			}
-			return nil, errSilent, network == "tcp"
-		}
-		r := n.checker().resolvers
-		for _, name := range []string{"www", "ns1", "cold1", "cold2", "cold3", "lost1", "lost2", "lost3"} {
-			if _, _, err := r.query(t.Context(), name+".example.test.", dns.TypeA); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		if plain > 0 || r.asker.withoutEDNS("192.0.2.53:53") {
-			t.Errorf("%d questions without EDNS", plain)
-		}
-	})
-}
-
-// A machine without IPv6 judges over IPv4: it waits for nobody, blames nobody, and polls no
-// address that it cannot reach.
-func TestNoIPv6(t *testing.T) {
-	unreachable := &net.OpError{Op: "dial", Net: "udp", Err: syscall.ENETUNREACH}
-	for name, blackhole := range map[string]time.Duration{"no route": 0, "no answer": shortTimeout} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := &hookNet{memNet: newMemNet(t)}
-				n.servers["192.0.2.53:53"].load(t, otherZone+"ns2.other.test. AAAA 2001:db8::2\n")
-				n.hook = func(_, addr string, _ *dns.Msg) (*dns.Msg, error, bool) {
-					if !strings.HasPrefix(addr, "[2001:db8::") {
-						return nil, nil, false
-					}
-					time.Sleep(blackhole)
-					return nil, unreachable, true
-				}
-				c := n.checker()
-				c.Look(t.Context(), target)
-				before := n.questions("[2001:db8::2]")
-				if before == 0 {
-					t.Fatal("the address was not asked at all")
-				}
-				for i := range 10 {
-					c.Glance(t.Context(), target, i)
-				}
-				if after := n.questions("[2001:db8::2]"); after != before {
-					t.Errorf("%d polls of an address that cannot be reached", after-before)
-				}
-				n.publish(t, "192.0.2.1")
-				n.publish(t, "192.0.2.2")
-				began := time.Now()
-				rep := c.Check(t.Context(), target, c.NewGate())
-				if took := time.Since(began); rep.Status != StatusReady || took > 2*shortTimeout {
-					t.Errorf("after %s: %s", took, rep.Summary())
-				}
-				if codes := rep.Codes(); !slices.Equal(codes, []Code{CodeReady}) {
-					t.Errorf("codes %v: %s", codes, rep.Summary())
-				}
-			})
-		})
-	}
-}
-
-// A host that was silent long before a gate began needs no grace again.
-func TestGraceIsRemembered(t *testing.T) {
-	g := NewGate(time.Minute, time.Second)
-	r := roundOf("y s", 0)
-	for i := range r.Servers {
-		if r.Servers[i].Verdict == VerdictSilent {
-			r.Servers[i].BadSince, r.Servers[i].BadLooks = r.When.Add(-time.Hour), 5
-		}
-	}
-	if rep := g.Observe(r); rep.Status != StatusSettling || len(rep.Excused) != 1 {
-		t.Errorf("after the first look: %s, excused %v", rep.Status, rep.Excused)
-	}
-}
-
-func netAddr(s string) netip.Addr { return netip.MustParseAddr(s) }

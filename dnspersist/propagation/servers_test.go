@@ -1,7 +1,10 @@
 package propagation
 
 import (
+	"net"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,9 +53,12 @@ func TestScenario19ReferralSpendsNoGrace(t *testing.T) {
 			time.Sleep(40 * time.Second)
 			c.discovery.cache.drop(c.discovery.key("deep.example.test."))
 		}
-		m := c.asker.memory.recall("192.0.2.2:53")
-		if !m.badSince.IsZero() {
-			t.Errorf("a server that refers properly counts as bad since %v, %d looks", m.badSince, m.badLooks)
+		n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure), nil, addr == "192.0.2.2:53"
+		}
+		i, failed := -1, c.Look(t.Context(), target).Servers
+		if i = slices.IndexFunc(failed, func(s ServerReport) bool { return s.Addr == "192.0.2.2:53" }); i < 0 || failed[i].BadLooks != 1 {
+			t.Errorf("a server that refers properly counts as bad: %+v", failed)
 		}
 	})
 }
@@ -103,4 +109,83 @@ func TestScenario41EDNSDropped(t *testing.T) {
 			t.Errorf("%d questions to a server that is known not to take EDNS, want 1: %q", got, n.log)
 		}
 	})
+}
+
+// A resolver that was quick takes its time for a name that it does not know yet, and is
+// silent at first for another: it has neither failed nor shown that it lacks EDNS.
+func TestResolverIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := &hookNet{memNet: newMemNet(t)}
+		plain, lost := 0, make(map[string]bool)
+		n.hook = func(network, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			name := q.Question[0].Name
+			if q.IsEdns0() == nil {
+				plain++
+			}
+			if network == "udp" && strings.HasPrefix(name, "lost") && !lost[name] {
+				lost[name] = true
+				return nil, errSilent, true
+			}
+			n.latency = 5 * time.Millisecond
+			if strings.HasPrefix(name, "cold") {
+				n.latency = 1200 * time.Millisecond
+			}
+			return nil, errSilent, network == "tcp"
+		}
+		r := n.checker().resolvers
+		for _, name := range []string{"www", "ns1", "cold1", "cold2", "cold3", "lost1", "lost2", "lost3"} {
+			if ans, _, err := r.query(t.Context(), name+".example.test.", dns.TypeA); err != nil || ans.noEDNS {
+				t.Errorf("%s: %v, without EDNS %v", name, err, ans.noEDNS)
+			}
+		}
+		if plain > 0 {
+			t.Errorf("%d questions without EDNS", plain)
+		}
+	})
+}
+
+// A machine without IPv6 judges over IPv4: it waits for nobody, blames nobody, and polls no
+// address that it cannot reach.
+func TestNoIPv6(t *testing.T) {
+	unreachable := &net.OpError{Op: "dial", Net: "udp", Err: syscall.ENETUNREACH}
+	for name, blackhole := range map[string]time.Duration{"no route": 0, "no answer": shortTimeout} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &hookNet{memNet: newMemNet(t)}
+				n.servers["192.0.2.53:53"].load(t, otherZone+"ns2.other.test. AAAA 2001:db8::2\n")
+				n.hook = func(_, addr string, _ *dns.Msg) (*dns.Msg, error, bool) {
+					if !strings.HasPrefix(addr, "[2001:db8::") {
+						return nil, nil, false
+					}
+					time.Sleep(blackhole)
+					return nil, unreachable, true
+				}
+				c := n.checker()
+				c.Look(t.Context(), target)
+				before := n.questions("[2001:db8::2]")
+				if before == 0 {
+					t.Fatal("the address was not asked at all")
+				}
+				for i := range 10 {
+					c.Glance(t.Context(), target, i)
+				}
+				if after := n.questions("[2001:db8::2]"); after != before {
+					t.Errorf("%d polls of an address that cannot be reached", after-before)
+				}
+				n.publish(t, "192.0.2.1")
+				n.publish(t, "192.0.2.2")
+				began := time.Now()
+				rep := c.Check(t.Context(), target, c.NewGate())
+				if took := time.Since(began); rep.Status != StatusReady || took > 2*shortTimeout {
+					t.Errorf("after %s: %s", took, rep.Summary())
+				}
+				if codes := rep.Codes(); !slices.Equal(codes, []Code{CodeReady}) {
+					t.Errorf("codes %v: %s", codes, rep.Summary())
+				}
+			})
+		})
+	}
 }

@@ -200,7 +200,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 // are others: a poll of one server tells nothing there. On a machine without IPv6 every other poll would be in vain.
 func (w *walk) worthPolling(servers []server) []server {
 	answering := slices.DeleteFunc(slices.Clone(servers), func(s server) bool {
-		return !s.addr.IsValid() || w.c.asker.memory.recall(dnsAddr(s.addr)).silent
+		return !s.addr.IsValid() || w.c.asker.memory.isSilent(dnsAddr(s.addr))
 	})
 	if len(answering) == 0 {
 		return servers
@@ -255,7 +255,14 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o ou
 	}
 	o.Addr = addr
 	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
-		o.BadSince, o.BadLooks = w.c.asker.memory.judged(addr, z.name, o.Verdict)
+		switch memory := w.c.asker.memory; o.Verdict {
+		case VerdictSilent:
+			o.BadSince, o.BadLooks = memory.silent(addr, z.name)
+		case VerdictBroken:
+			o.BadSince, o.BadLooks = memory.useless(addr, z.name)
+		default:
+			memory.useful(addr, z.name)
+		}
 	}
 	return o
 }
