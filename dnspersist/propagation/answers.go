@@ -31,7 +31,7 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 		}
 		var has []string
 		for _, qtype := range types {
-			ans, err := c.asker.ask(ctx, dnsAddr(w.last.asked[i].addr), name, qtype, false)
+			ans, err := c.asker.Ask(ctx, dnsAddr(w.last.asked[i].addr), name, qtype, false)
 			if err == nil && ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError {
 				err = fmt.Errorf("the answer is %s", dns.RcodeToString[ans.Rcode])
 			}

@@ -48,7 +48,7 @@ func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
 
 // confirms says what is wrong with the SOA record of the zone at one of its servers.
 func (c *Checker) confirms(ctx context.Context, zone, addr string) error {
-	ans, err := c.asker.ask(ctx, addr, zone, dns.TypeSOA, false)
+	ans, err := c.asker.Ask(ctx, addr, zone, dns.TypeSOA, false)
 	switch {
 	case err != nil:
 		return fmt.Errorf("does not say whether it is: %w", err)

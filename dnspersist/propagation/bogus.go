@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // bogus asks a resolver that validates whether the record of a signed zone stands up to
@@ -13,7 +15,7 @@ import (
 // failure; nothing if the record validates, or if the resolver fails for another reason.
 func (c *Checker) bogus(ctx context.Context, name string) string {
 	for _, addr := range c.resolvers.addrs {
-		ans, err := c.asker.send(ctx, addr, validationQuery(name, dns.TypeTXT, false))
+		ans, err := c.asker.Send(ctx, addr, validationQuery(name, dns.TypeTXT, false))
 		if err != nil || ans.Rcode != dns.RcodeServerFailure {
 			continue
 		}
@@ -28,15 +30,15 @@ func (c *Checker) bogus(ctx context.Context, name string) string {
 // does not validate, if it has an answer when told not to, and still none when it is to. The
 // second half is needed because a resolver that gives up on a slow server has an answer a
 // moment later from what it has learnt since: that one is returned then.
-func (r *resolvers) afterServfail(ctx context.Context, addr, name string, qtype uint16, failed answer) (now answer, bogus bool) {
-	ans, err := r.asker.send(ctx, addr, validationQuery(name, qtype, true))
+func (r *resolvers) afterServfail(ctx context.Context, addr, name string, qtype uint16, failed ask.Answer) (now ask.Answer, bogus bool) {
+	ans, err := r.asker.Send(ctx, addr, validationQuery(name, qtype, true))
 	if err != nil || (ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError) {
 		return failed, false
 	}
 	if blamesDNSSEC(failed.Msg) {
 		return failed, true
 	}
-	ans, err = r.asker.send(ctx, addr, validationQuery(name, qtype, false))
+	ans, err = r.asker.Send(ctx, addr, validationQuery(name, qtype, false))
 	switch {
 	case err != nil:
 		return failed, false
@@ -69,7 +71,7 @@ func validationQuery(name string, qtype uint16, unchecked bool) *dns.Msg {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
 	query.CheckingDisabled = unchecked
-	query.SetEdns0(udpSize, true)
+	query.SetEdns0(ask.UDPSize, true)
 	return query
 }
 

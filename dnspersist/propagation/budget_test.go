@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // mazeNet is an Internet that its test makes up: answer is asked for all but what the resolver
@@ -48,9 +50,9 @@ func (n *mazeNet) Exchange(ctx context.Context, network, addr string, query *dns
 	m := new(dns.Msg).SetReply(query)
 	host, _, _ := net.SplitHostPort(addr)
 	if err := n.answer(netip.MustParseAddr(host), q, m); err != nil {
-		patience := DefaultUDPTimeout
+		patience := ask.DefaultUDPTimeout
 		if network == "tcp" {
-			patience = DefaultTCPTimeout
+			patience = ask.DefaultTCPTimeout
 		}
 		select {
 		case <-time.After(patience):
@@ -201,10 +203,10 @@ func TestLookHasABudget(t *testing.T) {
 					r := c.Look(t.Context(), target)
 					asked, took := n.count(), time.Since(began)
 					t.Logf("look %d: %d questions (%d counted), %s, %d servers: %v", round+1, asked, r.Questions, took, len(r.Servers), r.Err)
-					if asked > maxQuestions || r.Questions > maxQuestions || asked > r.Questions {
-						t.Errorf("look %d: %d questions, %d counted, at most %d are allowed", round+1, asked, r.Questions, maxQuestions)
+					if asked > ask.MaxQuestions || r.Questions > ask.MaxQuestions || asked > r.Questions {
+						t.Errorf("look %d: %d questions, %d counted, at most %d are allowed", round+1, asked, r.Questions, ask.MaxQuestions)
 					}
-					if took > lookPatience {
+					if took > ask.LookPatience {
 						t.Errorf("look %d took %s", round+1, took)
 					}
 					rep := c.NewGate().Observe(r)
@@ -228,9 +230,9 @@ func TestCommandsHaveABudget(t *testing.T) {
 			time time.Duration
 			do   func()
 		}{
-			{"Check", maxQuestions, lookPatience, func() { c.Check(t.Context(), target, c.NewGate()) }},
-			{"Diagnose", maxQuestions + 30, 2 * lookPatience, func() { c.Diagnose(t.Context(), target) }},
-			{"CAA", maxQuestions, lookPatience, func() { c.CAA(t.Context(), labels(120)) }},
+			{"Check", ask.MaxQuestions, ask.LookPatience, func() { c.Check(t.Context(), target, c.NewGate()) }},
+			{"Diagnose", ask.MaxQuestions + 30, 2 * ask.LookPatience, func() { c.Diagnose(t.Context(), target) }},
+			{"CAA", ask.MaxQuestions, ask.LookPatience, func() { c.CAA(t.Context(), labels(120)) }},
 		} {
 			n.count()
 			began := time.Now()
@@ -354,7 +356,7 @@ func TestBudgetSpoilsNothing(t *testing.T) {
 				r.Servers[i].Defect = CodeNotAsked
 			}
 		}
-		r.Err = coded(CodeLookBudget, errors.New("150 questions were asked"))
+		r.Err = ask.Coded(CodeLookBudget, errors.New("150 questions were asked"))
 		return r
 	}
 	g := NewGate(time.Minute, time.Second)

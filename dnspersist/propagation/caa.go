@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // CAA asks the resolvers for the CAA records that hold for a name: its own, or those of
@@ -13,7 +15,7 @@ import (
 // error says that the resolvers could not tell: a CA that cannot either must refuse.
 // It has a budget as a look has.
 func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
-	ctx, _, cancel := begin(ctx)
+	ctx, _, cancel := ask.Begin(ctx)
 	defer cancel()
 	for name = dns.CanonicalName(name); name != "."; name = parent(name) {
 		ans, _, err := c.resolvers.query(ctx, name, dns.TypeCAA)

@@ -3,7 +3,6 @@ package propagation
 import (
 	"container/list"
 	"context"
-	"reflect"
 	"sync"
 	"time"
 )
@@ -76,15 +75,6 @@ func newZoneCache(limit int) *zoneCache {
 		entries: make(map[cacheKey]*list.Element),
 		flights: make(map[cacheKey]*flight),
 	}
-}
-
-// cacheFor is the cache for checkers that use e: the process's, unless e
-// cannot be part of a key.
-func cacheFor(e Exchanger) *zoneCache {
-	if !reflect.ValueOf(e).Comparable() {
-		return newZoneCache(maxCached)
-	}
-	return sharedZones
 }
 
 func (c *zoneCache) get(key cacheKey) (*cacheEntry, bool) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 var (
@@ -63,7 +65,7 @@ func (n *chaosNet) Exchange(ctx context.Context, network, addr string, query *dn
 		case 4:
 			m.Truncated = true
 		case 5:
-			return nil, ErrBadReply
+			return nil, ask.ErrBadReply
 		}
 		return m, nil
 	}

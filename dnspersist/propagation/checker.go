@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // Checker asks for records. It is safe for concurrent use, holds nothing that
@@ -17,7 +18,7 @@ import (
 // Checkers of the process that use the same exchanger and resolvers.
 type Checker struct {
 	cfg       Config
-	asker     asker
+	asker     ask.Asker
 	resolvers *resolvers
 	discovery *discovery
 	logger    *zap.Logger
@@ -37,20 +38,16 @@ func NewChecker(cfg Config) *Checker {
 	if cfg.Exchanger == nil {
 		cfg.Exchanger = NetExchanger{}
 	}
-	if !reflect.ValueOf(cfg.Exchanger).Comparable() {
-		// it is part of the zone cache's key
-		cfg.Exchanger = &comparableExchanger{cfg.Exchanger}
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	a := asker{exchanger: cfg.Exchanger, memory: memoryOf(cfg.Exchanger)}
+	a := ask.NewAsker(cfg.Exchanger)
 	r := newResolvers(a, cfg.Resolvers)
 	return &Checker{
 		cfg:       cfg,
 		asker:     a,
 		resolvers: r,
-		discovery: &discovery{asker: a, resolvers: r, cache: cacheFor(cfg.Exchanger), fence: fence{cfg.AllowPrivate, cfg.PrivateNetworks}},
+		discovery: &discovery{asker: a, resolvers: r, cache: sharedZones, fence: fence{cfg.AllowPrivate, cfg.PrivateNetworks}},
 		logger:    cfg.Logger,
 	}
 }
@@ -85,7 +82,7 @@ func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) 
 // walked is round, with the way it took.
 func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string) (Round, *walk) {
 	asker := ctx
-	ctx, spent, cancel := begin(ctx)
+	ctx, spent, cancel := ask.Begin(ctx)
 	defer cancel()
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
@@ -113,20 +110,21 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	unasked := slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Defect == CodeNotAsked })
 	switch { // Nothing is known of them, so the round proves nothing.
 	case asker.Err() != nil && (unasked || errors.Is(r.Err, asker.Err())):
-		r.Err = coded(CodeNotAsked, fmt.Errorf("not all servers were asked before the time was up (%w); allow more time", asker.Err()))
-	case spent.why(ctx) != "" && (unasked || r.Err == nil || errors.Is(r.Err, errOverBudget) || errors.Is(r.Err, context.DeadlineExceeded)):
-		r.Err = coded(CodeLookBudget, fmt.Errorf(
+		r.Err = ask.Coded(CodeNotAsked, fmt.Errorf("not all servers were asked before the time was up (%w); allow more time", asker.Err()))
+	case spent.Why(ctx) != "" && (unasked || r.Err == nil || errors.Is(r.Err, ask.ErrOverBudget) || errors.Is(r.Err, context.DeadlineExceeded)):
+		r.Err = ask.Coded(CodeLookBudget, fmt.Errorf(
 			"the look ended before all servers were asked, for %s: too many zone cuts, name servers or CNAMEs, or too slow ones, are on the way to %s, and the CA's resolver may give up as well; use fewer",
-			spent.why(ctx), r.Name))
+			spent.Why(ctx), r.Name))
 	case r.Err == nil && unasked:
-		r.Err = coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
+		r.Err = ask.Coded(CodeNotAsked, errors.New("not all servers were asked in time, as too much is asked at present; the next look follows"))
 	}
-	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, spent.questions
-	r.Port53Open = c.asker.memory.reaches()
+	taken := spent.Usage()
+	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, taken.Questions
+	r.Port53Open = c.asker.Memory.Reaches()
 	r.When = time.Now()
-	r.cost = costOf(spent.usage(), r.askedAtName())
+	r.cost = costOf(taken, r.askedAtName())
 	if r.isPrompt() {
-		r.cost = costOfQuestions(spent.usage(), r.askedAtName())
+		r.cost = costOfQuestions(taken, r.askedAtName())
 	}
 	if check := c.logger.Check(zap.DebugLevel, "asked name servers for validation record"); check != nil {
 		check.Write(zap.String("name", r.Name), zap.String("zone", r.Zone), zap.Bool("one_server", r.Partial),
@@ -158,6 +156,3 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 	}
 	return rep
 }
-
-// comparableExchanger is an Exchanger that can be the key of a map.
-type comparableExchanger struct{ Exchanger }

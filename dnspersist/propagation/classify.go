@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // outcome is what one answer means, for the gate and for the way on.
@@ -127,13 +129,13 @@ func (o outcome) broken(defect Code, reason string) outcome {
 // classifyError says what it means that no usable answer came.
 func classifyError(err error) outcome {
 	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error(), Defect: CodeUnreachable}}
-	if errors.Is(err, ErrBadReply) {
+	if errors.Is(err, ask.ErrBadReply) {
 		o.Verdict, o.Defect = VerdictBroken, CodeBroken
 	}
-	if code := codeOf(err); code != "" {
+	if code := ask.CodeOf(err); code != "" {
 		o.Defect = code
 	}
-	if errors.Is(err, errNotAsked) {
+	if errors.Is(err, ask.ErrNotAsked) {
 		o.Defect = CodeNotAsked
 	}
 	return o

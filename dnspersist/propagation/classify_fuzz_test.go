@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // fuzzedName is what the answers in this file are about.
@@ -32,7 +34,7 @@ func fuzzedAnswers(f *testing.F) (wires [][]byte) {
 		{more: func(m *dns.Msg) { m.Authoritative, m.RecursionAvailable = false, true }},
 		{more: func(m *dns.Msg) {
 			m.Rcode = dns.RcodeServerFailure
-			m.SetEdns0(udpSize, false)
+			m.SetEdns0(ask.UDPSize, false)
 			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: 6, ExtraText: "a\x1b[31m text"}}
 		}},
 	} {

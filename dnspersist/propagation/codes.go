@@ -1,5 +1,12 @@
 package propagation
 
+import (
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+)
+
+// Code is a stable word for what was found, for programs and alerts.
+type Code = ask.Code
+
 // Codes of a [Diagnostic]. The first group says where a name stands, the second what is
 // wrong with a server, the third what is wrong on the way to the record.
 const (
@@ -16,6 +23,7 @@ const (
 	CodeNoAddress   Code = "ns_no_address"
 	CodePrivate     Code = "private_ns"
 	CodeIntercepted Code = "intercepted"
+	CodeTCPBlocked       = ask.CodeTCPBlocked
 	CodeAAMissing   Code = "aa_missing"
 	CodeEDNSBroken  Code = "edns_broken"
 	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers

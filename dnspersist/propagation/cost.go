@@ -3,6 +3,8 @@ package propagation
 import (
 	"math/bits"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // What time and text count for, in questions. An honest server answers in freeTime; in a second
@@ -20,29 +22,29 @@ const (
 const maxCheap = 48
 
 // costOfAll is what was taken of what all names share, in questions.
-func costOfAll(u usage) float64 {
-	return float64(u.servers+u.resolvers) + costOfTime(u) + costOfText(u)
+func costOfAll(u ask.Usage) float64 {
+	return float64(u.Servers+u.Resolvers) + costOfTime(u) + costOfText(u)
 }
 
 // costOf is how dear a name is, to be compared with others. Questions to name servers count for
 // each of the servers asked at the name, so that a look at all of them is no dearer than one
 // at a single one; those to resolvers count a quarter, for they are asked only where a zone
 // is not known.
-func costOf(u usage, servers int) float64 {
+func costOf(u ask.Usage, servers int) float64 {
 	cost := costOfQuestions(u, servers) + costOfTime(u)
-	if u.waited >= patience {
+	if u.Waited >= patience {
 		cost = max(cost, 2*dearCost)
 	}
 	return cost
 }
 
 // costOfQuestions is costOf without the time that they took.
-func costOfQuestions(u usage, servers int) float64 {
-	return (float64(u.servers)+float64(u.resolvers)/4)/float64(max(servers, 1)) + costOfText(u)
+func costOfQuestions(u ask.Usage, servers int) float64 {
+	return (float64(u.Servers)+float64(u.Resolvers)/4)/float64(max(servers, 1)) + costOfText(u)
 }
 
-func costOfTime(u usage) float64 { return questionsPerSecond * max(u.waited-freeTime, 0).Seconds() }
-func costOfText(u usage) float64 { return float64(u.octets / octetsPerQuestion) }
+func costOfTime(u ask.Usage) float64 { return questionsPerSecond * max(u.Waited-freeTime, 0).Seconds() }
+func costOfText(u ask.Usage) float64 { return float64(u.Octets / octetsPerQuestion) }
 
 // class holds names of about the same cost: 0 those below two questions a poll, 1 those below
 // four, and so on.

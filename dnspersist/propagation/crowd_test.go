@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 var crowdAll = flag.Bool("crowd.all", false, "measure good names beside bad ones in all combinations")
@@ -61,9 +63,9 @@ func (n *crowdNet) Exchange(ctx context.Context, network, addr string, query *dn
 	default:
 		took = n.bad(m, network, host)
 	}
-	patience := DefaultUDPTimeout
+	patience := ask.DefaultUDPTimeout
 	if network == "tcp" {
-		patience = DefaultTCPTimeout
+		patience = ask.DefaultTCPTimeout
 	}
 	timer := time.NewTimer(min(took, patience))
 	defer timer.Stop()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // childTries is how many servers of a delegated zone are asked for its own
@@ -83,7 +85,7 @@ func (d *discovery) delegated(ctx context.Context, del delegation, avoid string)
 		ttl = min(ttl, d.addHosts(ctx, z, del.hosts, del.glue, avoid))
 		ttl = min(ttl, d.addChildHosts(ctx, z, avoid))
 	}
-	if err := cutShort(ctx); err != nil {
+	if err := ask.CutShort(ctx); err != nil {
 		return nil, err
 	}
 	d.store(kindDelegated, z, ttl)
@@ -136,7 +138,7 @@ func (d *discovery) addChildHosts(ctx context.Context, z *zone, avoid string) ui
 
 // nsFrom asks one authoritative server for the name servers of its zone.
 func (d *discovery) nsFrom(ctx context.Context, addr netip.Addr, zone string) ([]string, map[string][]netip.Addr, uint32) {
-	ans, err := d.asker.ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
+	ans, err := d.asker.Ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
 	if err != nil || !ans.Authoritative {
 		return nil, nil, 0
 	}
@@ -155,7 +157,7 @@ func (d *discovery) hiddenCut(ctx context.Context, z *zone, name string, addr ne
 		return delegation{}, false
 	}
 	for n := name; isBelow(n, z.name); n = parent(n) {
-		ans, err := d.asker.ask(ctx, dnsAddr(addr), n, dns.TypeSOA, false)
+		ans, err := d.asker.Ask(ctx, dnsAddr(addr), n, dns.TypeSOA, false)
 		if err != nil {
 			return delegation{}, false
 		}

@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // maxCaseProbes is of how many addresses Diagnose finds out whether they keep the case of a
@@ -21,7 +23,7 @@ const maxCaseProbes = 8
 // is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
-	ctx, _, cancel := begin(ctx)
+	ctx, _, cancel := ask.Begin(ctx)
 	defer cancel()
 	if w.mayShadow(r.Wildcard) { // what is remembered for polls may be of an hour ago
 		r.Shadows = w.shadows(ctx, hostOf(t))
@@ -53,7 +55,7 @@ type probe struct {
 }
 
 func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
-	ans, err := p.c.asker.ask(ctx, p.addr, name, qtype, false)
+	ans, err := p.c.asker.Ask(ctx, p.addr, name, qtype, false)
 	if err != nil || ans.Rcode != dns.RcodeSuccess {
 		return nil
 	}
@@ -103,7 +105,7 @@ func (c *Checker) changesCase(ctx context.Context, w *walk) []Diagnostic {
 		if asked++; asked > maxCaseProbes {
 			break
 		}
-		ans, err := c.asker.ask(ctx, dnsAddr(w.last.asked[i].addr), mixed, dns.TypeTXT, false)
+		ans, err := c.asker.Ask(ctx, dnsAddr(w.last.asked[i].addr), mixed, dns.TypeTXT, false)
 		if err == nil && len(ans.Question) == 1 && ans.Question[0].Name != mixed {
 			all = append(all, Diagnostic{Code: CodeCase, Host: o.Host, Addr: o.Addr, Text: fmt.Sprintf(
 				"%s (%s) changes the case of the question: CAs' resolvers use it against forged answers and have to ask more, or fail; update the server", o.Host, o.Addr)})

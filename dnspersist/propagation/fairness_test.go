@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // A record that comes and goes gets the fast pace ten times an hour.
@@ -60,24 +62,27 @@ func TestEvents(t *testing.T) {
 
 func TestClassOf(t *testing.T) {
 	t.Parallel()
+	usage := func(servers, resolvers, octets int64, waited time.Duration) ask.Usage {
+		return ask.Usage{Servers: servers, Resolvers: resolvers, Octets: octets, Waited: waited}
+	}
 	for _, tt := range []struct {
 		name  string
-		taken usage
+		taken ask.Usage
 		asked int
 		want  class
 	}{
-		{"nothing", usage{0, 0, 0, 0}, 0, 0},
-		{"one server", usage{1, 0, 0, 0}, 1, 0},
-		{"one far away", usage{1, 0, 0, 200 * time.Millisecond}, 1, 0},
-		{"an alias", usage{2, 0, 0, 40 * time.Millisecond}, 1, 1},
-		{"all of 13 servers, and of 4 behind an alias", usage{34, 0, 0, 200 * time.Millisecond}, 13, 1},
-		{"the same, and the zones are not known", usage{39, 47, 0, 400 * time.Millisecond}, 13, 2},
-		{"a record that takes TCP", usage{2, 0, 3000, 50 * time.Millisecond}, 1, 1},
-		{"a server known to be silent", usage{1, 0, 0, time.Second}, 1, 4},
-		{"a silent server", usage{3, 0, 0, 7 * time.Second}, 1, 4},
-		{"60 KB", usage{2, 0, 60_000, 50 * time.Millisecond}, 1, 4},
-		{"all that one may ask", usage{30, 120, 0, time.Second}, 1, 5},
-		{"for half a minute", usage{150, 0, 0, 30 * time.Second}, 1, lastClass},
+		{"nothing", usage(0, 0, 0, 0), 0, 0},
+		{"one server", usage(1, 0, 0, 0), 1, 0},
+		{"one far away", usage(1, 0, 0, 200*time.Millisecond), 1, 0},
+		{"an alias", usage(2, 0, 0, 40*time.Millisecond), 1, 1},
+		{"all of 13 servers, and of 4 behind an alias", usage(34, 0, 0, 200*time.Millisecond), 13, 1},
+		{"the same, and the zones are not known", usage(39, 47, 0, 400*time.Millisecond), 13, 2},
+		{"a record that takes TCP", usage(2, 0, 3000, 50*time.Millisecond), 1, 1},
+		{"a server known to be silent", usage(1, 0, 0, time.Second), 1, 4},
+		{"a silent server", usage(3, 0, 0, 7*time.Second), 1, 4},
+		{"60 KB", usage(2, 0, 60_000, 50*time.Millisecond), 1, 4},
+		{"all that one may ask", usage(30, 120, 0, time.Second), 1, 5},
+		{"for half a minute", usage(150, 0, 0, 30*time.Second), 1, lastClass},
 	} {
 		if got := classOf(costOf(tt.taken, tt.asked)); got != tt.want {
 			t.Errorf("%s: class %d (cost %.1f), want %d", tt.name, got, costOf(tt.taken, tt.asked), tt.want)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // minBadLooks is how often a host must have been seen broken or silent,
@@ -83,7 +85,7 @@ func (g *Gate) Observe(r Round) Report {
 
 	rep := Report{
 		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: codeOf(r.Err), Bogus: r.Bogus, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
+		Problem: ask.CodeOf(r.Err), Bogus: r.Bogus, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
 		cost: r.cost,
 	}
 	if r.Partial {
@@ -198,7 +200,7 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 func (g *Gate) merge(r Round) []ServerReport {
 	previous := g.last.Servers
 	news := slices.Clone(r.Servers)
-	cut := codeOf(r.Err) == CodeLookBudget
+	cut := ask.CodeOf(r.Err) == CodeLookBudget
 	if cut {
 		// what was not reached is as it was
 		news = slices.DeleteFunc(news, func(s ServerReport) bool {

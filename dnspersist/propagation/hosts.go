@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 const (
@@ -129,7 +131,7 @@ func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
 	var (
 		wg    sync.WaitGroup
 		types = []uint16{dns.TypeA, dns.TypeAAAA}
-		found = make([]answer, len(types))
+		found = make([]ask.Answer, len(types))
 		errs  = make([]error, len(types))
 	)
 	for i, t := range types {

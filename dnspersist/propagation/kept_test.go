@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // hostileRound is what a stranger's 32 servers show: 60 kB each, with nothing in common, and
@@ -150,7 +152,7 @@ func TestWhole(t *testing.T) {
 	if err := NewGate(0, 0).Observe(r).Whole(); err != nil {
 		t.Error(err)
 	}
-	r.Err = coded(CodeLookBudget, errors.New("150 questions were asked"))
+	r.Err = ask.Coded(CodeLookBudget, errors.New("150 questions were asked"))
 	if err := NewGate(0, 0).Observe(r).Whole(); err == nil {
 		t.Error("whole although not all servers were asked")
 	}

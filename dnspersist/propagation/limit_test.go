@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // Thousands of names that start together, each with a look of its own, do not flood the
@@ -33,10 +35,10 @@ func TestScenario55LooksAreBounded(t *testing.T) {
 			t.Errorf("%d looks took %v, want about %v", names, took, least)
 		}
 
-		late := errNotAsked
+		late := ask.ErrNotAsked
 		n.hook = func(string, string, *dns.Msg) (*dns.Msg, error, bool) { return nil, late, true }
 		r := c.Look(t.Context(), target)
-		if codeOf(r.Err) != CodeNotAsked || time.Since(began) > time.Hour {
+		if ask.CodeOf(r.Err) != CodeNotAsked || time.Since(began) > time.Hour {
 			t.Errorf("round %+v", r)
 		}
 		g := NewGate(time.Nanosecond, time.Nanosecond)

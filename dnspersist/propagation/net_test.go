@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // Short enough for many silent servers, long enough for a loaded machine.
@@ -57,7 +59,7 @@ func (n *testNet) Exchange(ctx context.Context, network, addr string, query *dns
 	if network == "tcp" {
 		real = s.tcp
 	}
-	return NetExchanger{testUDPTimeout, testTCPTimeout}.Exchange(ctx, network, real, query)
+	return NetExchanger{UDPTimeout: testUDPTimeout, TCPTimeout: testTCPTimeout}.Exchange(ctx, network, real, query)
 }
 
 func (n *testNet) asked(parts ...string) (count int) {
@@ -185,7 +187,7 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	case "refused":
 		m = new(dns.Msg)
 		m.SetRcode(r, dns.RcodeRefused)
-		m.SetEdns0(udpSize, false)
+		m.SetEdns0(ask.UDPSize, false)
 		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotAuthoritative})
 	case "underscore-fails":
 		if strings.Contains(q.Name, "_") {
@@ -198,7 +200,7 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		if q.Qtype == dns.TypeTXT && !r.CheckingDisabled {
 			m = new(dns.Msg)
 			m.SetRcode(r, dns.RcodeServerFailure)
-			m.SetEdns0(udpSize, true)
+			m.SetEdns0(ask.UDPSize, true)
 			m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus})
 		}
 	case "txt-servfail":

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 const (
@@ -48,7 +50,7 @@ func (d *discovery) askParent(ctx context.Context, zone string) parentView {
 		if tries++; tries > parentTries || ctx.Err() != nil {
 			break
 		}
-		ans, err := d.asker.ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
+		ans, err := d.asker.Ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
 		if err != nil {
 			continue
 		}
@@ -81,7 +83,7 @@ func (d *discovery) fromAbove(ctx context.Context, host string) (delegation, boo
 	for n := parent(host); n != "." && ctx.Err() == nil; n = parent(n) {
 		servers := d.parentServers(ctx, n)
 		for _, addr := range servers[:min(len(servers), parentTries)] {
-			ans, err := d.asker.ask(ctx, dnsAddr(addr), host, dns.TypeNS, false)
+			ans, err := d.asker.Ask(ctx, dnsAddr(addr), host, dns.TypeNS, false)
 			if err != nil || ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
 				continue
 			}
@@ -113,7 +115,7 @@ func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr
 			keep = clampTTL(ttl)
 		}
 	}
-	if cutShort(ctx) == nil {
+	if ask.CutShort(ctx) == nil {
 		d.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
 	}
 	return d.addrsOf(z)

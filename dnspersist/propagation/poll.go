@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // job is one poll.
@@ -46,12 +48,12 @@ func (s *Scheduler) work(j *job) {
 // off the delegation or are behind a zone above that has to be asked first, all are: else
 // nothing would be heard, and the old "no" would stand.
 func (s *Scheduler) poll(j *job) (Report, bool) {
-	spent := &account{limiter: s.limiter, sent: func(all int64) {
+	spent := &ask.Account{Limiter: s.limiter, Sent: func(all int64) {
 		if all > maxCheap {
 			s.over(j)
 		}
 	}}
-	ctx, cancel := context.WithTimeout(spent.chargeTo(s.ctx), pollTimeout)
+	ctx, cancel := context.WithTimeout(spent.ChargeTo(s.ctx), pollTimeout)
 	defer cancel()
 	j.cancel = cancel
 	s.watchOver(j, spent)
@@ -70,8 +72,8 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	if s.ctx.Err() != nil {
 		return Report{}, false
 	}
-	taken := spent.usage()
-	j.watch.questions = int(taken.servers)
+	taken := spent.Usage()
+	j.watch.questions = int(taken.Servers)
 	if counts := s.settle(j, costOfAll(taken), costOf(taken, r.askedAtName())); !counts {
 		return Report{}, false
 	}

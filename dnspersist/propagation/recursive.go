@@ -38,7 +38,7 @@ func (w *walk) recursive(ctx context.Context, name string) error {
 
 func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	defer w.guard(&o, addr)
-	ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, true)
+	ans, err := w.c.asker.Ask(ctx, addr, name, dns.TypeTXT, true)
 	if err != nil {
 		return classifyFailure(ctx, err)
 	}
@@ -47,11 +47,11 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 		ans, bogus = w.c.resolvers.afterServfail(ctx, addr, name, dns.TypeTXT, ans)
 	}
 	o = classifyRecursive(name, ans.Msg, w.accept)
-	o.Network, o.RTT = ans.network, ans.rtt
+	o.Network, o.RTT = ans.Network, ans.RTT
 	if o.Via != "" {
 		o.FromWildcard = w.remembered(name+" CNAME "+o.Via, nil, func() (string, bool) {
 			probe := randomBelow(name)
-			below, err := w.c.asker.ask(ctx, addr, probe, dns.TypeTXT, true)
+			below, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, true)
 			if err != nil {
 				return "", false
 			}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // resolvConf is where a system lists its resolvers; not on Windows.
@@ -19,7 +21,7 @@ const resolvConf = "/etc/resolv.conf"
 
 // resolvers asks recursive resolvers, one after another.
 type resolvers struct {
-	asker asker
+	asker ask.Asker
 	addrs []string
 	err   error // why there are none
 
@@ -28,7 +30,7 @@ type resolvers struct {
 	first atomic.Int32
 }
 
-func newResolvers(a asker, configured []string) *resolvers {
+func newResolvers(a ask.Asker, configured []string) *resolvers {
 	r := &resolvers{asker: a}
 	if len(configured) == 0 {
 		configured, r.err = systemResolvers(resolvConf)
@@ -80,9 +82,9 @@ func resolverAddr(s string) (string, error) {
 func (r *resolvers) key() string { return strings.Join(r.addrs, ",") }
 
 // query asks the resolvers until one answers NOERROR or NXDOMAIN.
-func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answer, string, error) {
+func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (ask.Answer, string, error) {
 	if r.err != nil {
-		return answer{}, "", r.err
+		return ask.Answer{}, "", r.err
 	}
 	var failures, bogus error
 	answered := false
@@ -90,16 +92,16 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 	for i := range r.addrs {
 		n := (start + i) % len(r.addrs)
 		addr := r.addrs[n]
-		ans, err := r.asker.ask(ctx, addr, name, qtype, true)
+		ans, err := r.asker.Ask(ctx, addr, name, qtype, true)
 		invalid := false
 		if err == nil && ans.Rcode == dns.RcodeServerFailure {
 			ans, invalid = r.afterServfail(ctx, addr, name, qtype, ans)
 		}
 		switch {
 		case ctx.Err() != nil:
-			return answer{}, "", ctx.Err()
-		case errors.Is(err, errOverBudget):
-			return answer{}, "", err
+			return ask.Answer{}, "", ctx.Err()
+		case errors.Is(err, ask.ErrOverBudget):
+			return ask.Answer{}, "", err
 		case err != nil:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
 		case invalid:
@@ -114,7 +116,7 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 		}
 	}
 	if bogus != nil {
-		return answer{}, "", coded(CodeBogus, fmt.Errorf(
+		return ask.Answer{}, "", ask.Coded(CodeBogus, fmt.Errorf(
 			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", display(name), bogus))
 	}
 	err := fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
@@ -122,7 +124,7 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (answe
 	if answered {
 		err = &nameError{err}
 	}
-	return answer{}, "", err
+	return ask.Answer{}, "", err
 }
 
 // nameError says that resolvers work, and one fails for this name, so its servers

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // fullLookEvery is how many polls of a name of which nothing useful is heard there are for
@@ -24,7 +25,7 @@ const fullLookEvery = 10
 // half of the workers and of the questions at most (isBusy, over).
 type Scheduler struct {
 	cfg     SchedulerConfig
-	limiter *limiter
+	limiter *ask.Limiter
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wake    chan struct{} // has room for one
@@ -79,7 +80,7 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
 		cfg:     cfg,
-		limiter: newLimiter(cfg.GlobalRate, cfg.PerServerRate),
+		limiter: ask.NewLimiter(cfg.GlobalRate, cfg.PerServerRate),
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
 		pace:    fair.Pace[share]{Burst: time.Second},
@@ -249,7 +250,7 @@ func (s *Scheduler) start() (time.Duration, bool) {
 	}
 	var again time.Time // when a name may be asked for that may not be now
 	for s.active < s.cfg.Workers {
-		if left := s.limiter.left(); left < 1 {
+		if left := s.limiter.Left(); left < 1 {
 			again = now.Add(time.Millisecond + time.Duration((1-left)/s.cfg.GlobalRate*float64(time.Second)))
 			break
 		}

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // A resolver that validates fails once, as one does whose patience ends at a slow server, for
@@ -44,7 +46,7 @@ func TestScenario47PassingServfail(t *testing.T) {
 					failed[question] = true
 					m := new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 					if tt.blame {
-						m.SetEdns0(udpSize, true)
+						m.SetEdns0(ask.UDPSize, true)
 						m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeSignatureExpired}}
 					}
 					return m, nil, true

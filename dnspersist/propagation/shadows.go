@@ -39,7 +39,7 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 	}
 	addr := dnsAddr(st.asked[i].addr)
 	ask := func(name string, qtype uint16) (rrs []dns.RR) {
-		ans, err := w.c.asker.ask(ctx, addr, name, qtype, false)
+		ans, err := w.c.asker.Ask(ctx, addr, name, qtype, false)
 		if err != nil || ans.Rcode != dns.RcodeSuccess {
 			return nil
 		}
@@ -55,7 +55,7 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 		}
 		// A wildcard exists itself, so nothing answers for what is below it; where nothing does
 		// below one that nobody has either, the server does not tell.
-		below, err := w.c.asker.ask(ctx, addr, randomBelow("*."+host), qtype, false)
+		below, err := w.c.asker.Ask(ctx, addr, randomBelow("*."+host), qtype, false)
 		if err == nil && below.Rcode == dns.RcodeNameError && sameContent(has, ask(randomBelow("*."+randomBelow(parent(host))), qtype)) {
 			return ""
 		}

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // What servers and strangers' records say reaches terminals escaped, and in short.
@@ -19,7 +21,7 @@ func TestForeignTextIsQuoted(t *testing.T) {
 	}{
 		{"extended errors", `(0 Other: "\x1b[2J\r\n    ns1`, func(m *dns.Msg) {
 			m.Rcode = dns.RcodeServerFailure
-			m.SetEdns0(udpSize, false)
+			m.SetEdns0(ask.UDPSize, false)
 			for range 50 {
 				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{ExtraText: evil + strings.Repeat("x", 2000)})
 			}

@@ -1,6 +1,10 @@
 package propagation
 
-import "time"
+import (
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+)
 
 // share is whose names take turns: those of a registered domain or of a name server's
 // address. Names of which a server has the record have turns of their own, for they are
@@ -64,8 +68,8 @@ func (s *Scheduler) holdDear(now time.Time, questions float64) {
 func (s *Scheduler) maxDear() int { return max(s.cfg.Workers/2, 1) }
 
 // watchOver calls over once j has waited for servers for longer than a cheap poll may wait.
-func (s *Scheduler) watchOver(j *job, spent *account) {
-	left := patience - spent.usage().waited
+func (s *Scheduler) watchOver(j *job, spent *ask.Account) {
+	left := patience - spent.Usage().Waited
 	if left <= 0 {
 		s.over(j)
 		return

@@ -7,7 +7,16 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
+
+// Exchanger sends one query to one address and returns the answer that belongs to it.
+// [NetExchanger] uses real sockets; tests put their own here.
+type Exchanger = ask.Exchanger
+
+// NetExchanger is the [Exchanger] that uses real sockets.
+type NetExchanger = ask.NetExchanger
 
 // Mode says who is asked for the record.
 type Mode string

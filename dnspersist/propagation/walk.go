@@ -10,6 +10,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // Bounds of the way to a record, beside those of an account.
@@ -62,7 +64,7 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 			firstErr = err
 		}
 	}
-	for i := 0; i < len(chain) && (i == 0 || cutShort(ctx) == nil); i++ {
+	for i := 0; i < len(chain) && (i == 0 || ask.CutShort(ctx) == nil); i++ {
 		st := chain[i]
 		zone, targets, err := w.station(ctx, st)
 		if i == 0 {
@@ -78,11 +80,11 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 			known := slices.IndexFunc(chain, func(o station) bool { return o.name == target })
 			switch {
 			case slices.Contains(via, target):
-				fail(made, coded(CodeAliasLoop, fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target)))))
+				fail(made, ask.Coded(CodeAliasLoop, fmt.Errorf("CNAME loop: %s; remove the CNAME", arrows(append(via, target)))))
 			case known >= 0:
 				chain[known].made = chain[known].made && made
 			case len(chain) > maxAliases:
-				fail(made, coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
+				fail(made, ask.Coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
 			default:
 				chain = append(chain, station{name: target, host: aliasHost(target), via: via, made: made})
 			}
@@ -121,12 +123,12 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 	}
 	for cuts := 0; ; cuts++ {
 		if cuts > maxCuts {
-			return z.name, nil, accountOf(ctx).end(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
+			return z.name, nil, ask.AccountOf(ctx).End(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
 		}
 		if z.denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
 			// does not, for a CA that asks them too: then that is configured.
-			return z.name, nil, coded(CodeNotDelegated, fmt.Errorf(
+			return z.name, nil, ask.Coded(CodeNotDelegated, fmt.Errorf(
 				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", display(z.name), display(z.denied), allowPrivate))
 		}
 		asked := z.servers()
@@ -150,7 +152,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		if ok {
 			del.signed = z.signed
 			below, err = d.delegated(ctx, del, st.name)
-			if err != nil && (len(del.hosts) > 0 || cutShort(ctx) != nil) {
+			if err != nil && (len(del.hosts) > 0 || ask.CutShort(ctx) != nil) {
 				return z.name, nil, err
 			}
 			// Without a referral there was but an SOA record: load balancers
@@ -189,7 +191,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 				targets = append(targets, o.Alias)
 			}
 		}
-		if !alive && w.nth < 0 && cutShort(ctx) == nil {
+		if !alive && w.nth < 0 && ask.CutShort(ctx) == nil {
 			d.forget(z)
 		}
 		return z.name, targets, nil
@@ -200,7 +202,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 // are others: a poll of one server tells nothing there. On a machine without IPv6 every other poll would be in vain.
 func (w *walk) worthPolling(servers []server) []server {
 	answering := slices.DeleteFunc(slices.Clone(servers), func(s server) bool {
-		return !s.addr.IsValid() || w.c.asker.memory.isSilent(dnsAddr(s.addr))
+		return !s.addr.IsValid() || w.c.asker.Memory.IsSilent(dnsAddr(s.addr))
 	})
 	if len(answering) == 0 {
 		return servers
@@ -244,24 +246,24 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o ou
 	defer w.guard(&o, addr)
 	if w.c.discovery.fence.stops(s.addr) {
 		o = o.broken(CodePrivate, "private address; a public CA cannot ask there, and we do only with "+allowPrivate)
-	} else if ans, err := w.c.asker.ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
+	} else if ans, err := w.c.asker.Ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
 		o = classifyFailure(ctx, err)
 	} else {
 		o = classify(z.name, name, ans.Msg, w.accept)
-		o.Network, o.RTT = ans.network, ans.rtt
-		if ans.noEDNS && o.Defect == "" {
+		o.Network, o.RTT = ans.Network, ans.RTT
+		if ans.NoEDNS && o.Defect == "" {
 			o.Defect = CodeEDNSBroken
 		}
 	}
 	o.Addr = addr
 	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
-		switch memory := w.c.asker.memory; o.Verdict {
+		switch memory := w.c.asker.Memory; o.Verdict {
 		case VerdictSilent:
-			o.BadSince, o.BadLooks = memory.silent(addr, z.name)
+			o.BadSince, o.BadLooks = memory.Silent(addr, z.name)
 		case VerdictBroken:
-			o.BadSince, o.BadLooks = memory.useless(addr, z.name)
+			o.BadSince, o.BadLooks = memory.Useless(addr, z.name)
 		default:
-			memory.useful(addr, z.name)
+			memory.Useful(addr, z.name)
 		}
 	}
 	return o

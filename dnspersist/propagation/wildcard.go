@@ -66,7 +66,7 @@ func answerOf(o outcome) string {
 func (w *walk) isFromWildcard(ctx context.Context, z *zone, name, answer, addr string) bool {
 	return w.remembered(name+" "+answer+" "+addr, z, func() (string, bool) {
 		probe := randomBelow(name)
-		ans, err := w.c.asker.ask(ctx, addr, probe, dns.TypeTXT, false)
+		ans, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}
@@ -87,7 +87,7 @@ func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation
 	}
 	said := w.remembered(name+" NS", z, func() (string, bool) {
 		probe := randomBelow(name)
-		ans, err := w.c.asker.ask(ctx, dnsAddr(del.from), probe, dns.TypeTXT, false)
+		ans, err := w.c.asker.Ask(ctx, dnsAddr(del.from), probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}

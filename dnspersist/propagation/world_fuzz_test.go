@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // hostileWorld is an Internet in which each question of a server gets a message made up of the
@@ -100,10 +102,10 @@ func FuzzLook(f *testing.F) {
 			for look := range 3 {
 				began := time.Now()
 				r := c.Look(t.Context(), target)
-				if asked := n.count(); asked > maxQuestions || r.Questions > maxQuestions {
+				if asked := n.count(); asked > ask.MaxQuestions || r.Questions > ask.MaxQuestions {
 					t.Errorf("look %d: %d questions, %d counted", look, asked, r.Questions)
 				}
-				if took := time.Since(began); took > lookPatience+time.Second {
+				if took := time.Since(began); took > ask.LookPatience+time.Second {
 					t.Errorf("look %d took %s", look, took)
 				}
 				if rep := g.Observe(r); rep.Status == StatusReady {

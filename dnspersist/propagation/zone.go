@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // zone is a zone with its name servers. It is not changed once cached.
@@ -75,7 +77,7 @@ func (z *zone) dropped() int {
 
 // discovery finds zones and their servers.
 type discovery struct {
-	asker     asker
+	asker     ask.Asker
 	resolvers *resolvers
 	cache     *zoneCache
 	fence     fence
@@ -84,7 +86,7 @@ type discovery struct {
 func (d *discovery) key(name string) cacheKey { return d.keyOf(kindZone, name) }
 
 func (d *discovery) keyOf(kind cacheKind, name string) cacheKey {
-	return cacheKey{exchanger: d.asker.exchanger, resolvers: d.resolvers.key(), name: name, kind: kind}
+	return cacheKey{exchanger: d.asker.Exchanger, resolvers: d.resolvers.key(), name: name, kind: kind}
 }
 
 // known returns the longest cached zone that contains name. It may be too
@@ -130,7 +132,7 @@ func (d *discovery) find(ctx context.Context, name, host string) (*zone, error) 
 
 	z, err := d.lookup(ctx, host)
 	if err != nil {
-		if cutShort(ctx) == nil {
+		if ask.CutShort(ctx) == nil {
 			d.cache.put(&cacheEntry{key: failure, err: err, expires: time.Now().Add(failureTTL)})
 		}
 		return nil, err
@@ -169,7 +171,7 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	addrTTL := d.addHosts(ctx, z, hosts, nil, "")
 	wg.Wait()
 	d.compare(ctx, z, above)
-	if err := cutShort(ctx); err != nil {
+	if err := ask.CutShort(ctx); err != nil {
 		return nil, err
 	}
 	if z.denied != "" {
@@ -186,7 +188,7 @@ func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error
 	for n := host; n != "."; n = parent(n) {
 		ans, from, err := d.resolvers.query(ctx, n, dns.TypeSOA)
 		if err != nil {
-			return "", 0, coded(CodeResolverFailed, fmt.Errorf("no SOA found for %s: %w", display(host), err))
+			return "", 0, ask.Coded(CodeResolverFailed, fmt.Errorf("no SOA found for %s: %w", display(host), err))
 		}
 		last = fmt.Sprintf("from %s: %s for %s", from, rcodeText(ans.Msg), display(n))
 		if hasAlias(ans.Answer) {
@@ -199,10 +201,10 @@ func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error
 				continue
 			}
 			if soa.Hdr.Name == "." {
-				return "", 0, coded(CodeNotDelegated, fmt.Errorf("no SOA found for %s %s: its top-level domain does not exist there; check the name, or set resolvers that know it", display(host), last))
+				return "", 0, ask.Coded(CodeNotDelegated, fmt.Errorf("no SOA found for %s %s: its top-level domain does not exist there; check the name, or set resolvers that know it", display(host), last))
 			}
 			return dns.CanonicalName(soa.Hdr.Name), soa.Hdr.Ttl, nil
 		}
 	}
-	return "", 0, coded(CodeZoneUnknown, fmt.Errorf("no SOA found for %s or above, last %s; set resolvers", display(host), last))
+	return "", 0, ask.Coded(CodeZoneUnknown, fmt.Errorf("no SOA found for %s or above, last %s; set resolvers", display(host), last))
 }

@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import (
 	"container/list"
@@ -47,11 +47,11 @@ type serverMemory struct {
 	noEDNS time.Time
 }
 
-// memory remembers servers for all Checkers that use the same exchanger, so that one that
+// Memory remembers servers for all Checkers that use the same exchanger, so that one that
 // is silent for ever does not cost its time-outs again at every look, nor its grace at
 // every renewal.
-type memory struct {
-	looks *limiter // bounds the questions of all
+type Memory struct {
+	looks *Limiter // bounds the questions of all
 
 	mu       sync.Mutex
 	servers  map[string]*list.Element
@@ -61,7 +61,7 @@ type memory struct {
 
 var (
 	memoriesMu sync.Mutex
-	memories   = make(map[any]*memory)
+	memories   = make(map[any]*Memory)
 )
 
 // maxMemories bounds the number of exchangers with a memory of their own: a process has
@@ -69,7 +69,7 @@ var (
 const maxMemories = 64
 
 // memoryOf is the memory for an exchanger, which is comparable.
-func memoryOf(e Exchanger) *memory {
+func memoryOf(e Exchanger) *Memory {
 	memoriesMu.Lock()
 	defer memoriesMu.Unlock()
 	m := memories[e]
@@ -77,14 +77,14 @@ func memoryOf(e Exchanger) *memory {
 		if len(memories) >= maxMemories {
 			clear(memories)
 		}
-		m = &memory{looks: newLookLimiter(), servers: make(map[string]*list.Element)}
+		m = &Memory{looks: newLookLimiter(), servers: make(map[string]*list.Element)}
 		memories[e] = m
 	}
 	return m
 }
 
 // recall returns what is known of an address that still counts.
-func (m *memory) recall(addr string) serverMemory {
+func (m *Memory) recall(addr string) serverMemory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	el := m.servers[addr]
@@ -99,7 +99,7 @@ func (m *memory) recall(addr string) serverMemory {
 }
 
 // note changes what is known of an address.
-func (m *memory) note(addr string, fn func(*serverMemory)) {
+func (m *Memory) note(addr string, fn func(*serverMemory)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -122,16 +122,16 @@ func (m *memory) note(addr string, fn func(*serverMemory)) {
 	}
 }
 
-// useful notes that a server has answered usefully for a zone. That does not make it good for
+// Useful notes that a server has answered usefully for a zone. That does not make it good for
 // another one.
-func (m *memory) useful(addr, zone string) {
+func (m *Memory) Useful(addr, zone string) {
 	m.note(addr, func(s *serverMemory) { s.badSince, s.badLooks, s.silent = time.Time{}, 0, false })
 	m.drop(addr + " " + zone)
 }
 
-// silent notes that no answer came, and returns since when, and for how many looks, the server has
+// Silent notes that no answer came, and returns since when, and for how many looks, the server has
 // been of no use for the zone. Silence is the address's, in all its zones.
-func (m *memory) silent(addr, zone string) (since time.Time, looks int) {
+func (m *Memory) Silent(addr, zone string) (since time.Time, looks int) {
 	m.note(addr, func(s *serverMemory) {
 		if s.badSince.IsZero() {
 			s.badSince = time.Now()
@@ -146,9 +146,9 @@ func (m *memory) silent(addr, zone string) (since time.Time, looks int) {
 	return since, looks
 }
 
-// useless notes that an answer came that says nothing, and returns what silent does. That a server
+// Useless notes that an answer came that says nothing, and returns what silent does. That a server
 // does not serve one zone says nothing of another.
-func (m *memory) useless(addr, zone string) (since time.Time, looks int) {
+func (m *Memory) Useless(addr, zone string) (since time.Time, looks int) {
 	var before serverMemory // silent until now, and still of no use
 	m.note(addr, func(s *serverMemory) {
 		before = *s
@@ -167,11 +167,11 @@ func (m *memory) useless(addr, zone string) (since time.Time, looks int) {
 	return since, looks
 }
 
-// isSilent reports whether an address was silent when it was last asked.
-func (m *memory) isSilent(addr string) bool { return m.recall(addr).silent }
+// IsSilent reports whether an address was silent when it was last asked.
+func (m *Memory) IsSilent(addr string) bool { return m.recall(addr).silent }
 
 // drop forgets what is known under a key.
-func (m *memory) drop(key string) {
+func (m *Memory) drop(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if el := m.servers[key]; el != nil {
@@ -181,14 +181,14 @@ func (m *memory) drop(key string) {
 }
 
 // heard notes that a name server has answered.
-func (m *memory) heard() {
+func (m *Memory) heard() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answered = time.Now()
 }
 
-// reaches reports whether a name server has answered lately.
-func (m *memory) reaches() bool {
+// Reaches reports whether a name server has answered lately.
+func (m *Memory) Reaches() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return !m.answered.IsZero() && time.Since(m.answered) < reachesFor

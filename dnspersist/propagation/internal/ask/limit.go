@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 // maxServerLimits bounds the number of addresses whose rate is remembered.
 const maxServerLimits = 4096
 
-// limiter keeps the queries of a process, and those to one server, under a
-// rate. A nil limiter lets everything pass.
-type limiter struct {
+// Limiter keeps the queries of a process, and those to one server, under a
+// rate. A nil Limiter lets everything pass.
+type Limiter struct {
 	global    *rate.Limiter
 	perServer rate.Limit
 	burst     int // to one server
@@ -23,8 +23,9 @@ type limiter struct {
 	servers map[string]*rate.Limiter
 }
 
-func newLimiter(global, perServer float64) *limiter {
-	return &limiter{
+// NewLimiter returns a Limiter for so many questions a second in all, and to one server.
+func NewLimiter(global, perServer float64) *Limiter {
+	return &Limiter{
 		global:    rate.NewLimiter(rate.Limit(global), max(1, int(global))),
 		perServer: rate.Limit(perServer),
 		burst:     max(1, int(perServer)),
@@ -42,18 +43,18 @@ const (
 )
 
 // newLookLimiter is shared by all that is asked through one exchanger.
-func newLookLimiter() *limiter {
-	l := newLimiter(lookGlobal, lookRate)
+func newLookLimiter() *Limiter {
+	l := NewLimiter(lookGlobal, lookRate)
 	l.burst = lookBurst
 	return l
 }
 
-// errNotAsked says nothing about a server: its turn did not come in time.
-var errNotAsked = errors.New("not asked, as too much is asked at present")
+// ErrNotAsked says nothing about a server: its turn did not come in time.
+var ErrNotAsked = errors.New("not asked, as too much is asked at present")
 
-// wait blocks until addr may be asked or ctx is done. An error that wraps errNotAsked says
+// wait blocks until addr may be asked or ctx is done. An error that wraps ErrNotAsked says
 // that it would have been too late.
-func (l *limiter) wait(ctx context.Context, addr string) error {
+func (l *Limiter) wait(ctx context.Context, addr string) error {
 	if l == nil {
 		return ctx.Err()
 	}
@@ -65,15 +66,15 @@ func (l *limiter) wait(ctx context.Context, addr string) error {
 }
 
 // waitForAll is wait where the address has no rate of its own.
-func (l *limiter) waitForAll(ctx context.Context) error {
+func (l *Limiter) waitForAll(ctx context.Context) error {
 	if l == nil {
 		return ctx.Err()
 	}
 	return waitFor(ctx, l.global)
 }
 
-// left is how many questions may be asked now; it is negative while some wait.
-func (l *limiter) left() float64 { return l.global.Tokens() }
+// Left is how many questions may be asked now; it is negative while some wait.
+func (l *Limiter) Left() float64 { return l.global.Tokens() }
 
 func waitFor(ctx context.Context, r *rate.Limiter) error {
 	err := r.Wait(ctx)
@@ -83,10 +84,10 @@ func waitFor(ctx context.Context, r *rate.Limiter) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w: %w", errNotAsked, err)
+	return fmt.Errorf("%w: %w", ErrNotAsked, err)
 }
 
-func (l *limiter) server(addr string) *rate.Limiter {
+func (l *Limiter) server(addr string) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r, ok := l.servers[addr]; ok {

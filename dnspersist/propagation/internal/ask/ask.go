@@ -1,10 +1,11 @@
-package propagation
+package ask
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"time"
 
 	"github.com/miekg/dns"
@@ -13,40 +14,51 @@ import (
 // udpTries is how often a question is sent over UDP before TCP is tried.
 const udpTries = 2
 
-// answer is a reply together with how it came.
-type answer struct {
+// Answer is a reply together with how it came.
+type Answer struct {
 	*dns.Msg
-	network string
-	rtt     time.Duration
-	noEDNS  bool // the server does not answer questions with EDNS (RFC 6891)
+	Network string
+	RTT     time.Duration
+	NoEDNS  bool // the server does not answer questions with EDNS (RFC 6891)
 }
 
-// asker sends questions and deals with what transports do to them.
-type asker struct {
-	exchanger Exchanger
-	memory    *memory
+// Asker sends questions and deals with what transports do to them.
+type Asker struct {
+	Exchanger Exchanger
+	Memory    *Memory
 }
 
-// ask asks addr. With recurse it is asked as a resolver.
+// comparable is an Exchanger that can be the key of a map.
+type comparable struct{ Exchanger }
+
+// NewAsker returns an Asker that shares what it remembers with all others of the same exchanger.
+func NewAsker(e Exchanger) Asker {
+	if !reflect.ValueOf(e).Comparable() {
+		e = &comparable{e}
+	}
+	return Asker{Exchanger: e, Memory: memoryOf(e)}
+}
+
+// Ask asks addr. With recurse it is asked as a resolver.
 //
 // UDP is tried twice, then TCP, for there are networks that drop either; TCP
 // also where the reply was truncated or unreadable. A server that does not
 // know EDNS is asked again without it: after an answer that says so, and after
 // silence, for some drop what they do not know. Silence of a resolver means that
 // it is busy finding the answer.
-func (a asker) ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (answer, error) {
+func (a Asker) Ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (Answer, error) {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
 	query.RecursionDesired = recurse
-	query.SetEdns0(udpSize, false)
-	return a.send(ctx, addr, query)
+	query.SetEdns0(UDPSize, false)
+	return a.Send(ctx, addr, query)
 }
 
-// send is ask with a question of one's own. Whatever it takes to get the answer, it is one
+// Send is Ask with a question of one's own. Whatever it takes to get the answer, it is one
 // question of the look's budget.
-func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
-	if err := accountOf(ctx).charge(); err != nil {
-		return answer{}, err
+func (a Asker) Send(ctx context.Context, addr string, query *dns.Msg) (Answer, error) {
+	if err := AccountOf(ctx).charge(); err != nil {
+		return Answer{}, err
 	}
 	if a.withoutEDNS(addr) {
 		query = plain(query)
@@ -55,18 +67,18 @@ func (a asker) send(ctx context.Context, addr string, query *dns.Msg) (answer, e
 	if err == nil && query.IsEdns0() != nil && rejectsEDNS(ans.Msg) {
 		if again, err := a.transports(ctx, addr, plain(query)); err == nil {
 			if !rejectsEDNS(again.Msg) {
-				a.memory.note(addr, func(s *serverMemory) { s.noEDNS = time.Now() })
+				a.Memory.note(addr, func(s *serverMemory) { s.noEDNS = time.Now() })
 			}
 			ans = again
 		}
 	}
-	ans.noEDNS = err == nil && a.withoutEDNS(addr)
+	ans.NoEDNS = err == nil && a.withoutEDNS(addr)
 	return ans, err
 }
 
 // withoutEDNS reports whether addr is known not to understand EDNS.
-func (a asker) withoutEDNS(addr string) bool {
-	since := a.memory.recall(addr).noEDNS
+func (a Asker) withoutEDNS(addr string) bool {
+	since := a.Memory.recall(addr).noEDNS
 	return !since.IsZero() && time.Since(since) < ednsAgain
 }
 
@@ -82,12 +94,12 @@ func rejectsEDNS(m *dns.Msg) bool {
 	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
 }
 
-func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (answer, error) {
+func (a Asker) transports(ctx context.Context, addr string, query *dns.Msg) (Answer, error) {
 	var (
-		ans answer
+		ans Answer
 		err error
 	)
-	known := a.memory.recall(addr)
+	known := a.Memory.recall(addr)
 	tries := udpTries
 	if known.silent || known.onlyTCP {
 		tries = 1
@@ -99,8 +111,8 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 		}
 		ans, err = a.within(ctx, udpPatience(known, query.RecursionDesired), "udp", addr, sent)
 		if err == nil && !ans.Truncated {
-			a.memory.note(addr, func(s *serverMemory) {
-				s.rtt, s.onlyTCP = smooth(s.rtt, ans.rtt), false
+			a.Memory.note(addr, func(s *serverMemory) {
+				s.rtt, s.onlyTCP = smooth(s.rtt, ans.RTT), false
 				if sent == query {
 					s.plain = 0
 					return
@@ -112,25 +124,25 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 			})
 			return ans, nil
 		}
-		if errors.Is(err, errNotAsked) {
-			return answer{}, err
+		if errors.Is(err, ErrNotAsked) {
+			return Answer{}, err
 		}
 		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
 			break
 		}
 	}
 	if ctx.Err() != nil {
-		return answer{}, ctx.Err()
+		return Answer{}, ctx.Err()
 	}
 	if known.silent && time.Since(known.tcpSilent) < tcpAgain && err != nil && !errors.Is(err, ErrBadReply) {
-		return answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
+		return Answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
 	}
 	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
-	if errors.Is(tcpErr, errNotAsked) {
-		return answer{}, tcpErr
+	if errors.Is(tcpErr, ErrNotAsked) {
+		return Answer{}, tcpErr
 	}
 	if ctx.Err() == nil {
-		a.memory.note(addr, func(s *serverMemory) {
+		a.Memory.note(addr, func(s *serverMemory) {
 			s.tcpSilent, s.onlyTCP = time.Time{}, false
 			if tcpErr != nil {
 				s.tcpSilent = time.Now()
@@ -141,17 +153,17 @@ func (a asker) transports(ctx context.Context, addr string, query *dns.Msg) (ans
 	}
 	switch {
 	case tcpErr == nil && overTCP.Truncated:
-		return answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
+		return Answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
 	case tcpErr == nil:
 		return overTCP, nil
 	case err == nil:
-		return answer{}, coded(CodeTCPBlocked, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr)))
+		return Answer{}, Coded(CodeTCPBlocked, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr)))
 	case errors.Is(err, ErrBadReply):
-		return answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
+		return Answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
 	case errors.Is(tcpErr, ErrBadReply):
-		return answer{}, tcpErr
+		return Answer{}, tcpErr
 	}
-	return answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
+	return Answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
 }
 
 // cause is err without what a person knows already: the addresses.
@@ -188,59 +200,59 @@ func smooth(old, latest time.Duration) time.Duration {
 }
 
 // within is once with a shorter time-out, which is an ordinary one to the caller.
-func (a asker) within(ctx context.Context, patience time.Duration, network, addr string, query *dns.Msg) (answer, error) {
+func (a Asker) within(ctx context.Context, patience time.Duration, network, addr string, query *dns.Msg) (Answer, error) {
 	if patience == 0 {
 		return a.once(ctx, network, addr, query)
 	}
 	if err := a.turn(ctx, addr, query); err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	ans, err := a.exchange(short, network, addr, query)
 	if err != nil && short.Err() != nil && ctx.Err() == nil {
-		return answer{}, errTimedOut
+		return Answer{}, errTimedOut
 	}
 	return ans, err
 }
 
-func (a asker) once(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
+func (a Asker) once(ctx context.Context, network, addr string, query *dns.Msg) (Answer, error) {
 	if err := a.turn(ctx, addr, query); err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	return a.exchange(ctx, network, addr, query)
 }
 
 // turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler bounds
 // what it asks in all, and looks are bounded by their own questions to servers.
-func (a asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
+func (a Asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
 	if query.RecursionDesired {
-		return accountOf(ctx).limiter.waitForAll(ctx)
+		return AccountOf(ctx).Limiter.waitForAll(ctx)
 	}
-	if err := accountOf(ctx).limiter.wait(ctx, addr); err != nil {
+	if err := AccountOf(ctx).Limiter.wait(ctx, addr); err != nil {
 		return err
 	}
-	return a.memory.looks.wait(ctx, addr)
+	return a.Memory.looks.wait(ctx, addr)
 }
 
 // exchange asks now.
-func (a asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (answer, error) {
-	answered := accountOf(ctx).send(query.RecursionDesired)
+func (a Asker) exchange(ctx context.Context, network, addr string, query *dns.Msg) (Answer, error) {
+	answered := AccountOf(ctx).send(query.RecursionDesired)
 	began := time.Now()
-	resp, err := a.exchanger.Exchange(ctx, network, addr, query)
+	resp, err := a.Exchanger.Exchange(ctx, network, addr, query)
 	octets := 0
 	if network == "tcp" && resp != nil {
 		octets = resp.Len()
 	}
 	answered(octets)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	if resp == nil || !repliesTo(resp, query) {
-		return answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
+		return Answer{}, fmt.Errorf("%w: not a reply to the question", ErrBadReply)
 	}
 	if !query.RecursionDesired {
-		a.memory.heard()
+		a.Memory.heard()
 	}
-	return answer{Msg: resp, network: network, rtt: time.Since(began)}, nil
+	return Answer{Msg: resp, Network: network, RTT: time.Since(began)}, nil
 }

@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import (
 	"context"
@@ -46,16 +46,16 @@ func TestSilentServerIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := false
 		n := &silentNet{asked: make(map[string]int), answer: func(string, string) bool { return up }}
-		a := asker{exchanger: n, memory: memoryOf(n)}
+		a := Asker{Exchanger: n, Memory: memoryOf(n)}
 		ask := func() time.Duration {
 			began := time.Now()
-			if _, err := a.ask(t.Context(), "192.0.2.1:53", "example.test.", dns.TypeTXT, false); (err == nil) != up {
+			if _, err := a.Ask(t.Context(), "192.0.2.1:53", "example.test.", dns.TypeTXT, false); (err == nil) != up {
 				t.Fatalf("the answer is %v", err)
 			}
 			if up {
-				a.memory.useful("192.0.2.1:53", "example.test.")
+				a.Memory.Useful("192.0.2.1:53", "example.test.")
 			} else {
-				a.memory.silent("192.0.2.1:53", "example.test.")
+				a.Memory.Silent("192.0.2.1:53", "example.test.")
 			}
 			return time.Since(began)
 		}
@@ -69,7 +69,7 @@ func TestSilentServerIsRemembered(t *testing.T) {
 		if took := ask(); took != shortTimeout+DefaultTCPTimeout {
 			t.Errorf("with TCP once a minute it took %s", took)
 		}
-		since, looks := a.memory.recall("192.0.2.1:53").badSince, a.memory.recall("192.0.2.1:53").badLooks
+		since, looks := a.Memory.recall("192.0.2.1:53").badSince, a.Memory.recall("192.0.2.1:53").badLooks
 		if looks != 3 || time.Since(since) < tcpAgain {
 			t.Errorf("bad for %s and %d looks", time.Since(since), looks)
 		}
@@ -77,7 +77,7 @@ func TestSilentServerIsRemembered(t *testing.T) {
 		if took := ask(); took != latency {
 			t.Errorf("the answer took %s", took)
 		}
-		if s := a.memory.recall("192.0.2.1:53"); !s.badSince.IsZero() || s.silent {
+		if s := a.Memory.recall("192.0.2.1:53"); !s.badSince.IsZero() || s.silent {
 			t.Errorf("it counts as bad still: %+v", s)
 		}
 		up = false
@@ -85,7 +85,7 @@ func TestSilentServerIsRemembered(t *testing.T) {
 			t.Errorf("a server that was quick is waited for %s", took)
 		}
 		time.Sleep(memoryFor + time.Second)
-		if s := a.memory.recall("192.0.2.1:53"); s.addr != "" {
+		if s := a.Memory.recall("192.0.2.1:53"); s.addr != "" {
 			t.Errorf("after a day something is remembered: %+v", s)
 		}
 	})
@@ -95,10 +95,10 @@ func TestSilentServerIsRemembered(t *testing.T) {
 func TestTCPOnlyServerIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &silentNet{asked: make(map[string]int), answer: func(_, network string) bool { return network == "tcp" }}
-		a := asker{exchanger: n, memory: memoryOf(n)}
+		a := Asker{Exchanger: n, Memory: memoryOf(n)}
 		for i, want := range []time.Duration{2*DefaultUDPTimeout + latency, shortTimeout + latency} {
 			began := time.Now()
-			if _, err := a.ask(t.Context(), "192.0.2.1:53", "example.test.", dns.TypeTXT, false); err != nil {
+			if _, err := a.Ask(t.Context(), "192.0.2.1:53", "example.test.", dns.TypeTXT, false); err != nil {
 				t.Fatal(err)
 			}
 			if took := time.Since(began); took != want {

@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import "errors"
 
@@ -18,16 +18,16 @@ func (e *codedError) Error() string { return e.err.Error() }
 
 func (e *codedError) Unwrap() error { return e.err }
 
-// coded gives err a code, unless it has one, which then says more.
-func coded(code Code, err error) error {
-	if codeOf(err) != "" {
+// Coded gives err a code, unless it has one, which then says more.
+func Coded(code Code, err error) error {
+	if CodeOf(err) != "" {
 		return err
 	}
 	return &codedError{code, err}
 }
 
-// codeOf returns the code of an error, empty if it has none.
-func codeOf(err error) Code {
+// CodeOf returns the code of an error, empty if it has none.
+func CodeOf(err error) Code {
 	var c *codedError
 	if errors.As(err, &c) {
 		return c.code

@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import (
 	"context"
@@ -36,7 +36,7 @@ const (
 
 // udpSize is the EDNS buffer size that is announced: what fits into one
 // unfragmented datagram (DNS flag day 2020).
-const udpSize = 1232
+const UDPSize = 1232
 
 // longAgo is a deadline that makes a blocked read or write return at once.
 var longAgo = time.Unix(1, 0)
