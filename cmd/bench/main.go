@@ -1,5 +1,5 @@
-// Command bench measures what the plugin costs, and prints plain tables for
-// docs/benchmarks.md.
+// Command bench measures what the plugin costs. It prints plain tables: they are kept in
+// RUNS.md beside this file, and summed up in docs/benchmarks.md.
 //
 //	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
 //	go run ./cmd/bench hostile [--good 20] [--after 20s]
