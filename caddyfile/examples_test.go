@@ -62,15 +62,24 @@ func checkJSON(t *testing.T, config string) {
 
 var example = regexp.MustCompile("(?s)<!-- example: (caddyfile|json) -->\\s*```(\\w+)\n(.*?)```")
 
-// The examples of the README are marked with a comment before them.
-func TestREADME(t *testing.T) {
+// The examples of the README and the reference are marked with a comment before them.
+func TestExamplesOfPages(t *testing.T) {
 	t.Setenv("DNS_KEY", "c2VjcmV0")
-	data, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, page := range []string{"README.md", "docs/reference.md"} {
+		data, err := os.ReadFile("../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPage(t, strings.ReplaceAll(string(data), "\r\n", "\n"))
 	}
-	text := strings.ReplaceAll(string(data), "\r\n", "\n")
+}
+
+func checkPage(t *testing.T, text string) {
+	t.Helper()
 	found := example.FindAllStringSubmatch(text, -1)
+	if blocks := strings.Count(text, "```caddyfile\n") + strings.Count(text, "```json\n"); len(found) == 0 || blocks != len(found) {
+		t.Errorf("%d blocks of configuration, and %d of them are marked", blocks, len(found))
+	}
 	if marks := strings.Count(text, "<!-- example: "); marks != len(found) {
 		t.Errorf("%d examples are marked, %d have a block of code after the mark", marks, len(found))
 	}
@@ -85,13 +94,13 @@ func TestREADME(t *testing.T) {
 				checkCaddyfile(t, block)
 				return
 			}
-			checkREADMEJSON(t, block)
+			checkPageJSON(t, block)
 		})
 	}
 }
 
-// checkREADMEJSON takes a whole configuration, or an issuer alone.
-func checkREADMEJSON(t *testing.T, block string) {
+// checkPageJSON takes a whole configuration, or an issuer alone.
+func checkPageJSON(t *testing.T, block string) {
 	t.Helper()
 	var top map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(block), &top); err != nil {

@@ -108,7 +108,7 @@ func TestRevocationWithOurAccount(t *testing.T) {
 	}
 }
 
-// The account's file, the state of names and finished orders are where README says.
+// The account's file, the state of names and finished orders are where docs/reference.md says.
 func TestStorageLayout(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	name := e.Name("layout")

@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,10 +26,14 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
+// With -update the output that pages show is written anew.
+var update = flag.Bool("update", false, "write what commands print into the pages that show it")
+
 // Every example of docs/guides is run, in its order: a caddyfile block becomes the Caddyfile,
-// sh blocks are run by a shell, and what a block takes for granted stands in a comment before
-// it. Tools that are not ours (terraform, octodns-sync, nsupdate) are stood in for by scripts
-// that take note of their arguments; curl is the real one.
+// sh blocks are run by a shell, a text or json block after one is its output, and what a block takes for
+// granted is in a comment before it. In the output "…" is what differs from run to run. Scripts
+// that note their arguments take the place of tools that are not ours (terraform, octodns-sync,
+// nsupdate); curl is the real one.
 func TestGuides(t *testing.T) {
 	pages, err := filepath.Glob("../../../docs/guides/*.md")
 	if err != nil || len(pages) < 7 {
@@ -43,23 +50,71 @@ func TestGuides(t *testing.T) {
 					t.Skip("curl is missing: install the Debian package curl")
 				}
 			}
-			newGuide(t).follow(string(data))
+			g := newGuide(t)
+			g.page = page
+			g.follow(string(data))
 		})
 	}
 }
+
+// The log entry that the README shows after its first Caddyfile is the one that Caddy writes,
+// on a terminal and on one line.
+func TestLogEntryOfREADME(t *testing.T) {
+	page := "../../../README.md"
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// the first Caddyfile, and what follows it
+	shown := regexp.MustCompile("(?s)```caddyfile\n(.*?)```.*?<!-- log -->\\s*```text\n(.*?)```").FindStringSubmatch(string(data))
+	if shown == nil {
+		t.Fatal("no Caddyfile with a log entry after it")
+	}
+	g := newGuide(t)
+	g.console = true
+	g.write("Caddyfile", "caddyfile", strings.TrimSuffix(shown[1], "\n"))
+	log := g.start()
+	err = harness.Eventually(harness.Soon, func() error {
+		var warnings strings.Builder
+		for line := range strings.Lines(log.String()) {
+			line = strings.NewReplacer("https://ca.example/directory", staging+"/directory", "https://ca.example/acct/1", staging+"/acme/acct/123456",
+				"ca.example", "letsencrypt.org").Replace(g.likePage(line))
+			if looksLike(onOneLine(shown[2]), onOneLine(line)) {
+				return nil
+			}
+			if strings.Contains(line, "WARN") {
+				warnings.WriteString(line)
+			}
+		}
+		return fmt.Errorf("the README shows\n%s\nand the warnings in the log are\n%s", shown[2], &warnings)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// staging is the CA of the README.
+const staging = "https://acme-staging-v02.api.letsencrypt.org"
+
+func onOneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // guide is somebody who follows a page.
 type guide struct {
 	*env
 	dir, bin string
-	values   map[string][]string // that stand, by validation name
+	values   map[string][]string // that are published, by validation name
 	given    []string
+	page     string // the file
+	console  bool   // whether Caddy logs as it does on a terminal
+	accounts []string
 }
 
 func newGuide(t *testing.T) *guide {
 	t.Helper()
 	g := &guide{env: newEnv(t, harness.Options{}), dir: t.TempDir(), bin: t.TempDir(), values: make(map[string][]string)}
-	g.DNS.AddZone("example.com")
+	for _, zone := range []string{"example.com", "tenant.example", "other-tenant.example", "platform.example"} {
+		g.DNS.AddZone(zone)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +141,7 @@ var (
 // follow does what the page says.
 func (g *guide) follow(page string) {
 	g.T.Helper()
-	ran := 0
+	ran, out, updated := 0, "", page
 	for _, m := range block.FindAllStringSubmatch(page, -1) {
 		switch {
 		case m[1] != "":
@@ -98,7 +153,18 @@ func (g *guide) follow(page string) {
 			g.write("Caddyfile", m[2], m[3])
 		case m[2] == "sh":
 			ran++
-			g.run(m[3])
+			out = g.run(m[3])
+		case (m[2] == "text" || m[2] == "json") && ran > 0:
+			if m[2] == "json" {
+				out = indented(g.T, out)
+			}
+			if looksLike(m[3], out) {
+				break
+			}
+			if !*update {
+				g.T.Errorf("the page shows\n%s\nand what is printed is\n%s", m[3], out)
+			}
+			updated = strings.Replace(updated, m[0], "```"+m[2]+"\n"+out+"\n```", 1)
 		default:
 			g.T.Errorf("a block of %s without a use:\n%s", m[2], m[3])
 		}
@@ -107,13 +173,68 @@ func (g *guide) follow(page string) {
 	if ran == 0 {
 		g.T.Error("the page has no example")
 	}
+	if *update && updated != page {
+		if err := os.WriteFile(g.page, []byte(updated), 0o644); err != nil { //nolint:gosec // it is documentation
+			g.T.Fatal(err)
+		}
+	}
+}
+
+// looksLike reports whether what was printed is what a page shows. "…" on the page is whatever is
+// there, on a line of its own any number of lines; so is what differs from run to run. The width
+// of columns does not matter, for the lab's names have other lengths.
+func looksLike(shown, printed string) bool {
+	columns := regexp.MustCompile(`(\S) {2,}`)
+	shown, printed = columns.ReplaceAllString(shown, "$1 "), columns.ReplaceAllString(printed, "$1 ")
+	var pattern strings.Builder
+	pattern.WriteString("^")
+	for line := range strings.Lines(differing.ReplaceAllString(shown, "…") + "\n") {
+		if line == "…\n" {
+			pattern.WriteString(`(?:.*\n)*`)
+			continue
+		}
+		pattern.WriteString(strings.ReplaceAll(regexp.QuoteMeta(line), "…", ".*?"))
+	}
+	return regexp.MustCompile(pattern.String() + "$").MatchString(printed + "\n")
+}
+
+// indented is how a page shows JSON.
+func indented(t testing.TB, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(text), "", "  "); err != nil {
+		t.Errorf("%v: %s", err, text)
+	}
+	return b.String()
+}
+
+// differing is what is another one in each run: hashes and thumbprints, times, durations.
+var differing = regexp.MustCompile(`\b[A-Za-z0-9_-]{43}\b|\b20\d\d[-/]\d\d[-/]\d\d[T ]?[0-9:.]*Z?\b|\b\d+(?:\.\d+)?(?:ms|µs|s)\b`)
+
+// likePage is local the other way round: it puts the names of the pages in the place of the lab's.
+func (g *guide) likePage(text string) string {
+	base := strings.TrimSuffix(g.CA.Directory(), "/dir")
+	for _, m := range regexp.MustCompile(regexp.QuoteMeta(base)+`/my-account/[0-9a-f]+`).FindAllString(text, -1) {
+		if !slices.Contains(g.accounts, m) {
+			g.accounts = append(g.accounts, m)
+		}
+	}
+	for i, a := range g.accounts {
+		text = strings.ReplaceAll(text, a, fmt.Sprintf("https://ca.example/acct/%d", i+1))
+	}
+	text = strings.NewReplacer(g.CA.Directory(), "https://ca.example/directory", base, "https://ca.example",
+		strings.NewReplacer("https://", "", ":", "-").Replace(base)+"-dir", "ca.example-directory", harness.IssuerName, "ca.example", g.Admin, "localhost:2019", g.DNS.Resolver(), "192.0.2.53:53",
+		filepath.Join(g.dir, "spare-storage"), "/tmp/spare-storage", g.dir, "/home/you", ".lab.test", ".dns.example").Replace(text)
+	text = regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(text, "") // colours
+	text = regexp.MustCompile(`\bserial \d+`).ReplaceAllString(text, "serial 1")
+	return strings.TrimRight(differing.ReplaceAllString(text, "…"), "\n")
 }
 
 // take makes what a page takes for granted true.
 func (g *guide) take(what string) {
 	g.T.Helper()
 	switch what {
-	case "the records stand":
+	case "the records are published":
 		g.given = append(g.given, what)
 	case "Caddy runs":
 		g.start()
@@ -148,6 +269,7 @@ func (g *guide) file() string {
 // local puts the lab in the place of a page's CA and ports.
 func (g *guide) local(text string) string {
 	return strings.NewReplacer("https://ca.example/directory", g.CA.Directory(), "localhost:2019", g.Admin,
+		staging+"/directory", g.CA.Directory(),
 		"/tmp/spare-storage", filepath.Join(g.dir, "spare-storage")).Replace(text)
 }
 
@@ -158,6 +280,9 @@ func (g *guide) write(name, kind, text string) {
 	if kind == "caddyfile" {
 		options := fmt.Sprintf("{\n\tadmin %s\n\tacme_ca_root %s\n\ttls_resolvers %s\n\thttp_port %d\n\thttps_port %d\n\tdefault_bind 127.0.0.1\n",
 			g.Admin, g.CA.RootsFile(), g.DNS.Resolver(), g.HTTPPort, g.HTTPSPort)
+		if g.console {
+			options += "\tlog {\n\t\tformat console\n\t}\n"
+		}
 		if site.FindStringIndex(text) != nil && strings.HasPrefix(text, "{\n") {
 			text = options + strings.TrimPrefix(text, "{\n")
 		} else {
@@ -188,12 +313,12 @@ func (g *guide) commandIn(ctx context.Context, name string, args ...string) *exe
 	return cmd
 }
 
-// run runs a block. Where the records are to stand, they are published at its end, or at its
-// beginning if there is an account to ask for them.
-func (g *guide) run(script string) {
+// run runs a block and returns what it prints, as a page shows it. Where the records are to be
+// published, they are at its end, or at its beginning if there is an account to ask for them.
+func (g *guide) run(script string) string {
 	g.T.Helper()
-	stand := slices.Contains(g.given, "the records stand")
-	if stand {
+	published := slices.Contains(g.given, "the records are published")
+	if published {
 		g.publish()
 	}
 	ctx, cancel := context.WithTimeout(g.T.Context(), 2*harness.Soon)
@@ -215,9 +340,10 @@ func (g *guide) run(script string) {
 	if strings.Contains(out.String(), "PRIVATE KEY") {
 		g.T.Errorf("a key is shown by\n%s", script)
 	}
-	if stand {
+	if published {
 		g.publish()
 	}
+	return g.likePage(out.String())
 }
 
 // publish adds what `records` asks for, if there is an account.
@@ -246,12 +372,12 @@ func (g *guide) publish() {
 	}
 }
 
-// start runs Caddy with the page's Caddyfile until the test ends.
-func (g *guide) start() {
+// start runs Caddy with the page's Caddyfile until the test ends, and returns its log.
+func (g *guide) start() fmt.Stringer {
 	g.T.Helper()
 	cmd := g.command("caddy", "run")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := new(logged)
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -264,12 +390,35 @@ func (g *guide) start() {
 			return err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", resp.Status)
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s (%v)", resp.Status, err)
+		}
+		if bytes.Contains(body, []byte(`"presumed":true`)) {
+			return errors.New("the CA has not shown yet which issuer domain name it wants")
 		}
 		return nil
 	})
 	if err != nil {
 		g.T.Fatalf("Caddy does not run: %v", err)
 	}
+	return out
+}
+
+// logged is what a process that runs has written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -1,0 +1,260 @@
+package docs
+
+import (
+	"encoding/json"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	_ "github.com/dnspersist/caddy-dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+)
+
+// The table of options has every word of the directive with its JSON key, and no other.
+func TestOptions(t *testing.T) {
+	table := rows(section(t, page(t, "docs/reference.md"), "## Options"))
+	same(t, "words of the Caddyfile", firstWords(table, 0), syntax(t, "UnmarshalCaddyfile sets up the issuer", 4))
+
+	keys := jsonKeys(reflect.TypeFor[dnspersist.Issuer](), "")
+	var shown []string
+	for _, m := range firstWords(table, 1) {
+		shown = append(shown, m)
+		if !slices.Contains(keys, m) && !slices.Contains(jsonKeys(reflect.TypeFor[dnspersist.RateLimit](), ""), m) {
+			t.Errorf("the JSON has no key %s", m)
+		}
+	}
+	// those of the embedded ACME issuer belong to other challenges, or are in the table
+	for _, key := range ownKeys() {
+		if !slices.Contains(shown, key) {
+			t.Errorf("the JSON key %s is not in the table", key)
+		}
+	}
+}
+
+// The table of bounds for names on demand has each of them, and no other.
+func TestOnDemandOptions(t *testing.T) {
+	table := rows(section(t, page(t, "docs/reference.md"), "## On-demand TLS"))
+	shown := firstWords(table, 0)
+	same(t, "words of the Caddyfile", shown, syntax(t, "UnmarshalCaddyfile reads the global option", 8))
+	same(t, "JSON keys", shown, jsonKeys(reflect.TypeFor[dnspersist.OnDemand](), ""))
+}
+
+// same reports what one list has and the other has not.
+func same(t *testing.T, what string, documented, real []string) {
+	t.Helper()
+	if len(real) < 5 {
+		t.Errorf("%s: only %q were found in the code", what, real)
+	}
+	for _, word := range real {
+		if !slices.Contains(documented, word) {
+			t.Errorf("%s: %s is not documented", what, word)
+		}
+	}
+	for _, word := range documented {
+		if !slices.Contains(real, word) {
+			t.Errorf("%s: %s is documented and does not exist", what, word)
+		}
+	}
+}
+
+// syntax returns the words at a depth of the syntax in a doc comment.
+func syntax(t *testing.T, comment string, depth int) []string {
+	t.Helper()
+	for _, source := range sources(t, "dnspersist", isProduct) {
+		_, after, found := strings.Cut(source, "\n// "+comment)
+		if !found {
+			continue
+		}
+		comment, _, _ := strings.Cut(after, "\nfunc ")
+		var all []string
+		for _, m := range regexp.MustCompile(`(?m)^//\t {`+string(rune('0'+depth))+`}([a-z_]+)`).FindAllStringSubmatch(comment, -1) {
+			all = append(all, m[1])
+		}
+		return all
+	}
+	t.Fatalf("no doc comment begins with %q", comment)
+	return nil
+}
+
+// jsonKeys returns the keys of a type; those of the object dns have it before them.
+func jsonKeys(typ reflect.Type, prefix string) []string {
+	var all []string
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		if f.Anonymous {
+			all = append(all, jsonKeys(f.Type.Elem(), prefix)...)
+			continue
+		}
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case key == "" || key == "-":
+		case f.Type == reflect.TypeFor[*dnspersist.DNS]():
+			all = append(all, jsonKeys(f.Type.Elem(), key+".")...)
+		default:
+			all = append(all, prefix+key)
+		}
+	}
+	return all
+}
+
+// ownKeys are the keys of the issuer that are not those of the embedded one.
+func ownKeys() []string {
+	typ := reflect.TypeFor[dnspersist.Issuer]()
+	embedded, _ := typ.FieldByName("ACMEIssuer")
+	inherited := jsonKeys(embedded.Type.Elem(), "")
+	return slices.DeleteFunc(jsonKeys(typ, ""), func(key string) bool {
+		return slices.Contains(inherited, key) || key == "exclusive" // read from stored configurations only
+	})
+}
+
+// Every code that programs may rely on is explained, with what to do, and no other.
+func TestCodes(t *testing.T) {
+	var codes []string
+	constant := regexp.MustCompile(`Code[A-Za-z0-9]+ +(?:propagation\.)?Code += "([a-z0-9_]+)"`)
+	for _, source := range sources(t, "dnspersist", isProduct) {
+		for _, m := range constant.FindAllStringSubmatch(source, -1) {
+			codes = append(codes, m[1])
+		}
+	}
+	if len(codes) < 40 {
+		t.Errorf("only %d codes were found", len(codes))
+	}
+	// those that begin the text of an error
+	codes = append(codes, "caa", "ca_disagrees", "record_absent", "record_partial", "record_settling", "dns_blocked")
+	table := rows(section(t, page(t, "docs/reference.md"), "## Codes"))
+	var shown []string
+	for _, row := range table {
+		if len(row) != 3 || row[1] == "" || row[2] == "" {
+			t.Errorf("not a code, what it means and what to do: %q", row)
+			continue
+		}
+		shown = append(shown, firstWords([][]string{row}, 0)...)
+	}
+	same(t, "codes", shown, codes)
+}
+
+// The entries of the log that the reference lists are those that the code writes, and so are
+// their fields.
+func TestLogEntries(t *testing.T) {
+	var source strings.Builder
+	for _, text := range sources(t, "dnspersist", isProduct) {
+		source.WriteString(text)
+	}
+	all := source.String()
+	entries := 0
+	for _, row := range rows(section(t, page(t, "docs/reference.md"), "## Log")) {
+		words := quoted.FindAllStringSubmatch(row[0], -1)
+		if len(row) == 3 {
+			entries++
+			if len(words) != 1 || !strings.Contains(all, `"`+words[0][1]+`"`) {
+				t.Errorf("nothing logs %q", row[0])
+			}
+			continue
+		}
+		for _, m := range words {
+			if !regexp.MustCompile(`zap\.\w+\("` + m[1] + `"`).MatchString(all) {
+				t.Errorf("no entry has the field %s", m[1])
+			}
+		}
+	}
+	if entries < 15 {
+		t.Errorf("only %d entries", entries)
+	}
+}
+
+// Every command has a section in the reference with its flags, and what is documented exists.
+func TestCommands(t *testing.T) {
+	text := section(t, page(t, "docs/reference.md"), "## Commands")
+	tree := commands(t)
+	var shown []string
+	for _, m := range regexp.MustCompile(`(?m)^### (.*)$`).FindAllStringSubmatch(text, -1) {
+		shown = append(shown, m[1])
+	}
+	var names []string
+	for name := range tree {
+		names = append(names, name)
+	}
+	same(t, "commands", shown, names)
+
+	common := []string{"config", "adapter", "address", "format", "help"}
+	flag, usage := regexp.MustCompile("--([a-z-]+)"), regexp.MustCompile("(?m)^ +(?:-., )?--([a-z-]+)")
+	for _, name := range shown {
+		cmd := tree[name]
+		if cmd == nil {
+			continue
+		}
+		of := section(t, text, "### "+name)
+		if !strings.Contains(of, "    caddy dns-persist "+name) {
+			t.Errorf("%s has no example", name)
+		}
+		for _, m := range usage.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+			if !slices.Contains(common, m[1]) && !regexp.MustCompile("--"+m[1]+`\b`).MatchString(of) {
+				t.Errorf("%s: the flag --%s is not documented", name, m[1])
+			}
+		}
+		for _, m := range flag.FindAllStringSubmatch(of, -1) {
+			if cmd.Flags().Lookup(m[1]) == nil {
+				t.Errorf("%s has no flag --%s", name, m[1])
+			}
+		}
+	}
+	// other pages name commands too
+	for _, name := range pages(t) {
+		for _, m := range regexp.MustCompile("caddy dns-persist (account [a-z]+|[a-z]+)").FindAllStringSubmatch(page(t, name), -1) {
+			command, _, _ := strings.Cut(m[1], " ")
+			if tree[m[1]] == nil && tree[command] == nil {
+				t.Errorf("%s: there is no command %s", name, m[1])
+			}
+		}
+	}
+}
+
+// commands returns the commands that do something, by their names.
+func commands(t *testing.T) map[string]*cobra.Command {
+	t.Helper()
+	registered, ok := caddycmd.Commands()["dns-persist"]
+	if !ok {
+		t.Fatal("dns-persist is not registered")
+	}
+	top := &cobra.Command{Use: "dns-persist"}
+	registered.CobraFunc(top)
+	all := make(map[string]*cobra.Command)
+	var collect func(cmd *cobra.Command, prefix string)
+	collect = func(cmd *cobra.Command, prefix string) {
+		for _, sub := range cmd.Commands() {
+			all[prefix+sub.Name()] = sub
+			collect(sub, prefix+sub.Name()+" ")
+		}
+	}
+	collect(top, "")
+	return all
+}
+
+// The guide to the admin API has each of its paths, and no other.
+func TestAdminPaths(t *testing.T) {
+	guide := page(t, "docs/guides/admin-api.md")
+	var real, shown []string
+	for _, route := range new(dnspersist.AdminAPI).Routes() {
+		real = append(real, strings.TrimSuffix(route.Pattern, "/"))
+	}
+	for _, m := range regexp.MustCompile("`(?:GET|POST) (/dns_persist[a-z/]*)").FindAllStringSubmatch(guide, -1) {
+		shown = append(shown, strings.TrimSuffix(m[1], "/"))
+	}
+	same(t, "paths", shown, real)
+}
+
+// JSON in the docs is JSON.
+func TestJSONIsJSON(t *testing.T) {
+	for _, name := range pages(t) {
+		for _, m := range regexp.MustCompile("(?s)```json\n(.*?)\n```").FindAllStringSubmatch(page(t, name), -1) {
+			if !json.Valid([]byte(m[1])) {
+				t.Errorf("%s: not JSON:\n%s", name, m[1])
+			}
+		}
+	}
+}
