@@ -87,6 +87,9 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting the dns_persist app: %w", err)
 	}
 	rt.app = app.(*App)
+	if rt.publishing != nil {
+		rt.publishing.Process = &rt.app.shared.providers
+	}
 	rt.core = iss.newCore(dns)
 	return nil
 }

@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,7 +62,9 @@ func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersis
 	}
 	if expanded, err := json.Marshal(module); err == nil {
 		p.Secrets = append(p.Secrets, secretsOf(expanded)...) // placeholders have values now
+		raw = expanded
 	}
+	p.Account = named.Name + " " + fmt.Sprintf("%x", sha256.Sum256(raw))
 	return p, nil
 }
 

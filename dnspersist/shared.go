@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -29,6 +30,8 @@ type shared struct {
 	scheduler *propagation.Scheduler
 	announcer *announcer
 	faults    serverFaults
+	// providers is what is known of the DNS providers.
+	providers publish.Process
 
 	mu sync.Mutex
 	// slots are for the hand-backs, by CA.

@@ -75,7 +75,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propag
 		return propagation.Report{}, s.checkAccount(ctx)
 	}
 	target := s.target(*w, known)
-	if p := s.iss.Publishing; p == nil || p.Mode == PublishNever {
+	if p := s.iss.Publishing; !s.iss.publishes() {
 		// others write
 	} else if at, err := s.place(*w, target); err != nil {
 		return propagation.Report{}, err

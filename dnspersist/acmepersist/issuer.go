@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -157,8 +158,8 @@ type Issuer struct {
 	Config
 
 	ca *Server
-	// publisher paces what is written.
-	publisher publisher
+	// process is what is known of the DNS provider, unless Publishing has what the process knows.
+	process publish.Process
 	// checking has room for one account check at a time.
 	checking chan struct{}
 

@@ -3,21 +3,11 @@ package acmepersist
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
-
-// hostTypes are what somebody else has at a name who lives there: a record of ours beside them is none
-// of its business, and takes away what a wildcard answers with.
-var hostTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX, dns.TypeNS, dns.TypeHTTPS}
 
 // ownLabel reports whether the record goes to a label that the owner of the domain has chosen, which
 // somebody else may have as well. The one that is made from the domain nobody has.
@@ -32,25 +22,7 @@ func (s *session) taken(ctx context.Context, checker *propagation.Checker, w wan
 	if !s.ownLabel(w) {
 		return "", nil
 	}
-	if entries, err := s.iss.Inventory().Known(ctx, w.target); err != nil || len(entries) > 0 {
-		return "", err
-	}
-	at := propagation.Target{Name: w.target, Host: placeHost(w.target)}
-	has, err := checker.Answers(ctx, at, hostTypes...)
-	if err != nil {
-		return "", fmt.Errorf("what others have at %s is not known, so nothing was written: %w", w.target, err)
-	}
-	if len(has) > 0 {
-		return fmt.Sprintf("others have %s there", strings.Join(has, ", ")), nil
-	}
-	shown, err := standing(ctx, checker, at, at.Name)
-	if err != nil {
-		return "", fmt.Errorf("what is published at %s is not known, so nothing was written: %w", w.target, err)
-	}
-	if slices.ContainsFunc(shown.Values(), func(v string) bool { _, err := record.Parse(v); return err != nil }) {
-		return "others have TXT there, which is no validation record", nil
-	}
-	return "", nil
+	return s.keeper(nil, checker).Taken(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target)})
 }
 
 // isFree reports whether the label to which a name leads is known to be nobody else's.
@@ -75,7 +47,7 @@ func (s *session) claim(ctx context.Context, checker *propagation.Checker, w *wa
 	why, err := s.taken(ctx, checker, *w)
 	switch {
 	case err != nil:
-		return &PublishError{Name: w.target, RetryAt: time.Now().Add(publishRetry), Err: err}
+		return &PublishError{Name: w.target, RetryAt: time.Now().Add(time.Minute), Err: err}
 	case why != "":
 		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			known := n.Target == w.target

@@ -1,16 +1,16 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"slices"
+	"errors"
 	"time"
 
-	"github.com/libdns/libdns"
 	"go.uber.org/zap"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -18,235 +18,257 @@ import (
 // What an issuer with a DNS provider does by itself.
 const (
 	// PublishNever leaves the provider to commands.
-	PublishNever = "never"
+	PublishNever = publish.Never
 	// PublishOnce writes a record that is missing, once for each name.
-	PublishOnce = "once"
+	PublishOnce = publish.Once
 	// PublishKeep keeps records right as well: written again, renewed, followed.
-	PublishKeep = "keep"
+	PublishKeep = publish.Keep
 )
 
-// Publishing writes records through the DNS provider of their zones.
-type Publishing struct {
-	// Provider is the zone's provider. Required. SetRecords is never used.
-	Provider libdns.RecordAppender
-	// Secrets are strings of its configuration, which no error and no log may show.
-	Secrets []string
-	// Mode is one of the Publish constants.
-	Mode string
-	// TTL is that of records at names that have none. Default: publish.DefaultTTL.
-	TTL time.Duration
-	// PersistFor is the lifetime of what is written; zero for no end.
-	PersistFor time.Duration
-	// AllowShadowing permits writing below a wildcard record that answers for the name.
-	AllowShadowing bool
-	// Wait and Interval are those of publish.Writer.
-	Wait, Interval time.Duration
-	// Timeout is how long one call of the provider may take. Default: publish.DefaultTimeout.
-	Timeout time.Duration
-	// Retry is how long after a first failure it is tried again, twice as long after each
-	// further one. Default: 1 minute.
-	Retry time.Duration
-	// RetireAfter is how long no node has wanted a value of ours before it is removed, where
-	// another one is in use. Default: 7 days.
-	RetireAfter time.Duration
+type (
+	// Publishing writes records through the DNS provider of their zones.
+	Publishing = publish.Options
+	// PublishError says that a record could not be written yet, and when that is tried again.
+	PublishError = publish.Error
+	// ShadowingError says that a record at the validation name would take the name from a
+	// wildcard record that answers for it today.
+	ShadowingError = publish.ShadowingError
+)
+
+// publishes reports whether the issuer writes records by itself.
+func (iss *Issuer) publishes() bool {
+	return iss.Publishing != nil && iss.Publishing.Mode != PublishNever
 }
 
-// Published is what a write has done.
-type Published struct {
-	// Name and Zone are where.
-	Name, Zone string
-	// Value is what was added; empty if nothing had to be.
-	Value string
-	// Restored are foreign values that the provider had lost, and that were put back.
-	Restored []string
-	// Again says that the value had been written before and was gone.
-	Again bool
+// keeps reports whether the issuer keeps records right by itself.
+func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing.Mode == PublishKeep }
+
+// Inventory is what was written into zones for this CA.
+func (iss *Issuer) Inventory() *publish.Inventory {
+	return &publish.Inventory{Store: iss.store().Store}
 }
 
-// WrittenBeforeError says that a record was written once and is gone: publish once does not
-// write it again.
-type WrittenBeforeError struct {
-	Name string
-	At   time.Time
-}
-
-func (e *WrittenBeforeError) Error() string {
-	return fmt.Sprintf("the record at %s was written on %s and is gone or was changed since: publish once never writes a name twice; publish it by hand, or use publish keep",
-		e.Name, e.At.UTC().Format(time.RFC3339))
-}
-
-// ShadowingError says that a record at the validation name would take the name from a
-// wildcard record that answers for it today.
-type ShadowingError struct {
-	Name string
-	Text string
-}
-
-func (e *ShadowingError) Error() string {
-	return fmt.Sprintf("nothing was written at %s: %s; or use the wildcard's certificate for it, or allow it with allow_shadowing", e.Name, e.Text)
-}
-
-// writing changes one name.
-type writing struct {
-	*session
-	*Publishing
-	checker *propagation.Checker
-	target  propagation.Target
-}
-
-// writing prepares a change of the target's name.
-func (s *session) writing(p *Publishing, checker *propagation.Checker, t propagation.Target) *writing {
-	return &writing{session: s, Publishing: p, checker: checker, target: t}
-}
-
-// locked runs fn while no other node and no command changes the name.
-func (w *writing) locked(ctx context.Context, fn func() error) error {
-	return w.store.Locked(ctx, "dns_persist_publish_"+w.store.Safe(w.target.Name), nil, fn)
-}
-
-// put adds the value that decide finds missing in what stands, empty for none. The account
-// has been confirmed by the CA.
-func (w *writing) put(ctx context.Context, once bool, decide func(values []string) string) (Published, error) {
-	done := Published{Name: w.target.Name}
-	err := w.locked(ctx, func() error {
-		stands, err := w.read(ctx, w.target.Name)
-		if err != nil {
-			return w.clean(fmt.Errorf("what stands at %s is not known, so nothing was written: %w", w.target.Name, err))
-		}
-		value := decide(stands.Values())
-		if value == "" {
-			return nil
-		}
-		entries, err := w.iss.Inventory().Known(ctx, w.target.Name)
-		if err != nil {
-			return err
-		}
-		// what was begun and may still come is not followed by the same with another end
-		value = w.begun(value, entries, time.Now())
-		written := slices.IndexFunc(entries, func(e publish.Entry) bool { return !e.WrittenAt.IsZero() })
-		if once && written >= 0 {
-			return &WrittenBeforeError{w.target.Name, entries[written].WrittenAt}
-		}
-		if found, ok := publish.Altered(value, stands.Values()); ok && slices.ContainsFunc(entries, func(e publish.Entry) bool { return e.Value == value }) {
-			// it was written before and came out as something else: once more would pile up
-			return &publish.AlteredError{Name: w.target.Name, Wanted: value, Found: found}
-		}
-		if err := w.shadows(ctx, len(stands.Values()) > 0); err != nil {
-			return err
-		}
-		return w.add(ctx, stands, value, entries, &done)
-	})
-	return done, err
-}
-
-// begun is the value of an entry that was not seen to stand yet, if it differs from the given
-// one in nothing but an end that is still far.
-func (w *writing) begun(value string, entries []publish.Entry, now time.Time) string {
-	want, err := record.Parse(value)
-	if err != nil || want.PersistUntil.IsZero() {
-		return value
+// keeper changes the records of the bound account. p is nil where it only reads.
+func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.Keeper {
+	process := &s.iss.process
+	if p != nil {
+		process = cmp.Or(p.Process, process)
 	}
-	for _, e := range entries {
-		if v, err := record.Parse(e.Value); err == nil && e.WrittenAt.IsZero() && v.PersistUntil.Sub(now) > w.PersistFor/3*2 {
-			if v.PersistUntil = want.PersistUntil; v.String() == want.String() {
-				return e.Value
-			}
-		}
-	}
-	return value
+	k := publish.Keeper{Options: p, Store: s.store.Store, Checker: checker, Process: process, Logger: s.logger}
+	id := s.identity()
+	return k.For(publish.Identity{CA: s.iss.CA, Account: id.URL, Thumbprint: id.Thumbprint, Earlier: id.EarlierThumbprints})
 }
 
-// shadows is an error if the first value at a name would hide a wildcard record from it.
-func (w *writing) shadows(ctx context.Context, exists bool) error {
-	if exists || w.AllowShadowing {
-		return nil
+// published writes the record if no server has it, and looks at the name anew. It comes
+// before the clock's word: a certificate that runs out is better asked for with a record.
+func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, known state.Name, o offer, c clock) (propagation.Report, error) {
+	lacking := r.Status == propagation.StatusAbsent ||
+		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
+	if !s.iss.publishes() || !lacking || w.disputed != nil || s.ownersTurn(*w, r) {
+		return r, nil
 	}
-	_, found := w.checker.Diagnose(ctx, w.target)
-	for _, d := range found {
-		if d.Code == propagation.CodeWildcardBreaks {
-			return &ShadowingError{w.target.Name, d.Text}
-		}
+	err := s.publishMissing(ctx, w, t, r, known, o)
+	var bound *publish.BoundError
+	var before *publish.WrittenBeforeError
+	switch {
+	case err == nil:
+		r = s.iss.Checker.Check(ctx, t, gate)
+		return s.waitInline(ctx, w.identifier, t, gate, r, c), nil
+	case errors.As(err, &bound):
+		s.logger.Debug("a record is not written on demand yet", zap.String("identifier", w.identifier), zap.Error(err))
+	case errors.As(err, &before):
+		s.logger.Warn("the record was written once and is gone or was changed since; it is not written again",
+			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
+		return r, nil
+	case errors.Is(err, publish.ErrInBackground) || ctx.Err() != nil:
+	default:
+		s.logger.Error("the record could not be published; it may be published by hand meanwhile",
+			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Error(err))
 	}
-	return nil
+	return r, err
 }
 
-// add notes a value, writes it, and notes that it stands.
-func (w *writing) add(ctx context.Context, stands publish.Standing, value string, entries []publish.Entry, done *Published) error {
-	now := time.Now().UTC()
-	entry := publish.Entry{
-		Name: w.target.Name, Zone: stands.Zone, Value: value, CA: w.iss.CA,
-		Account: w.account.Location, Thumbprint: w.thumbprint, At: now, WantedAt: now,
-		OnDemand: w.iss.OnDemand,
+// publishMissing writes the record of a name that no server has.
+func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o offer) error {
+	// the account check of section 4.5 comes before each write
+	if err := s.checkAccount(ctx); err != nil {
+		return err
 	}
-	if v, err := record.Parse(value); err == nil {
-		entry.EndsAt = v.PersistUntil
+	if err := s.claim(ctx, s.iss.Checker, w); err != nil {
+		return err
 	}
-	var left []string
-	var since time.Time
-	var back []string
-	if known := slices.IndexFunc(entries, func(e publish.Entry) bool { return e.Value == value }); known >= 0 {
-		// what an earlier try has taken away goes with it: the new entry replaces the old one
-		old := entries[known]
-		entry.OnDemand = entry.OnDemand && old.OnDemand
-		done.Again, left, since, entry.PutBack = !old.WrittenAt.IsZero(), leftBy(old, now), old.Begun(), old.PutBack
+	if err := s.refine(w, r.Values, known, o); err != nil {
+		return err
 	}
-	if back = missing(left, stands.Values()); len(back) > 0 {
-		entry.PutBack++
-	}
-	writer := w.writer()
-	writer.Note = func(ctx context.Context, beside []string) error {
-		if entry.Beside = join(left, beside); len(back) > 0 {
-			entry.At = since // it is not put back for longer because it is tried again
-		}
-		return w.iss.Inventory().Note(ctx, entry)
-	}
-	added, err := writer.Add(ctx, w.target.Name, join([]string{value}, back)...)
-	done.Zone, done.Restored = stands.Zone, join(added.Restored, missing(added.Values, []string{value}))
+	at, err := s.place(*w, t)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(added.Values, value) {
-		// somebody else wrote the same meanwhile: what is not ours is never removed. What is
-		// noted of an earlier try of ours is ended by endWrites
+	p := s.iss.Publishing
+	write := publish.Write{
+		At: at, Once: p.Mode == PublishOnce, OnDemand: s.iss.OnDemand, Handshake: s.iss.OnDemand && !IsInBackground(ctx),
+		Value: func(values []string) (string, error) {
+			// one that is good may have come meanwhile
+			if good, _ := at.Accept(values); good {
+				return "", nil
+			}
+			return p.Lasting(w.record.Value, time.Now()), nil
+		},
+	}
+	if s.iss.OnDemand {
+		write.Bounds = &publish.Bounds{Domain: fair.Domain(record.Base(w.identifier)), PerHour: s.iss.WritesPerHour, MaxRecords: s.iss.MaxRecords}
+	}
+	return s.keeper(p, s.iss.Checker).Try(ctx, write)
+}
+
+// ownersTurn reports whether a record is not written yet because the owner of the domain has to act
+// first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
+// the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
+func (s *session) ownersTurn(w wanted, r propagation.Report) bool {
+	return s.iss.OnDemand && w.target != "" && s.iss.Delegation.leadsTo(r.Alias(), w.identifier) != w.target
+}
+
+// noteInterest notes that a record which was written on demand is wanted.
+func (s *session) noteInterest(ctx context.Context, w wanted, t propagation.Target) error {
+	if !s.iss.OnDemand || !s.iss.publishes() {
 		return nil
 	}
-	done.Value = value
-	// the same as above for what perhaps not all servers show
-	entry.WrittenAt, entry.Beside = time.Now().UTC(), missing(left, stands.Everywhere(), added.Values)
-	if len(entry.Beside) == 0 {
-		entry.PutBack = 0
+	at, err := s.place(w, t)
+	if err != nil {
+		return nil //nolint:nilerr // nothing is written there
 	}
-	return w.iss.Inventory().Note(ctx, entry)
+	return s.keeper(s.iss.Publishing, s.iss.Checker).NoteInterest(ctx, at)
 }
 
-func (w *writing) writer() *publish.Writer {
-	return &publish.Writer{
-		Provider: w.lockingZone(), Read: w.read, TTL: w.TTL, Wait: w.Wait, Interval: w.Interval, Timeout: w.Timeout,
-		Secrets: w.Secrets, Logger: w.logger,
-	}
+// endWrites ends writes and removals at a place that were cut short.
+func (s *session) endWrites(ctx context.Context, p *Publishing, checker *propagation.Checker, at propagation.Target) error {
+	return s.keeper(p, checker).Finish(ctx, at)
 }
 
-// clean takes the provider's secrets out of an error.
-func (w *writing) clean(err error) error { return publish.RedactError(err, w.Secrets) }
-
-func (w *writing) read(ctx context.Context, name string) (publish.Standing, error) {
-	return standing(ctx, w.checker, w.target, name)
+// keepAt keeps a name's record right, where it is published: one that is gone, ends, or is not what the
+// configuration and the CA want now is followed by another one first, and removed once that one is in use.
+// What is published and is better than it has to be stays.
+func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t propagation.Target, r propagation.Report, life time.Duration) error {
+	if w.disputed != nil {
+		return nil // a change is on its way
+	}
+	if err := s.claim(ctx, s.iss.Checker, &w); err != nil {
+		return err
+	}
+	at, err := s.place(w, t)
+	if err != nil {
+		return err
+	}
+	if w.target != "" {
+		// also while the owner's CNAME is missing: it is to find the record when it comes
+		r = propagation.NewGate(s.iss.Grace, s.iss.Settle).Observe(s.iss.Checker.Look(ctx, at))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if r.Status == propagation.StatusBlocked || r.Status == propagation.StatusPartial {
+		return nil // a change is on its way, or nothing is known
+	}
+	p := s.iss.Publishing
+	keeper := s.keeper(p, s.iss.Checker)
+	if err := keeper.Finish(ctx, at); err != nil {
+		return err
+	}
+	need := s.need(w, known, life)
+	if need.IsMet(r.Values, time.Now()) {
+		return keeper.Retire(ctx, at, r.Values, need)
+	}
+	// the account check of section 4.5 comes before each write
+	if err := s.checkAccount(ctx); err != nil {
+		return err
+	}
+	return keeper.Try(ctx, publish.Write{At: at, OnDemand: s.iss.OnDemand, Value: func(values []string) (string, error) {
+		if now := time.Now(); !need.IsMet(values, now) {
+			return p.Lasting(w.record.Value, now), nil
+		}
+		return "", nil
+	}})
 }
 
-// say logs what was written.
-func (w *writing) say(done Published) {
-	fields := []zap.Field{
-		zap.String("name", done.Name), zap.String("zone", done.Zone), zap.String("value", done.Value),
-		zap.String("ca", w.iss.CA), zap.String("account", w.account.Location),
+// need is what a name needs of the values that are published for it.
+func (s *session) need(w wanted, known state.Name, life time.Duration) publish.Need {
+	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.dialect == record.DialectHashed, Margin: s.margin(life)}
+	n.Want.Wildcard = n.Want.Wildcard || w.wide
+	for _, a := range known.Accepted {
+		if a.Account == s.account.Location {
+			n.Accepted = append(n.Accepted, a.Value)
+		}
 	}
-	for _, v := range done.Restored {
-		w.logger.Warn("the provider had replaced a value that is not ours; it is published again", zap.String("name", done.Name), zap.String("value", foreign.Text(v)))
+	return n
+}
+
+// margin is how long before its end a record is followed: three renewals and a third of its
+// life, but not most of that, for then a new one would be followed at once.
+func (s *session) margin(life time.Duration) time.Duration {
+	renewals := time.Duration(renewalsAhead * float64(life) * (1 - s.iss.windowRatio()))
+	whole := s.iss.Publishing.PersistFor
+	if whole <= 0 {
+		return renewals
 	}
-	switch {
-	case done.Value == "":
-	case done.Again:
-		w.logger.Warn("a record of ours had been removed from the zone; it was written again", fields...)
-	default:
-		w.logger.Info("published the TXT record", fields...)
+	return min(max(renewals, whole/3), whole/3*2)
+}
+
+// Inventory is that of the check's CA.
+func (c *Check) Inventory() *publish.Inventory { return c.session.iss.Inventory() }
+
+// Account is the URL of the account that the check is for.
+func (c *Check) Account() string { return c.session.account.Location }
+
+// Configured is the publishing of the issuer's configuration, nil if it has no provider.
+func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }
+
+// Place is the name at which the record is written: the validation name, or where it is
+// known to be delegated to.
+func (c *Check) Place() string { return c.wanted.record.Place() }
+
+// Publish adds the value that is missing at the validation name, if one is, whatever the
+// mode. It keeps other nodes and commands away meanwhile.
+func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, error) {
+	w := c.wanted
+	if c.Checker == nil {
+		return publish.Result{}, errors.New("check is none: publishing needs to see the published values")
 	}
+	if c.session.iss.Delegation != nil {
+		if err := c.session.follow(ctx, c.Checker, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
+			return publish.Result{}, err
+		}
+		if err := c.session.claim(ctx, c.Checker, &w); err != nil {
+			return publish.Result{}, err
+		}
+	}
+	at, err := c.session.place(w, c.Target)
+	if err != nil {
+		return publish.Result{}, err
+	}
+	keeper := c.session.keeper(p, c.Checker)
+	if err := keeper.Finish(ctx, at); err != nil {
+		return publish.Result{}, err
+	}
+	return keeper.Put(ctx, publish.Write{At: at, OnDemand: c.session.iss.OnDemand, Value: func(values []string) (string, error) {
+		if c.session.serves(w, values) {
+			return "", nil
+		}
+		err := c.session.refine(&w, values, c.known, c.offer)
+		return p.Lasting(w.record.Value, time.Now()), err
+	}})
+}
+
+// serves reports whether one of the values is good, also for those who share the place.
+func (s *session) serves(w wanted, values []string) bool {
+	need := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.dialect == record.DialectHashed}
+	return need.IsMet(values, time.Now())
+}
+
+// Unpublish removes one value of the inventory from the place of the name.
+func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
+	at, err := c.session.place(c.wanted, c.Target)
+	if err != nil {
+		return publish.Removed{}, err
+	}
+	return c.session.keeper(p, c.Checker).Remove(ctx, at, value, nil)
 }

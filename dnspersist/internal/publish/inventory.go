@@ -79,6 +79,15 @@ func (e Entry) Begun() time.Time {
 	return e.RemovingAt
 }
 
+// UnusedFor reports whether nobody has wanted the value for so long.
+func (e Entry) UnusedFor(d time.Duration, now time.Time) bool {
+	last := e.WantedAt
+	if e.WrittenAt.After(last) {
+		last = e.WrittenAt
+	}
+	return now.Sub(last) >= d
+}
+
 func (i *Inventory) key(name string) (string, error) {
 	// a name from elsewhere must not lead out of the folder
 	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || strings.Contains(name, "..") {

@@ -27,7 +27,7 @@ var errProvider = errors.New("HTTP 500: the token s3cret is fine, the server is 
 type world struct {
 	values  []string // at the provider
 	ttl     time.Duration
-	history []change
+	history []version
 	lag     time.Duration // of the second server
 
 	// what is wrong with the provider
@@ -40,7 +40,7 @@ type world struct {
 	unread   bool // the servers do not tell
 }
 
-type change struct {
+type version struct {
 	at     time.Time
 	values []string
 }
@@ -54,7 +54,7 @@ func newWorld(ttl time.Duration, values ...string) *world {
 
 func (w *world) set(values []string) {
 	w.values = values
-	w.history = append(w.history, change{time.Now(), slices.Clone(values)})
+	w.history = append(w.history, version{time.Now(), slices.Clone(values)})
 }
 
 // AppendRecords implements libdns.RecordAppender.

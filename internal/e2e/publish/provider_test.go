@@ -73,10 +73,19 @@ func (c *client) call(ctx context.Context, op, zone string, recs []libdns.Record
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(resp.Body)
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP %d with token %s: %s", resp.StatusCode, c.Token, text)
+		return nil, &statusError{resp.StatusCode, fmt.Sprintf("HTTP %d with token %s: %s", resp.StatusCode, c.Token, text)}
 	}
 	return recs, nil
 }
+
+// statusError has the status, as the errors of some clients do.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string   { return e.text }
+func (e *statusError) StatusCode() int { return e.status }
 
 // AppendRecords implements libdns.RecordAppender.
 func (c *client) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {

@@ -1,4 +1,4 @@
-package acmepersist
+package publish
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // silent is a provider whose API accepts and never answers.
@@ -26,13 +28,13 @@ func (silent) DeleteRecords(ctx context.Context, _ string, _ []libdns.Record) ([
 // A provider that never answers does not hold the zone for ever.
 func TestSilentProvider(t *testing.T) {
 	u := newUnfinished(t, "theirs", "old")
-	u.w.Provider, u.w.Timeout = silent{u.emptying}, 50*time.Millisecond
+	u.keeper.Options.Provider, u.keeper.Options.Timeout = silent{u.emptying}, 50*time.Millisecond
 	const want = "the provider did not answer within 50ms"
 	began := time.Now()
 	if err := u.put(); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("adding: %v", err)
 	}
-	if _, err := u.w.remove(t.Context(), "old", nil); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := u.keeper.Remove(t.Context(), u.at, "old", nil); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("removing: %v", err)
 	}
 	if took := time.Since(began); took > 10*time.Second {
@@ -41,14 +43,14 @@ func TestSilentProvider(t *testing.T) {
 	// what waits for the zone does not wait on the provider's time
 	begun, end := make(chan struct{}), make(chan struct{})
 	go func() {
-		_, _ = u.w.inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { close(begun); <-end; return nil, nil })
+		_, _ = u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { close(begun); <-end; return nil, nil })
 	}()
 	<-begun
-	time.AfterFunc(3*u.w.Timeout, func() { close(end) })
-	if _, err := u.w.inZone(t.Context(), "example.test.", func(ctx context.Context) ([]libdns.Record, error) { return nil, ctx.Err() }); err != nil {
+	time.AfterFunc(3*u.keeper.Options.Timeout, func() { close(end) })
+	if _, err := u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(ctx context.Context) ([]libdns.Record, error) { return nil, ctx.Err() }); err != nil {
 		t.Errorf("after a wait: %v", err)
 	}
-	u.w.Provider = u.emptying
+	u.keeper.Options.Provider = u.emptying
 	if err := u.put(); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
@@ -74,12 +76,13 @@ func TestStuckProvider(t *testing.T) {
 	t.Parallel()
 	u := newUnfinished(t, "theirs", "old")
 	hangs := &stuck{emptying: u.emptying, end: make(chan struct{})}
-	u.w.Provider, u.w.Timeout = hangs, 50*time.Millisecond
+	u.keeper.Options.Provider, u.keeper.Options.Timeout = hangs, 50*time.Millisecond
 	if err := u.put(); err == nil || !strings.Contains(err.Error(), "runs on although it was cancelled") {
 		t.Errorf("adding: %v", err)
 	}
-	elsewhere := *u.w
-	elsewhere.Publishing = &Publishing{Provider: u.emptying, Timeout: time.Minute}
+	other := *u.keeper
+	other.Options = &Options{Provider: u.emptying, Timeout: time.Minute}
+	elsewhere := other.change(u.at)
 	wrote := false
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -108,8 +111,22 @@ func TestStuckProvider(t *testing.T) {
 func TestPanickingProvider(t *testing.T) {
 	t.Parallel()
 	u := newUnfinished(t, "theirs", "old")
-	_, err := u.w.inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { panic("nil map") })
+	_, err := u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { panic("nil map") })
 	if err == nil || !strings.Contains(err.Error(), "panicked: nil map") {
 		t.Errorf("got %v", err)
+	}
+}
+
+type appendOnly struct{}
+
+func (appendOnly) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+	return nil, nil
+}
+
+// A provider that cannot remove is not taken for one that can.
+func TestLockingZoneKeepsWhatAProviderCan(t *testing.T) {
+	c := Keeper{Options: &Options{Provider: appendOnly{}}}.For(Identity{}).change(propagation.Target{})
+	if _, ok := c.lockingZone().(libdns.RecordDeleter); ok {
+		t.Error("it can remove")
 	}
 }

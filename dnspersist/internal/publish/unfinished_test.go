@@ -1,4 +1,4 @@
-package acmepersist
+package publish
 
 import (
 	"context"
@@ -9,8 +9,9 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/libdns/libdns"
+	"go.uber.org/zap"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
@@ -55,7 +56,8 @@ func (p *emptying) DeleteRecords(_ context.Context, _ string, recs []libdns.Reco
 type unfinished struct {
 	*testing.T
 	*emptying
-	w *writing
+	keeper *Keeper
+	at     propagation.Target
 }
 
 func newUnfinished(t *testing.T, values ...string) *unfinished {
@@ -67,45 +69,48 @@ func newUnfinished(t *testing.T, values ...string) *unfinished {
 	dns.AddZone("example.test")
 	p := &emptying{dns: dns}
 	p.set(values...)
-	checker := propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()})
-	iss := New(Config{CA: "https://ca.test/directory", Storage: &certmagic.FileStorage{Path: t.TempDir()}, Checker: checker})
-	publishing := &Publishing{Provider: p, AllowShadowing: true, Wait: 300 * time.Millisecond, Interval: 5 * time.Millisecond}
-	target := propagation.Target{Name: unfinishedName}
-	return &unfinished{t, p, iss.offline().writing(publishing, checker, target)}
+	k := Keeper{
+		Options: &Options{Provider: p, AllowShadowing: true, Wait: 300 * time.Millisecond, Interval: 5 * time.Millisecond},
+		Store:   state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/directory"),
+		Checker: propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()}),
+		Process: new(Process),
+		Logger:  zap.NewNop(),
+	}
+	return &unfinished{t, p, k.For(Identity{}), propagation.Target{Name: unfinishedName}}
 }
 
 func (u *unfinished) put() error {
-	_, err := u.w.put(u.Context(), false, func(values []string) string {
+	_, err := u.keeper.Put(u.Context(), Write{At: u.at, Value: func(values []string) (string, error) {
 		if slices.Contains(values, "ours") {
-			return ""
+			return "", nil
 		}
-		return "ours"
-	})
+		return "ours", nil
+	}})
 	return err
 }
 
-func (u *unfinished) endWrites() {
+func (u *unfinished) finish() {
 	u.Helper()
-	if err := u.w.endWrites(u.Context(), u.w.Publishing, u.w.checker, u.w.target); err != nil {
+	if err := u.keeper.Finish(u.Context(), u.at); err != nil {
 		u.Fatal(err)
 	}
 }
 
-func (u *unfinished) note(e publish.Entry) {
+func (u *unfinished) note(e Entry) {
 	u.Helper()
 	e.Name, e.Value = unfinishedName, "ours"
-	if err := u.w.iss.Inventory().Note(u.Context(), e); err != nil {
+	if err := u.keeper.Inventory().Note(u.Context(), e); err != nil {
 		u.Fatal(err)
 	}
 }
 
 // is fails unless these values stand. It returns the entry of ours, if there is one.
-func (u *unfinished) is(values ...string) *publish.Entry {
+func (u *unfinished) is(values ...string) *Entry {
 	u.Helper()
 	if got := slices.Sorted(slices.Values(u.values)); !slices.Equal(got, values) {
 		u.Errorf("there are %q, want %q", got, values)
 	}
-	all, err := u.w.iss.Inventory().At(u.Context(), unfinishedName)
+	all, err := u.keeper.Inventory().At(u.Context(), unfinishedName)
 	if err != nil || len(all) > 1 {
 		u.Fatalf("%d entries, %v", len(all), err)
 	}
@@ -119,7 +124,7 @@ func (u *unfinished) is(values ...string) *publish.Entry {
 func (u *unfinished) lose() {
 	u.Helper()
 	u.fails = 2 // the write, and putting back
-	var lost *publish.LostError
+	var lost *LostError
 	if err := u.put(); !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) {
 		u.Fatal(err)
 	}
@@ -132,7 +137,7 @@ func (u *unfinished) lose() {
 func TestFailedWriteIsEnded(t *testing.T) {
 	u := newUnfinished(t, "theirs")
 	u.lose()
-	u.endWrites()
+	u.finish()
 	if e := u.is("theirs"); e == nil || !e.WrittenAt.IsZero() {
 		t.Errorf("noted is %+v", e)
 	}
@@ -168,16 +173,16 @@ func TestNextWriteKnowsTheFailedOne(t *testing.T) {
 // A removal that takes all away and is cut short is ended by the next one.
 func TestFailedRemovalIsEnded(t *testing.T) {
 	u := newUnfinished(t, "theirs", "ours")
-	u.note(publish.Entry{WrittenAt: time.Now()})
+	u.note(Entry{WrittenAt: time.Now()})
 	u.fails = 1
-	var lost *publish.LostError
-	if _, err := u.w.remove(t.Context(), "ours", nil); !errors.As(err, &lost) {
+	var lost *LostError
+	if _, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
 	if e := u.is(); e == nil || e.RemovingAt.IsZero() || !slices.Equal(e.Beside, []string{"theirs"}) {
 		t.Errorf("noted is %+v", e)
 	}
-	if done, err := u.w.remove(t.Context(), "ours", nil); err != nil || done.Gone {
+	if done, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); err != nil || done.Gone {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if e := u.is("theirs"); e != nil {
@@ -186,62 +191,62 @@ func TestFailedRemovalIsEnded(t *testing.T) {
 }
 
 // What a process leaves that ends in the middle.
-func TestEndWrites(t *testing.T) {
+func TestFinish(t *testing.T) {
 	now := time.Now().UTC()
 	old := now.Add(-unfinishedFor - time.Hour)
 	beside := []string{"theirs"}
 	for name, c := range map[string]struct {
 		stands []string
-		entry  publish.Entry
+		entry  Entry
 		want   []string
-		kept   func(*publish.Entry) bool
+		kept   func(*Entry) bool
 	}{
 		"replaced": {
 			[]string{"ours"},
-			publish.Entry{At: now, Beside: beside},
+			Entry{At: now, Beside: beside},
 			[]string{"ours", "theirs"},
-			func(e *publish.Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.Unfinished() },
 		},
 		"replaced long ago": {
 			[]string{"ours"},
-			publish.Entry{At: old, Beside: beside},
+			Entry{At: old, Beside: beside},
 			[]string{"ours"},
-			func(e *publish.Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.Unfinished() },
 		},
 		"emptied": {
 			nil,
-			publish.Entry{At: now, Beside: beside},
+			Entry{At: now, Beside: beside},
 			[]string{"theirs"},
-			func(e *publish.Entry) bool { return e.WrittenAt.IsZero() && slices.Equal(e.Beside, beside) },
+			func(e *Entry) bool { return e.WrittenAt.IsZero() && slices.Equal(e.Beside, beside) },
 		},
 		"emptied long ago": {
 			nil,
-			publish.Entry{At: old, Beside: beside},
+			Entry{At: old, Beside: beside},
 			nil,
-			func(e *publish.Entry) bool { return e.WrittenAt.IsZero() && len(e.Beside) == 0 },
+			func(e *Entry) bool { return e.WrittenAt.IsZero() && len(e.Beside) == 0 },
 		},
-		"removed": {[]string{"theirs"}, publish.Entry{WrittenAt: old, RemovingAt: now, Beside: beside}, []string{"theirs"}, nil},
+		"removed": {[]string{"theirs"}, Entry{WrittenAt: old, RemovingAt: now, Beside: beside}, []string{"theirs"}, nil},
 		"removed with the others": {
-			nil, publish.Entry{WrittenAt: old, RemovingAt: now, Beside: beside}, []string{"theirs"}, nil,
+			nil, Entry{WrittenAt: old, RemovingAt: now, Beside: beside}, []string{"theirs"}, nil,
 		},
-		"removed with the others long ago": {nil, publish.Entry{WrittenAt: old, RemovingAt: old, Beside: beside}, nil, nil},
+		"removed with the others long ago": {nil, Entry{WrittenAt: old, RemovingAt: old, Beside: beside}, nil, nil},
 		"not removed yet": {
 			[]string{"ours", "theirs"},
-			publish.Entry{WrittenAt: old, RemovingAt: now, Beside: beside},
+			Entry{WrittenAt: old, RemovingAt: now, Beside: beside},
 			[]string{"ours", "theirs"},
-			func(e *publish.Entry) bool { return e.RemovingAt.Equal(now) && slices.Equal(e.Beside, beside) },
+			func(e *Entry) bool { return e.RemovingAt.Equal(now) && slices.Equal(e.Beside, beside) },
 		},
 		"never removed": {
 			[]string{"ours", "theirs"},
-			publish.Entry{WrittenAt: old, RemovingAt: old, Beside: beside},
+			Entry{WrittenAt: old, RemovingAt: old, Beside: beside},
 			[]string{"ours", "theirs"},
-			func(e *publish.Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.Unfinished() },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUnfinished(t, c.stands...)
 			u.note(c.entry)
-			u.endWrites()
+			u.finish()
 			e := u.is(c.want...)
 			if (e != nil) != (c.kept != nil) || e != nil && !c.kept(e) {
 				t.Errorf("noted is %+v", e)

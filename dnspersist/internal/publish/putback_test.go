@@ -1,4 +1,4 @@
-package acmepersist
+package publish
 
 import (
 	"errors"
@@ -6,20 +6,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 // While a server still shows what may be lost, it is not forgotten.
-func TestEndWritesWaitsForServers(t *testing.T) {
+func TestFinishWaitsForServers(t *testing.T) {
 	u := newUnfinished(t, "ours")
 	u.dns.SetTXT(2, unfinishedName, "theirs")
-	u.note(publish.Entry{At: time.Now(), Beside: []string{"theirs"}})
-	u.endWrites()
+	u.note(Entry{At: time.Now(), Beside: []string{"theirs"}})
+	u.finish()
 	if e := u.is("ours"); e == nil || e.WrittenAt.IsZero() || !slices.Equal(e.Beside, []string{"theirs"}) {
 		t.Fatalf("noted is %+v", e)
 	}
 	u.dns.SetTXT(2, unfinishedName, "ours")
-	u.endWrites()
+	u.finish()
 	if e := u.is("ours", "theirs"); e == nil || e.Unfinished() {
 		t.Errorf("noted is %+v", e)
 	}
@@ -28,15 +28,15 @@ func TestEndWritesWaitsForServers(t *testing.T) {
 // What we have removed is not put back as something that stood beside another one of ours.
 func TestRemovedIsNotPutBack(t *testing.T) {
 	u := newUnfinished(t, "theirs", "ours")
-	u.note(publish.Entry{WrittenAt: time.Now()})
-	e := publish.Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}
-	if err := u.w.iss.Inventory().Note(t.Context(), e); err != nil {
+	u.note(Entry{WrittenAt: time.Now()})
+	e := Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}
+	if err := u.keeper.Inventory().Note(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := u.w.remove(t.Context(), "ours", nil); err != nil {
+	if _, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); err != nil {
 		t.Fatal(err)
 	}
-	u.endWrites()
+	u.finish()
 	if e := u.is("theirs"); e == nil || !slices.Equal(e.Beside, []string{"theirs"}) {
 		t.Errorf("noted is %+v", e)
 	}
@@ -45,12 +45,12 @@ func TestRemovedIsNotPutBack(t *testing.T) {
 // Nor is it put back by what is noted for another CA.
 func TestRemovedIsNotPutBackForAnotherCA(t *testing.T) {
 	u := newUnfinished(t, "theirs", "ours")
-	u.note(publish.Entry{WrittenAt: time.Now()})
-	other := New(Config{CA: "https://other.test/directory", Storage: u.w.iss.Storage}).Inventory()
-	if err := other.Note(t.Context(), publish.Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}); err != nil {
+	u.note(Entry{WrittenAt: time.Now()})
+	other := &Inventory{Store: state.New(u.keeper.Store.Storage, "https://other.test/directory")}
+	if err := other.Note(t.Context(), Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := u.w.remove(t.Context(), "ours", nil); err != nil {
+	if _, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); err != nil {
 		t.Fatal(err)
 	}
 	all, err := other.At(t.Context(), unfinishedName)
@@ -62,14 +62,14 @@ func TestRemovedIsNotPutBackForAnotherCA(t *testing.T) {
 // A value that is gone again and again is one that its owner does not want any more.
 func TestNotPutBackForEver(t *testing.T) {
 	u := newUnfinished(t, "theirs")
-	u.note(publish.Entry{At: time.Now(), Beside: []string{"theirs"}})
+	u.note(Entry{At: time.Now(), Beside: []string{"theirs"}})
 	for range putBacks {
 		u.set()
-		u.endWrites()
+		u.finish()
 		u.is("theirs")
 	}
 	u.set()
-	u.endWrites()
+	u.finish()
 	u.is()
 	u.fails = 1
 	if err := u.put(); !errors.Is(err, errEmptied) {

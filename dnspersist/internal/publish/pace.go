@@ -1,0 +1,339 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// firstRetry is how long after a first failure a name is tried again, lastRetry the longest time
+	// between two tries.
+	firstRetry = time.Minute
+	lastRetry  = 6 * time.Hour
+	// pauseAtLeast is how long a provider is left alone that wants it, or fails.
+	pauseAtLeast = 5 * time.Minute
+	// longestPause is what a provider may ask for at most.
+	longestPause = 24 * time.Hour
+	// failingNames is at how many names a provider has to fail, without a success in between, to be left
+	// alone: one may fail at a name that is in no zone of its account.
+	failingNames = 3
+	// atOnce is how many names are written at once.
+	atOnce = 8
+	// handshakePatience is how long a TLS handshake waits for a write of its record, which may
+	// be all that a quick provider needs, and afterHandshake when one that took longer is gone on with.
+	handshakePatience = 10 * time.Second
+	afterHandshake    = time.Second
+	// recordsAgain is when it is seen again whether there is room for another record.
+	recordsAgain = time.Hour
+	// mostKept bounds the names and registered domains that are remembered: those that have no effect
+	// any more are forgotten then.
+	mostKept = 10_000
+)
+
+// ErrInBackground says why a handshake has no certificate yet.
+var ErrInBackground = errors.New("it takes longer than a TLS handshake can wait, and goes on in the background")
+
+// Error says that a record could not be written yet. The name is watched all the same,
+// for somebody may publish it.
+type Error struct {
+	Name string
+	// RetryAt is when it is tried again.
+	RetryAt time.Time
+	Err     error
+}
+
+func (e *Error) Error() string {
+	if errors.Is(e.Err, ErrInBackground) {
+		return fmt.Sprintf("publishing at %s: %v", e.Name, e.Err)
+	}
+	return fmt.Sprintf("publishing at %s failed, it is tried again at %s: %v", e.Name, e.RetryAt.UTC().Format(time.RFC3339), e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Bounds are how many records are written on demand.
+type Bounds struct {
+	// Domain is the registered domain of the name, PerHour how many may be written for its names.
+	Domain  string
+	PerHour int
+	// MaxRecords is how many names may have records of ours.
+	MaxRecords int
+}
+
+// BoundError says that a record is not written on demand yet, as there are so many.
+type BoundError struct {
+	// Option is what bounds it.
+	Option string
+	// Domain is the registered domain that has used up its part; empty if all have.
+	Domain string
+}
+
+func (e *BoundError) Error() string {
+	whose := "on demand"
+	if e.Domain != "" {
+		whose += " for names of " + e.Domain
+	}
+	return fmt.Sprintf("as many records as %s allows were written %s: let the permission (ask) list exact names, or raise the option", e.Option, whose)
+}
+
+// Try is Put at the pace of the provider, and logs what was written. What keeps it from writing is an
+// Error, which has the time of the next try, or a WrittenBeforeError.
+func (k *Keeper) Try(ctx context.Context, w Write) error {
+	if w.Handshake {
+		within, cancel := context.WithTimeoutCause(ctx, handshakePatience, ErrInBackground)
+		defer cancel()
+		ctx = within
+	}
+	err := k.atPace(ctx, w)
+	if errors.Is(err, ErrInBackground) {
+		// what was sent to the provider may be on its way already; it is noted
+		return &Error{Name: w.At.Name, RetryAt: time.Now().Add(afterHandshake), Err: ErrInBackground}
+	}
+	return err
+}
+
+func (k *Keeper) atPace(ctx context.Context, w Write) error {
+	o := k.Options
+	p, what := k.Process.provider(o), try{k.identity.CA, w.At.Name, o.TTL, o.PersistFor, o.AllowShadowing}
+	if err := p.refusal(what, time.Now()); err != nil {
+		return err
+	}
+	if err := k.inBounds(ctx, w, time.Now()); err != nil {
+		return err
+	}
+	end, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	// it may have failed for others meanwhile
+	if err := p.refusal(what, time.Now()); err != nil {
+		return err
+	}
+	done, err := k.Put(ctx, w)
+	k.log(done)
+	switch {
+	case err == nil || errors.As(err, new(*WrittenBeforeError)): // trying again changes nothing
+		p.succeeded(what)
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return p.failed(what, err, cmp.Or(o.Retry, firstRetry))
+}
+
+// inBounds holds a write on demand against its bounds.
+func (k *Keeper) inBounds(ctx context.Context, w Write, now time.Time) error {
+	b := w.Bounds
+	if b == nil {
+		return nil
+	}
+	if b.MaxRecords > 0 {
+		keys, err := k.Store.List(ctx, folder)
+		if err != nil {
+			return err
+		}
+		if len(keys) >= b.MaxRecords {
+			return &Error{Name: w.At.Name, RetryAt: now.Add(recordsAgain), Err: &BoundError{Option: "max_records"}}
+		}
+	}
+	if b.PerHour > 0 {
+		if wait := k.Process.takeOnDemand(k.identity.CA+" "+b.Domain, b.PerHour, now); wait > 0 {
+			return &Error{Name: w.At.Name, RetryAt: now.Add(wait), Err: &BoundError{Option: "writes_per_hour", Domain: b.Domain}}
+		}
+	}
+	return nil
+}
+
+// Process is what a process knows of its DNS providers, over reloads: without it a provider that wants
+// to be left alone, and whoever has names written on demand, would begin anew with each of them. Its zero
+// value is ready.
+type Process struct {
+	mu        sync.Mutex
+	providers map[string]*provider
+	// running are the calls that were given up and have not ended.
+	running map[runningCall]<-chan struct{}
+	// onDemand are the writes on demand, by CA and registered domain.
+	onDemand map[string]*rate.Limiter
+}
+
+// provider is that of the options.
+func (p *Process) provider(o *Options) *provider {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.providers[o.Account]
+	if known == nil {
+		known = &provider{slots: make(chan struct{}, atOnce), tries: make(map[try]*failure), failing: make(map[string]bool)}
+		if p.providers == nil {
+			p.providers = make(map[string]*provider)
+		}
+		p.providers[o.Account] = known
+	}
+	return known
+}
+
+// takeOnDemand returns how long the next write on demand has to wait, zero if it may go on.
+func (p *Process) takeOnDemand(domain string, perHour int, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.onDemand == nil {
+		p.onDemand = make(map[string]*rate.Limiter)
+	}
+	if len(p.onDemand) >= mostKept {
+		for d, l := range p.onDemand {
+			if l.TokensAt(now) >= float64(l.Burst()) {
+				delete(p.onDemand, d)
+			}
+		}
+	}
+	l := p.onDemand[domain]
+	if l == nil {
+		l = rate.NewLimiter(0, 0)
+		p.onDemand[domain] = l
+	}
+	if l.Burst() != perHour {
+		*l = *rate.NewLimiter(rate.Limit(float64(perHour)/time.Hour.Seconds()), perHour)
+	}
+	r := l.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+// try is what was tried: with other options it may succeed at once.
+type try struct {
+	ca, name        string
+	ttl, persistFor time.Duration
+	allowShadowing  bool
+}
+
+// provider remembers what went wrong, so that a provider is not asked for ever the same.
+type provider struct {
+	slots chan struct{}
+
+	mu    sync.Mutex
+	tries map[try]*failure
+	// paused is until when the provider is not called at all, why is the error that led to it.
+	paused time.Time
+	why    error
+	// limited is how often in a row it has wanted to be left alone, failing are the names at which
+	// its calls have failed since the last one that succeeded.
+	limited int
+	failing map[string]bool
+}
+
+// failure is that of a try.
+type failure struct {
+	times int
+	last  *Error
+}
+
+// refusal is the error of a name that is not tried now: an earlier one whose time has not passed, or why
+// the provider is left alone.
+func (p *provider) refusal(what try, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.tries[what]; f != nil && now.Before(f.last.RetryAt) {
+		return f.last
+	}
+	if now.Before(p.paused) {
+		return &Error{Name: what.name, RetryAt: p.paused, Err: p.why}
+	}
+	return nil
+}
+
+// begin waits for a slot.
+func (p *provider) begin(ctx context.Context) (end func(), err error) {
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// succeeded forgets what went wrong with a name.
+func (p *provider) succeeded(what try) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tries, what)
+}
+
+// failed remembers that a name could not be written, and returns the error with its next time.
+func (p *provider) failed(what try, err error, first time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if len(p.tries) >= mostKept {
+		for k, f := range p.tries {
+			if now.Sub(f.last.RetryAt) > lastRetry {
+				delete(p.tries, k)
+			}
+		}
+	}
+	f := p.tries[what]
+	if f == nil {
+		f = new(failure)
+		p.tries[what] = f
+	}
+	f.last = &Error{Name: what.name, RetryAt: now.Add(min(first<<min(f.times, 12), lastRetry)), Err: err}
+	if f.last.RetryAt.Before(p.paused) {
+		f.last.RetryAt = p.paused
+	}
+	f.times++
+	return f.last
+}
+
+// called remembers how a call of the provider at a name has ended. An error is shown as given by clean.
+func (p *provider) called(name string, err error, clean func(error) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.limited = 0
+		clear(p.failing)
+		return
+	}
+	now := time.Now()
+	if isLimited, after := tooOften(err); isLimited {
+		if !now.Before(p.paused) { // of calls at once the first counts
+			p.paused = now.Add(min(pauseAtLeast<<min(p.limited, 12), lastRetry))
+			p.limited++
+		}
+		if asked := now.Add(min(after, longestPause)); asked.After(p.paused) {
+			p.paused = asked
+		}
+		p.why = fmt.Errorf("the provider wants to be asked less often, and is left alone until then: %w", clean(err))
+		return
+	}
+	p.failing[name] = true
+	if len(p.failing) >= failingNames && !now.Before(p.paused) {
+		clear(p.failing)
+		p.paused = now.Add(pauseAtLeast)
+		p.why = fmt.Errorf("the provider has failed at %d names in a row, and is left alone until then: %w", failingNames, clean(err))
+	}
+}
+
+// tooOften reports whether a provider is asked too often, and how long it wants to be left alone, if it
+// says so: errors of providers' clients have a status or a time to ask for.
+func tooOften(err error) (limited bool, after time.Duration) {
+	var wait interface{ RetryAfter() time.Duration }
+	if errors.As(err, &wait) {
+		after = max(wait.RetryAfter(), 0)
+	}
+	var (
+		status interface{ StatusCode() int }
+		http1  interface{ HTTPStatusCode() int } // of the SDK of AWS
+	)
+	return after > 0 ||
+		errors.As(err, &status) && status.StatusCode() == http.StatusTooManyRequests ||
+		errors.As(err, &http1) && http1.HTTPStatusCode() == http.StatusTooManyRequests, after
+}
