@@ -167,6 +167,23 @@ func TestLogEntries(t *testing.T) {
 	}
 }
 
+// Whole phrases that pages quote are those of the code: entries of the log, texts of errors.
+func TestQuotedPhrases(t *testing.T) {
+	var source strings.Builder
+	for _, text := range sources(t, "dnspersist", isProduct) {
+		source.WriteString(text)
+	}
+	all := source.String()
+	phrase := regexp.MustCompile("`([A-Za-z][A-Za-z0-9,;:?' -]*)`")
+	for _, name := range pages(t) {
+		for _, m := range phrase.FindAllStringSubmatch(page(t, name), -1) {
+			if len(strings.Fields(m[1])) > 4 && !strings.HasPrefix(m[1], "caddy dns-persist") && !strings.HasPrefix(m[1], "go ") && !strings.Contains(all, m[1]) {
+				t.Errorf("%s quotes %q, which the code does not say", name, m[1])
+			}
+		}
+	}
+}
+
 // Every command has a section in the reference with its flags, and what is documented exists.
 func TestCommands(t *testing.T) {
 	text := section(t, page(t, "docs/reference.md"), "## Commands")
