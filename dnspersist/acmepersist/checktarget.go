@@ -115,7 +115,7 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 	if c.wanted.target == "" {
 		return nil, false, nil
 	}
-	shared, err := c.session.store.sharing(ctx, c.wanted.target)
+	shared, err := c.session.store.Target(ctx, c.wanted.target)
 	mine := record.Base(c.wanted.identifier)
 	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More || shared.Incomplete, err
 }

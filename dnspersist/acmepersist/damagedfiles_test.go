@@ -46,7 +46,7 @@ func fileKinds(tb testing.TB) []fileKind {
 		{"names/_validation-persist.a.test.json", &state.Name{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
 		{"orders/a.test.json", &state.Order{URL: "https://ca.test/o/1", Account: "https://ca.test/1", At: at}, true},
 		{"limits/a.test.json", &limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
-		{"targets/x.zone.test.json", &sharing{Domains: []string{"a.test"}}, true},
+		{"targets/x.zone.test.json", &state.Target{Domains: []string{"a.test"}}, true},
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *session) delegate(ctx context.Context, w *wanted, validationName string
 // pointTo takes a target, and applies for whom else a record is published there. If that keeps the record
 // of this name from it, why says so, and nothing is taken.
 func (s *session) pointTo(ctx context.Context, w *wanted, target string) (why string, err error) {
-	shared, err := s.store.sharing(ctx, target)
+	shared, err := s.store.Target(ctx, target)
 	if err != nil {
 		return "", err
 	}
@@ -120,7 +120,7 @@ func (s *session) pointTo(ctx context.Context, w *wanted, target string) (why st
 }
 
 // share fits what is wanted to those who share the target, or says why it cannot be among them.
-func (s *session) share(w *wanted, target string, shared sharing) (why string) {
+func (s *session) share(w *wanted, target string, shared state.Target) (why string) {
 	d, domain := s.iss.Delegation, record.Base(w.identifier)
 	switch {
 	case d.Name != "":
@@ -128,8 +128,8 @@ func (s *session) share(w *wanted, target string, shared sharing) (why string) {
 	case target == d.Target(w.identifier):
 		w.any = false
 	default:
-		w.any = shared.any(domain)
-		if shared.isStranger(domain) {
+		w.any = shared.IsShared(domain)
+		if shared.IsStranger(domain) {
 			if why := s.wouldWiden(*w, shared); why != "" {
 				return why
 			}
@@ -142,7 +142,7 @@ func (s *session) share(w *wanted, target string, shared sharing) (why string) {
 
 // wouldWiden says what a stranger to a label would have its record allow that it does not allow now.
 // Whoever knows the label of another domain may lead a CNAME to it.
-func (s *session) wouldWiden(w wanted, shared sharing) string {
+func (s *session) wouldWiden(w wanted, shared state.Target) string {
 	switch {
 	case w.wide && !shared.Wildcard:
 		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
@@ -212,7 +212,7 @@ func (s *session) follow(ctx context.Context, checker *propagation.Checker, w *w
 // joinAt notes that the name's record is published at its target: names that share one get a record that
 // serves all.
 func (s *session) joinAt(ctx context.Context, w *wanted) error {
-	shared, err := s.store.join(ctx, w.target, record.Base(w.identifier), w.wide)
+	shared, err := s.store.JoinTarget(ctx, w.target, record.Base(w.identifier), w.wide)
 	if err != nil {
 		return err
 	}

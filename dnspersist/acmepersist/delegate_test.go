@@ -1,10 +1,7 @@
 package acmepersist
 
 import (
-	"fmt"
 	"testing"
-
-	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -58,38 +55,6 @@ func TestPlaceHost(t *testing.T) {
 		if got := placeHost(target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
 		}
-	}
-}
-
-// What is remembered of a target only grows, and stays small.
-func TestSharing(t *testing.T) {
-	st := newStore(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.example/directory")
-	const target = "shared.certs.example.net"
-	join := func(domain string, wildcard bool) sharing {
-		t.Helper()
-		shared, err := st.join(t.Context(), target, domain, wildcard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return shared
-	}
-	if s := join("shop.example", false); s.any("shop.example") || s.Wildcard || !s.any("www.shop.example") || s.any("b.example") {
-		t.Errorf("one domain: %+v", s)
-	}
-	if s := join("b.example", true); s.any("shop.example") || s.Wildcard || len(s.Domains) != 2 || !s.isStranger("b.example") {
-		t.Errorf("a stranger has widened it: %+v", s)
-	}
-	if s := join("www.shop.example", true); !s.any("shop.example") || !s.Wildcard || s.isStranger("www.shop.example") {
-		t.Errorf("two domains of one owner: %+v", s)
-	}
-	if s := join("shop.example", false); !s.Wildcard || len(s.Domains) != 3 {
-		t.Errorf("it has shrunk: %+v", s)
-	}
-	for i := range sharedUpTo + 10 {
-		join(fmt.Sprintf("d%d.example", i), false)
-	}
-	if s := join("late.example", true); len(s.Domains) != sharedUpTo || !s.More || !s.any("shop.example") {
-		t.Errorf("%d domains, more: %v", len(s.Domains), s.More)
 	}
 }
 

@@ -85,7 +85,7 @@ func validationNames(identifiers []string) map[string]bool {
 func (s *session) unneeded(ctx context.Context, name string, managed map[string]bool) (domain string, err error) {
 	domains := []string{strings.TrimPrefix(name, record.Label+".")}
 	if domains[0] == name { // the target of a delegation
-		shared, err := s.store.sharing(ctx, name)
+		shared, err := s.store.Target(ctx, name)
 		if err != nil || shared.More || shared.Incomplete || len(shared.Domains) == 0 {
 			return "", err
 		}
@@ -168,5 +168,5 @@ func (s *session) removeUnused(ctx context.Context, by *Issuer, e publish.Entry,
 	if left, err := inventory.At(ctx, e.Name); err != nil || len(left) > 0 {
 		return nil //nolint:nilerr // it is not known that the target has no record
 	}
-	return s.store.Remove(ctx, s.store.sharingKey(e.Name))
+	return s.store.ForgetTarget(ctx, e.Name)
 }
