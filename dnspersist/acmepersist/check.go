@@ -53,7 +53,7 @@ type Check struct {
 // Checked is the outcome of a Check.
 type Checked struct {
 	Wanted
-	State State `json:"known"`
+	State State `json:"state"`
 	// Verdicts say for each identifier what the CA makes of what stands.
 	Verdicts []IdentifierVerdict `json:"verdicts"`
 	// Standing is what stands, with the verdict of each value for the strictest identifier.
