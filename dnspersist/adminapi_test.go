@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,5 +117,21 @@ func TestAdminAPIDuringReloads(t *testing.T) {
 	}
 	if answers["200 "] == 0 || answers["503 1"] == 0 {
 		t.Errorf("the answers are %v, want some of either kind", answers)
+	}
+}
+
+// What changes an account or makes an order exists within the process of a command only.
+func TestMountedRoutes(t *testing.T) {
+	var got []string
+	for _, route := range new(AdminAPI).Routes() {
+		got = append(got, route.Pattern)
+	}
+	slices.Sort(got)
+	want := []string{
+		"/dns_persist", "/dns_persist/", "/dns_persist/account", "/dns_persist/check", "/dns_persist/probe",
+		"/dns_persist/records", "/dns_persist/records/",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("mounted are %q, want %q", got, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -20,8 +21,6 @@ const (
 	announceWindow = 2 * time.Second
 	announceAgain  = time.Hour
 	announceMost   = 24 * time.Hour
-	// RecordTTL is the TTL that is proposed for records, in seconds.
-	RecordTTL = 3600
 )
 
 // announcer says which records somebody has to publish: each once, then at growing
@@ -205,7 +204,7 @@ func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
 	if record.Target != "" {
 		message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
 		where = zap.Dict("alias", zap.String("name", record.Name), zap.String("type", "CNAME"), zap.String("value", record.Target+"."),
-			zap.Int("ttl", RecordTTL), zap.String("zone_line", record.AliasLine()))
+			zap.Int("ttl", operator.TTL), zap.String("zone_line", record.AliasLine()))
 	}
 	place, moved := record.AtEnd(w.report)
 	if moved {
@@ -227,7 +226,7 @@ func (w announcement) write(logger *zap.Logger, record acmepersist.Record) {
 	}
 	logger.Log(level, message, append([]zap.Field{
 		also, where,
-		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", RecordTTL),
+		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", operator.TTL),
 		zap.String("zone_line", place.ZoneLine()),
 		zap.Strings("identifiers", w.identifiers), zap.String("ca", w.ca), zap.String("account", w.account),
 		zap.String("dns", w.report.Summary()), zap.Duration("waiting", time.Since(w.since).Round(time.Second)),

@@ -31,17 +31,6 @@ func TestNamesOfOtherParts(t *testing.T) {
 	if got := off.Managed(); !slices.Equal(got, want) {
 		t.Errorf("managed are %q, want %q", got, want)
 	}
-	groups, order, err := off.names(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, iss := range order {
-		got = append(got, groups[iss]...)
-	}
-	if slices.Sort(got); !slices.Equal(got, want) {
-		t.Errorf("worked on are %q, want %q", got, want)
-	}
 }
 
 // What a running Caddy waits for is listed, whoever asked for it.
@@ -57,10 +46,6 @@ func TestWhatWaitsIsManaged(t *testing.T) {
 	op := a.operator()
 	if got := op.Managed(); !slices.Equal(got, []string{"tenant.example"}) {
 		t.Errorf("managed are %q", got)
-	}
-	groups, order, err := op.names(nil)
-	if err != nil || len(order) != 1 || !slices.Equal(groups[order[0]], []string{"tenant.example"}) {
-		t.Errorf("worked on are %v, %v", groups, err)
 	}
 	a.end()
 	if got := op.Managed(); len(got) > 0 {

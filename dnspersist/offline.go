@@ -5,21 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
-
-// ErrNotConfigured says that a configuration has no issuer of ours.
-var ErrNotConfigured = errors.New("the configuration has no dns_persist issuer: add the directive dns_persist to a site, or cert_issuer dns_persist to the global options")
 
 // Offline is a configuration that no server runs: its dns_persist issuers with their
 // storage, and nothing else of it, for commands.
 type Offline struct {
-	*Operator
+	*operator.Operator
 	ctx    caddy.Context
 	cancel context.CancelCauseFunc
 	// watches is the app that the issuers have asked for. It is never started.
@@ -75,35 +76,70 @@ func quietLogs() *caddy.Logging {
 }
 
 // offlineOperator provisions the issuers.
-func offlineOperator(ctx caddy.Context, c managed.Config) (*Operator, error) {
-	op := &Operator{settings: make(map[*Issuer]settings)}
-	p, err := managed.Offline(c, func(policy managed.PolicyConfig) ([]*Issuer, error) {
-		issuers, with, err := offlineIssuers(ctx, policy, c.Apps.TLS.Resolvers)
+func offlineOperator(ctx caddy.Context, c managed.Config) (*operator.Operator, error) {
+	var p managed.Plan[operator.Issuer]
+	var err error
+	p, err = managed.Offline(c, func(policy managed.PolicyConfig) ([]operator.Issuer, error) {
+		issuers, err := offlineIssuers(ctx, policy, c.Apps.TLS.Resolvers)
 		if err != nil && policy.IsIdentity {
 			return nil, fmt.Errorf("admin.identity: %w", err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", policyNames(policy.Subjects), err)
 		}
+		var all []operator.Issuer
 		for _, iss := range issuers {
-			op.settings[iss] = with
+			iss.wildcards = func() map[string]bool {
+				return p.Wildcards(func(other operator.Issuer) bool { return other.Directory() == iss.CA })
+			}
+			all = append(all, iss)
 		}
-		return issuers, nil
+		return all, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(op.settings) == 0 {
-		return nil, ErrNotConfigured
+	if len(p.Issuers()) == 0 {
+		return nil, operator.ErrNotConfigured
 	}
-	op.plan = func() managed.Plan[*Issuer] { return p }
-	return op, nil
+	return &operator.Operator{Plan: func() managed.Plan[operator.Issuer] { return p }}, nil
 }
 
+// offline is an issuer that no server runs, for an operator. It has what CertMagic's configuration
+// would give it.
+type offline struct {
+	*Issuer
+	storage certmagic.Storage
+	ratio   float64
+	// wildcards are the names below which a wildcard is managed with its CA.
+	wildcards func() map[string]bool
+	made      *acmepersist.Issuer
+}
+
+// Directory implements operator.Issuer.
+func (o *offline) Directory() string { return o.CA }
+
+// Identity implements operator.Issuer.
+func (o *offline) Identity() string { return o.identity(o.storage) }
+
+// ACME implements operator.Issuer.
+func (o *offline) ACME() (*acmepersist.Issuer, error) {
+	if o.made == nil {
+		core := o.rt.core
+		core.Storage, core.RenewalWindowRatio = o.storage, o.ratio
+		bases := o.wildcards()
+		core.Wildcard = func(validationName string) bool { return bases[strings.TrimPrefix(validationName, record.Label+".")] }
+		o.made = acmepersist.New(core)
+	}
+	return o.made, nil
+}
+
+// Refuses implements operator.Issuer.
+func (o *offline) Refuses(name string) error { return o.refuses(name) }
+
 // offlineIssuers provisions those of a policy that are ours.
-func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []string) ([]*Issuer, settings, error) {
-	var ours []*Issuer
-	with := settings{storage: ctx.Storage(), ratio: policy.RenewalWindowRatio}
+func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []string) ([]*offline, error) {
+	var ours []*offline
 	for _, raw := range policy.Issuers {
 		var is struct {
 			Module string `json:"module"`
@@ -113,21 +149,22 @@ func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []
 		}
 		iss, err := offlineIssuer(ctx, raw, resolvers)
 		if err != nil {
-			return nil, with, err
+			return nil, err
 		}
-		ours = append(ours, iss)
+		ours = append(ours, &offline{Issuer: iss, storage: ctx.Storage(), ratio: policy.RenewalWindowRatio})
 	}
-	var err error
-	switch {
-	case policy.IsIdentity:
-		// whatever the configuration's storage is: it is this server's own identity
-		with.storage = caddy.DefaultStorage
-	case len(ours) > 0 && len(policy.Storage) > 0:
-		if with.storage, err = storageOf(ctx, policy.Storage); err != nil {
-			return nil, with, fmt.Errorf("opening its storage: %w", err)
+	for _, iss := range ours {
+		var err error
+		switch {
+		case policy.IsIdentity: // it is this server's own, whatever the configuration's storage is
+			iss.storage = caddy.DefaultStorage
+		case len(policy.Storage) > 0:
+			if iss.storage, err = storageOf(ctx, policy.Storage); err != nil {
+				return nil, fmt.Errorf("opening its storage: %w", err)
+			}
 		}
 	}
-	return ours, with, nil
+	return ours, nil
 }
 
 // offlineIssuer provisions one issuer, with what it would find in the tls app.

@@ -147,37 +147,25 @@ func TestPlans(t *testing.T) {
 func TestNamesBeyondASCII(t *testing.T) {
 	off := openApps(t, `{"tls":{"automation":{"policies":[{"subjects":["münchen.example"],"issuers":[{"module":"dns_persist"}]}]}}}`)
 	for _, name := range []string{"münchen.example", "MÜNCHEN.example", "xn--mnchen-3ya.example"} {
-		if _, _, err := off.names([]string{name}); err != nil {
+		if _, err := off.For(name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 // Names that can never be validated are left out of all, and nothing fails for the others.
-func TestHopelessNamesAreLeftOut(t *testing.T) {
+func TestUnsupportedNamesAreLeftOut(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("a", 58)+".", 4) + "example"
 	apps := `{"tls":{"automation":{"policies":[
 		{"subjects":["good.example","*.*.bad.example","` + long + `"],"issuers":[{"module":"dns_persist"}]},
 		{"subjects":["*.exact.example","exact.example"],"issuers":[{"module":"dns_persist","policy":"exact"}]}]}},
 		"http":{"servers":{"a":{"listen":[":8443"],"routes":[{"match":[{"host":["good.example","*.*.bad.example","` + long + `","*.exact.example","exact.example"]}]}]}}}}`
 	off := openApps(t, apps)
-	groups, order, err := off.names(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, iss := range order {
-		got = append(got, groups[iss]...)
-	}
-	slices.Sort(got)
-	if want := []string{"exact.example", "good.example"}; !slices.Equal(got, want) {
-		t.Errorf("worked on are %q, want %q", got, want)
-	}
-	if hopeless := off.Hopeless(); len(hopeless) != 3 {
-		t.Errorf("left out are %v, want three", hopeless)
+	if all := off.Unsupported(); len(all) != 3 {
+		t.Errorf("left out are %v, want three", all)
 	}
 	for _, name := range []string{"*.*.bad.example", long} {
-		if _, _, err := off.names([]string{"good.example", name}); err == nil {
+		if _, err := off.Checks(t.Context(), []string{"good.example", name}); err == nil {
 			t.Errorf("%s was given and is left out without a word", name)
 		}
 	}

@@ -4,12 +4,13 @@ import (
 	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 // accountOf is the same for issuers that use one account: of a CA, in a storage.
 func (iss *Issuer) accountOf() string {
 	_, cfg := iss.active()
-	return strings.Join([]string{iss.CA, iss.AccountURL, iss.AccountKey, storageKey(cfg.Storage)}, " ")
+	return strings.Join([]string{iss.CA, iss.AccountURL, iss.AccountKey, operator.StorageKey(cfg.Storage)}, " ")
 }
 
 // siblings is the acmepersist.Config.Siblings of an issuer that Caddy runs: issuers with one

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
@@ -80,7 +81,7 @@ func (w *storageWatch) try(ctx context.Context) (over bool) {
 	w.asked = w.asked || ask
 	for iss, names := range todo {
 		_, cfg := iss.active()
-		fields := []zap.Field{zap.String("storage", storageName(cfg.Storage)), zap.String("ca", iss.CA), zap.Int("names", len(names))}
+		fields := []zap.Field{zap.String("storage", operator.StorageName(cfg.Storage)), zap.String("ca", iss.CA), zap.Int("names", len(names))}
 		err := tryStorage(ctx, cfg.Storage)
 		switch {
 		case ctx.Err() != nil:

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -126,7 +127,7 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 
 	spec, ok := words[word]
 	if !ok {
-		if near := nearName(word, strings.Split(allWords, ", ")); near != "" {
+		if near := operator.Near(word, strings.Split(allWords, ", ")); near != "" {
 			return d.Errf("unrecognized subdirective '%s' of dns_persist: did you mean %s?", word, near)
 		}
 		return d.Errf("unrecognized subdirective '%s' of dns_persist: it is not one of %s", word, allWords)

@@ -1,14 +1,15 @@
 package command
 
 import (
-	"errors"
+	"cmp"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 func accountCommand() *cobra.Command {
@@ -47,9 +48,9 @@ func runAccount(r *run) error {
 		return err
 	}
 	if format == "json" {
-		err = r.json(dnspersist.AccountReply{Accounts: all, Failed: r.failed})
+		err = r.json(operator.AccountReply{Accounts: all, Failed: r.failed})
 	} else {
-		err = r.tellAccounts(all)
+		err = accountTable(r.out, all)
 	}
 	if err != nil {
 		return err
@@ -86,8 +87,8 @@ func (r *run) accounts() ([]acmepersist.AccountState, error) {
 	return off.Accounts(r, r.text("ca"))
 }
 
-func (r *run) tellAccounts(all []acmepersist.AccountState) error {
-	return table(r.out, func(row func(...string)) {
+func accountTable(out io.Writer, all []acmepersist.AccountState) error {
+	return table(out, func(row func(...string)) {
 		for i, a := range all {
 			if i > 0 {
 				row()
@@ -104,11 +105,11 @@ func (r *run) tellAccounts(all []acmepersist.AccountState) error {
 			if a.AccountHashPrefix != "" {
 				row("account hash prefix", a.AccountHashPrefix)
 			}
-			row("status", orNone(a.Status, "not asked"))
+			row("status", cmp.Or(a.Status, "not asked"))
 			if a.Problem != "" {
 				row("problem", a.Problem)
 			}
-			row("contact", orNone(strings.Join(a.Contact, ", "), "none"))
+			row("contact", cmp.Or(strings.Join(a.Contact, ", "), "none"))
 			row("bound", a.BoundAt.Format(time.DateTime)+" ("+a.Origin+")")
 			if !a.RolledAt.IsZero() {
 				row("key changed", a.RolledAt.Format(time.DateTime))
@@ -122,17 +123,4 @@ func (r *run) tellAccounts(all []acmepersist.AccountState) error {
 			}
 		}
 	})
-}
-
-// one opens the configuration for a command that changes an account.
-func (r *run) one() (*offline, *acmepersist.Issuer, error) {
-	off, err := r.changing()
-	if err != nil {
-		return nil, nil, err
-	}
-	iss, err := off.One(r.text("ca"))
-	if err != nil {
-		return nil, nil, errors.Join(err, off.Close())
-	}
-	return off, iss, nil
 }

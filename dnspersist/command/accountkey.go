@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -31,7 +33,7 @@ values to publish beside the old ones.`, runRollover)
 type rolloverReply struct {
 	acmepersist.Rollover
 	// Publish are the records that the new key needs, beside those that stand.
-	Publish []dnspersist.RecordSet `json:"publish"`
+	Publish []operator.RecordSet `json:"publish"`
 }
 
 func runRollover(r *run) error {
@@ -49,8 +51,8 @@ func runRollover(r *run) error {
 		return err
 	}
 	r.say("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
-	reply := rolloverReply{Rollover: done, Publish: []dnspersist.RecordSet{}}
-	sets, err := off.Operator.Records(r, nil)
+	reply := rolloverReply{Rollover: done, Publish: []operator.RecordSet{}}
+	sets, err := off.Records(r, nil)
 	if err = r.partly(err); err != nil {
 		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
 	}
@@ -74,7 +76,7 @@ func runRollover(r *run) error {
 		return nil
 	}
 	r.say("publish these beside what stands; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
-	return r.recordTable(reply.Publish)
+	return recordTable(r.out, reply.Publish)
 }
 
 func deactivateCommand() *cobra.Command {
@@ -105,21 +107,21 @@ func runDeactivate(r *run) error {
 		if !found {
 			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
 		}
-		r.say("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, r.users(off, iss))
+		r.say("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, users(r, off, iss))
 		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
 	}
 	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
 		return err
 	}
-	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), r.users(off, iss))
+	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), users(r, off, iss))
 	r.say("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
 	return nil
 }
 
 // users counts the names of an account: those that storage knows, and those that the
 // configuration manages, which may wait for their first certificate.
-func (r *run) users(off *offline, iss *acmepersist.Issuer) int {
-	names, _ := iss.SeenIdentifiers(r)
+func users(ctx context.Context, off *dnspersist.Offline, iss *acmepersist.Issuer) int {
+	names, _ := iss.SeenIdentifiers(ctx)
 	names = append(names, off.ManagedAt(iss.CA)...)
 	slices.Sort(names)
 	return len(slices.Compact(names))

@@ -6,17 +6,17 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // fillAlias notes what is published at a validation name that is to be delegated. alias is what of
 // its CNAMEs counts.
-func fillAlias(set *dnspersist.RecordSet, alias string, report propagation.Report) {
+func fillAlias(set *operator.RecordSet, alias string, report propagation.Report) {
 	at := report.At(set.Name)
-	found := &dnspersist.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: cmp.Or(at.Zone, report.Zone)}
+	found := &operator.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: cmp.Or(at.Zone, report.Zone)}
 	set.DNS = found
 	if a := report.Alias(); a.Kind == propagation.AliasNotAgreed {
 		found.LeftOut = (&propagation.AliasError{Alias: a}).Error()
@@ -36,7 +36,7 @@ func fillAlias(set *dnspersist.RecordSet, alias string, report propagation.Repor
 
 // bareAlias is what the CNAME at a name leads to, without a configuration that says what else it
 // may lead to.
-func bareAlias(set dnspersist.RecordSet, report propagation.Report) string {
+func bareAlias(set operator.RecordSet, report propagation.Report) string {
 	a := report.Alias()
 	switch {
 	case a.LeadsTo(set.Target):
@@ -48,10 +48,10 @@ func bareAlias(set dnspersist.RecordSet, report propagation.Report) string {
 }
 
 // fillTarget notes what stands at the target of a delegation.
-func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
+func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 	at, found := c.AtTarget, set.DNS
 	if found == nil {
-		found = &dnspersist.Standing{Values: at.Values, Add: []string{}, Zone: at.Zone, TTL: at.TTL}
+		found = &operator.Standing{Values: at.Values, Add: []string{}, Zone: at.Zone, TTL: at.TTL}
 		set.DNS = found
 		if at.State == acmepersist.StateBlocked {
 			found.Error = "DNS cannot tell what stands: " + at.Reason
@@ -81,7 +81,7 @@ func fillTarget(set *dnspersist.RecordSet, c acmepersist.Checked) {
 }
 
 // aliasWarnings says why a CNAME cannot be set as it is.
-func aliasWarnings(s dnspersist.RecordSet) []string {
+func aliasWarnings(s operator.RecordSet) []string {
 	d := s.DNS
 	switch {
 	case d == nil || d.Error != "":
@@ -95,7 +95,7 @@ func aliasWarnings(s dnspersist.RecordSet) []string {
 
 // aliasSet is the CNAME as other tools set it; ok is false where something else stands, for
 // that is never taken away.
-func aliasSet(s dnspersist.RecordSet) (one formats.RRset, ok bool) {
+func aliasSet(s operator.RecordSet) (one formats.RRset, ok bool) {
 	one = formats.RRset{Name: s.Name, TTL: s.TTL, CNAME: s.Target}
 	for _, w := range s.Wanted {
 		one.Comment = append(one.Comment, "for "+strings.Join(w.Identifiers, ", "))

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -32,9 +33,6 @@ The exit status is 2 unless all names are well.`, runCheck)
 	return cmd
 }
 
-// batch is how many names are looked at between two reports of progress.
-const batch = 50
-
 func runCheck(r *run) error {
 	format, err := r.format("text", "json")
 	if err != nil {
@@ -55,76 +53,50 @@ func runCheck(r *run) error {
 		return err
 	}
 	defer src.Close()
-	checks, err := src.Checker(r, names)
-	if err = r.partly(err); err != nil {
+	r.reportUnsupported(src.off, names)
+	l, err := r.looks(src, names)
+	if err != nil {
 		return err
 	}
-	if checks.Len() == 0 {
+	if len(l.checks) == 0 {
 		return errors.New("the configuration manages no name with dns_persist: give the names as arguments")
 	}
-	thorough := checks.Len() <= thoroughUpTo
 	if r.flag("wait") {
-		if err := r.wait(checks); err != nil {
+		if err := l.wait(); err != nil {
 			return err
 		}
 	}
-	return r.tell(checks, thorough, format)
+	return l.report(format)
 }
 
-// lookAll looks at all checks, a batch at a time, and hands over what came of each.
-func (r *run) lookAll(checks checker, thorough bool, fn func(i int, c acmepersist.Checked)) error {
-	var all []int
-	for i := range checks.Len() {
-		all = append(all, i)
-	}
-	return r.lookAt(checks, all, thorough, fn)
-}
-
-func (r *run) lookAt(checks checker, which []int, thorough bool, fn func(i int, c acmepersist.Checked)) error {
-	for from := 0; from < len(which); from += batch {
-		some := which[from:min(from+batch, len(which))]
-		done, err := checks.Look(r, some, thorough)
-		if err != nil {
-			return err
-		}
-		for n, c := range done {
-			fn(some[n], c)
-		}
-		if len(which) > batch {
-			r.progress("looked at %d of %d names", from+len(some), len(which))
-		}
-	}
-	return nil
-}
-
-// tell looks at all and tells, as it goes: thousands of names are not kept in memory. The
-// JSON is that of dnspersist.CheckReply.
-func (r *run) tell(checks checker, thorough bool, format string) error {
+// report looks at all and reports, as it goes: thousands of names are not kept in memory. The
+// JSON is that of operator.CheckReply.
+func (l *looks) report(format string) error {
 	well, count := true, 0
 	var failed error
 	write := func(c acmepersist.Checked) {
 		well = well && c.State.Well()
 		switch {
 		case format == "json" && count == 0:
-			fmt.Fprint(r.out, "{\"checks\":[\n")
+			fmt.Fprint(l.out, "{\"checks\":[\n")
 		case format == "json":
-			fmt.Fprint(r.out, ",\n")
+			fmt.Fprint(l.out, ",\n")
 		}
 		count++
 		if format == "json" {
-			failed = errors.Join(failed, r.jsonLine(c))
+			failed = errors.Join(failed, l.jsonLine(c))
 			return
 		}
-		r.tellOne(c)
+		reportOne(l.out, c)
 	}
-	err := r.lookAll(checks, thorough, func(_ int, c acmepersist.Checked) { write(c) })
+	err := l.at(l.all(), len(l.checks) <= thoroughUpTo, func(_ int, c acmepersist.Checked) { write(c) })
 	if format == "json" && count > 0 && err == nil && failed == nil {
-		fmt.Fprint(r.out, "]")
-		if len(r.failed) > 0 {
-			fmt.Fprint(r.out, ",\"failed\":")
-			failed = r.jsonLine(r.failed)
+		fmt.Fprint(l.out, "]")
+		if len(l.failed) > 0 {
+			fmt.Fprint(l.out, ",\"failed\":")
+			failed = l.jsonLine(l.failed)
 		}
-		fmt.Fprint(r.out, "}\n") // an answer that was cut short is not to pass for a whole one
+		fmt.Fprint(l.out, "}\n") // an answer that was cut short is not to pass for a whole one
 	}
 	if err := errors.Join(err, failed); err != nil {
 		return err
@@ -135,9 +107,9 @@ func (r *run) tell(checks checker, thorough bool, format string) error {
 	return nil
 }
 
-// tellOne tells a person of one name.
-func (r *run) tellOne(c acmepersist.Checked) {
-	fmt.Fprintf(r.out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
+// reportOne reports one name to a person.
+func reportOne(out io.Writer, c acmepersist.Checked) {
+	fmt.Fprintf(out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
 	for _, v := range c.Standing {
 		what := string(v.Outlook)
 		if string(v.Code) != what {
@@ -146,12 +118,12 @@ func (r *run) tellOne(c acmepersist.Checked) {
 		if v.Reason != "" {
 			what += ": " + v.Reason
 		}
-		fmt.Fprintf(r.out, "    stands  %q\n            %s\n", v.Value, what)
+		fmt.Fprintf(out, "    stands  %q\n            %s\n", v.Value, what)
 	}
 	if !c.State.Well() {
-		fmt.Fprintf(r.out, "    wanted  %q\n", c.Value)
+		fmt.Fprintf(out, "    wanted  %q\n", c.Value)
 		if c.OrValue != "" {
-			fmt.Fprintf(r.out, "    or      %q\n", c.OrValue)
+			fmt.Fprintf(out, "    or      %q\n", c.OrValue)
 		}
 	}
 	for _, s := range c.Report.Servers {
@@ -166,36 +138,33 @@ func (r *run) tellOne(c acmepersist.Checked) {
 		if s.Name != c.Name { // where a CNAME leads
 			at += " for " + s.Name
 		}
-		fmt.Fprintf(r.out, "    server  %s: %s\n", at, what)
+		fmt.Fprintf(out, "    server  %s: %s\n", at, what)
 	}
 	for i, d := range c.Diagnostics {
 		if i > 0 { // the first says where the name stands, which the rest of this does as well
-			fmt.Fprintf(r.out, "    note    %s: %s\n", d.Code, d.Text)
+			fmt.Fprintf(out, "    note    %s: %s\n", d.Code, d.Text)
 		}
 	}
 	if !c.EndsAt.IsZero() {
-		fmt.Fprintf(r.out, "    ends    %s\n", c.EndsAt.Format(time.DateTime))
+		fmt.Fprintf(out, "    ends    %s\n", c.EndsAt.Format(time.DateTime))
 	}
 	if c.Do != "" {
-		fmt.Fprintf(r.out, "    do      %s\n", c.Do)
+		fmt.Fprintf(out, "    do      %s\n", c.Do)
 	}
 }
 
 // wait looks again at those that are not well until all are, or the time is over.
-func (r *run) wait(checks checker) error {
-	limit, err := r.cmd.Flags().GetDuration("timeout")
+func (l *looks) wait() error {
+	limit, err := l.cmd.Flags().GetDuration("timeout")
 	if err != nil {
 		return err
 	}
-	var open []int
-	for i := range checks.Len() {
-		open = append(open, i)
-	}
+	open := l.all()
 	began := time.Now()
 	last := make(map[int]string)
 	for {
 		var still []int
-		err := r.lookAt(checks, open, false, func(i int, c acmepersist.Checked) {
+		err := l.at(open, false, func(i int, c acmepersist.Checked) {
 			if !c.State.Well() {
 				still = append(still, i)
 			}
@@ -203,8 +172,8 @@ func (r *run) wait(checks checker) error {
 			if c.State == acmepersist.StatePartial || c.State == acmepersist.StateBlocked {
 				now += ": " + c.Do
 			}
-			if last[i] != now && !r.flag("quiet") {
-				r.say("%s: %s", c.Name, now)
+			if last[i] != now && !l.flag("quiet") {
+				l.say("%s: %s", c.Name, now)
 			}
 			last[i] = now
 		})
@@ -216,13 +185,13 @@ func (r *run) wait(checks checker) error {
 		if len(open) == 0 || waited >= limit {
 			return nil
 		}
-		r.progress("%d of %d names are well, %s of %s waited", checks.Len()-len(open), checks.Len(), waited.Round(time.Second), limit)
+		l.progress("%d of %d names are ok, %s of %s waited", len(l.checks)-len(open), len(l.checks), waited.Round(time.Second), limit)
 		// a tenth of what was waited, and no more than 50 names a second
 		pause := max(waited/10, 2*time.Second, time.Duration(len(open))*time.Second/50)
 		timer := time.NewTimer(min(pause, time.Minute+time.Duration(len(open))*time.Second/50, limit-waited))
 		select {
 		case <-timer.C:
-		case <-r.Done():
+		case <-l.Done():
 			timer.Stop()
 			return errors.New("interrupted while waiting")
 		}

@@ -19,7 +19,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 func init() {
@@ -81,7 +81,7 @@ type run struct {
 	out, err io.Writer
 	in       io.Reader
 	// failed are the CAs of which nothing could be told; the others were told of.
-	failed []dnspersist.Failure
+	failed []operator.Failure
 }
 
 // newCommand makes a command of fn, with the flags that all have.
@@ -128,14 +128,14 @@ func (r *run) end(err error) error {
 // partly goes on with what could be told where nothing could of some CAs, and says so: the
 // command ends with status 2.
 func (r *run) partly(err error) error {
-	var some *dnspersist.PartialError
+	var some *operator.PartialError
 	if !errors.As(err, &some) {
 		return err
 	}
 	for _, f := range some.Failed {
-		if !slices.ContainsFunc(r.failed, func(other dnspersist.Failure) bool { return other.CA == f.CA }) {
+		if !slices.ContainsFunc(r.failed, func(other operator.Failure) bool { return other.CA == f.CA }) {
 			r.failed = append(r.failed, f)
-			r.say("error: %v", &dnspersist.PartialError{Failed: []dnspersist.Failure{f}})
+			r.say("error: %v", &operator.PartialError{Failed: []operator.Failure{f}})
 		}
 	}
 	return nil

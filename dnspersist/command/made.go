@@ -8,11 +8,12 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // madeSets makes records of nothing but what is on the command line.
-func (r *run) madeSets(names []string) ([]dnspersist.RecordSet, error) {
+func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
 	issuer, account := r.text("issuer"), r.text("account-url")
 	prefix, thumb := r.text("account-hash-prefix"), r.text("thumbprint")
 	var errs []error
@@ -61,7 +62,7 @@ func (r *run) madeSets(names []string) ([]dnspersist.RecordSet, error) {
 		}
 		groups[record.Base(name)] = append(groups[record.Base(name)], name)
 	}
-	sets := make([]dnspersist.RecordSet, 0, len(groups))
+	sets := make([]operator.RecordSet, 0, len(groups))
 	for base, identifiers := range groups {
 		sort.Strings(identifiers)
 		w := acmepersist.Wanted{Identifiers: identifiers, Account: account, IssuerDomainName: issuer, Dialect: record.DialectAccountURL, AccountURI: account}
@@ -80,10 +81,10 @@ func (r *run) madeSets(names []string) ([]dnspersist.RecordSet, error) {
 		place := w.Name
 		if zone != "" {
 			w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
-			sets = append(sets, dnspersist.RecordSet{Name: w.Name, Type: "CNAME", TTL: dnspersist.RecordTTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}})
+			sets = append(sets, operator.RecordSet{Name: w.Name, Type: "CNAME", TTL: operator.TTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}})
 			place = w.Target
 		}
-		sets = append(sets, dnspersist.RecordSet{Name: place, Type: "TXT", TTL: dnspersist.RecordTTL, Wanted: []acmepersist.Wanted{w}})
+		sets = append(sets, operator.RecordSet{Name: place, Type: "TXT", TTL: operator.TTL, Wanted: []acmepersist.Wanted{w}})
 	}
 	sort.Slice(sets, func(i, j int) bool { return sets[i].Name < sets[j].Name })
 	return sets, nil

@@ -1,8 +1,10 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 func probeCommand() *cobra.Command {
@@ -42,9 +45,9 @@ func runProbe(r *run) error {
 		return err
 	}
 	if format == "json" {
-		err = r.json(dnspersist.ProbeReply{CAs: all, Failed: r.failed})
+		err = r.json(operator.ProbeReply{CAs: all, Failed: r.failed})
 	} else {
-		err = r.tellProbes(all)
+		err = probeTable(r.out, all)
 	}
 	if err != nil {
 		return err
@@ -98,8 +101,8 @@ func (r *run) probes() ([]acmepersist.Probe, error) {
 	return []acmepersist.Probe{p}, err
 }
 
-func (r *run) tellProbes(all []acmepersist.Probe) error {
-	return table(r.out, func(row func(...string)) {
+func probeTable(out io.Writer, all []acmepersist.Probe) error {
+	return table(out, func(row func(...string)) {
 		for i, p := range all {
 			if i > 0 {
 				row()
@@ -115,7 +118,7 @@ func (r *run) tellProbes(all []acmepersist.Probe) error {
 			if p.AccountHashPrefix != "" {
 				row("account hash prefix", p.AccountHashPrefix)
 			}
-			row("issuer domain names", orNone(strings.Join(p.IssuerDomainNames, ", "), "not known"))
+			row("issuer domain names", cmp.Or(strings.Join(p.IssuerDomainNames, ", "), "not known"))
 			row("external account", map[bool]string{true: "required", false: "not required"}[p.ExternalAccountRequired])
 			if len(p.Profiles) > 0 {
 				var names []string
@@ -130,11 +133,4 @@ func (r *run) tellProbes(all []acmepersist.Probe) error {
 			}
 		}
 	})
-}
-
-func orNone(s, none string) string {
-	if s == "" {
-		return none
-	}
-	return s
 }

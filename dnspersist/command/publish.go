@@ -12,6 +12,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -40,7 +41,7 @@ var errNoProvider = errors.New("--provider is missing: a file with the provider'
 // publishing is one run with a provider.
 type publishing struct {
 	*run
-	off      *offline
+	off      *dnspersist.Offline
 	checks   []*acmepersist.Check
 	provider dnspersist.Provider
 	patience time.Duration
@@ -70,7 +71,7 @@ func (r *run) publishing() (*publishing, error) {
 		err = p.load(provider)
 	}
 	if err == nil {
-		off.sayHopeless(names)
+		r.reportUnsupported(off, names)
 		p.checks, err = off.Checks(r, names)
 		err = r.partly(err)
 	}
@@ -107,7 +108,7 @@ func (p *publishing) load(path string) error {
 
 // with is what writes: the provider given for this run, or the configured one.
 func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publishing, error) {
-	with := acmepersist.Publishing{TTL: dnspersist.RecordTTL * time.Second}
+	with := acmepersist.Publishing{TTL: operator.TTL * time.Second}
 	if configured != nil {
 		with = *configured
 	}
@@ -229,7 +230,7 @@ func ttlAt(c *acmepersist.Check, found acmepersist.Checked) uint32 {
 	if with := c.Configured(); with != nil && with.TTL > 0 {
 		return uint32(with.TTL / time.Second)
 	}
-	return dnspersist.RecordTTL
+	return operator.TTL
 }
 
 // add writes the value that is missing.

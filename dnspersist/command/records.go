@@ -4,15 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -92,7 +93,8 @@ func runRecords(r *run) error {
 	if err != nil {
 		return err
 	}
-	stand, sets, err := r.wantedSets(names, format)
+	rr := &recordsRun{run: r, format: format}
+	stand, sets, err := rr.wantedSets(names)
 	if err != nil {
 		return err
 	}
@@ -104,34 +106,40 @@ func runRecords(r *run) error {
 		r.say("the configuration manages no name with dns_persist: give the names as arguments")
 	}
 	if only := r.text("only"); only != "" {
-		sets = slices.DeleteFunc(sets, func(s dnspersist.RecordSet) bool { return s.Type != only })
+		sets = slices.DeleteFunc(sets, func(s operator.RecordSet) bool { return s.Type != only })
 	}
-	r.sayPresumed(sets)
-	r.sayUnread(sets, format)
+	r.reportPresumed(sets)
+	rr.reportUnread(sets)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
 	}
-	return r.putOut(format, stand, sets)
+	return rr.putOut(stand, sets)
+}
+
+// recordsRun is one call of the command records.
+type recordsRun struct {
+	*run
+	format string
 }
 
 // putOut prints the sets.
-func (r *run) putOut(format string, stand []standing, sets []dnspersist.RecordSet) error {
+func (r *recordsRun) putOut(stand []standing, sets []operator.RecordSet) error {
 	for _, s := range stand {
 		for _, w := range s.Warnings {
 			r.say("warning: %s: %s", s.Name, w)
 		}
 	}
-	switch format {
+	switch r.format {
 	case "json":
-		return r.json(dnspersist.RecordsReply{Records: sets, Failed: r.failed})
+		return r.json(operator.RecordsReply{Records: sets, Failed: r.failed})
 	case "table":
-		return r.recordTable(sets)
+		return recordTable(r.out, sets)
 	}
-	return r.writeFormat(formats.Format(format), sets)
+	return r.writeFormat(formats.Format(r.format), sets)
 }
 
-// sayPresumed says which issuer domain names the CA has not confirmed yet, or does not list.
-func (r *run) sayPresumed(sets []dnspersist.RecordSet) {
+// reportPresumed names the issuer domain names that the CA has not confirmed yet, or does not list.
+func (r *run) reportPresumed(sets []operator.RecordSet) {
 	said := make(map[string]bool)
 	for _, s := range sets {
 		for _, w := range s.Wanted {
@@ -147,12 +155,12 @@ func (r *run) sayPresumed(sets []dnspersist.RecordSet) {
 	}
 }
 
-// sayUnread says of which names it is not known what stands.
-func (r *run) sayUnread(sets []dnspersist.RecordSet, format string) {
-	if len(sets) > 0 && !r.readsDNS(format, len(sets)) && r.text("dns") == "auto" {
+// reportUnread reports for which names it is not known what is published.
+func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
+	if len(sets) > 0 && !r.readsDNS(len(sets)) && r.text("dns") == "auto" {
 		r.say("note: it was not looked up what stands in DNS, as there are over %d names: --dns always does", autoDNS)
 	}
-	if format == "table" || formats.Format(format).Replaces() {
+	if r.format == "table" || formats.Format(r.format).Replaces() {
 		return // said in the table; there are none
 	}
 	unread, first := 0, ""
@@ -169,10 +177,10 @@ func (r *run) sayUnread(sets []dnspersist.RecordSet, format string) {
 }
 
 // wantedSets works out the records, and what stands at their names as far as it is read.
-func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersist.RecordSet, error) {
+func (r *recordsRun) wantedSets(names []string) ([]standing, []operator.RecordSet, error) {
 	if r.text("account-url") != "" || r.text("issuer") != "" {
 		sets, err := r.madeSets(names)
-		if err != nil || !r.readsDNS(format, len(sets)) {
+		if err != nil || !r.readsDNS(len(sets)) {
 			return nil, sets, err
 		}
 		stand, err := r.readBare(propagation.NewChecker(propagation.Config{}), sets)
@@ -188,7 +196,7 @@ func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersis
 		return nil, nil, err
 	}
 	defer src.Close()
-	if !r.readsDNS(format, len(sets)) {
+	if !r.readsDNS(len(sets)) {
 		return nil, sets, nil
 	}
 	stand, err := r.readStanding(src, sets)
@@ -196,32 +204,34 @@ func (r *run) wantedSets(names []string, format string) ([]standing, []dnspersis
 }
 
 // sets asks for the records.
-func (r *run) sets(names []string) (source, []dnspersist.RecordSet, error) {
-	if r.text("standby") == "" {
+func (r *recordsRun) sets(names []string) (*client, []operator.RecordSet, error) {
+	path := r.text("standby")
+	if path == "" {
 		src, err := r.source()
 		if err != nil {
 			return nil, nil, err
 		}
+		r.reportUnsupported(src.off, names)
 		sets, err := src.Records(r, names)
 		if err = r.partly(err); err != nil {
 			return nil, nil, errors.Join(err, src.Close())
 		}
 		return src, sets, nil
 	}
-	standby, err := readStandby(r.text("standby"))
+	standby, err := readStandby(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	off, err := r.offline()
+	src, err := r.inProcess()
 	if err != nil {
 		return nil, nil, err
 	}
-	off.sayHopeless(names)
-	sets, err := off.Operator.Records(r, names, standby...)
+	r.reportUnsupported(src.off, names)
+	sets, err := src.off.Records(r, names, standby...)
 	if err != nil {
-		return nil, nil, errors.Join(err, off.Close())
+		return nil, nil, errors.Join(err, src.Close())
 	}
-	return off, sets, nil
+	return src, sets, nil
 }
 
 // readStandby reads the output of `account --json`.
@@ -230,7 +240,7 @@ func readStandby(path string) ([]acmepersist.Account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the standby account: %w", err)
 	}
-	var reply dnspersist.AccountReply
+	var reply operator.AccountReply
 	if err := json.Unmarshal(data, &reply); err != nil || len(reply.Accounts) == 0 {
 		return nil, fmt.Errorf("reading the standby account: %s is not the output of `caddy dns-persist account --json`", path)
 	}
@@ -248,14 +258,14 @@ func readStandby(path string) ([]acmepersist.Account, error) {
 }
 
 // readsDNS decides whether DNS is read.
-func (r *run) readsDNS(format string, n int) bool {
+func (r *recordsRun) readsDNS(n int) bool {
 	switch r.text("dns") {
 	case "always":
 		return true
 	case "never":
 		return false
 	}
-	f := formats.Format(format)
+	f := formats.Format(r.format)
 	return f.Replaces() || f == formats.NSUpdate || n <= autoDNS
 }
 
@@ -263,8 +273,8 @@ func (r *run) readsDNS(format string, n int) bool {
 const autoDNS = 100
 
 // recordTable prints records for people.
-func (r *run) recordTable(sets []dnspersist.RecordSet) error {
-	return table(r.out, func(row func(...string)) {
+func recordTable(out io.Writer, sets []operator.RecordSet) error {
+	return table(out, func(row func(...string)) {
 		row("NAME", "TTL", "TYPE", "VALUE", "FOR", "STATE")
 		for _, s := range sets {
 			if s.Type == "CNAME" {
@@ -286,7 +296,7 @@ func (r *run) recordTable(sets []dnspersist.RecordSet) error {
 }
 
 // identifiersOf are the names that a set is for.
-func identifiersOf(s dnspersist.RecordSet) []string {
+func identifiersOf(s operator.RecordSet) []string {
 	var all []string
 	for _, w := range s.Wanted {
 		all = append(all, w.Identifiers...)
@@ -295,7 +305,7 @@ func identifiersOf(s dnspersist.RecordSet) []string {
 	return slices.Compact(all)
 }
 
-func stateOf(s dnspersist.RecordSet, value string) string {
+func stateOf(s operator.RecordSet, value string) string {
 	switch {
 	case s.DNS == nil:
 		return s.Waiting

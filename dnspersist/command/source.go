@@ -1,7 +1,6 @@
 package command
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,42 +13,23 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// source is who answers: a Caddy that runs, or a configuration with its storage.
-type source interface {
-	Records(ctx context.Context, names []string) ([]dnspersist.RecordSet, error)
-	// Checker prepares checks of names, all if there are none. The returned looks go on
-	// where the last ones ended.
-	Checker(ctx context.Context, names []string) (checker, error)
-	Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error)
-	Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error)
-	Close() error
-}
-
-// checker looks at names again and again.
-type checker interface {
-	// Len is how many checks there are.
-	Len() int
-	// Look looks at the checks with the given numbers.
-	Look(ctx context.Context, which []int, thorough bool) ([]acmepersist.Checked, error)
-}
-
 // errNoConfig says that there is neither a file nor a default one.
 var errNoConfig = errors.New("no configuration: name one with --config, or run the command in the directory of a Caddyfile")
 
 // source chooses who answers.
-func (r *run) source() (source, error) {
+func (r *run) source() (*client, error) {
 	if address := r.text("address"); address != "" {
 		if r.text("config") != "" {
 			return nil, errors.New("--address asks the running Caddy and --config a configuration: use one of them")
 		}
-		api, err := newAPI(address)
+		c, err := newClient(address)
 		if err != nil {
 			return nil, err
 		}
-		return api, api.reachable(r)
+		return c, c.reachable(r)
 	}
 	if r.text("config") != "" {
-		return r.offline()
+		return r.inProcess()
 	}
 	address := caddy.DefaultAdminListen
 	cfg, err := r.config()
@@ -62,23 +42,32 @@ func (r *run) source() (source, error) {
 		}
 	}
 	if address != "" {
-		api, err := newAPI(address)
+		c, err := newClient(address)
 		if err != nil {
 			return nil, err
 		}
-		if err = api.reachable(r); err == nil {
-			return api, nil
+		if err = c.reachable(r); err == nil {
+			return c, nil
 		}
 		if cfg == nil {
 			return nil, fmt.Errorf("%w; and there is %w", err, errNoConfig)
 		}
 		r.say("%v; working from the Caddyfile and its storage", err)
 	}
-	return r.offline()
+	return r.inProcess()
+}
+
+// inProcess has the configuration answer.
+func (r *run) inProcess() (*client, error) {
+	off, err := r.offline()
+	if err != nil {
+		return nil, err
+	}
+	return inProcess(off), nil
 }
 
 // offline opens the configuration.
-func (r *run) offline() (*offline, error) {
+func (r *run) offline() (*dnspersist.Offline, error) {
 	if r.text("address") != "" {
 		return nil, errors.New("this works from a configuration and its storage only, not through the admin endpoint: use --config in place of --address")
 	}
@@ -86,11 +75,7 @@ func (r *run) offline() (*offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	off, err := dnspersist.Open(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &offline{off, r}, nil
+	return dnspersist.Open(cfg)
 }
 
 // config reads and adapts the configuration.
@@ -135,42 +120,72 @@ func adminAddress(cfg []byte) (string, error) {
 	return caddy.NewReplacer().ReplaceAll(strings.TrimSpace(c.Admin.Listen), ""), nil
 }
 
-// offline is a configuration with its storage.
-type offline struct {
-	*dnspersist.Offline
-	run *run
-}
-
-func (o *offline) Records(ctx context.Context, names []string) ([]dnspersist.RecordSet, error) {
-	o.sayHopeless(names)
-	return o.Operator.Records(ctx, names)
-}
-
-func (o *offline) Checker(ctx context.Context, names []string) (checker, error) {
-	o.sayHopeless(names)
-	checks, err := o.Checks(ctx, names)
-	return offlineChecker(checks), err
-}
-
-// sayHopeless tells which of all names are left out, as they can never be validated. A Caddy
-// that runs has said so in its log.
-func (o *offline) sayHopeless(names []string) {
-	if len(names) > 0 {
+// reportUnsupported names those of all names that are left out, as they can never be validated. A
+// Caddy that runs has them in its log.
+func (r *run) reportUnsupported(off *dnspersist.Offline, names []string) {
+	if off == nil || len(names) > 0 {
 		return // the command fails for it
 	}
-	for _, err := range o.Hopeless() {
-		o.run.say("warning: left out: %v", err)
+	for _, err := range off.Unsupported() {
+		r.say("warning: left out: %v", err)
 	}
 }
 
-type offlineChecker []*acmepersist.Check
-
-func (c offlineChecker) Len() int { return len(c) }
-
-func (c offlineChecker) Look(ctx context.Context, which []int, thorough bool) ([]acmepersist.Checked, error) {
-	some := make([]*acmepersist.Check, 0, len(which))
-	for _, i := range which {
-		some = append(some, c[i])
+// changing opens the configuration for a command that changes something in storage or takes a
+// copy of it: only as the user whose storage it is, and not beside a running Caddy that uses
+// another account.
+func (r *run) changing() (*dnspersist.Offline, error) {
+	off, err := r.offline()
+	if err != nil {
+		return nil, err
 	}
-	return dnspersist.LookAll(ctx, some, thorough), ctx.Err()
+	if err = off.CheckOwner(); err == nil {
+		err = r.sameAsRunning(off)
+	}
+	if err != nil {
+		return nil, errors.Join(err, off.Close())
+	}
+	return off, nil
+}
+
+// sameAsRunning holds the storage against the account of a Caddy that runs, unless a
+// configuration was named.
+func (r *run) sameAsRunning(off *dnspersist.Offline) error {
+	if r.text("config") != "" {
+		return nil
+	}
+	cfg, err := r.config()
+	if err != nil {
+		return err
+	}
+	address, err := adminAddress(cfg)
+	if err != nil || address == "" {
+		return err
+	}
+	running, err := newClient(address)
+	if err != nil {
+		return err
+	}
+	defer running.Close()
+	if running.reachable(r) != nil {
+		return nil // none runs
+	}
+	accounts, err := running.Accounts(r, "")
+	if err != nil {
+		return fmt.Errorf("comparing with the Caddy that runs: %w; with --config nothing is compared", err)
+	}
+	return off.SameAccounts(r, accounts)
+}
+
+// one opens the configuration for a command that changes an account.
+func (r *run) one() (*dnspersist.Offline, *acmepersist.Issuer, error) {
+	off, err := r.changing()
+	if err != nil {
+		return nil, nil, err
+	}
+	iss, err := off.One(r.text("ca"))
+	if err != nil {
+		return nil, nil, errors.Join(err, off.Close())
+	}
+	return off, iss, nil
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -25,7 +25,7 @@ type standing struct {
 const thoroughUpTo = 50
 
 // readStanding fills in what stands at the names.
-func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing, error) {
+func (r *recordsRun) readStanding(src *client, sets []operator.RecordSet) ([]standing, error) {
 	if len(sets) == 0 {
 		return nil, nil
 	}
@@ -36,16 +36,16 @@ func (r *run) readStanding(src source, sets []dnspersist.RecordSet) ([]standing,
 		}
 	}
 	slices.Sort(names)
-	checks, err := src.Checker(r, slices.Compact(names))
-	if err = r.partly(err); err != nil {
+	l, err := r.looks(src, slices.Compact(names))
+	if err != nil {
 		return nil, err
 	}
-	byName := make(map[string]*dnspersist.RecordSet)
+	byName := make(map[string]*operator.RecordSet)
 	for i := range sets {
 		byName[sets[i].Name] = &sets[i]
 	}
 	warned := make(map[string][]string)
-	err = r.lookAll(checks, checks.Len() <= thoroughUpTo, func(_ int, c acmepersist.Checked) {
+	err = l.at(l.all(), len(l.checks) <= thoroughUpTo, func(_ int, c acmepersist.Checked) {
 		set := byName[c.Name]
 		if set == nil {
 			return
@@ -85,7 +85,7 @@ func warningsOf(diagnostics []propagation.Diagnostic) []string {
 }
 
 // warnings collects what is to be said of the sets.
-func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing {
+func warnings(sets []operator.RecordSet, more map[string][]string) []standing {
 	var all []standing
 	for _, s := range sets {
 		one := standing{Name: s.Name, Warnings: more[s.Name]}
@@ -104,10 +104,10 @@ func warnings(sets []dnspersist.RecordSet, more map[string][]string) []standing 
 
 // fill notes what a report shows of a set. stands tells of which wanted values a good one
 // stands, if in other words. follow says that a CNAME is followed into whatever zone.
-func fill(set *dnspersist.RecordSet, report propagation.Report, follow bool, stands func(acmepersist.Wanted) bool) {
+func fill(set *operator.RecordSet, report propagation.Report, follow bool, stands func(acmepersist.Wanted) bool) {
 	found := set.DNS
 	if found == nil {
-		found = &dnspersist.Standing{Values: []string{}, Add: []string{}, Zone: cmp.Or(report.At(set.Name).Zone, report.Zone)}
+		found = &operator.Standing{Values: []string{}, Add: []string{}, Zone: cmp.Or(report.At(set.Name).Zone, report.Zone)}
 		set.DNS = found
 		found.Cached = report.Mode == propagation.ModeRecursive
 		at, err := report.Published()
@@ -157,7 +157,7 @@ func fill(set *dnspersist.RecordSet, report propagation.Report, follow bool, sta
 }
 
 // readBare reads what stands without a configuration.
-func (r *run) readBare(checker *propagation.Checker, sets []dnspersist.RecordSet) ([]standing, error) {
+func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.RecordSet) ([]standing, error) {
 	warned := make(map[string][]string)
 	for i := range sets {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
@@ -187,7 +187,7 @@ func standsAlready(values []string, w acmepersist.Wanted) bool {
 }
 
 // writeFormat writes the sets for another tool.
-func (r *run) writeFormat(f formats.Format, sets []dnspersist.RecordSet) error {
+func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) error {
 	byName := make(map[string]int)
 	var all []formats.RRset
 	for _, s := range sets {

@@ -4,9 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -38,7 +38,7 @@ func TestStandsAlready(t *testing.T) {
 
 // Of a name that shows more values than are handled no format is made that sets a whole RRset.
 func TestShortenedSetIsNoProof(t *testing.T) {
-	set := dnspersist.RecordSet{
+	set := operator.RecordSet{
 		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",
 		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},
 	}
@@ -47,7 +47,7 @@ func TestShortenedSetIsNoProof(t *testing.T) {
 		Servers: []propagation.ServerReport{{Name: set.Name, Verdict: propagation.VerdictNo, TTL: 17}},
 	}, false, func(acmepersist.Wanted) bool { return false })
 	for _, f := range []formats.Format{formats.Route53, formats.Terraform} {
-		if err := new(run).writeFormat(f, []dnspersist.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "7 TXT values more than are handled") {
+		if err := (&recordsRun{run: new(run)}).writeFormat(f, []operator.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "7 TXT values more than are handled") {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestShortenedSetIsNoProof(t *testing.T) {
 
 // A resolver's cache does not prove what stands, so no format that sets a whole RRset is made of it.
 func TestCachedStandingIsNoProof(t *testing.T) {
-	set := dnspersist.RecordSet{
+	set := operator.RecordSet{
 		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",
 		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},
 	}
@@ -67,12 +67,12 @@ func TestCachedStandingIsNoProof(t *testing.T) {
 		t.Errorf("%+v, TTL %d", set.DNS, set.TTL)
 	}
 	for _, f := range []formats.Format{formats.Route53, formats.Terraform} {
-		if err := new(run).writeFormat(f, []dnspersist.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "check is recursive") {
+		if err := (&recordsRun{run: new(run)}).writeFormat(f, []operator.RecordSet{set}); err == nil || !strings.Contains(err.Error(), "check is recursive") {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
 	var out strings.Builder
-	if err := (&run{out: &out}).writeFormat(formats.NSUpdate, []dnspersist.RecordSet{set}); err != nil || !strings.Contains(out.String(), "update add") {
+	if err := (&recordsRun{run: &run{out: &out}}).writeFormat(formats.NSUpdate, []operator.RecordSet{set}); err != nil || !strings.Contains(out.String(), "update add") {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }

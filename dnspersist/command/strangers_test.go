@@ -11,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -156,7 +156,7 @@ func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string
 		t.Fatal(err)
 	}
 	var o, e strings.Builder
-	r := &run{Context: t.Context(), cmd: cmd, out: &o, err: &e}
+	r := &recordsRun{&run{Context: t.Context(), cmd: cmd, out: &o, err: &e}, format}
 	if err := cmd.Flags().Parse([]string{"--issuer", "ca.example", "--account-url", "https://ca.example/acct/1"}); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.putOut(format, stand, sets)
+	err = r.putOut(stand, sets)
 	return o.String(), e.String(), err
 }
 
@@ -191,7 +191,7 @@ func TestRecordsHaveNothingOfStrangers(t *testing.T) {
 				continue // it says what is wrong, to a person
 			}
 			if format == "json" {
-				var reply dnspersist.RecordsReply
+				var reply operator.RecordsReply
 				if err := json.Unmarshal([]byte(out), &reply); err != nil {
 					t.Fatal(err)
 				}

@@ -81,7 +81,7 @@ func TestAdminAPI(t *testing.T) {
 
 	for _, command := range []string{"account", "probe"} {
 		r := e.ends(1, command, "--ca", "https://other.example/dir", "--address", e.Admin)
-		if !strings.Contains(r.err, "does not use the CA \"https://other.example/dir\"") || !strings.Contains(r.err, e.CA.Directory()) {
+		if !strings.Contains(r.err, "no dns_persist issuer of the configuration uses the CA https://other.example/dir") || !strings.Contains(r.err, e.CA.Directory()) {
 			t.Errorf("%s of another CA: %s", command, r.err)
 		}
 	}

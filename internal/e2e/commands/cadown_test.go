@@ -40,7 +40,7 @@ func (e *downEnv) tellsOfTheOther(more ...string) {
 	with := func(args ...string) []string { return append(args, more...) }
 	told := func(r result) {
 		t.Helper()
-		if !has(r.err, "nothing could be told of the CA "+e.down, "left out: "+e.lost) || strings.Count(r.err, "error: ") != 1 {
+		if !has(r.err, "nothing is known of the CA "+e.down, "left out: "+e.lost) || strings.Count(r.err, "error: ") != 1 {
 			t.Errorf("it says %s", r.err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestOneCAIsDownOnline(t *testing.T) {
 func TestOneCAIsDownAtRegistration(t *testing.T) {
 	e := newDownEnv(t)
 	r := e.ends(2, "account", "--register", "--format", "json")
-	if reply := decode[dnspersist.AccountReply](t, r.out); len(reply.Accounts) != 1 || reply.Accounts[0].CA != e.CA.Directory() || !has(r.err, "nothing could be told of the CA "+e.down) {
+	if reply := decode[dnspersist.AccountReply](t, r.out); len(reply.Accounts) != 1 || reply.Accounts[0].CA != e.CA.Directory() || !has(r.err, "nothing is known of the CA "+e.down) {
 		t.Errorf("account --register: %+v, %s", reply, r.err)
 	}
 	// who asks about the one that is down alone gets its error

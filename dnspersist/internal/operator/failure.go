@@ -1,4 +1,4 @@
-package dnspersist
+package operator
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// Failure is a CA of which nothing could be told.
+// Failure is a CA of which nothing is known.
 type Failure struct {
 	// CA is the directory URL.
 	CA string `json:"ca"`
@@ -22,7 +22,7 @@ type Failure struct {
 	err error
 }
 
-// PartialError says of which CAs nothing could be told. What is returned beside it is of the
+// PartialError says of which CAs nothing is known. What is returned beside it is of the
 // others, and whole for them.
 type PartialError struct {
 	Failed []Failure
@@ -34,7 +34,7 @@ const mostLeftOut = 5
 func (e *PartialError) Error() string {
 	var all []string
 	for _, f := range e.Failed {
-		text := fmt.Sprintf("nothing could be told of the CA %s: %s", f.CA, f.Error)
+		text := fmt.Sprintf("nothing is known of the CA %s: %s", f.CA, f.Error)
 		if names := f.Identifiers; len(names) > 0 {
 			more := ""
 			if len(names) > mostLeftOut {
@@ -61,7 +61,7 @@ func (e *PartialError) Unwrap() []error {
 // failures collects what has failed, CA by CA.
 type failures struct {
 	failed []Failure
-	done   int // CAs of which something could be told
+	done   int // CAs of which something is known
 	// asked is the error for what was asked, whichever CA it is for.
 	asked error
 }
@@ -73,7 +73,7 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 	case err == nil:
 		f.done++
 		return
-	case errors.As(err, &unsupported): // whoever gave the name has to hear of it
+	case errors.As(err, &unsupported): // whoever gave the name has to know
 		f.asked = errors.Join(f.asked, err)
 		return
 	}
@@ -91,7 +91,7 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 	f.failed = append(f.failed, one)
 }
 
-// end is the error for all: where nothing could be told of any CA it is theirs.
+// end is the error for all: where nothing is known of any CA it is theirs.
 func (f *failures) end(ctx context.Context) error {
 	switch {
 	case f.asked != nil:
@@ -110,7 +110,7 @@ func (f *failures) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// partly takes a PartialError for what it is: something was told beside it.
+// partly takes a PartialError for what it is: there is an answer beside it.
 func partly(err error) ([]Failure, error) {
 	var some *PartialError
 	if errors.As(err, &some) {

@@ -1,4 +1,4 @@
-package dnspersist
+package operator
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 // all CAs and accounts of the configuration. What fails for one of them is an error beside what the
 // others have.
 func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
-	p := o.plan()
+	p := o.Plan()
 	names := p.Names()
 	var issuers, firsts []*acmepersist.Issuer
 	err := o.each("", func(iss *acmepersist.Issuer) error {
@@ -49,7 +49,7 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 
 // providerOf is the issuer with a provider, of those with one account, that serves other names
 // of a zone; else the first with one, if there is any.
-func (o *Operator) providerOf(p managed.Plan[*Issuer], names []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
+func (o *Operator) providerOf(p managed.Plan[Issuer], names []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
 	var first *acmepersist.Issuer
 	can := func(iss *acmepersist.Issuer) bool { return iss.Publishing != nil && sameAccount(iss, account) }
 	for _, iss := range issuers {
@@ -64,7 +64,7 @@ func (o *Operator) providerOf(p managed.Plan[*Issuer], names []string, account *
 			continue
 		}
 		for _, other := range p.Serving(name) {
-			if active, err := o.acme(other); err == nil && can(active) {
+			if active, err := other.ACME(); err == nil && can(active) {
 				return active
 			}
 		}

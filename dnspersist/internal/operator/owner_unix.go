@@ -1,6 +1,6 @@
 //go:build unix
 
-package dnspersist
+package operator
 
 import (
 	"os"

@@ -17,7 +17,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage" // the storage of TestAdminSocket
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 // adminAddresses are addresses of admin endpoints, and the listeners for them.
@@ -65,16 +65,16 @@ func TestRequestsAreLikeCaddysOwn(t *testing.T) {
 			})}
 			go func() { _ = server.Serve(listener) }()
 			defer server.Close()
-			a, err := newAPI(address)
+			a, err := newClient(address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer a.Close()
-			if err := a.call(t.Context(), http.MethodGet, "records?name=a.test", nil, new(dnspersist.RecordsReply)); err != nil {
+			if err := a.call(t.Context(), http.MethodGet, "records?name=a.test", nil, new(operator.RecordsReply)); err != nil {
 				t.Fatal(err)
 			}
-			body := dnspersist.CheckRequest{Names: []string{"a.test"}}
-			if err := a.call(t.Context(), http.MethodPost, "check", body, new(dnspersist.CheckReply)); err != nil {
+			body := operator.CheckRequest{Names: []string{"a.test"}}
+			if err := a.call(t.Context(), http.MethodPost, "check", body, new(operator.CheckReply)); err != nil {
 				t.Fatal(err)
 			}
 			data, err := json.Marshal(body)
@@ -107,7 +107,7 @@ func TestRequestsAreLikeCaddysOwn(t *testing.T) {
 func TestAddressesLikeCaddysOwn(t *testing.T) {
 	for _, address := range []string{"fd/3", "fdgram/3", "localhost:1-3", "localhost:x", "unix//nowhere.sock|0990", "unix//nowhere.sock|0660", "127.0.0.1:1"} {
 		_, theirs := caddycmd.AdminAPIRequest(address, http.MethodGet, "/", nil, nil) //nolint:bodyclose // there is none
-		a, err := newAPI(address)
+		a, err := newClient(address)
 		if err == nil {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			err = a.reachable(ctx)
@@ -147,7 +147,7 @@ func TestAdminSocket(t *testing.T) {
 		if err := caddy.Load(config, true); err != nil {
 			t.Fatal(err)
 		}
-		a, err := newAPI(listen)
+		a, err := newClient(listen)
 		if err != nil {
 			t.Fatal(err)
 		}

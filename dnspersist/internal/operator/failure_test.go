@@ -1,4 +1,4 @@
-package dnspersist
+package operator
 
 import (
 	"context"
@@ -24,7 +24,7 @@ func TestFailures(t *testing.T) {
 		want    string
 	}{
 		"well":               {[]came{{"a", nil}, {"b", nil}}, false, ""},
-		"one of two":         {[]came{{"a", down}, {"b", nil}}, true, "nothing could be told of the CA a: connection refused; left out: a.example, b.example"},
+		"one of two":         {[]came{{"a", down}, {"b", nil}}, true, "nothing is known of the CA a: connection refused; left out: a.example, b.example"},
 		"all":                {[]came{{"a", down}, {"b", down}}, false, "connection refused\nconnection refused"},
 		"two issuers of one": {[]came{{"a", down}, {"a", down}}, false, "connection refused"},
 		"unsupported":        {[]came{{"a", nil}, {"b", unsupported}}, false, "two wildcards"},

@@ -1,4 +1,4 @@
-package dnspersist
+package operator
 
 import (
 	"cmp"
@@ -10,33 +10,80 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
+// TTL is what is proposed for records, in seconds.
+const TTL = 3600
+
+// RecordSet is what has to stand at one validation name.
+type RecordSet struct {
+	// Name is the validation name, without final dot.
+	Name string `json:"name"`
+	// Type is "TXT", or "CNAME" for a validation name that is to be delegated, TTL what is
+	// proposed, in seconds.
+	Type string `json:"type"`
+	TTL  uint32 `json:"ttl"`
+	// Target is what a CNAME is to lead to, without final dot. The record itself is a set of
+	// its own.
+	Target string `json:"target,omitempty"`
+	// Wanted is a value for each CA and account. Each is enough for its own. Those of a
+	// CNAME stand at its target.
+	Wanted []acmepersist.Wanted `json:"wanted"`
+	// Waiting is what a running Caddy sees of a record that it waits for.
+	Waiting string `json:"waiting,omitempty"`
+	// DNS is what stands there, where that was read.
+	DNS *Standing `json:"dns,omitempty"`
+}
+
+// Standing is what DNS shows at a validation name.
+type Standing struct {
+	// Zone is the zone in which the record stands, or has to.
+	Zone string `json:"zone"`
+	// Values are all that stand, whole and foreign ones too, TTL is theirs in seconds.
+	Values []string `json:"values"`
+	TTL    uint32   `json:"ttl,omitempty"`
+	// Alias is the target of a CNAME at the name, where the record has to stand: all that is
+	// told is of there. It is empty where it is not followed, see LeftOut.
+	Alias string `json:"alias,omitempty"`
+	// LeftOut says why no change of the name is to be given to a tool: its CNAME leads to a
+	// name that its owner may not own, or its servers differ about it. Nothing else is told
+	// then.
+	LeftOut string `json:"left_out,omitempty"`
+	// Add are the values that are wanted and do not stand. Stands are those for which one
+	// that is as good does.
+	Add    []string `json:"add"`
+	Stands []string `json:"stands,omitempty"`
+	// Cached says that this is the word of a resolver, which may be of an hour ago: the
+	// configuration has check recursive.
+	Cached bool `json:"cached,omitempty"`
+	// Error says why it is not known what stands.
+	Error string `json:"error,omitempty"`
+}
+
+// Has reports whether a value as good as the wanted one stands.
+func (s *Standing) Has(value string) bool { return slices.Contains(s.Stands, value) }
+
 // Records works out what has to stand at the validation names of the given names, or of all
 // that are managed: one set for each, sorted, before any order. Accounts are checked at
 // their CAs and none is registered. A value for each standby account of the same CA comes
 // beside the bound one's. A CA of which nothing can be told is a PartialError beside the sets
 // of the others.
 func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
-	groups, order, err := o.names(names)
+	groups, err := o.groups(names)
 	if err != nil {
 		return nil, err
 	}
 	sets := make(map[string]*RecordSet)
 	matched := 0
 	var failed failures
-	for _, iss := range order {
-		var others []acmepersist.Account
-		for _, a := range standby {
-			if a.CA == iss.CA || a.CA == "" {
-				others = append(others, a)
-			}
-		}
+	for _, g := range groups {
+		ca := g.issuer.Directory()
+		others := slices.DeleteFunc(slices.Clone(standby), func(a acmepersist.Account) bool { return a.CA != ca && a.CA != "" })
 		matched += len(others)
 		var wanted []acmepersist.Wanted
-		active, err := o.acme(iss)
+		active, err := g.issuer.ACME()
 		if err == nil {
-			wanted, err = active.Wanted(ctx, groups[iss], others...)
+			wanted, err = active.Wanted(ctx, g.names, others...)
 		}
-		if failed.add(iss.CA, groups[iss], err); err != nil && len(standby) > 0 {
+		if failed.add(ca, g.names, err); err != nil && len(standby) > 0 {
 			return nil, err
 		}
 		for _, w := range wanted {
@@ -49,7 +96,10 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 		return nil, fmt.Errorf("the standby account %s is one of the CA %s, which no issuer of these names uses", standby[0].URL, standby[0].CA)
 	}
 	all := make([]RecordSet, 0, len(sets))
-	waiting := o.waiting()
+	waiting := make(map[string]string)
+	for _, w := range o.waiting() {
+		waiting[w.ValidationName] = w.State
+	}
 	for _, set := range sets {
 		set.Waiting = waiting[set.Name]
 		all = append(all, *set)
@@ -98,7 +148,7 @@ func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
 		place = w.Target
 		alias := sets[w.Name]
 		if alias == nil {
-			alias = &RecordSet{Name: w.Name, Type: "CNAME", TTL: RecordTTL, Target: w.Target}
+			alias = &RecordSet{Name: w.Name, Type: "CNAME", TTL: TTL, Target: w.Target}
 			sets[w.Name] = alias
 		}
 		if alias.Target != w.Target {
@@ -109,7 +159,7 @@ func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
 	}
 	set := sets[place]
 	if set == nil {
-		set = &RecordSet{Name: place, Type: "TXT", TTL: RecordTTL}
+		set = &RecordSet{Name: place, Type: "TXT", TTL: TTL}
 		sets[place] = set
 	}
 	if set.Type != "TXT" {

@@ -1,0 +1,247 @@
+package operator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+)
+
+const (
+	// Prefix is where the answers are at Caddy's admin endpoint.
+	Prefix = "/dns_persist/"
+	// maxCheckNames is how many names one request may have looked at.
+	maxCheckNames = 200
+	// checkWorkers is how many of them are looked at at once.
+	checkWorkers = 32
+)
+
+// OverviewReply is the answer to GET /dns_persist/.
+type OverviewReply struct {
+	// CAs are the directory URLs.
+	CAs []string `json:"cas"`
+	// Managed is how many names are managed, Waiting how many wait.
+	Managed int `json:"managed"`
+	Waiting int `json:"waiting"`
+}
+
+// RecordsReply is the answer to GET /dns_persist/records, and the JSON of the command.
+type RecordsReply struct {
+	Records []RecordSet `json:"records"`
+	// Failed are CAs of which nothing is known; records for them are not among Records.
+	Failed []Failure `json:"failed,omitempty"`
+}
+
+// AccountReply is the answer to GET /dns_persist/account, and the JSON of the command.
+type AccountReply struct {
+	Accounts []acmepersist.AccountState `json:"accounts"`
+	// Failed are CAs of whose accounts nothing is known.
+	Failed []Failure `json:"failed,omitempty"`
+}
+
+// ProbeReply is the answer to GET /dns_persist/probe, and the JSON of the command.
+type ProbeReply struct {
+	CAs []acmepersist.Probe `json:"cas"`
+	// Failed are CAs that have not answered.
+	Failed []Failure `json:"failed,omitempty"`
+}
+
+// CheckRequest is the body of POST /dns_persist/check.
+type CheckRequest struct {
+	// Names are looked at now. Without any, all waiting names are, and the answer does not
+	// wait for it.
+	Names []string `json:"names"`
+	// Thorough asks some twenty questions more for each name, to find what is wrong.
+	Thorough bool `json:"thorough,omitempty"`
+}
+
+// CheckReply is the answer to POST /dns_persist/check, and the JSON of the command.
+type CheckReply struct {
+	Checks []acmepersist.Checked `json:"checks"`
+	// Failed are CAs of which nothing is known; names for them are not among Checks.
+	Failed []Failure `json:"failed,omitempty"`
+	// Poked is how many waiting names are looked at again.
+	Poked int `json:"poked"`
+}
+
+// Handler answers one kind of request.
+type Handler struct {
+	Method string
+	// Path is below Prefix. A name may follow that of records.
+	Path   string
+	answer func(context.Context, *Operator, *http.Request) (any, error)
+}
+
+// Handlers are those of the admin endpoint: they change no account and no record, and make no order.
+func Handlers() []Handler {
+	return []Handler{
+		{http.MethodGet, "", overview},
+		{http.MethodGet, "records", records},
+		{http.MethodGet, "records/", records},
+		{http.MethodGet, "account", account},
+		{http.MethodGet, "probe", probe},
+		{http.MethodPost, "check", check},
+	}
+}
+
+// Answer writes the answer to a request. An error of it has a status, as Caddy wants it.
+func (h Handler) Answer(o *Operator, w http.ResponseWriter, r *http.Request) error {
+	data, err := h.encoded(o, r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(data)
+	return err
+}
+
+func (h Handler) encoded(o *Operator, r *http.Request) ([]byte, error) {
+	reply, err := h.answer(r.Context(), o, r)
+	if err != nil {
+		return nil, withStatus(err)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err = enc.Encode(reply)
+	return foreign.JSON(b.Bytes()), err
+}
+
+// RoundTrip implements http.RoundTripper: a command asks the same handlers within its own process.
+func (o *Operator) RoundTrip(r *http.Request) (*http.Response, error) {
+	reply := &http.Response{StatusCode: http.StatusNotFound, Header: make(http.Header), Request: r, Body: http.NoBody}
+	for _, h := range Handlers() {
+		if r.Method != h.Method || r.URL.Path != Prefix+h.Path {
+			continue
+		}
+		data, err := h.encoded(o, r)
+		if r.Context().Err() != nil {
+			return nil, context.Cause(r.Context())
+		}
+		reply.StatusCode = http.StatusOK
+		if err != nil {
+			reply.StatusCode = http.StatusBadRequest
+			if data, err = json.Marshal(caddy.APIError{Message: err.Error()}); err != nil {
+				return nil, err
+			}
+		}
+		reply.Body = io.NopCloser(bytes.NewReader(data))
+	}
+	return reply, nil
+}
+
+// withStatus gives an error its status; Caddy looks at no wrapped one.
+func withStatus(err error) error {
+	var (
+		api         caddy.APIError
+		unknown     *UnknownNameError
+		account     *acmepersist.AccountError
+		unsupported *acmepersist.UnsupportedNameError
+	)
+	status := http.StatusBadGateway
+	switch {
+	case errors.As(err, &api):
+		return api
+	case errors.As(err, &unknown), errors.Is(err, ErrNotConfigured):
+		status = http.StatusNotFound
+	case errors.As(err, &account), errors.Is(err, acmepersist.ErrNoAccount):
+		status = http.StatusConflict
+	case errors.As(err, &unsupported):
+		status = http.StatusBadRequest
+	}
+	return caddy.APIError{HTTPStatus: status, Err: err}
+}
+
+func overview(_ context.Context, o *Operator, r *http.Request) (any, error) {
+	if strings.Trim(r.URL.Path, "/") != strings.Trim(Prefix, "/") {
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s: there are records, account, probe and check", r.URL.Path)}
+	}
+	return OverviewReply{CAs: o.CAs(), Managed: len(o.Managed()), Waiting: len(o.waiting())}, nil
+}
+
+func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	names := r.URL.Query()["name"]
+	if name := strings.Trim(strings.TrimPrefix(r.URL.Path, Prefix+"records"), "/"); name != "" {
+		names = append(names, name)
+	}
+	sets, err := o.Records(ctx, names)
+	failed, err := partly(err)
+	return RecordsReply{sets, failed}, err
+}
+
+func account(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	all, err := o.Accounts(ctx, r.URL.Query().Get("ca"))
+	failed, err := partly(err)
+	return AccountReply{all, failed}, err
+}
+
+func probe(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	all, err := o.Probe(ctx, r.URL.Query().Get("ca"))
+	failed, err := partly(err)
+	return ProbeReply{all, failed}, err
+}
+
+func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	var req CheckRequest
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err == nil && len(body) > 0 {
+		err = readStrictly(body, &req)
+	}
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("reading the request: %w; it has names, a list, and thorough, true or false", err)}
+	}
+	if len(req.Names) > maxCheckNames {
+		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("%d names at once: at most %d are looked at in one request", len(req.Names), maxCheckNames)}
+	}
+	reply := CheckReply{Checks: []acmepersist.Checked{}}
+	if len(req.Names) > 0 {
+		checks, err := o.Checks(ctx, req.Names)
+		if reply.Failed, err = partly(err); err != nil {
+			return nil, err
+		}
+		reply.Checks = look(ctx, checks, req.Thorough)
+	}
+	if o.Registry != nil {
+		reply.Poked = o.Registry.Poke(req.Names)
+	}
+	return reply, nil
+}
+
+// readStrictly reads one JSON value, without unknown fields and with nothing behind it.
+func readStrictly(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON")
+	}
+	return nil
+}
+
+// look looks at several names at once, and returns what came of it in their order.
+func look(ctx context.Context, checks []*acmepersist.Check, thorough bool) []acmepersist.Checked {
+	all := make([]acmepersist.Checked, len(checks))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, checkWorkers)
+	for i, c := range checks {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			all[i] = c.Look(ctx, thorough)
+		})
+	}
+	wg.Wait()
+	return all
+}

@@ -1,0 +1,282 @@
+// Package operator answers what somebody who runs Caddy wants to know: which records a
+// configuration needs, what DNS and the CAs make of them, which account they name. The admin
+// endpoint and the commands have the same answers, for both have them from here.
+//
+// Handlers are what the admin endpoint mounts. Whatever changes an account or makes an order is a
+// method of Operator and none of them, so it exists within the process of a command only.
+package operator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Issuer is an issuer of ours as a configuration has it.
+type Issuer interface {
+	// Directory is the directory URL of its CA.
+	Directory() string
+	// Identity is the same for issuers that do the same: policies often have equal ones.
+	Identity() string
+	// ACME is the issuer for a program that waits for the answer. It is an error if Caddy has not
+	// taken the issuer into use.
+	ACME() (*acmepersist.Issuer, error)
+	// Refuses is why a name can never be validated; nil if it can.
+	Refuses(name string) error
+}
+
+// Registry is what waits in a Caddy that runs.
+type Registry interface {
+	// Waiting lists the names that wait.
+	Waiting() []Waiting
+	// Poke has DNS looked at again at once for those of the names that wait for a record, for all of
+	// them if no name is given, and returns how many that are.
+	Poke(names []string) int
+}
+
+// Waiting is a name that waits.
+type Waiting struct {
+	Domain         string
+	ValidationName string
+	// State is what DNS shows, or what else is waited for.
+	State string
+	// Issuer is the one that obtains its certificate; nil if it is not of this configuration.
+	Issuer Issuer
+}
+
+// Operator answers for one configuration.
+type Operator struct {
+	// Plan is asked anew for each answer.
+	Plan func() managed.Plan[Issuer]
+	// Registry is nil where no Caddy runs.
+	Registry Registry
+}
+
+// ErrNotConfigured says that a configuration has no issuer of ours.
+var ErrNotConfigured = errors.New("the configuration has no dns_persist issuer: add the directive dns_persist to a site, or cert_issuer dns_persist to the global options")
+
+// group is an issuer with names that it is to work on.
+type group struct {
+	issuer Issuer
+	names  []string
+}
+
+// groups are the given names, or all that are managed but those that can never be validated, which
+// are no reason to fail for the others.
+func (o *Operator) groups(given []string) ([]*group, error) {
+	p := o.Plan()
+	all := len(given) == 0
+	if all {
+		given = p.Names()
+	}
+	var groups []*group
+	byIdentity := make(map[string]*group)
+	add := func(iss Issuer, name string) {
+		id := iss.Identity()
+		g := byIdentity[id]
+		if g == nil {
+			g = &group{issuer: iss}
+			byIdentity[id] = g
+			groups = append(groups, g)
+		}
+		g.names = append(g.names, name)
+	}
+	var errs []error
+	for _, name := range given {
+		normal, err := record.Normalize(name)
+		if err != nil {
+			if !all {
+				errs = append(errs, &acmepersist.UnsupportedNameError{Name: name, Err: err})
+			}
+			continue
+		}
+		issuers := p.Serving(normal)
+		if len(issuers) == 0 {
+			unknown := &UnknownNameError{Name: normal}
+			if len(given) <= mostGuessed {
+				unknown.Near = Near(normal, p.Names())
+			}
+			errs = append(errs, unknown)
+			continue
+		}
+		for _, iss := range issuers {
+			if !all || iss.Refuses(normal) == nil {
+				add(iss, normal)
+			}
+		}
+	}
+	if all {
+		for _, w := range o.waitingBeside(given) {
+			add(w.Issuer, w.Domain)
+		}
+	}
+	return groups, errors.Join(errs...)
+}
+
+// waiting lists the names that wait.
+func (o *Operator) waiting() []Waiting {
+	if o.Registry == nil {
+		return nil
+	}
+	return o.Registry.Waiting()
+}
+
+// waitingBeside are the names beside the given ones that wait, whoever asked for them: tenants on
+// demand, and other apps.
+func (o *Operator) waitingBeside(given []string) []Waiting {
+	known := make(map[string]bool, len(given))
+	for _, n := range given {
+		known[n] = true
+	}
+	return slices.DeleteFunc(o.waiting(), func(w Waiting) bool { return w.Issuer == nil || known[w.Domain] })
+}
+
+// Managed returns the names that the configuration manages with dns_persist, and those that a
+// running Caddy waits for beside them, sorted.
+func (o *Operator) Managed() []string {
+	names := o.Plan().Names()
+	for _, w := range o.waitingBeside(names) {
+		names = append(names, w.Domain)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// ManagedAt returns those of the configuration that get certificates from a CA, by its directory
+// URL.
+func (o *Operator) ManagedAt(ca string) []string {
+	p := o.Plan()
+	return slices.DeleteFunc(p.Names(), func(name string) bool { return !isServed(p, ca, name) })
+}
+
+// Serves reports whether a policy with an issuer of ours for this CA serves the name.
+func (o *Operator) Serves(ca, name string) bool { return isServed(o.Plan(), ca, name) }
+
+func isServed(p managed.Plan[Issuer], ca, name string) bool {
+	return slices.ContainsFunc(p.Serving(name), func(iss Issuer) bool { return iss.Directory() == ca })
+}
+
+// Unsupported returns for each managed name that can never be validated why it cannot.
+func (o *Operator) Unsupported() []error {
+	p := o.Plan()
+	var all []error
+	for _, name := range p.Names() {
+		for _, iss := range p.Serving(name) {
+			if err := iss.Refuses(name); err != nil {
+				all = append(all, err)
+				break
+			}
+		}
+	}
+	return all
+}
+
+// CAs returns the directory URLs, each once.
+func (o *Operator) CAs() []string {
+	var all []string
+	for _, iss := range o.Plan().Issuers() {
+		if ca := iss.Directory(); !slices.Contains(all, ca) {
+			all = append(all, ca)
+		}
+	}
+	return all
+}
+
+// each calls fn for the issuers, one for each CA and configuration, of one CA only if ca is
+// not empty.
+func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
+	found := false
+	seen := make(map[string]bool)
+	for _, iss := range o.Plan().Issuers() {
+		if ca != "" && iss.Directory() != ca {
+			continue
+		}
+		id := iss.Identity()
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		active, err := iss.ACME()
+		if err != nil {
+			continue // nothing is issued with it
+		}
+		found = true
+		if err := fn(active); err != nil {
+			return err
+		}
+	}
+	switch {
+	case found:
+		return nil
+	case ca != "":
+		return fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+	}
+	return ErrNotConfigured
+}
+
+// eachAccount calls fn for one issuer for each account.
+func (o *Operator) eachAccount(ca string, fn func(*acmepersist.Issuer)) error {
+	var seen []*acmepersist.Issuer
+	return o.each(ca, func(iss *acmepersist.Issuer) error {
+		if !slices.ContainsFunc(seen, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
+			seen = append(seen, iss)
+			fn(iss)
+		}
+		return nil
+	})
+}
+
+// One returns the issuer of the configuration for commands that change something: the only
+// one, or that of the given CA.
+func (o *Operator) One(ca string) (*acmepersist.Issuer, error) {
+	var all []*acmepersist.Issuer
+	if err := o.eachAccount(ca, func(iss *acmepersist.Issuer) { all = append(all, iss) }); err != nil {
+		return nil, err
+	}
+	if len(all) > 1 {
+		if len(o.CAs()) > 1 && ca == "" {
+			return nil, fmt.Errorf("the configuration uses several CAs, choose one with --ca: %s", strings.Join(o.CAs(), ", "))
+		}
+		return nil, fmt.Errorf("the configuration uses several accounts at %s (storage, account_key or account_url differ): use a configuration with one", all[0].CA)
+	}
+	return all[0], nil
+}
+
+// For returns the issuer that serves a name, the first of its policy.
+func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
+	groups, err := o.groups([]string{name})
+	if err != nil {
+		return nil, err
+	}
+	return groups[0].issuer.ACME()
+}
+
+// Checks prepares the check of the given names, or of all that are managed, sorted by
+// validation name. A CA of which nothing is known is a PartialError beside the checks of
+// the others.
+func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.Check, error) {
+	groups, err := o.groups(names)
+	if err != nil {
+		return nil, err
+	}
+	var all []*acmepersist.Check
+	var failed failures
+	for _, g := range groups {
+		var checks []*acmepersist.Check
+		active, err := g.issuer.ACME()
+		if err == nil {
+			checks, err = active.Checks(ctx, g.names)
+		}
+		failed.add(g.issuer.Directory(), g.names, err)
+		all = append(all, checks...)
+	}
+	slices.SortStableFunc(all, func(a, b *acmepersist.Check) int { return cmp.Compare(a.Name(), b.Name()) })
+	return all, failed.end(ctx)
+}
