@@ -7,8 +7,6 @@ import (
 	"testing"
 )
 
-func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
-
 func TestIsPrivate(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[string]bool{
@@ -28,7 +26,7 @@ func TestIsPrivate(t *testing.T) {
 		"2001:1::1": false, "2001:1::4": true, "2001:2::1": true, "2001:4:112::1": false, "2001:200::1": false,
 		"fe80::1%eth0": true, "fd00:ec2::253": true,
 	} {
-		if got := IsPrivate(mustAddr(s)); got != want {
+		if got := IsPrivate(netip.MustParseAddr(s)); got != want {
 			t.Errorf("IsPrivate(%s) = %v, want %v", s, got, want)
 		}
 	}
@@ -41,10 +39,10 @@ func TestFence(t *testing.T) {
 	for s, want := range map[string]bool{
 		"2001:db8:64::10.0.0.1": true, "2001:db8:65::1": false, "198.51.100.7": true, "::ffff:198.51.100.7": true, "10.0.0.1": true,
 	} {
-		if got := (fence{private: more}).stops(mustAddr(s)); got != want {
+		if got := (fence{private: more}).stops(netip.MustParseAddr(s)); got != want {
 			t.Errorf("%s: %v, want %v", s, got, want)
 		}
-		if (fence{open: true, private: more}).stops(mustAddr(s)) {
+		if (fence{open: true, private: more}).stops(netip.MustParseAddr(s)) {
 			t.Errorf("%s is not asked although all are", s)
 		}
 	}

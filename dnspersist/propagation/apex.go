@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 )
 
 // ConfirmZone asks the servers that have told what is published whether the zone is theirs, by
@@ -15,10 +16,15 @@ import (
 // would go astray. An error says that it is not to be written to.
 func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
 	zone := dns.CanonicalName(at.Zone)
-	key := c.discovery.keyOf(kindApex, zone)
-	if _, ok := c.discovery.cache.get(key); ok {
-		return nil
-	}
+	var err error
+	c.discovery.remembered(zone+" SOA", nil, func() (string, bool) {
+		err = c.confirmZone(ctx, zone, at)
+		return "confirmed", err == nil
+	})
+	return err
+}
+
+func (c *Checker) confirmZone(ctx context.Context, zone string, at Shown) error {
 	var addrs []string
 	for _, s := range at.Servers {
 		if s.Zone == at.Zone && s.Addr != "" && !slices.Contains(addrs, s.Addr) {
@@ -42,7 +48,6 @@ func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
 	if len(addrs) == 0 {
 		return fmt.Errorf("%s is not written to: no server of it was asked", at.Zone)
 	}
-	c.discovery.cache.put(&cacheEntry{key: key, expires: time.Now().Add(minZoneTTL)})
 	return nil
 }
 
@@ -58,7 +63,7 @@ func (c *Checker) confirms(ctx context.Context, zone, addr string) error {
 	if soa := soaOf(ans.Ns, zone); soa != nil {
 		return fmt.Errorf("says that it is in the zone %s", display(dns.CanonicalName(soa.Hdr.Name)))
 	}
-	return fmt.Errorf("has no SOA record of it (%s)", rcodeText(ans.Msg))
+	return fmt.Errorf("has no SOA record of it (%s)", ask.RcodeText(ans.Msg))
 }
 
 func owns(rr dns.RR, name string, rrtype uint16) bool {

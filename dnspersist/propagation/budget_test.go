@@ -310,43 +310,6 @@ func honest(zones map[string]int) func(netip.Addr, dns.Question, *dns.Msg) error
 	}
 }
 
-// After four hosts without an address no further one is looked up, and of very many those of
-// the day are.
-func TestHostsLookedUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newMaze(t, "", func(_ netip.Addr, q dns.Question, m *dns.Msg) error {
-			m.Rcode = dns.RcodeNameError
-			return nil
-		})
-		d := n.checker().discovery
-		var hosts []string
-		for i := range 20 {
-			hosts = append(hosts, fmt.Sprintf("n%02d.void.test.", i))
-		}
-		z := &zone{name: "x.test."}
-		d.addHosts(t.Context(), z, hosts, nil, "")
-		// when the fourth has failed, some are being looked up still
-		if asked := n.count(); asked != 2*len(z.hosts) || len(z.hosts) >= 2*maxUnnamed || len(z.hosts)+z.dropped() != len(hosts) {
-			t.Errorf("%d questions, %d hosts, %d left out", asked, len(z.hosts), z.dropped())
-		}
-	})
-	hosts := strings.Fields("a b c d e f g h i j k l m n o p q r s t u v w x y z")
-	day := time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC)
-	seen := make(map[string]bool)
-	for i := range 20 {
-		today := sampled(hosts, maxZoneHosts, day.AddDate(0, 0, i))
-		if !slices.Equal(today, sampled(hosts, maxZoneHosts, day.AddDate(0, 0, i).Add(20*time.Hour))) {
-			t.Error("another sample on the same day")
-		}
-		for _, h := range today {
-			seen[h] = true
-		}
-	}
-	if len(seen) != len(hosts) {
-		t.Errorf("in twenty days %d of %d hosts were looked up", len(seen), len(hosts))
-	}
-}
-
 // A look that runs out of its budget is no proof, and takes nothing back of what was seen.
 func TestBudgetSpoilsNothing(t *testing.T) {
 	over := func(states string, minute int) Round {

@@ -39,16 +39,15 @@ const (
 	kindDelegated                  // a zone that is to be reached through the zone above
 	kindFailure                    // a host whose zone could not be found
 	kindUncut                      // a name in whose zone no hidden cut was found
-	kindWildcard                   // a name that was looked at for wildcards
+	kindAnswer                     // what was found out about a name
 	kindParent                     // a zone above, to be asked for delegations
-	kindApex                       // a zone whose servers say that it is theirs
 )
 
 type cacheEntry struct {
 	key     cacheKey
 	zone    *zone
 	err     error
-	said    string // of kindWildcard
+	said    string // of kindAnswer
 	expires time.Time
 }
 
@@ -158,4 +157,22 @@ func (c *zoneCache) lock(ctx context.Context, key cacheKey) (unlock func(), err 
 // clampTTL turns a TTL in seconds into the time that zone data is kept.
 func clampTTL(seconds uint32) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second, minZoneTTL), maxZoneTTL)
+}
+
+// remembered is what find says, for as long as z is known; ok false says that it is not known.
+func (d *discovery) remembered(what string, z *zone, find func() (said string, ok bool)) string {
+	key := d.keyOf(kindAnswer, what)
+	if e, ok := d.cache.get(key); ok && e.zone == z {
+		return e.said
+	}
+	said, ok := find()
+	if !ok {
+		return ""
+	}
+	expires := time.Now().Add(minZoneTTL)
+	if z != nil {
+		expires = z.expires
+	}
+	d.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
+	return said
 }

@@ -58,37 +58,3 @@ func TestZoneCacheLock(t *testing.T) {
 		}
 	})
 }
-
-// A failure is found again soon, but not for every name that asks.
-func TestDiscoveryFailureIsCached(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		n := newMemNet(t)
-		delete(n.servers, "192.0.2.53:53")
-		c := n.checker()
-		if r := c.Look(t.Context(), target); r.Err == nil {
-			t.Fatal("no error")
-		}
-		resolver := n.add("192.0.2.53", t, without, otherZone)
-		resolver.recursive = true
-		if r := c.Look(t.Context(), target); r.Err == nil {
-			t.Error("the failure is not cached")
-		}
-		time.Sleep(failureTTL)
-		if r := c.Look(t.Context(), target); r.Err != nil {
-			t.Error(r.Err)
-		}
-		// The zone's data is kept for its TTL.
-		n.mu.Lock()
-		delete(n.servers, "192.0.2.53:53")
-		n.mu.Unlock()
-		time.Sleep(200 * time.Second)
-		if r := c.Look(t.Context(), target); r.Err != nil {
-			t.Error(r.Err)
-		}
-		time.Sleep(200 * time.Second)
-		if r := c.Look(t.Context(), target); r.Err == nil {
-			t.Error("the zone's data outlived its TTL")
-		}
-	})
-}

@@ -101,7 +101,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 		if !r.Partial {
 			r.Wildcard = w.wildcard()
 			if w.mayShadow(r.Wildcard) && ctx.Err() == nil {
-				r.Shadows = w.remembered(w.last.name+" shadows", w.last.zone, func() (string, bool) {
+				r.Shadows = w.c.discovery.remembered(w.last.name+" shadows", w.last.zone, func() (string, bool) {
 					return w.shadows(ctx, hostOf(t)), ctx.Err() == nil
 				})
 			}
@@ -155,4 +155,27 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 		}
 	}
 	return rep
+}
+
+// bogus asks a resolver that validates whether the record of a signed zone stands up to
+// that: CAs refuse what does not. It is asked only when the authoritative servers have the
+// record, so that it does not get to cache a "no". It returns what the resolver says of a
+// failure; nothing if the record validates, or if the resolver fails for another reason.
+func (c *Checker) bogus(ctx context.Context, name string) string {
+	for _, addr := range c.resolvers.addrs {
+		ans, err := c.asker.Send(ctx, addr, validationQuery(name, dns.TypeTXT, false))
+		if err != nil || ans.Rcode != dns.RcodeServerFailure {
+			continue
+		}
+		if ans, bogus := c.resolvers.afterServfail(ctx, addr, name, dns.TypeTXT, ans); bogus {
+			return ask.RcodeText(ans.Msg)
+		}
+	}
+	return ""
+}
+
+// complete reports whether servers show the record and none says no.
+func complete(servers []ServerReport) bool {
+	return slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictYes && s.Alias == "" }) &&
+		!slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictNo })
 }

@@ -32,7 +32,7 @@ type acceptFunc func(values []string) (good bool, reason string)
 // classify says what m, the answer of a server of zone to a TXT question for
 // name, means. What counts is what a validating resolver would make of it.
 func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
-	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
+	o := outcome{ServerReport: ServerReport{Rcode: ask.RcodeText(m)}}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 		code := CodeLame
 		if m.Rcode == dns.RcodeServerFailure {
@@ -154,7 +154,7 @@ func classifyFailure(ctx context.Context, err error) outcome {
 // classifyRecursive says what m, the answer of a resolver, means: here the
 // chain of CNAMEs is followed inside the answer.
 func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
-	o := outcome{ServerReport: ServerReport{Rcode: rcodeText(m)}}
+	o := outcome{ServerReport: ServerReport{Rcode: ask.RcodeText(m)}}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 		return o.broken(CodeResolverFailed, "the resolver answers "+o.Rcode)
 	}
@@ -222,48 +222,4 @@ func unescape(s string) string {
 		}
 	}
 	return string(out)
-}
-
-// soaOf returns the SOA record in rrs that speaks for name.
-func soaOf(rrs []dns.RR, name string) *dns.SOA {
-	for _, rr := range rrs {
-		if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) {
-			return soa
-		}
-	}
-	return nil
-}
-
-// cutOf returns the owner of the NS records in rrs that speak for name.
-func cutOf(rrs []dns.RR, name string) string {
-	for _, rr := range rrs {
-		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, name) {
-			return dns.CanonicalName(ns.Hdr.Name)
-		}
-	}
-	return ""
-}
-
-// glueOf returns the addresses in rrs by host.
-func glueOf(rrs []dns.RR) map[string][]netip.Addr {
-	glue := make(map[string][]netip.Addr)
-	for _, rr := range rrs {
-		var ip netip.Addr
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip, _ = netip.AddrFromSlice(rr.A)
-		case *dns.AAAA:
-			ip, _ = netip.AddrFromSlice(rr.AAAA)
-		default:
-			continue
-		}
-		host := dns.CanonicalName(rr.Header().Name)
-		glue[host] = append(glue[host], ip.Unmap())
-	}
-	return glue
-}
-
-// isBelow reports whether name is strictly below zone; both canonical.
-func isBelow(name, zone string) bool {
-	return name != zone && dns.IsSubDomain(zone, name)
 }

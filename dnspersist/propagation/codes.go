@@ -37,11 +37,7 @@ const (
 	CodeAliasDead        Code = "alias_dead"
 	CodeAliasNotAgreed   Code = "alias_not_agreed" // only some servers show the CNAME
 	CodeWildcard         Code = "wildcard"
-	CodeNotDelegated     Code = "domain_not_delegated"
-	CodeZoneUnknown      Code = "zone_unknown"
-	CodeResolverFailed   Code = "resolver_failed"
 	CodeResolverNegative Code = "resolver_negative"
-	CodeBogus            Code = "dnssec_bogus"
 	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
 	CodeWildcardBreaks   Code = "wildcard_will_break"
 	CodeCase             Code = "case_not_preserved"

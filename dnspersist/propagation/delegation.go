@@ -3,7 +3,6 @@ package propagation
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,37 +26,6 @@ type delegation struct {
 	// signed says that the zone above may be: then this one may be, or be cut off from it by
 	// a broken DS record, which only a resolver that validates tells.
 	signed bool
-}
-
-// delegationOf combines the referrals in outcomes to the highest zone that
-// any of them shows. asked are the servers in the order of outcomes.
-func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
-	d := delegation{glue: make(map[string][]netip.Addr), ttl: uint32(maxZoneTTL / time.Second)}
-	for _, o := range outcomes {
-		if o.deeper != "" && (d.zone == "" || isBelow(d.zone, o.deeper)) {
-			d.zone = o.deeper
-		}
-	}
-	for i, o := range outcomes {
-		if d.zone == "" || o.deeper != d.zone {
-			continue
-		}
-		if !d.from.IsValid() || o.hosts == nil {
-			d.from = asked[i].addr
-		}
-		if o.hosts != nil {
-			d.hosts = append(d.hosts, o.hosts...)
-			d.ttl = min(d.ttl, o.nsTTL)
-		}
-		for h, addrs := range o.glue {
-			d.glue[h] = append(d.glue[h], addrs...)
-		}
-	}
-	slices.Sort(d.hosts)
-	d.hosts = slices.Compact(d.hosts)
-	// each server may have shown others, and each host costs questions
-	d.hosts = sampled(d.hosts, min(len(d.hosts), maxZoneServer), time.Now())
-	return d, d.zone != ""
 }
 
 // delegated returns the zone that del shows, with the union of the servers
@@ -177,6 +145,3 @@ func (d *discovery) hiddenCut(ctx context.Context, z *zone, name string, addr ne
 	}
 	return delegation{}, false
 }
-
-// dnsAddr is where the name server at ip listens.
-func dnsAddr(ip netip.Addr) string { return net.JoinHostPort(ip.String(), "53") }

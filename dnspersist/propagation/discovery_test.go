@@ -35,8 +35,18 @@ func TestAllServersLame(t *testing.T) {
 		if len(rep.Servers) != 2 || !slices.Contains(rep.Codes(), CodeLame) || !strings.Contains(rep.Summary(), "ns2.other.test") {
 			t.Errorf("the servers are not named: %s %v", rep.Summary(), rep.Codes())
 		}
-		if z := c.discovery.known("www.example.test."); z == nil || !z.signed {
-			t.Errorf("whether the zone validates would not be asked: %+v", z)
+
+		n.publish(t, "192.0.2.1")
+		n.publish(t, "192.0.2.2")
+		failing := n.hook
+		n.hook = func(network, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
+			if addr != "192.0.2.53:53" {
+				return nil, nil, false
+			}
+			return failing(network, addr, q)
+		}
+		if c.Look(t.Context(), target); n.questions("192.0.2.53:53 "+validationName) == 0 {
+			t.Error("whether the zone validates is not asked")
 		}
 	})
 }
@@ -127,6 +137,40 @@ func TestScenario53DelegationChanges(t *testing.T) {
 			if c.Look(t.Context(), target); n.questions("192.0.2.53:53") > 0 {
 				t.Errorf("resolvers are asked again for what is known: %q", n.log)
 			}
+		}
+	})
+}
+
+// A failure is found again soon, but not for every name that asks.
+func TestDiscoveryFailureIsCached(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t)
+		delete(n.servers, "192.0.2.53:53")
+		c := n.checker()
+		if r := c.Look(t.Context(), target); r.Err == nil {
+			t.Fatal("no error")
+		}
+		resolver := n.add("192.0.2.53", t, without, otherZone)
+		resolver.recursive = true
+		if r := c.Look(t.Context(), target); r.Err == nil {
+			t.Error("the failure is not cached")
+		}
+		time.Sleep(5 * time.Second)
+		if r := c.Look(t.Context(), target); r.Err != nil {
+			t.Error(r.Err)
+		}
+		// The zone's data is kept for its TTL.
+		n.mu.Lock()
+		delete(n.servers, "192.0.2.53:53")
+		n.mu.Unlock()
+		time.Sleep(200 * time.Second)
+		if r := c.Look(t.Context(), target); r.Err != nil {
+			t.Error(r.Err)
+		}
+		time.Sleep(200 * time.Second)
+		if r := c.Look(t.Context(), target); r.Err == nil {
+			t.Error("the zone's data outlived its TTL")
 		}
 	})
 }

@@ -188,25 +188,3 @@ func (d *discovery) forget(z *zone) {
 		d.cache.drop(d.keyOf(kindDelegated, z.name))
 	}
 }
-
-// nsRecords returns the hosts that rrs name for owner, and their TTL.
-func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
-	var hosts []string
-	ttl := uint32(maxZoneTTL / time.Second)
-	for _, rr := range rrs {
-		if ns, ok := rr.(*dns.NS); ok && dns.CanonicalName(ns.Hdr.Name) == owner {
-			hosts = append(hosts, dns.CanonicalName(ns.Ns))
-			ttl = min(ttl, ns.Hdr.Ttl)
-		}
-	}
-	slices.Sort(hosts)
-	hosts = slices.Compact(hosts)
-	return sampled(hosts, min(len(hosts), maxZoneServer), time.Now()), ttl
-}
-
-func hasAlias(rrs []dns.RR) bool {
-	return slices.ContainsFunc(rrs, func(rr dns.RR) bool {
-		t := rr.Header().Rrtype
-		return t == dns.TypeCNAME || t == dns.TypeDNAME
-	})
-}

@@ -49,7 +49,7 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	o = classifyRecursive(name, ans.Msg, w.accept)
 	o.Network, o.RTT = ans.Network, ans.RTT
 	if o.Via != "" {
-		o.FromWildcard = w.remembered(name+" CNAME "+o.Via, nil, func() (string, bool) {
+		o.FromWildcard = w.c.discovery.remembered(name+" CNAME "+o.Via, nil, func() (string, bool) {
 			probe := randomBelow(name)
 			below, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, true)
 			if err != nil {

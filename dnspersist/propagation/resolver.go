@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -105,11 +106,11 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (ask.A
 		case err != nil:
 			failures = alsoFailed(failures, fmt.Errorf("%s: %w", addr, err))
 		case invalid:
-			bogus = fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg))
+			bogus = fmt.Errorf("%s: %s", addr, ask.RcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
 			// some say REFUSED for a single name that they do not like
 			answered = answered || ans.Rcode == dns.RcodeServerFailure || ans.Rcode == dns.RcodeRefused
-			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, rcodeText(ans.Msg)))
+			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, ask.RcodeText(ans.Msg)))
 		default:
 			r.first.Store(int32(n))
 			return ans, addr, nil
@@ -141,19 +142,51 @@ func alsoFailed(all, err error) error {
 	return fmt.Errorf("%w; %w", all, err)
 }
 
-// display is a name as shown to a person: without the final dot.
-func display(name string) string {
-	if name == "." {
-		return name
+// afterServfail finds out why the resolver at addr answered SERVFAIL: because what it found
+// does not validate, if it has an answer when told not to, and still none when it is to. The
+// second half is needed because a resolver that gives up on a slow server has an answer a
+// moment later from what it has learnt since: that one is returned then.
+func (r *resolvers) afterServfail(ctx context.Context, addr, name string, qtype uint16, failed ask.Answer) (now ask.Answer, bogus bool) {
+	ans, err := r.asker.Send(ctx, addr, validationQuery(name, qtype, true))
+	if err != nil || (ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError) {
+		return failed, false
 	}
-	return strings.TrimSuffix(name, ".")
+	if blamesDNSSEC(failed.Msg) {
+		return failed, true
+	}
+	ans, err = r.asker.Send(ctx, addr, validationQuery(name, qtype, false))
+	switch {
+	case err != nil:
+		return failed, false
+	case ans.Rcode == dns.RcodeServerFailure:
+		return failed, true
+	}
+	return ans, false
 }
 
-// parent is name without its first label.
-func parent(name string) string {
-	next, end := dns.NextLabel(name, 0)
-	if end {
-		return "."
-	}
-	return name[next:]
+// blamesDNSSEC reports whether an answer says that it failed because of DNSSEC, by an
+// extended error (RFC 8914, section 4).
+func blamesDNSSEC(m *dns.Msg) bool {
+	opt := m.IsEdns0()
+	return opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool {
+		ede, ok := o.(*dns.EDNS0_EDE)
+		if !ok {
+			return false
+		}
+		switch c := ede.InfoCode; c {
+		case dns.ExtendedErrorCodeUnsupportedDNSKEYAlgorithm, dns.ExtendedErrorCodeUnsupportedDSDigestType:
+			return true
+		default:
+			return c >= dns.ExtendedErrorCodeDNSSECIndeterminate && c <= dns.ExtendedErrorCodeNSECMissing
+		}
+	})
+}
+
+// validationQuery is a question to a resolver; with unchecked it is told not to validate.
+func validationQuery(name string, qtype uint16, unchecked bool) *dns.Msg {
+	query := new(dns.Msg)
+	query.SetQuestion(name, qtype)
+	query.CheckingDisabled = unchecked
+	query.SetEdns0(ask.UDPSize, true)
+	return query
 }

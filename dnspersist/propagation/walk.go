@@ -3,10 +3,12 @@ package propagation
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
@@ -208,6 +210,37 @@ func (w *walk) worthPolling(servers []server) []server {
 		return servers
 	}
 	return answering
+}
+
+// delegationOf combines the referrals in outcomes to the highest zone that
+// any of them shows. asked are the servers in the order of outcomes.
+func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
+	d := delegation{glue: make(map[string][]netip.Addr), ttl: uint32(maxZoneTTL / time.Second)}
+	for _, o := range outcomes {
+		if o.deeper != "" && (d.zone == "" || isBelow(d.zone, o.deeper)) {
+			d.zone = o.deeper
+		}
+	}
+	for i, o := range outcomes {
+		if d.zone == "" || o.deeper != d.zone {
+			continue
+		}
+		if !d.from.IsValid() || o.hosts == nil {
+			d.from = asked[i].addr
+		}
+		if o.hosts != nil {
+			d.hosts = append(d.hosts, o.hosts...)
+			d.ttl = min(d.ttl, o.nsTTL)
+		}
+		for h, addrs := range o.glue {
+			d.glue[h] = append(d.glue[h], addrs...)
+		}
+	}
+	slices.Sort(d.hosts)
+	d.hosts = slices.Compact(d.hosts)
+	// each server may have shown others, and each host costs questions
+	d.hosts = sampled(d.hosts, min(len(d.hosts), maxZoneServer), time.Now())
+	return d, d.zone != ""
 }
 
 // hiddenCut looks for a zone below z that a yes would not show.

@@ -8,9 +8,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // maxWildcardProbes is of how many servers it is found out whether a wildcard has made a CNAME;
@@ -64,7 +65,7 @@ func answerOf(o outcome) string {
 
 // isFromWildcard reports whether a server of z has an answer at the name from a wildcard.
 func (w *walk) isFromWildcard(ctx context.Context, z *zone, name, answer, addr string) bool {
-	return w.remembered(name+" "+answer+" "+addr, z, func() (string, bool) {
+	return w.c.discovery.remembered(name+" "+answer+" "+addr, z, func() (string, bool) {
 		probe := randomBelow(name)
 		ans, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, false)
 		if err != nil {
@@ -85,7 +86,7 @@ func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation
 	if del.zone != name || len(del.hosts) == 0 {
 		return false
 	}
-	said := w.remembered(name+" NS", z, func() (string, bool) {
+	said := w.c.discovery.remembered(name+" NS", z, func() (string, bool) {
 		probe := randomBelow(name)
 		ans, err := w.c.asker.Ask(ctx, dnsAddr(del.from), probe, dns.TypeTXT, false)
 		if err != nil {
@@ -108,25 +109,6 @@ func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation
 	}
 	w.madeNS = said
 	return true
-}
-
-// remembered is what find says, for as long as z is known; ok false says that it is not known.
-func (w *walk) remembered(what string, z *zone, find func() (said string, ok bool)) string {
-	d := w.c.discovery
-	key := d.keyOf(kindWildcard, what)
-	if e, ok := d.cache.get(key); ok && e.zone == z {
-		return e.said
-	}
-	said, ok := find()
-	if !ok {
-		return ""
-	}
-	expires := time.Now().Add(minZoneTTL)
-	if z != nil {
-		expires = z.expires
-	}
-	d.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
-	return said
 }
 
 // isMade reports whether only a wildcard leads from a name to a target.
@@ -179,11 +161,14 @@ func (w *walk) wildcard() string {
 	return "CNAME " + display(w.last.outcomes[i].Alias)
 }
 
+// maxQuoted is how many octets of one text from a server get into a message.
+const maxQuoted = 100
+
 // quotedValues shows the first few of values.
 func quotedValues(values []string) string {
 	var shown []string
 	for _, v := range values[:min(len(values), maxNamed)] {
-		shown = append(shown, quoted(v))
+		shown = append(shown, foreign.Quote(v, maxQuoted))
 	}
 	if more := len(values) - maxNamed; more > 0 {
 		shown = append(shown, fmt.Sprintf("%d more", more))

@@ -162,7 +162,7 @@ func (d *discovery) lookup(ctx context.Context, host string) (*zone, error) {
 	}
 	hosts, nsTTL := nsRecords(ans.Answer, cut)
 	if len(hosts) == 0 {
-		return nil, fmt.Errorf("finding the name servers of %s: %s shows no NS records (%s); check the delegation, or set resolvers", display(cut), from, rcodeText(ans.Msg))
+		return nil, fmt.Errorf("finding the name servers of %s: %s shows no NS records (%s); check the delegation, or set resolvers", display(cut), from, ask.RcodeText(ans.Msg))
 	}
 	z := &zone{name: cut}
 	var above parentView
@@ -190,7 +190,7 @@ func (d *discovery) cut(ctx context.Context, host string) (string, uint32, error
 		if err != nil {
 			return "", 0, ask.Coded(CodeResolverFailed, fmt.Errorf("no SOA found for %s: %w", display(host), err))
 		}
-		last = fmt.Sprintf("from %s: %s for %s", from, rcodeText(ans.Msg), display(n))
+		last = fmt.Sprintf("from %s: %s for %s", from, ask.RcodeText(ans.Msg), display(n))
 		if hasAlias(ans.Answer) {
 			// The SOA record beside it is that of the target's zone.
 			continue

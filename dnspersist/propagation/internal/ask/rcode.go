@@ -1,4 +1,4 @@
-package propagation
+package ask
 
 import (
 	"fmt"
@@ -8,18 +8,15 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// Bounds of what a server has to say that gets into messages.
+// Bounds of what a server says about a failure.
 const (
-	maxQuoted = 100 // octets of one text
-	maxErrors = 3   // extended errors of one answer
+	maxErrors    = 3   // extended errors of one answer
+	maxErrorText = 100 // octets of the text of one
 )
 
-// quoted is a text from a server as a part of a message.
-func quoted(s string) string { return foreign.Quote(s, maxQuoted) }
-
-// rcodeText is the rcode's name, with what the server says about it (extended
+// RcodeText is the rcode's name, with what the server says about it (extended
 // DNS errors, RFC 8914).
-func rcodeText(m *dns.Msg) string {
+func RcodeText(m *dns.Msg) string {
 	text, ok := dns.RcodeToString[m.Rcode]
 	if !ok {
 		text = fmt.Sprintf("RCODE%d", m.Rcode)
@@ -42,7 +39,7 @@ func rcodeText(m *dns.Msg) string {
 			text += " " + name
 		}
 		if ede.ExtraText != "" {
-			text += ": " + quoted(ede.ExtraText)
+			text += ": " + foreign.Quote(ede.ExtraText, maxErrorText)
 		}
 		text += ")"
 	}
