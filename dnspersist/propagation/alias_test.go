@@ -7,13 +7,15 @@ import (
 	"testing/synctest"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // wildcards has the servers of example.test answer as RFC 4592 says: of what does not exist,
 // from the wildcard below the closest name that does; a DNAME leads what is below it elsewhere.
-func wildcards(n *hookNet, zones map[string]string) {
+func wildcards(n *hookNet, served map[string]string) {
 	parsed := make(map[string][]dns.RR)
-	for addr, text := range zones {
+	for addr, text := range served {
 		zp := dns.NewZoneParser(strings.NewReader(without+text), ".", "")
 		zp.SetDefaultTTL(300)
 		for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
@@ -32,10 +34,10 @@ func wildcards(n *hookNet, zones map[string]string) {
 		m.Authoritative = true
 		owner, encloser := name, name
 		for !exists(encloser) {
-			encloser = parent(encloser)
+			encloser = zones.Parent(encloser)
 		}
 		for _, rr := range rrs {
-			if d, ok := rr.(*dns.DNAME); ok && isBelow(name, d.Hdr.Name) {
+			if d, ok := rr.(*dns.DNAME); ok && zones.IsBelow(name, d.Hdr.Name) {
 				cname, _ := dns.NewRR(name + " 300 CNAME " + strings.TrimSuffix(name, d.Hdr.Name) + d.Target)
 				m.Answer = []dns.RR{rr, cname}
 				return m, nil, true

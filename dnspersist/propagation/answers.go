@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // ErrCannotTell says that no authoritative server has told what a name has.
@@ -21,7 +23,7 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 		return nil, r.Err
 	}
 	for _, s := range r.Servers {
-		if s.Name == display(name) && s.Alias != "" {
+		if s.Name == zones.Display(name) && s.Alias != "" {
 			return []string{dns.TypeToString[dns.TypeCNAME]}, nil
 		}
 	}
@@ -31,12 +33,12 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 		}
 		var has []string
 		for _, qtype := range types {
-			ans, err := c.asker.Ask(ctx, dnsAddr(w.last.asked[i].addr), name, qtype, false)
+			ans, err := c.asker.Ask(ctx, zones.DNSAddr(w.last.asked[i].Addr), name, qtype, false)
 			if err == nil && ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError {
 				err = fmt.Errorf("the answer is %s", dns.RcodeToString[ans.Rcode])
 			}
 			if err != nil {
-				return nil, fmt.Errorf("asking %s for %s %s: %w", o.Host, display(name), dns.TypeToString[qtype], err)
+				return nil, fmt.Errorf("asking %s for %s %s: %w", o.Host, zones.Display(name), dns.TypeToString[qtype], err)
 			}
 			for _, rr := range ans.Answer {
 				if rr.Header().Rrtype == qtype {
@@ -47,5 +49,5 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 		}
 		return has, nil
 	}
-	return nil, fmt.Errorf("%s: %w", display(name), ErrCannotTell)
+	return nil, fmt.Errorf("%s: %w", zones.Display(name), ErrCannotTell)
 }

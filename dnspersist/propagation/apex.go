@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // ConfirmZone asks the servers that have told what is published whether the zone is theirs, by
@@ -17,7 +18,7 @@ import (
 func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
 	zone := dns.CanonicalName(at.Zone)
 	var err error
-	c.discovery.remembered(zone+" SOA", nil, func() (string, bool) {
+	c.finder.Remember(zone+" SOA", nil, func() (string, bool) {
 		err = c.confirmZone(ctx, zone, at)
 		return "confirmed", err == nil
 	})
@@ -60,8 +61,8 @@ func (c *Checker) confirms(ctx context.Context, zone, addr string) error {
 	case slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool { return owns(rr, zone, dns.TypeSOA) }):
 		return nil
 	}
-	if soa := soaOf(ans.Ns, zone); soa != nil {
-		return fmt.Errorf("says that it is in the zone %s", display(dns.CanonicalName(soa.Hdr.Name)))
+	if soa := zones.SOAOf(ans.Ns, zone); soa != nil {
+		return fmt.Errorf("says that it is in the zone %s", zones.Display(dns.CanonicalName(soa.Hdr.Name)))
 	}
 	return fmt.Errorf("has no SOA record of it (%s)", ask.RcodeText(ans.Msg))
 }

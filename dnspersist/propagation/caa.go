@@ -7,6 +7,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // CAA asks the resolvers for the CAA records that hold for a name: its own, or those of
@@ -17,10 +18,10 @@ import (
 func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
 	ctx, _, cancel := ask.Begin(ctx)
 	defer cancel()
-	for name = dns.CanonicalName(name); name != "."; name = parent(name) {
-		ans, _, err := c.resolvers.query(ctx, name, dns.TypeCAA)
+	for name = dns.CanonicalName(name); name != "."; name = zones.Parent(name) {
+		ans, _, err := c.finder.Resolvers.Query(ctx, name, dns.TypeCAA)
 		if err != nil {
-			return nil, "", fmt.Errorf("looking for the CAA records of %s: %w", display(name), err)
+			return nil, "", fmt.Errorf("looking for the CAA records of %s: %w", zones.Display(name), err)
 		}
 		for _, rr := range ans.Answer {
 			// behind a CNAME the owner is another name, and the records count
@@ -29,7 +30,7 @@ func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at 
 			}
 		}
 		if len(records) > 0 {
-			return records, display(name), nil
+			return records, zones.Display(name), nil
 		}
 	}
 	return nil, "", nil

@@ -11,17 +11,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // Checker asks for records. It is safe for concurrent use, holds nothing that
 // must be released, and shares what it learns about zones with all other
 // Checkers of the process that use the same exchanger and resolvers.
 type Checker struct {
-	cfg       Config
-	asker     ask.Asker
-	resolvers *resolvers
-	discovery *discovery
-	logger    *zap.Logger
+	cfg    Config
+	asker  ask.Asker
+	finder *zones.Finder
+	logger *zap.Logger
 }
 
 // NewChecker returns a Checker. What is wrong with cfg shows in every round.
@@ -42,14 +42,8 @@ func NewChecker(cfg Config) *Checker {
 		cfg.Logger = zap.NewNop()
 	}
 	a := ask.NewAsker(cfg.Exchanger)
-	r := newResolvers(a, cfg.Resolvers)
-	return &Checker{
-		cfg:       cfg,
-		asker:     a,
-		resolvers: r,
-		discovery: &discovery{asker: a, resolvers: r, cache: sharedZones, fence: fence{cfg.AllowPrivate, cfg.PrivateNetworks}},
-		logger:    cfg.Logger,
-	}
+	finder := zones.NewFinder(a, cfg.Resolvers, zones.Fence{Open: cfg.AllowPrivate, Private: cfg.PrivateNetworks})
+	return &Checker{cfg: cfg, asker: a, finder: finder, logger: cfg.Logger}
 }
 
 // NewGate returns a Gate with the Checker's grace and settle time.
@@ -86,7 +80,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	defer cancel()
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
-	r := Round{Name: display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
+	r := Round{Name: zones.Display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
 	if c.cfg.Mode == ModeRecursive {
 		r.Err = w.recursive(ctx, name)
 		r.Bogus = w.bogus
@@ -94,14 +88,14 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 		host := t.host()
 		var zone string
 		zone, r.Err = w.authoritative(ctx, name, host)
-		r.Zone = display(zone)
+		r.Zone = zones.Display(zone)
 		if !r.Partial && r.Err == nil && w.signed && complete(w.reports) {
 			r.Bogus = c.bogus(ctx, name)
 		}
 		if !r.Partial {
 			r.Wildcard = w.wildcard()
 			if w.mayShadow(r.Wildcard) && ctx.Err() == nil {
-				r.Shadows = w.c.discovery.remembered(w.last.name+" shadows", w.last.zone, func() (string, bool) {
+				r.Shadows = w.c.finder.Remember(w.last.name+" shadows", w.last.zone, func() (string, bool) {
 					return w.shadows(ctx, hostOf(t)), ctx.Err() == nil
 				})
 			}
@@ -162,12 +156,12 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 // record, so that it does not get to cache a "no". It returns what the resolver says of a
 // failure; nothing if the record validates, or if the resolver fails for another reason.
 func (c *Checker) bogus(ctx context.Context, name string) string {
-	for _, addr := range c.resolvers.addrs {
-		ans, err := c.asker.Send(ctx, addr, validationQuery(name, dns.TypeTXT, false))
+	for _, addr := range c.finder.Resolvers.Addrs {
+		ans, err := c.asker.Send(ctx, addr, zones.ValidationQuery(name, dns.TypeTXT, false))
 		if err != nil || ans.Rcode != dns.RcodeServerFailure {
 			continue
 		}
-		if ans, bogus := c.resolvers.afterServfail(ctx, addr, name, dns.TypeTXT, ans); bogus {
+		if ans, bogus := c.finder.Resolvers.AfterServfail(ctx, addr, name, dns.TypeTXT, ans); bogus {
 			return ask.RcodeText(ans.Msg)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // outcome is what one answer means, for the gate and for the way on.
@@ -38,7 +39,7 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 		if m.Rcode == dns.RcodeServerFailure {
 			code = CodeServfail
 		}
-		return o.broken(code, fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, display(zone)))
+		return o.broken(code, fmt.Sprintf("answers %s: the zone %s is not served there", o.Rcode, zones.Display(zone)))
 	}
 	if !m.Authoritative && m.RecursionAvailable && !refersBelow(zone, name, m) {
 		return o.broken(CodeIntercepted, "answers as a resolver would, not as a name server of the zone (AA clear, RA set): DNS is intercepted on the way, or a resolver is listed as a name server")
@@ -47,27 +48,27 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 		return o
 	}
 
-	soa := soaOf(m.Ns, name)
+	soa := zones.SOAOf(m.Ns, name)
 	if soa != nil {
 		owner := dns.CanonicalName(soa.Hdr.Name)
 		o.Serial = soa.Serial
 		o.NegativeTTL = min(soa.Hdr.Ttl, soa.Minttl)
-		if isBelow(owner, zone) {
+		if zones.IsBelow(owner, zone) {
 			o.deeper = owner
 		}
-	} else if cut := cutOf(m.Ns, name); cut != "" && m.Rcode == dns.RcodeSuccess {
-		if isBelow(cut, zone) {
+	} else if cut := zones.CutOf(m.Ns, name); cut != "" && m.Rcode == dns.RcodeSuccess {
+		if zones.IsBelow(cut, zone) {
 			o.deeper = cut
-			o.hosts, o.nsTTL = nsRecords(m.Ns, cut)
-			o.glue = glueOf(m.Extra)
-			return o.broken("", "refers to "+display(cut))
+			o.hosts, o.nsTTL = zones.NSRecords(m.Ns, cut)
+			o.glue = zones.GlueOf(m.Extra)
+			return o.broken("", "refers to "+zones.Display(cut))
 		}
 		if !m.Authoritative {
-			return o.broken(CodeLame, fmt.Sprintf("is lame for %s: refers to %s", display(zone), display(cut)))
+			return o.broken(CodeLame, fmt.Sprintf("is lame for %s: refers to %s", zones.Display(zone), zones.Display(cut)))
 		}
 	}
 	if m.Rcode == dns.RcodeSuccess && !m.Authoritative && soa == nil {
-		return o.broken(CodeLame, fmt.Sprintf("is lame for %s: an empty answer without authority", display(zone)))
+		return o.broken(CodeLame, fmt.Sprintf("is lame for %s: an empty answer without authority", zones.Display(zone)))
 	}
 	// Resolvers believe a negative answer also where AA is missing.
 	o.Verdict = VerdictNo
@@ -82,8 +83,8 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 // recurses for this client sets RA in it, and no resolver gives one; if it is one that
 // intercepts nevertheless, that shows at the servers below.
 func refersBelow(zone, name string, m *dns.Msg) bool {
-	cut := cutOf(m.Ns, name)
-	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && cut != "" && isBelow(cut, zone) && soaOf(m.Ns, name) == nil
+	cut := zones.CutOf(m.Ns, name)
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && cut != "" && zones.IsBelow(cut, zone) && zones.SOAOf(m.Ns, name) == nil
 }
 
 // fromAnswer judges the answer section: what is at name itself. What a server
@@ -92,7 +93,7 @@ func (o *outcome) fromAnswer(name string, m *dns.Msg, accept acceptFunc) bool {
 	for _, rr := range m.Answer {
 		if c, ok := rr.(*dns.CNAME); ok && dns.CanonicalName(c.Hdr.Name) == name {
 			o.Verdict, o.Alias = VerdictYes, dns.CanonicalName(c.Target)
-			o.Reason = "is a CNAME to " + display(o.Alias)
+			o.Reason = "is a CNAME to " + zones.Display(o.Alias)
 			return true
 		}
 	}
@@ -170,7 +171,7 @@ func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 		end = dns.CanonicalName(m.Answer[i].(*dns.CNAME).Target)
 	}
 	if end != name {
-		o.Via = display(end)
+		o.Via = zones.Display(end)
 	}
 	o.Values, o.TTL = txtValues(m.Answer, end)
 	if o.Values != nil {
@@ -183,7 +184,7 @@ func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 	if m.Rcode == dns.RcodeNameError {
 		o.Reason = "the name does not exist"
 	}
-	if soa := soaOf(m.Ns, end); soa != nil {
+	if soa := zones.SOAOf(m.Ns, end); soa != nil {
 		o.Serial, o.NegativeTTL = soa.Serial, min(soa.Hdr.Ttl, soa.Minttl)
 	}
 	return o

@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // fuzzedName is what the answers in this file are about.
@@ -79,10 +80,10 @@ func FuzzClassify(f *testing.F) {
 			judged = nil
 			o := classify(zone, fuzzedName, m, accept)
 			checkOutcome(t, o, len(wire), judged)
-			if o.deeper != "" && (!isBelow(o.deeper, zone) || !dns.IsSubDomain(o.deeper, fuzzedName) || o.Verdict == VerdictYes) {
+			if o.deeper != "" && (!zones.IsBelow(o.deeper, zone) || !dns.IsSubDomain(o.deeper, fuzzedName) || o.Verdict == VerdictYes) {
 				t.Errorf("a zone cut at %q, below %q, with the verdict %q", o.deeper, zone, o.Verdict)
 			}
-			if len(o.hosts) > 0 && o.deeper == "" || len(o.hosts) > maxZoneServer {
+			if len(o.hosts) > 0 && o.deeper == "" || len(o.hosts) > 32 {
 				t.Errorf("%d hosts of the zone %q", len(o.hosts), o.deeper)
 			}
 			if want := slices.ContainsFunc(judged, isWanted) || o.Alias != ""; (o.Verdict == VerdictYes) != want {
@@ -95,7 +96,7 @@ func FuzzClassify(f *testing.F) {
 		judged = nil
 		o := classify("test.", fuzzedName, m, accept)
 		g := NewGate(1, 1)
-		g.Observe(Round{Name: display(fuzzedName), When: gateStart, Servers: []ServerReport{o.ServerReport}, weigh: weigh})
+		g.Observe(Round{Name: zones.Display(fuzzedName), When: gateStart, Servers: []ServerReport{o.ServerReport}, weigh: weigh})
 		kept := g.Report()
 		size := 0
 		for _, v := range kept.Values {

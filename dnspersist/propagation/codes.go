@@ -2,6 +2,7 @@ package propagation
 
 import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // Code is a stable word for what was found, for programs and alerts.
@@ -37,6 +38,10 @@ const (
 	CodeAliasDead        Code = "alias_dead"
 	CodeAliasNotAgreed   Code = "alias_not_agreed" // only some servers show the CNAME
 	CodeWildcard         Code = "wildcard"
+	CodeNotDelegated          = zones.CodeNotDelegated
+	CodeZoneUnknown           = zones.CodeZoneUnknown
+	CodeResolverFailed        = zones.CodeResolverFailed
+	CodeBogus                 = zones.CodeBogus
 	CodeResolverNegative Code = "resolver_negative"
 	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
 	CodeWildcardBreaks   Code = "wildcard_will_break"

@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // maxCaseProbes is of how many addresses Diagnose finds out whether they keep the case of a
@@ -38,9 +39,9 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
 			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
 	}
-	p := probe{c: c, zone: w.last.zone.name, host: hostOf(t), name: w.last.name, addr: dnsAddr(w.last.asked[i].addr), accept: t.Accept, wildcard: r.Wildcard != ""}
+	p := probe{c: c, zone: w.last.zone.Name, host: hostOf(t), name: w.last.name, addr: zones.DNSAddr(w.last.asked[i].Addr), accept: t.Accept, wildcard: r.Wildcard != ""}
 	if rep.FirstYes.IsZero() && t.Mistaken != nil {
-		all = append(all, p.wrongNames(ctx, t.Mistaken(display(p.zone)))...)
+		all = append(all, p.wrongNames(ctx, t.Mistaken(zones.Display(p.zone)))...)
 	}
 	return rep, append(all, c.changesCase(ctx, w)...)
 }
@@ -81,10 +82,10 @@ func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
 		d := Diagnostic{Code: CodeWrongName, Addr: p.addr}
 		switch {
 		case good:
-			d.Place = display(name)
-			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", display(p.name), display(name), place.Why)
+			d.Place = zones.Display(name)
+			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", zones.Display(p.name), zones.Display(name), place.Why)
 		case place.Telling && !p.wildcard:
-			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the one that is wanted either", display(p.name), display(name), place.Why)
+			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the one that is wanted either", zones.Display(p.name), zones.Display(name), place.Why)
 		default:
 			continue
 		}
@@ -105,7 +106,7 @@ func (c *Checker) changesCase(ctx context.Context, w *walk) []Diagnostic {
 		if asked++; asked > maxCaseProbes {
 			break
 		}
-		ans, err := c.asker.Ask(ctx, dnsAddr(w.last.asked[i].addr), mixed, dns.TypeTXT, false)
+		ans, err := c.asker.Ask(ctx, zones.DNSAddr(w.last.asked[i].Addr), mixed, dns.TypeTXT, false)
 		if err == nil && len(ans.Question) == 1 && ans.Question[0].Name != mixed {
 			all = append(all, Diagnostic{Code: CodeCase, Host: o.Host, Addr: o.Addr, Text: fmt.Sprintf(
 				"%s (%s) changes the case of the question: CAs' resolvers use it against forged answers and have to ask more, or fail; update the server", o.Host, o.Addr)})

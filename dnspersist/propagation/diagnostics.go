@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // Diagnostic is one thing that was found, in words for a person.
@@ -123,7 +125,7 @@ func (r Report) inside() []string {
 	var all []string
 	for _, s := range r.Servers {
 		addr, err := netip.ParseAddrPort(s.Addr)
-		if err == nil && (s.Verdict == VerdictYes || s.Verdict == VerdictNo) && IsPrivate(addr.Addr()) && !slices.Contains(all, addr.Addr().String()) {
+		if err == nil && (s.Verdict == VerdictYes || s.Verdict == VerdictNo) && zones.IsPrivate(addr.Addr()) && !slices.Contains(all, addr.Addr().String()) {
 			all = append(all, addr.Addr().String())
 		}
 	}
@@ -171,7 +173,7 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	case CodeTCPBlocked:
 		add(s.Defect, "truncates its answer and cannot be asked over TCP%s: CAs fail there (%s)", since, s.Reason)
 	case CodePrivate:
-		add(s.Defect, "has a private address: a public CA cannot ask it; if the CA is inside this network as well, set %s", allowPrivate)
+		add(s.Defect, "has a private address: a public CA cannot ask it; if the CA is inside this network as well, set %s", zones.OptionAllowPrivate)
 	case CodeIntercepted:
 		add(s.Defect, "should be authoritative but answers as a resolver: DNS on this network is intercepted; set resolvers and check recursive")
 	case CodeEDNSBroken:

@@ -127,7 +127,7 @@ func TestScenario53DelegationChanges(t *testing.T) {
 			{"nse", "nse.other.test 192.0.2.22=yes"},
 		} {
 			n.servers["192.0.2.1:53"].load(t, without+validationName+". NS "+tt.host+".other.test.\n")
-			time.Sleep(minAgeToDrop)
+			time.Sleep(10 * time.Second)
 			for range 2 {
 				if got := verdicts(c.Look(t.Context(), target)); got != tt.want {
 					t.Errorf("got %s, want %s", got, tt.want)

@@ -4,10 +4,12 @@ import (
 	"slices"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 func (s *testServer) zoneOf(name string) string {
-	for n := dns.CanonicalName(name); ; n = parent(n) {
+	for n := dns.CanonicalName(name); ; n = zones.Parent(n) {
 		if _, ok := s.zones[n]; ok {
 			return n
 		}
@@ -33,7 +35,7 @@ func (s *testServer) answer(m *dns.Msg, q dns.Question) {
 	}
 	rrs := s.zones[zone]
 	// The highest cut between the apex and the name.
-	for n, cut := name, ""; ; n = parent(n) {
+	for n, cut := name, ""; ; n = zones.Parent(n) {
 		if n == zone {
 			if cut != "" {
 				s.refer(m, rrs, cut)

@@ -5,15 +5,17 @@ import (
 	"sync"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // recursive asks the resolvers.
 func (w *walk) recursive(ctx context.Context, name string) error {
-	r := w.c.resolvers
-	if r.err != nil {
-		return r.err
+	r := w.c.finder.Resolvers
+	if r.Err != nil {
+		return r.Err
 	}
-	addrs := r.addrs
+	addrs := r.Addrs
 	if w.nth >= 0 {
 		n := w.nth % len(addrs)
 		addrs = addrs[n : n+1]
@@ -23,7 +25,7 @@ func (w *walk) recursive(ctx context.Context, name string) error {
 	for i, addr := range addrs {
 		wg.Go(func() {
 			o := w.askResolver(ctx, addr, name)
-			o.Name, o.Host, o.Addr = display(name), addr, addr
+			o.Name, o.Host, o.Addr = zones.Display(name), addr, addr
 			w.reports[i] = o.ServerReport
 		})
 	}
@@ -44,12 +46,12 @@ func (w *walk) askResolver(ctx context.Context, addr, name string) (o outcome) {
 	}
 	bogus := false
 	if ans.Rcode == dns.RcodeServerFailure {
-		ans, bogus = w.c.resolvers.afterServfail(ctx, addr, name, dns.TypeTXT, ans)
+		ans, bogus = w.c.finder.Resolvers.AfterServfail(ctx, addr, name, dns.TypeTXT, ans)
 	}
 	o = classifyRecursive(name, ans.Msg, w.accept)
 	o.Network, o.RTT = ans.Network, ans.RTT
 	if o.Via != "" {
-		o.FromWildcard = w.c.discovery.remembered(name+" CNAME "+o.Via, nil, func() (string, bool) {
+		o.FromWildcard = w.c.finder.Remember(name+" CNAME "+o.Via, nil, func() (string, bool) {
 			probe := randomBelow(name)
 			below, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, true)
 			if err != nil {

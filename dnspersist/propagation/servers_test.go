@@ -134,9 +134,9 @@ func TestResolverIsWaitedFor(t *testing.T) {
 			}
 			return nil, errSilent, network == "tcp"
 		}
-		r := n.checker().resolvers
+		r := n.checker().finder.Resolvers
 		for _, name := range []string{"www", "ns1", "cold1", "cold2", "cold3", "lost1", "lost2", "lost3"} {
-			if ans, _, err := r.query(t.Context(), name+".example.test.", dns.TypeA); err != nil || ans.NoEDNS {
+			if ans, _, err := r.Query(t.Context(), name+".example.test.", dns.TypeA); err != nil || ans.NoEDNS {
 				t.Errorf("%s: %v, without EDNS %v", name, err, ans.NoEDNS)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // hostOf is the target's host, canonical.
 func hostOf(t Target) string {
 	if t.Host == "" {
-		return parent(dns.CanonicalName(t.Name))
+		return zones.Parent(dns.CanonicalName(t.Name))
 	}
 	return dns.CanonicalName(t.Host)
 }
@@ -34,10 +36,10 @@ func hostOf(t Target) string {
 func (w *walk) shadows(ctx context.Context, host string) string {
 	st := w.last
 	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
-	if i < 0 || host == st.zone.name || !dns.IsSubDomain(st.zone.name, parent(host)) {
+	if i < 0 || host == st.zone.Name || !dns.IsSubDomain(st.zone.Name, zones.Parent(host)) {
 		return ""
 	}
-	addr := dnsAddr(st.asked[i].addr)
+	addr := zones.DNSAddr(st.asked[i].Addr)
 	ask := func(name string, qtype uint16) (rrs []dns.RR) {
 		ans, err := w.c.asker.Ask(ctx, addr, name, qtype, false)
 		if err != nil || ans.Rcode != dns.RcodeSuccess {
@@ -50,20 +52,20 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 	var lost, one []dns.RR // one is all there is of the first kind
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX, dns.TypeHTTPS} {
 		has := ask(host, qtype)
-		if len(has) == 0 || !sameContent(has, ask(randomBelow(parent(host)), qtype)) || !sameContent(has, ask(randomBelow(host), qtype)) {
+		if len(has) == 0 || !sameContent(has, ask(randomBelow(zones.Parent(host)), qtype)) || !sameContent(has, ask(randomBelow(host), qtype)) {
 			continue
 		}
 		// A wildcard exists itself, so nothing answers for what is below it; where nothing does
 		// below one that nobody has either, the server does not tell.
 		below, err := w.c.asker.Ask(ctx, addr, randomBelow("*."+host), qtype, false)
-		if err == nil && below.Rcode == dns.RcodeNameError && sameContent(has, ask(randomBelow("*."+randomBelow(parent(host))), qtype)) {
+		if err == nil && below.Rcode == dns.RcodeNameError && sameContent(has, ask(randomBelow("*."+randomBelow(zones.Parent(host))), qtype)) {
 			return ""
 		}
 		if len(kinds) == 0 {
 			one = has
 		}
 		kinds, lost = append(kinds, dns.TypeToString[has[0].Header().Rrtype]), append(lost, has...)
-		if hasAlias(has) {
+		if zones.HasAlias(has) {
 			break // it answers all types
 		}
 	}
@@ -71,16 +73,16 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 		return ""
 	}
 	// Names between the host and the wildcard come to exist, too.
-	owners, above := []string{host}, parent(host)
+	owners, above := []string{host}, zones.Parent(host)
 	for range maxShadowedAbove {
 		qtype := one[0].Header().Rrtype
-		if !isBelow(above, st.zone.name) || !sameContent(ask(above, qtype), one) || !sameContent(ask(randomBelow(parent(above)), qtype), one) {
+		if !zones.IsBelow(above, st.zone.Name) || !sameContent(ask(above, qtype), one) || !sameContent(ask(randomBelow(zones.Parent(above)), qtype), one) {
 			break
 		}
-		owners, above = append(owners, above, "*."+above), parent(above)
+		owners, above = append(owners, above, "*."+above), zones.Parent(above)
 	}
 	return fmt.Sprintf("publishing %s makes %s exist: the wildcard *.%s stops answering %s for it; first add %s",
-		display(st.name), display(host), display(above), strings.Join(kinds, " and "), listed(owners, lost))
+		zones.Display(st.name), zones.Display(host), zones.Display(above), strings.Join(kinds, " and "), listed(owners, lost))
 }
 
 // listed are the records of rrs for each of the owners, as lines of a zone file.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // Exchanger sends one query to one address and returns the answer that belongs to it.
@@ -78,6 +79,9 @@ type Config struct {
 	Logger *zap.Logger
 }
 
+// IsPrivate reports whether a public CA cannot or will not ask a server at addr.
+func IsPrivate(addr netip.Addr) bool { return zones.IsPrivate(addr) }
+
 // Target is what to look for.
 type Target struct {
 	// Name is the validation name, "_validation-persist.www.example.com".
@@ -115,7 +119,7 @@ type Place struct {
 // host is Host in canonical form.
 func (t Target) host() string {
 	if t.Host == "" {
-		return parent(dns.CanonicalName(t.Name))
+		return zones.Parent(dns.CanonicalName(t.Name))
 	}
 	return dns.CanonicalName(t.Host)
 }

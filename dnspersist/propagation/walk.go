@@ -3,17 +3,18 @@ package propagation
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // Bounds of the way to a record, beside those of an account.
@@ -36,8 +37,8 @@ type walk struct {
 	bogus   string   // what a resolver said that validates
 	last    struct { // what came of the validation name itself
 		name     string
-		zone     *zone
-		asked    []server
+		zone     *zones.Zone
+		asked    []zones.Server
 		outcomes []outcome
 	}
 }
@@ -104,13 +105,13 @@ func aliasHost(target string) string {
 	if dns.CountLabel(target) <= 2 {
 		return target
 	}
-	return parent(target)
+	return zones.Parent(target)
 }
 
 func arrows(names []string) string {
 	shown := make([]string, len(names))
 	for i, n := range names {
-		shown[i] = display(n)
+		shown[i] = zones.Display(n)
 	}
 	return strings.Join(shown, " → ")
 }
@@ -118,26 +119,26 @@ func arrows(names []string) string {
 // station asks the servers of the zone that st.name is in, going down where
 // answers show a zone below, and returns that zone and the targets of CNAMEs.
 func (w *walk) station(ctx context.Context, st station) (zoneName string, targets []string, err error) {
-	d := w.c.discovery
-	z, err := d.find(ctx, st.name, st.host)
+	d := w.c.finder
+	z, err := d.Find(ctx, st.name, st.host)
 	if err != nil {
 		return "", nil, err
 	}
 	for cuts := 0; ; cuts++ {
 		if cuts > maxCuts {
-			return z.name, nil, ask.AccountOf(ctx).End(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, display(st.name)))
+			return z.Name, nil, ask.AccountOf(ctx).End(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, zones.Display(st.name)))
 		}
-		if z.denied != "" && !w.c.cfg.AllowPrivate {
+		if z.Denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
 			// does not, for a CA that asks them too: then that is configured.
-			return z.name, nil, ask.Coded(CodeNotDelegated, fmt.Errorf(
-				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", display(z.name), display(z.denied), allowPrivate))
+			return z.Name, nil, ask.Coded(CodeNotDelegated, fmt.Errorf(
+				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", zones.Display(z.Name), zones.Display(z.Denied), zones.OptionAllowPrivate))
 		}
-		asked := z.servers()
-		w.dropped = max(w.dropped, z.dropped())
-		w.signed = w.signed || z.signed
+		asked := z.Servers()
+		w.dropped = max(w.dropped, z.Dropped())
+		w.signed = w.signed || z.Signed
 		if len(w.only) > 0 {
-			asked = slices.DeleteFunc(asked, func(s server) bool { return !slices.Contains(w.only, dnsAddr(s.addr)) })
+			asked = slices.DeleteFunc(asked, func(s zones.Server) bool { return !slices.Contains(w.only, zones.DNSAddr(s.Addr)) })
 		} else if w.nth >= 0 && len(asked) > 0 {
 			asked = w.worthPolling(asked)
 			n := w.nth % len(asked)
@@ -150,12 +151,12 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 		} else if !ok {
 			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
 		}
-		var below *zone
+		var below *zones.Zone
 		if ok {
-			del.signed = z.signed
-			below, err = d.delegated(ctx, del, st.name)
-			if err != nil && (len(del.hosts) > 0 || ask.CutShort(ctx) != nil) {
-				return z.name, nil, err
+			del.Signed = z.Signed
+			below, err = d.Delegated(ctx, del, st.name)
+			if err != nil && (len(del.Hosts) > 0 || ask.CutShort(ctx) != nil) {
+				return z.Name, nil, err
 			}
 			// Without a referral there was but an SOA record: load balancers
 			// make them up, and the name is in z after all.
@@ -172,7 +173,7 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 				agreed = agreed && (o.deeper != "" || o.Verdict == VerdictYes)
 			}
 			if agreed {
-				d.adopt(below)
+				d.Adopt(below)
 			}
 			z = below
 			continue
@@ -194,17 +195,17 @@ func (w *walk) station(ctx context.Context, st station) (zoneName string, target
 			}
 		}
 		if !alive && w.nth < 0 && ask.CutShort(ctx) == nil {
-			d.forget(z)
+			d.Forget(z)
 		}
-		return z.name, targets, nil
+		return z.Name, targets, nil
 	}
 }
 
 // worthPolling leaves out the addresses that were silent lately, and hosts without any, if there
 // are others: a poll of one server tells nothing there. On a machine without IPv6 every other poll would be in vain.
-func (w *walk) worthPolling(servers []server) []server {
-	answering := slices.DeleteFunc(slices.Clone(servers), func(s server) bool {
-		return !s.addr.IsValid() || w.c.asker.Memory.IsSilent(dnsAddr(s.addr))
+func (w *walk) worthPolling(servers []zones.Server) []zones.Server {
+	answering := slices.DeleteFunc(slices.Clone(servers), func(s zones.Server) bool {
+		return !s.Addr.IsValid() || w.c.asker.Memory.IsSilent(zones.DNSAddr(s.Addr))
 	})
 	if len(answering) == 0 {
 		return servers
@@ -214,56 +215,52 @@ func (w *walk) worthPolling(servers []server) []server {
 
 // delegationOf combines the referrals in outcomes to the highest zone that
 // any of them shows. asked are the servers in the order of outcomes.
-func delegationOf(outcomes []outcome, asked []server) (delegation, bool) {
-	d := delegation{glue: make(map[string][]netip.Addr), ttl: uint32(maxZoneTTL / time.Second)}
+func delegationOf(outcomes []outcome, asked []zones.Server) (zones.Delegation, bool) {
+	d := zones.Delegation{Glue: make(map[string][]netip.Addr), TTL: math.MaxUint32}
 	for _, o := range outcomes {
-		if o.deeper != "" && (d.zone == "" || isBelow(d.zone, o.deeper)) {
-			d.zone = o.deeper
+		if o.deeper != "" && (d.Zone == "" || zones.IsBelow(d.Zone, o.deeper)) {
+			d.Zone = o.deeper
 		}
 	}
 	for i, o := range outcomes {
-		if d.zone == "" || o.deeper != d.zone {
+		if d.Zone == "" || o.deeper != d.Zone {
 			continue
 		}
-		if !d.from.IsValid() || o.hosts == nil {
-			d.from = asked[i].addr
+		if !d.From.IsValid() || o.hosts == nil {
+			d.From = asked[i].Addr
 		}
 		if o.hosts != nil {
-			d.hosts = append(d.hosts, o.hosts...)
-			d.ttl = min(d.ttl, o.nsTTL)
+			d.Hosts = append(d.Hosts, o.hosts...)
+			d.TTL = min(d.TTL, o.nsTTL)
 		}
 		for h, addrs := range o.glue {
-			d.glue[h] = append(d.glue[h], addrs...)
+			d.Glue[h] = append(d.Glue[h], addrs...)
 		}
 	}
-	slices.Sort(d.hosts)
-	d.hosts = slices.Compact(d.hosts)
-	// each server may have shown others, and each host costs questions
-	d.hosts = sampled(d.hosts, min(len(d.hosts), maxZoneServer), time.Now())
-	return d, d.zone != ""
+	return d, d.Zone != ""
 }
 
 // hiddenCut looks for a zone below z that a yes would not show.
-func (w *walk) hiddenCut(ctx context.Context, z *zone, name string, outcomes []outcome, asked []server) (delegation, bool) {
+func (w *walk) hiddenCut(ctx context.Context, z *zones.Zone, name string, outcomes []outcome, asked []zones.Server) (zones.Delegation, bool) {
 	if w.nth >= 0 {
-		return delegation{}, false
+		return zones.Delegation{}, false
 	}
 	for i, o := range outcomes {
 		if o.Verdict == VerdictYes {
-			return w.c.discovery.hiddenCut(ctx, z, name, asked[i].addr)
+			return w.c.finder.HiddenCut(ctx, z, name, asked[i].Addr)
 		}
 	}
-	return delegation{}, false
+	return zones.Delegation{}, false
 }
 
 // askAll asks servers of z in parallel.
-func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []server) []outcome {
+func (w *walk) askAll(ctx context.Context, z *zones.Zone, name string, servers []zones.Server) []outcome {
 	outcomes := make([]outcome, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
 		wg.Go(func() {
 			o := w.askOne(ctx, z, name, s)
-			o.Zone, o.Name, o.Host, o.Listed = display(z.name), display(name), display(s.host), s.listed
+			o.Zone, o.Name, o.Host, o.Listed = zones.Display(z.Name), zones.Display(name), zones.Display(s.Host), s.Listed
 			outcomes[i] = o
 		})
 	}
@@ -271,18 +268,18 @@ func (w *walk) askAll(ctx context.Context, z *zone, name string, servers []serve
 	return outcomes
 }
 
-func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o outcome) {
-	if !s.addr.IsValid() {
-		return o.broken(CodeNoAddress, s.problem)
+func (w *walk) askOne(ctx context.Context, z *zones.Zone, name string, s zones.Server) (o outcome) {
+	if !s.Addr.IsValid() {
+		return o.broken(CodeNoAddress, s.Problem)
 	}
-	addr := dnsAddr(s.addr)
+	addr := zones.DNSAddr(s.Addr)
 	defer w.guard(&o, addr)
-	if w.c.discovery.fence.stops(s.addr) {
-		o = o.broken(CodePrivate, "private address; a public CA cannot ask there, and we do only with "+allowPrivate)
+	if w.c.finder.Fence.Stops(s.Addr) {
+		o = o.broken(CodePrivate, "private address; a public CA cannot ask there, and we do only with "+zones.OptionAllowPrivate)
 	} else if ans, err := w.c.asker.Ask(ctx, addr, name, dns.TypeTXT, false); err != nil {
 		o = classifyFailure(ctx, err)
 	} else {
-		o = classify(z.name, name, ans.Msg, w.accept)
+		o = classify(z.Name, name, ans.Msg, w.accept)
 		o.Network, o.RTT = ans.Network, ans.RTT
 		if ans.NoEDNS && o.Defect == "" {
 			o.Defect = CodeEDNSBroken
@@ -292,11 +289,11 @@ func (w *walk) askOne(ctx context.Context, z *zone, name string, s server) (o ou
 	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
 		switch memory := w.c.asker.Memory; o.Verdict {
 		case VerdictSilent:
-			o.BadSince, o.BadLooks = memory.Silent(addr, z.name)
+			o.BadSince, o.BadLooks = memory.Silent(addr, z.Name)
 		case VerdictBroken:
-			o.BadSince, o.BadLooks = memory.Useless(addr, z.name)
+			o.BadSince, o.BadLooks = memory.Useless(addr, z.Name)
 		default:
-			memory.Useful(addr, z.name)
+			memory.Useful(addr, z.Name)
 		}
 	}
 	return o

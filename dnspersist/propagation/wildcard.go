@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // maxWildcardProbes is of how many servers it is found out whether a wildcard has made a CNAME;
@@ -23,7 +24,7 @@ const maxWildcardProbes = 4
 // leads that elsewhere, and no record can take its place. It costs one question for each target or
 // set of texts for as long as the zone is known, and a few where it is a wildcard's: the owner may
 // be about to set one.
-func (w *walk) noteWildcards(ctx context.Context, z *zone, name string, asked []server, outcomes []outcome) {
+func (w *walk) noteWildcards(ctx context.Context, z *zones.Zone, name string, asked []zones.Server, outcomes []outcome) {
 	type seen struct {
 		made   bool // by the first server
 		probes int
@@ -39,7 +40,7 @@ func (w *walk) noteWildcards(ctx context.Context, z *zone, name string, asked []
 			outcomes[i].FromWildcard = made
 			continue
 		}
-		made := w.isFromWildcard(ctx, z, name, answer, dnsAddr(asked[i].addr))
+		made := w.isFromWildcard(ctx, z, name, answer, zones.DNSAddr(asked[i].Addr))
 		if s.probes++; s.probes == 1 {
 			s.made = made
 		}
@@ -64,14 +65,14 @@ func answerOf(o outcome) string {
 }
 
 // isFromWildcard reports whether a server of z has an answer at the name from a wildcard.
-func (w *walk) isFromWildcard(ctx context.Context, z *zone, name, answer, addr string) bool {
-	return w.c.discovery.remembered(name+" "+answer+" "+addr, z, func() (string, bool) {
+func (w *walk) isFromWildcard(ctx context.Context, z *zones.Zone, name, answer, addr string) bool {
+	return w.c.finder.Remember(name+" "+answer+" "+addr, z, func() (string, bool) {
 		probe := randomBelow(name)
 		ans, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}
-		below := classify(z.name, probe, ans.Msg, w.accept)
+		below := classify(z.Name, probe, ans.Msg, w.accept)
 		if answerOf(below) != answer {
 			return "", true
 		}
@@ -82,20 +83,20 @@ func (w *walk) isFromWildcard(ctx context.Context, z *zone, name, answer, addr s
 // madeCut reports whether the referral at the name itself comes from a wildcard NS record: the
 // name below gets one of its own then. A record at the name takes the place of that, too; what
 // such servers have said is turned into a "no".
-func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation, outcomes []outcome) bool {
-	if del.zone != name || len(del.hosts) == 0 {
+func (w *walk) madeCut(ctx context.Context, z *zones.Zone, name string, del zones.Delegation, outcomes []outcome) bool {
+	if del.Zone != name || len(del.Hosts) == 0 {
 		return false
 	}
-	said := w.c.discovery.remembered(name+" NS", z, func() (string, bool) {
+	said := w.c.finder.Remember(name+" NS", z, func() (string, bool) {
 		probe := randomBelow(name)
-		ans, err := w.c.asker.Ask(ctx, dnsAddr(del.from), probe, dns.TypeTXT, false)
+		ans, err := w.c.asker.Ask(ctx, zones.DNSAddr(del.From), probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}
-		if cutOf(ans.Ns, probe) != probe {
+		if zones.CutOf(ans.Ns, probe) != probe {
 			return "", true
 		}
-		return "NS " + display(del.hosts[0]), true
+		return "NS " + zones.Display(del.Hosts[0]), true
 	})
 	if said == "" {
 		return false
@@ -114,7 +115,7 @@ func (w *walk) madeCut(ctx context.Context, z *zone, name string, del delegation
 // isMade reports whether only a wildcard leads from a name to a target.
 func (w *walk) isMade(name, target string) bool {
 	return !slices.ContainsFunc(w.reports, func(s ServerReport) bool {
-		return s.Name == display(name) && s.Alias == target && !s.FromWildcard
+		return s.Name == zones.Display(name) && s.Alias == target && !s.FromWildcard
 	})
 }
 
@@ -125,7 +126,7 @@ func (w *walk) judgeMade(chain []station) (kept bool) {
 	made := make(map[string]bool)
 	for _, st := range chain {
 		if st.made {
-			made[display(st.name)] = true
+			made[zones.Display(st.name)] = true
 		}
 	}
 	if slices.ContainsFunc(w.reports, func(s ServerReport) bool {
@@ -137,7 +138,7 @@ func (w *walk) judgeMade(chain []station) (kept bool) {
 	for i, s := range w.reports {
 		if s.FromWildcard && s.Alias != "" {
 			w.reports[i].Verdict = VerdictNo
-			w.reports[i].Reason = "a wildcard record answers (CNAME to " + display(s.Alias) + ")"
+			w.reports[i].Reason = "a wildcard record answers (CNAME to " + zones.Display(s.Alias) + ")"
 		}
 	}
 	return false
@@ -158,7 +159,7 @@ func (w *walk) wildcard() string {
 	if o := w.last.outcomes[i]; o.Alias == "" {
 		return "TXT " + quotedValues(o.Values)
 	}
-	return "CNAME " + display(w.last.outcomes[i].Alias)
+	return "CNAME " + zones.Display(w.last.outcomes[i].Alias)
 }
 
 // maxQuoted is how many octets of one text from a server get into a message.

@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
 // hostileWorld is an Internet in which each question of a server gets a message made up of the
@@ -32,7 +33,7 @@ func hostileWorld(seed uint64) func(netip.Addr, dns.Question, *dns.Msg) error {
 		}
 		cut := name
 		for range r.IntN(dns.CountLabel(name) + 1) {
-			cut = parent(cut)
+			cut = zones.Parent(cut)
 		}
 		somewhere := func() string {
 			switch r.IntN(4) {

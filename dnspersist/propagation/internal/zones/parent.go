@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"context"
@@ -33,28 +33,28 @@ type parentView struct {
 // askParent asks a server of the zone above for its delegation, and the resolvers whether
 // that is signed. Resolvers use the list above as well as the zone's own: a server that is
 // listed only there and has old data makes a CA fail now and then.
-func (d *discovery) askParent(ctx context.Context, zone string) parentView {
+func (f *Finder) askParent(ctx context.Context, zone string) parentView {
 	var v parentView
 	if dns.CountLabel(zone) < 2 {
 		return v
 	}
 	ctx, cancel := context.WithTimeout(ctx, parentPatience)
 	defer cancel()
-	if ans, _, err := d.resolvers.query(ctx, zone, dns.TypeDS); err == nil {
+	if ans, _, err := f.Resolvers.Query(ctx, zone, dns.TypeDS); err == nil {
 		v.signed = slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool {
 			return rr.Header().Rrtype == dns.TypeDS && dns.CanonicalName(rr.Header().Name) == zone
 		})
 	}
 	denied, tries := 0, 0
-	for _, addr := range d.parentServers(ctx, parent(zone)) {
+	for _, addr := range f.parentServers(ctx, Parent(zone)) {
 		if tries++; tries > parentTries || ctx.Err() != nil {
 			break
 		}
-		ans, err := d.asker.Ask(ctx, dnsAddr(addr), zone, dns.TypeNS, false)
+		ans, err := f.asker.Ask(ctx, DNSAddr(addr), zone, dns.TypeNS, false)
 		if err != nil {
 			continue
 		}
-		if soa := soaOf(ans.Ns, zone); ans.Authoritative && ans.Rcode == dns.RcodeNameError && soa != nil && isBelow(zone, dns.CanonicalName(soa.Hdr.Name)) {
+		if soa := SOAOf(ans.Ns, zone); ans.Authoritative && ans.Rcode == dns.RcodeNameError && soa != nil && IsBelow(zone, dns.CanonicalName(soa.Hdr.Name)) {
 			denied++
 			v.denies = dns.CanonicalName(soa.Hdr.Name)
 			continue // one server may be wrong
@@ -64,8 +64,8 @@ func (d *discovery) askParent(ctx context.Context, zone string) parentView {
 			denied = -parentTries
 			continue
 		}
-		if hosts, _ := nsRecords(ans.Ns, zone); len(hosts) > 0 {
-			v.hosts, v.glue, v.denies = hosts, glueOf(ans.Extra), ""
+		if hosts, _ := NSRecords(ans.Ns, zone); len(hosts) > 0 {
+			v.hosts, v.glue, v.denies = hosts, GlueOf(ans.Extra), ""
 			return v
 		}
 	}
@@ -77,56 +77,56 @@ func (d *discovery) askParent(ctx context.Context, zone string) parentView {
 
 // fromAbove asks the zone above for where host is delegated to. For a name on which resolvers
 // fail: if its servers are at fault, they can be named only when found without resolvers.
-func (d *discovery) fromAbove(ctx context.Context, host string) (delegation, bool) {
+func (f *Finder) fromAbove(ctx context.Context, host string) (Delegation, bool) {
 	ctx, cancel := context.WithTimeout(ctx, parentPatience)
 	defer cancel()
-	for n := parent(host); n != "." && ctx.Err() == nil; n = parent(n) {
-		servers := d.parentServers(ctx, n)
+	for n := Parent(host); n != "." && ctx.Err() == nil; n = Parent(n) {
+		servers := f.parentServers(ctx, n)
 		for _, addr := range servers[:min(len(servers), parentTries)] {
-			ans, err := d.asker.Ask(ctx, dnsAddr(addr), host, dns.TypeNS, false)
+			ans, err := f.asker.Ask(ctx, DNSAddr(addr), host, dns.TypeNS, false)
 			if err != nil || ans.Authoritative || ans.Rcode != dns.RcodeSuccess {
 				continue
 			}
-			cut := cutOf(ans.Ns, host)
+			cut := CutOf(ans.Ns, host)
 			if cut == "" || !dns.IsSubDomain(n, cut) || (cut == n && dns.CountLabel(n) < 2) {
 				continue
 			}
-			hosts, ttl := nsRecords(ans.Ns, cut)
+			hosts, ttl := NSRecords(ans.Ns, cut)
 			// Resolvers fail for it, so they are not asked for its DS record.
-			return delegation{zone: cut, hosts: hosts, glue: glueOf(ans.Extra), ttl: ttl, from: addr, signed: true}, true
+			return Delegation{Zone: cut, Hosts: hosts, Glue: GlueOf(ans.Extra), TTL: ttl, From: addr, Signed: true}, true
 		}
 	}
-	return delegation{}, false
+	return Delegation{}, false
 }
 
 // parentServers returns addresses of a few servers of the zone that contains name.
-func (d *discovery) parentServers(ctx context.Context, name string) []netip.Addr {
-	key := d.keyOf(kindParent, name)
-	if e, ok := d.cache.get(key); ok {
-		return d.addrsOf(e.zone)
+func (f *Finder) parentServers(ctx context.Context, name string) []netip.Addr {
+	key := f.keyOf(kindParent, name)
+	if e, ok := f.cache.get(key); ok {
+		return f.addrsOf(e.zone)
 	}
-	z := &zone{name: name, fetched: time.Now()}
+	z := &Zone{Name: name, fetched: time.Now()}
 	keep := parentFailureTTL
-	if cut, ttl, err := d.cut(ctx, name); err == nil {
-		z.name = cut
-		if ans, _, err := d.resolvers.query(ctx, cut, dns.TypeNS); err == nil {
-			hosts, nsTTL := nsRecords(ans.Answer, cut)
-			ttl = min(ttl, nsTTL, d.addHosts(ctx, z, hosts[:min(len(hosts), parentHosts)], nil, ""))
+	if cut, ttl, err := f.cut(ctx, name); err == nil {
+		z.Name = cut
+		if ans, _, err := f.Resolvers.Query(ctx, cut, dns.TypeNS); err == nil {
+			hosts, nsTTL := NSRecords(ans.Answer, cut)
+			ttl = min(ttl, nsTTL, f.addHosts(ctx, z, hosts[:min(len(hosts), parentHosts)], nil, ""))
 			keep = clampTTL(ttl)
 		}
 	}
 	if ask.CutShort(ctx) == nil {
-		d.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
+		f.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
 	}
-	return d.addrsOf(z)
+	return f.addrsOf(z)
 }
 
 // addrsOf lists the addresses of a zone's servers that may be asked.
-func (d *discovery) addrsOf(z *zone) []netip.Addr {
+func (f *Finder) addrsOf(z *Zone) []netip.Addr {
 	var all []netip.Addr
-	for _, s := range z.servers() {
-		if s.addr.IsValid() && !d.fence.stops(s.addr) {
-			all = append(all, s.addr)
+	for _, s := range z.Servers() {
+		if s.Addr.IsValid() && !f.Fence.Stops(s.Addr) {
+			all = append(all, s.Addr)
 		}
 	}
 	return all
@@ -134,8 +134,8 @@ func (d *discovery) addrsOf(z *zone) []netip.Addr {
 
 // compare adds to a zone the servers that only the zone above lists, and marks hosts that
 // only one of them does.
-func (d *discovery) compare(ctx context.Context, z *zone, above parentView) {
-	z.signed, z.denied = above.signed, above.denies
+func (f *Finder) compare(ctx context.Context, z *Zone, above parentView) {
+	z.Signed, z.Denied = above.signed, above.denies
 	if len(above.hosts) == 0 {
 		return
 	}
@@ -153,7 +153,7 @@ func (d *discovery) compare(ctx context.Context, z *zone, above parentView) {
 	if len(missing) == 0 {
 		return
 	}
-	d.addHosts(ctx, z, missing, above.glue, "")
+	f.addHosts(ctx, z, missing, above.glue, "")
 	for i, h := range z.hosts {
 		if slices.Contains(missing, h.name) {
 			z.hosts[i].listed = "parent"

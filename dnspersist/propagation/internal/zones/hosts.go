@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"cmp"
@@ -24,7 +24,7 @@ const (
 // hostAnswer is what was found of one host.
 type hostAnswer struct {
 	nsHost
-	ttl uint32
+	TTL uint32
 }
 
 // addHosts adds hosts to z with their addresses: those the resolvers know,
@@ -33,7 +33,7 @@ type hostAnswer struct {
 //
 // A zone has at most maxZoneHosts. Of more, a sample is looked up that changes by the day, and
 // the others are left out: nothing waits for them.
-func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue map[string][]netip.Addr, avoid string) uint32 {
+func (f *Finder) addHosts(ctx context.Context, z *Zone, hosts []string, glue map[string][]netip.Addr, avoid string) uint32 {
 	ttl := uint32(maxZoneTTL / time.Second)
 	hosts = sampled(hosts, len(hosts), time.Now())
 	few := max(min(len(hosts), maxZoneHosts-len(z.hosts)), 0)
@@ -60,12 +60,12 @@ func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue 
 			if unnamed.Load() >= maxUnnamed {
 				return
 			}
-			a := &hostAnswer{nsHost: nsHost{name: h}, ttl: ttl}
-			if dns.IsSubDomain(z.name, h) {
+			a := &hostAnswer{nsHost: nsHost{name: h}, TTL: ttl}
+			if dns.IsSubDomain(z.Name, h) {
 				a.addrs = slices.Clone(glue[h])
 			}
 			if avoid == "" || !dns.IsSubDomain(avoid, h) {
-				d.addresses(ctx, a)
+				f.addresses(ctx, a)
 			}
 			if answers[i] = a; haveNone(a.nsHost) {
 				unnamed.Add(1)
@@ -87,7 +87,7 @@ func (d *discovery) addHosts(ctx context.Context, z *zone, hosts []string, glue 
 			a.problem = "the host has no address"
 		}
 		z.hosts = append(z.hosts, a.nsHost)
-		ttl = min(ttl, a.ttl)
+		ttl = min(ttl, a.TTL)
 	}
 	slices.SortFunc(z.hosts, func(a, b nsHost) int { return cmp.Compare(a.name, b.name) })
 	return ttl
@@ -127,7 +127,7 @@ func bounded(addrs []netip.Addr) (kept []netip.Addr, more int) {
 }
 
 // addresses asks for both families at once.
-func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
+func (f *Finder) addresses(ctx context.Context, h *hostAnswer) {
 	var (
 		wg    sync.WaitGroup
 		types = []uint16{dns.TypeA, dns.TypeAAAA}
@@ -135,12 +135,12 @@ func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
 		errs  = make([]error, len(types))
 	)
 	for i, t := range types {
-		wg.Go(func() { found[i], _, errs[i] = d.resolvers.query(ctx, h.name, t) })
+		wg.Go(func() { found[i], _, errs[i] = f.Resolvers.Query(ctx, h.name, t) })
 	}
 	wg.Wait()
 	for i := range types {
 		if errs[i] != nil {
-			h.ttl = 0
+			h.TTL = 0
 			if h.problem == "" {
 				h.problem = errs[i].Error()
 			}
@@ -159,32 +159,32 @@ func (d *discovery) addresses(ctx context.Context, h *hostAnswer) {
 				continue
 			}
 			h.addrs = append(h.addrs, ip.Unmap())
-			h.ttl = min(h.ttl, rr.Header().Ttl)
+			h.TTL = min(h.TTL, rr.Header().Ttl)
 		}
 	}
 }
 
 // store caches z. One without any address is kept only as long as a failure.
-func (d *discovery) store(kind cacheKind, z *zone, ttl uint32) {
+func (f *Finder) store(kind cacheKind, z *Zone, ttl uint32) {
 	z.fetched = time.Now()
 	keep := clampTTL(ttl)
 	if !slices.ContainsFunc(z.hosts, func(h nsHost) bool { return len(h.addrs) > 0 }) {
 		keep = failureTTL
 	}
 	z.expires = z.fetched.Add(keep)
-	d.cache.put(&cacheEntry{key: d.keyOf(kind, z.name), zone: z, expires: z.expires})
+	f.cache.put(&cacheEntry{key: f.keyOf(kind, z.Name), zone: z, expires: z.expires})
 }
 
-// adopt lets z, found through a delegation on which all servers above agree,
+// Adopt lets z, found through a delegation on which all servers above agree,
 // be asked without asking them.
-func (d *discovery) adopt(z *zone) {
-	d.cache.put(&cacheEntry{key: d.key(z.name), zone: z, expires: z.expires})
+func (f *Finder) Adopt(z *Zone) {
+	f.cache.put(&cacheEntry{key: f.key(z.Name), zone: z, expires: z.expires})
 }
 
-// forget drops z where all its servers fail: it may have moved.
-func (d *discovery) forget(z *zone) {
+// Forget drops z where all its servers fail: it may have moved.
+func (f *Finder) Forget(z *Zone) {
 	if time.Since(z.fetched) >= minAgeToDrop {
-		d.cache.drop(d.key(z.name))
-		d.cache.drop(d.keyOf(kindDelegated, z.name))
+		f.cache.drop(f.key(z.Name))
+		f.cache.drop(f.keyOf(kindDelegated, z.Name))
 	}
 }

@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import "net/netip"
 
@@ -79,21 +79,21 @@ func IsPrivate(addr netip.Addr) bool {
 }
 
 // allowPrivate is the option that is named to users, Config.AllowPrivate.
-const allowPrivate = "allow_private_ns"
+const OptionAllowPrivate = "allow_private_ns"
 
-// fence keeps us from asking where a public CA does not.
-type fence struct {
-	open    bool           // Config.AllowPrivate
-	private []netip.Prefix // Config.PrivateNetworks
+// Fence keeps us from asking where a public CA does not.
+type Fence struct {
+	Open    bool           // Config.AllowPrivate
+	Private []netip.Prefix // Config.PrivateNetworks
 }
 
-// stops reports whether a name server at addr is not asked.
-func (f fence) stops(addr netip.Addr) bool {
-	if f.open {
+// Stops reports whether a name server at addr is not asked.
+func (f Fence) Stops(addr netip.Addr) bool {
+	if f.Open {
 		return false
 	}
 	addr = addr.Unmap().WithZone("")
-	for _, p := range f.private {
+	for _, p := range f.Private {
 		if p.Contains(addr) {
 			return true
 		}

@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"context"
@@ -20,29 +20,29 @@ import (
 // resolvConf is where a system lists its resolvers; not on Windows.
 const resolvConf = "/etc/resolv.conf"
 
-// resolvers asks recursive resolvers, one after another.
-type resolvers struct {
+// Resolvers asks recursive resolvers, one after another.
+type Resolvers struct {
 	asker ask.Asker
-	addrs []string
-	err   error // why there are none
+	Addrs []string
+	Err   error // why there are none
 
 	// first is the index of the one that answered last: a dead one in front
 	// of it is not waited for at every question.
 	first atomic.Int32
 }
 
-func newResolvers(a ask.Asker, configured []string) *resolvers {
-	r := &resolvers{asker: a}
+func newResolvers(a ask.Asker, configured []string) *Resolvers {
+	r := &Resolvers{asker: a}
 	if len(configured) == 0 {
-		configured, r.err = systemResolvers(resolvConf)
+		configured, r.Err = systemResolvers(resolvConf)
 	}
 	for _, s := range configured {
 		addr, err := resolverAddr(s)
 		if err != nil {
-			r.err = err
+			r.Err = err
 			return r
 		}
-		r.addrs = append(r.addrs, addr)
+		r.Addrs = append(r.Addrs, addr)
 	}
 	return r
 }
@@ -80,23 +80,23 @@ func resolverAddr(s string) (string, error) {
 }
 
 // key identifies the set for the cache of zones.
-func (r *resolvers) key() string { return strings.Join(r.addrs, ",") }
+func (r *Resolvers) key() string { return strings.Join(r.Addrs, ",") }
 
-// query asks the resolvers until one answers NOERROR or NXDOMAIN.
-func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (ask.Answer, string, error) {
-	if r.err != nil {
-		return ask.Answer{}, "", r.err
+// Query asks the resolvers until one answers NOERROR or NXDOMAIN.
+func (r *Resolvers) Query(ctx context.Context, name string, qtype uint16) (ask.Answer, string, error) {
+	if r.Err != nil {
+		return ask.Answer{}, "", r.Err
 	}
 	var failures, bogus error
 	answered := false
 	start := int(r.first.Load())
-	for i := range r.addrs {
-		n := (start + i) % len(r.addrs)
-		addr := r.addrs[n]
+	for i := range r.Addrs {
+		n := (start + i) % len(r.Addrs)
+		addr := r.Addrs[n]
 		ans, err := r.asker.Ask(ctx, addr, name, qtype, true)
 		invalid := false
 		if err == nil && ans.Rcode == dns.RcodeServerFailure {
-			ans, invalid = r.afterServfail(ctx, addr, name, qtype, ans)
+			ans, invalid = r.AfterServfail(ctx, addr, name, qtype, ans)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -118,10 +118,10 @@ func (r *resolvers) query(ctx context.Context, name string, qtype uint16) (ask.A
 	}
 	if bogus != nil {
 		return ask.Answer{}, "", ask.Coded(CodeBogus, fmt.Errorf(
-			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", display(name), bogus))
+			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", Display(name), bogus))
 	}
 	err := fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
-		dns.TypeToString[qtype], display(name), failures)
+		dns.TypeToString[qtype], Display(name), failures)
 	if answered {
 		err = &nameError{err}
 	}
@@ -142,19 +142,19 @@ func alsoFailed(all, err error) error {
 	return fmt.Errorf("%w; %w", all, err)
 }
 
-// afterServfail finds out why the resolver at addr answered SERVFAIL: because what it found
+// AfterServfail finds out why the resolver at addr answered SERVFAIL: because what it found
 // does not validate, if it has an answer when told not to, and still none when it is to. The
 // second half is needed because a resolver that gives up on a slow server has an answer a
 // moment later from what it has learnt since: that one is returned then.
-func (r *resolvers) afterServfail(ctx context.Context, addr, name string, qtype uint16, failed ask.Answer) (now ask.Answer, bogus bool) {
-	ans, err := r.asker.Send(ctx, addr, validationQuery(name, qtype, true))
+func (r *Resolvers) AfterServfail(ctx context.Context, addr, name string, qtype uint16, failed ask.Answer) (now ask.Answer, bogus bool) {
+	ans, err := r.asker.Send(ctx, addr, ValidationQuery(name, qtype, true))
 	if err != nil || (ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError) {
 		return failed, false
 	}
 	if blamesDNSSEC(failed.Msg) {
 		return failed, true
 	}
-	ans, err = r.asker.Send(ctx, addr, validationQuery(name, qtype, false))
+	ans, err = r.asker.Send(ctx, addr, ValidationQuery(name, qtype, false))
 	switch {
 	case err != nil:
 		return failed, false
@@ -182,8 +182,8 @@ func blamesDNSSEC(m *dns.Msg) bool {
 	})
 }
 
-// validationQuery is a question to a resolver; with unchecked it is told not to validate.
-func validationQuery(name string, qtype uint16, unchecked bool) *dns.Msg {
+// ValidationQuery is a question to a resolver; with unchecked it is told not to validate.
+func ValidationQuery(name string, qtype uint16, unchecked bool) *dns.Msg {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)
 	query.CheckingDisabled = unchecked

@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"net"
@@ -11,7 +11,7 @@ import (
 )
 
 // soaOf returns the SOA record in rrs that speaks for name.
-func soaOf(rrs []dns.RR, name string) *dns.SOA {
+func SOAOf(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
 		if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) {
 			return soa
@@ -20,8 +20,8 @@ func soaOf(rrs []dns.RR, name string) *dns.SOA {
 	return nil
 }
 
-// cutOf returns the owner of the NS records in rrs that speak for name.
-func cutOf(rrs []dns.RR, name string) string {
+// CutOf returns the owner of the NS records in rrs that speak for name.
+func CutOf(rrs []dns.RR, name string) string {
 	for _, rr := range rrs {
 		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, name) {
 			return dns.CanonicalName(ns.Hdr.Name)
@@ -30,8 +30,8 @@ func cutOf(rrs []dns.RR, name string) string {
 	return ""
 }
 
-// glueOf returns the addresses in rrs by host.
-func glueOf(rrs []dns.RR) map[string][]netip.Addr {
+// GlueOf returns the addresses in rrs by host.
+func GlueOf(rrs []dns.RR) map[string][]netip.Addr {
 	glue := make(map[string][]netip.Addr)
 	for _, rr := range rrs {
 		var ip netip.Addr
@@ -49,13 +49,13 @@ func glueOf(rrs []dns.RR) map[string][]netip.Addr {
 	return glue
 }
 
-// isBelow reports whether name is strictly below zone; both canonical.
-func isBelow(name, zone string) bool {
+// IsBelow reports whether name is strictly below zone; both canonical.
+func IsBelow(name, zone string) bool {
 	return name != zone && dns.IsSubDomain(zone, name)
 }
 
 // nsRecords returns the hosts that rrs name for owner, and their TTL.
-func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
+func NSRecords(rrs []dns.RR, owner string) ([]string, uint32) {
 	var hosts []string
 	ttl := uint32(maxZoneTTL / time.Second)
 	for _, rr := range rrs {
@@ -69,23 +69,23 @@ func nsRecords(rrs []dns.RR, owner string) ([]string, uint32) {
 	return sampled(hosts, min(len(hosts), maxZoneServer), time.Now()), ttl
 }
 
-func hasAlias(rrs []dns.RR) bool {
+func HasAlias(rrs []dns.RR) bool {
 	return slices.ContainsFunc(rrs, func(rr dns.RR) bool {
 		t := rr.Header().Rrtype
 		return t == dns.TypeCNAME || t == dns.TypeDNAME
 	})
 }
 
-// display is a name as shown to a person: without the final dot.
-func display(name string) string {
+// Display is a name as shown to a person: without the final dot.
+func Display(name string) string {
 	if name == "." {
 		return name
 	}
 	return strings.TrimSuffix(name, ".")
 }
 
-// parent is name without its first label.
-func parent(name string) string {
+// Parent is name without its first label.
+func Parent(name string) string {
 	next, end := dns.NextLabel(name, 0)
 	if end {
 		return "."
@@ -94,4 +94,4 @@ func parent(name string) string {
 }
 
 // dnsAddr is where the name server at ip listens.
-func dnsAddr(ip netip.Addr) string { return net.JoinHostPort(ip.String(), "53") }
+func DNSAddr(ip netip.Addr) string { return net.JoinHostPort(ip.String(), "53") }

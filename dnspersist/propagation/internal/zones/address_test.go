@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"net/netip"
@@ -39,10 +39,10 @@ func TestFence(t *testing.T) {
 	for s, want := range map[string]bool{
 		"2001:db8:64::10.0.0.1": true, "2001:db8:65::1": false, "198.51.100.7": true, "::ffff:198.51.100.7": true, "10.0.0.1": true,
 	} {
-		if got := (fence{private: more}).stops(netip.MustParseAddr(s)); got != want {
+		if got := (Fence{Private: more}).Stops(netip.MustParseAddr(s)); got != want {
 			t.Errorf("%s: %v, want %v", s, got, want)
 		}
-		if (fence{open: true, private: more}).stops(netip.MustParseAddr(s)) {
+		if (Fence{Open: true, Private: more}).Stops(netip.MustParseAddr(s)) {
 			t.Errorf("%s is not asked although all are", s)
 		}
 	}

@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"container/list"
@@ -45,7 +45,7 @@ const (
 
 type cacheEntry struct {
 	key     cacheKey
-	zone    *zone
+	zone    *Zone
 	err     error
 	said    string // of kindAnswer
 	expires time.Time
@@ -159,10 +159,11 @@ func clampTTL(seconds uint32) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second, minZoneTTL), maxZoneTTL)
 }
 
-// remembered is what find says, for as long as z is known; ok false says that it is not known.
-func (d *discovery) remembered(what string, z *zone, find func() (said string, ok bool)) string {
-	key := d.keyOf(kindAnswer, what)
-	if e, ok := d.cache.get(key); ok && e.zone == z {
+// Remember returns what find says, from memory for as long as z is known, or for a minute if z is nil. What
+// find is not sure of (ok is false) is not remembered, and empty.
+func (f *Finder) Remember(what string, z *Zone, find func() (said string, ok bool)) string {
+	key := f.keyOf(kindAnswer, what)
+	if e, ok := f.cache.get(key); ok && e.zone == z {
 		return e.said
 	}
 	said, ok := find()
@@ -173,6 +174,6 @@ func (d *discovery) remembered(what string, z *zone, find func() (said string, o
 	if z != nil {
 		expires = z.expires
 	}
-	d.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
+	f.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
 	return said
 }

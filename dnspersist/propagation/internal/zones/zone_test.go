@@ -1,4 +1,4 @@
-package propagation
+package zones
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 // address of another.
 func TestServersLimit(t *testing.T) {
 	t.Parallel()
-	z := &zone{name: "example.test."}
+	z := &Zone{Name: "example.test."}
 	for i := range 20 {
 		h := nsHost{name: fmt.Sprintf("ns%02d.", i)}
 		for j := range 3 {
@@ -27,10 +27,10 @@ func TestServersLimit(t *testing.T) {
 		}
 		z.hosts = append(z.hosts, h)
 	}
-	servers := z.servers()
+	servers := z.Servers()
 	hosts := make(map[string]bool)
 	for _, s := range servers {
-		hosts[s.host] = true
+		hosts[s.Host] = true
 	}
 	if len(servers) != 32 || len(hosts) != 20 {
 		t.Errorf("%d servers of %d hosts", len(servers), len(hosts))
@@ -65,9 +65,9 @@ func TestServersOfHugeHost(t *testing.T) {
 				six++
 			}
 		}
-		z := zone{hosts: []nsHost{h}}
-		if four != tt.wantFour || six != tt.wantSix || z.dropped() != tt.four+tt.six-maxZoneServer {
-			t.Errorf("%d and %d addresses: kept %d and %d, dropped %d", tt.four, tt.six, four, six, z.dropped())
+		z := Zone{hosts: []nsHost{h}}
+		if four != tt.wantFour || six != tt.wantSix || z.Dropped() != tt.four+tt.six-maxZoneServer {
+			t.Errorf("%d and %d addresses: kept %d and %d, dropped %d", tt.four, tt.six, four, six, z.Dropped())
 		}
 	}
 }
@@ -85,16 +85,16 @@ func TestHostsLookedUp(t *testing.T) {
 	t.Parallel()
 	n := new(nobody)
 	a := ask.NewAsker(n)
-	d := &discovery{asker: a, resolvers: newResolvers(a, []string{"192.0.2.53"}), cache: newZoneCache(3)}
+	d := &Finder{asker: a, Resolvers: newResolvers(a, []string{"192.0.2.53"}), cache: newZoneCache(3)}
 	var hosts []string
 	for i := range 20 {
 		hosts = append(hosts, fmt.Sprintf("n%02d.void.test.", i))
 	}
-	z := &zone{name: "x.test."}
+	z := &Zone{Name: "x.test."}
 	d.addHosts(t.Context(), z, hosts, nil, "")
 	// when the fourth has failed, some are being looked up still
-	if asked := int(n.asked.Load()); asked != 2*len(z.hosts) || len(z.hosts) >= 2*maxUnnamed || len(z.hosts)+z.dropped() != len(hosts) {
-		t.Errorf("%d questions, %d hosts, %d left out", asked, len(z.hosts), z.dropped())
+	if asked := int(n.asked.Load()); asked != 2*len(z.hosts) || len(z.hosts) >= 2*maxUnnamed || len(z.hosts)+z.Dropped() != len(hosts) {
+		t.Errorf("%d questions, %d hosts, %d left out", asked, len(z.hosts), z.Dropped())
 	}
 }
 

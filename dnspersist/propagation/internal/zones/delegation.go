@@ -1,0 +1,151 @@
+package zones
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+)
+
+// childTries is how many servers of a delegated zone are asked for its own
+// list of servers.
+const childTries = 3
+
+// Delegation is what servers of one zone say about a zone below it.
+type Delegation struct {
+	Zone  string
+	Hosts []string // empty if they are authoritative for it themselves
+	Glue  map[string][]netip.Addr
+	TTL   uint32
+	From  netip.Addr // a server that said so
+	// Signed says that the zone above may be: then this one may be, or be cut off from it by
+	// a broken DS record, which only a resolver that validates tells.
+	Signed bool
+}
+
+// Delegated returns the zone that del shows, with the union of the servers
+// listed above and inside it: resolvers use either list. No resolver is asked
+// for avoid or a name below it.
+func (f *Finder) Delegated(ctx context.Context, del Delegation, avoid string) (*Zone, error) {
+	// each server may have shown others, and each host costs questions
+	slices.Sort(del.Hosts)
+	del.Hosts = slices.Compact(del.Hosts)
+	del.Hosts = sampled(del.Hosts, min(len(del.Hosts), maxZoneServer), time.Now())
+	key := f.keyOf(kindDelegated, del.Zone)
+	unlock, err := f.cache.lock(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if e, ok := f.cache.get(key); ok && del.isKnownAs(e.zone) {
+		return e.zone, nil
+	}
+	z := &Zone{Name: del.Zone, Signed: del.Signed}
+	ttl := del.TTL
+	if len(del.Hosts) == 0 {
+		hosts, glue, nsTTL := f.nsFrom(ctx, del.From, del.Zone)
+		if len(hosts) == 0 {
+			return nil, fmt.Errorf("finding the name servers of %s: %s serves the zone and shows no NS records of it", Display(del.Zone), del.From)
+		}
+		ttl = min(ttl, nsTTL, f.addHosts(ctx, z, hosts, glue, avoid))
+	} else {
+		ttl = min(ttl, f.addHosts(ctx, z, del.Hosts, del.Glue, avoid))
+		ttl = min(ttl, f.addChildHosts(ctx, z, avoid))
+	}
+	if err := ask.CutShort(ctx); err != nil {
+		return nil, err
+	}
+	f.store(kindDelegated, z, ttl)
+	return z, nil
+}
+
+// isKnownAs reports whether z, found through an earlier delegation, will do for d: it has all
+// the hosts of d, or is so fresh that a zone above that says something else at every question
+// would have it looked up all the time.
+func (d Delegation) isKnownAs(z *Zone) bool {
+	if d.Signed && !z.Signed {
+		return false
+	}
+	return time.Since(z.fetched) < minAgeToDrop || !slices.ContainsFunc(d.Hosts, func(h string) bool {
+		return !z.lists(h)
+	})
+}
+
+// addChildHosts adds the hosts that the zone lists itself.
+func (f *Finder) addChildHosts(ctx context.Context, z *Zone, avoid string) uint32 {
+	ttl := uint32(maxZoneTTL / time.Second)
+	tries := 0
+	for _, s := range z.Servers() {
+		if !s.Addr.IsValid() || f.Fence.Stops(s.Addr) {
+			continue
+		}
+		if tries++; tries > childTries {
+			break
+		}
+		hosts, glue, nsTTL := f.nsFrom(ctx, s.Addr, z.Name)
+		if len(hosts) == 0 {
+			continue
+		}
+		for i, h := range z.hosts {
+			if !slices.Contains(hosts, h.name) {
+				z.hosts[i].listed = "parent"
+			}
+		}
+		hosts = slices.DeleteFunc(hosts, z.lists)
+		least := min(ttl, nsTTL, f.addHosts(ctx, z, hosts, glue, avoid))
+		for i, h := range z.hosts {
+			if slices.Contains(hosts, h.name) {
+				z.hosts[i].listed = "zone"
+			}
+		}
+		return least
+	}
+	return ttl
+}
+
+// nsFrom asks one authoritative server for the name servers of its zone.
+func (f *Finder) nsFrom(ctx context.Context, addr netip.Addr, zone string) ([]string, map[string][]netip.Addr, uint32) {
+	ans, err := f.asker.Ask(ctx, DNSAddr(addr), zone, dns.TypeNS, false)
+	if err != nil || !ans.Authoritative {
+		return nil, nil, 0
+	}
+	hosts, ttl := NSRecords(ans.Answer, zone)
+	return hosts, GlueOf(ans.Extra), ttl
+}
+
+// HiddenCut asks a server of z that has the record in which zone name is.
+// Where a server is authoritative for a zone and for one below it, its
+// positive answers do not show the cut, and the servers that only the lower
+// zone has would be missed. That there is none is remembered as long as z, so
+// that the next rounds ask each server one question.
+func (f *Finder) HiddenCut(ctx context.Context, z *Zone, name string, addr netip.Addr) (Delegation, bool) {
+	none := f.keyOf(kindUncut, name)
+	if e, ok := f.cache.get(none); ok && e.zone == z {
+		return Delegation{}, false
+	}
+	for n := name; IsBelow(n, z.Name); n = Parent(n) {
+		ans, err := f.asker.Ask(ctx, DNSAddr(addr), n, dns.TypeSOA, false)
+		if err != nil {
+			return Delegation{}, false
+		}
+		if HasAlias(ans.Answer) {
+			continue // the SOA is the target's, and name's zone is that of its parent
+		}
+		soa := SOAOf(slices.Concat(ans.Answer, ans.Ns), n)
+		if soa == nil || !ans.Authoritative {
+			return Delegation{}, false
+		}
+		owner := dns.CanonicalName(soa.Hdr.Name)
+		if IsBelow(owner, z.Name) {
+			return Delegation{Zone: owner, TTL: soa.Hdr.Ttl, From: addr}, true
+		}
+		f.cache.put(&cacheEntry{key: none, zone: z, expires: z.expires})
+		break
+	}
+	return Delegation{}, false
+}
