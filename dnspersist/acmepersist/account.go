@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // Origins of a bound account.
@@ -157,10 +159,10 @@ func (s *session) askAccount(ctx context.Context, account acme.Account) (string,
 	var answer acme.Authorization
 	err := s.step(ctx, "checking the ACME account", func() (err error) {
 		// acmez has no plain POST-as-GET; the getter of authorizations is one
-		answer, err = s.client.GetAuthorization(ctx, account, account.Location)
+		answer, err = s.ACME.GetAuthorization(ctx, account, account.Location)
 		return err
 	})
-	if isProblem(err, "malformed") {
+	if ca.IsProblem(err, "malformed") {
 		err = fmt.Errorf("%w; the CA does not accept the key with the thumbprint %s for %s: it may have been changed elsewhere, then take it from there with `account export` and bring it here with `account import`",
 			err, s.thumbprint, account.Location)
 	}
@@ -179,11 +181,11 @@ func (s *session) accountProblem(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if isProblem(err, "accountDoesNotExist") {
+	if ca.IsProblem(err, "accountDoesNotExist") {
 		return s.lostAccount(ctx, fmt.Errorf("the CA does not know it: %w", err))
 	}
 	var p acme.Problem
-	if isProblem(err, "unauthorized") && errors.As(err, &p) && s.looksDeactivated(ctx) {
+	if ca.IsProblem(err, "unauthorized") && errors.As(err, &p) && s.looksDeactivated(ctx) {
 		return s.lostAccount(ctx, fmt.Errorf("the CA does not accept it, it may be deactivated: %w", err))
 	}
 	return err
@@ -192,9 +194,9 @@ func (s *session) accountProblem(ctx context.Context, err error) error {
 // looksDeactivated asks for the account itself: `unauthorized` can mean many
 // things, but for a request about nothing but the account only one.
 func (s *session) looksDeactivated(ctx context.Context) bool {
-	answer, err := s.client.GetAuthorization(ctx, s.account, s.account.Location)
+	answer, err := s.ACME.GetAuthorization(ctx, s.account, s.account.Location)
 	if err != nil {
-		return isProblem(err, "unauthorized", "accountDoesNotExist")
+		return ca.IsProblem(err, "unauthorized", "accountDoesNotExist")
 	}
 	return answer.Status != acme.StatusValid
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // AccountCheck returns what a Solver needs as CheckAccount: it asks the CA for the account with a
@@ -16,7 +18,7 @@ import (
 func AccountCheck(client *acme.Client, account acme.Account) func(context.Context) error {
 	plain := *orDefault(client.HTTPClient, http.DefaultClient)
 	plain.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	plain.Transport = guarded(plain.Transport, client.Directory)
+	plain.Transport = ca.Guard(plain.Transport, client.Directory)
 	asking := &acme.Client{Directory: client.Directory, HTTPClient: &plain, UserAgent: client.UserAgent, Logger: client.Logger}
 	var mu sync.Mutex
 	var checked time.Time

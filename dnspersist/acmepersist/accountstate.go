@@ -8,6 +8,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -72,12 +73,12 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	if err != nil {
 		return state, err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return state, err
 	}
-	if t, err := s.predict(o); err == nil {
-		state.IssuerDomainNames, state.Dialect, state.AccountHashPrefix = t.names, t.dialect, t.prefix
+	if t, err := s.Terms(o); err == nil {
+		state.IssuerDomainNames, state.Dialect, state.AccountHashPrefix = t.Names, t.Dialect, t.Prefix
 	}
 	account, err := s.accountOf(bound)
 	if err != nil {
@@ -86,14 +87,14 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 	status, err := s.askAccount(ctx, account)
 	var problem acme.Problem
 	switch {
-	case err == nil && status == acme.StatusValid && walltime.Since(bound.DeactivatedAt).Abs() < rolledLately:
+	case err == nil && status == acme.StatusValid && walltime.Since(bound.DeactivatedAt).Abs() < ca.RolledLately:
 		// the CA has confirmed it, and not all its frontends know yet
 		state.Status = acme.StatusDeactivated
 		return state, nil
 	case err == nil:
 		state.Status = status
 		return state, nil
-	case !errors.As(err, &problem) || s.passing() || putOff(err):
+	case !errors.As(err, &problem) || s.IsBusy() || ca.IsRateLimited(err):
 		return state, err
 	}
 	if bound.NextKeyPEM != "" {
@@ -101,14 +102,14 @@ func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
 		if keyErr != nil {
 			return state, keyErr
 		}
-		if known, askErr := s.knows(ctx, bound.URL, next, maxStepRetries); askErr == nil && known {
+		if known, askErr := s.knows(ctx, bound.URL, next, ca.MaxRetries); askErr == nil && known {
 			state.Status = acme.StatusValid
 			state.Problem = "the CA knows the new key of the rollover that was cut short: roll the key again to finish it, or let the next certificate do it"
 			return state, nil
 		}
 	}
 	state.Status, state.Problem = StatusUnknown, err.Error()
-	if isProblem(err, "unauthorized") {
+	if ca.IsProblem(err, "unauthorized") {
 		// to a request about nothing but the account it means one thing
 		state.Status = acme.StatusDeactivated
 	}

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -22,32 +23,24 @@ const rowsSaid = 100
 // nothing to compare, and nothing is asked.
 func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	st := iss.store()
-	if known, err := st.Load(ctx, st.Key("ca.json"), new(offer)); err != nil || !known {
+	if known, err := st.Load(ctx, st.Key("ca.json"), new(ca.Offer)); err != nil || !known {
 		return err
 	}
-	iss.ca.dirs.expire()
+	iss.ca.Expire()
 	s, err := iss.openKnown(ctx)
 	if err != nil || s == nil {
 		return err
 	}
 	url := ""
 	err = s.step(ctx, "looking up the account", func() error {
-		account, err := s.client.GetAccount(ctx, s.account)
+		account, err := s.ACME.GetAccount(ctx, s.account)
 		url = account.Location
 		return err
 	})
 	if err != nil {
 		return s.accountProblem(ctx, err)
 	}
-	return s.compareDirectory(ctx, s.account.Location, url, s.announceChange)
-}
-
-// heedDirectory compares the directory if it differs from what was noted of it.
-func (s *session) heedDirectory(ctx context.Context, o offer) error {
-	if s.noted(&o) {
-		return nil
-	}
-	return s.compareDirectory(ctx, s.account.Location, "", s.announceChange)
+	return s.CompareDirectory(ctx, s.account.Location, url, s.announceChange)
 }
 
 // row is a name whose standing value the CA need not take any more.
@@ -69,11 +62,11 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 	if err := s.checkAccount(ctx); err != nil {
 		return err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return err
 	}
-	t, err := s.predict(o)
+	t, err := s.Terms(o)
 	if err != nil {
 		return err
 	}
@@ -102,7 +95,7 @@ func (s *session) announceChange(ctx context.Context, changes []string) error {
 
 // outdated lists the names whose standing values are not what the CA asks for now, the
 // most urgent first.
-func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error) {
+func (s *session) outdated(ctx context.Context, t ca.Terms, o ca.Offer) ([]row, error) {
 	states, err := s.store.Names(ctx)
 	if err != nil {
 		return nil, err
@@ -122,9 +115,9 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 		identifier := strictest(n.Identifiers)
 		at, t := *s, t
 		at.iss = serving(identifier)
-		at.Client = at.iss.ca.at(s.directory)
+		at.Client = at.iss.ca.At(s.Directory)
 		if at.iss != s.iss { // with options of its own
-			if t, err = at.predict(o); err != nil {
+			if t, err = at.Terms(o); err != nil {
 				continue
 			}
 		}
@@ -139,7 +132,7 @@ func (s *session) outdated(ctx context.Context, t terms, o offer) ([]row, error)
 		if record.Evaluate(r.standing, w.want, time.Now()).Good() {
 			continue
 		}
-		if err := at.refine(&w, r.standing, n, offer{}); err == nil {
+		if err := at.refine(&w, r.standing, n, ca.Offer{}); err == nil {
 			r.record = w.record
 		}
 		for _, id := range n.Identifiers {

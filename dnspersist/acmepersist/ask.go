@@ -56,14 +56,14 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 		if said.Earlier = false; authz.Status != acme.StatusPending {
 			return said, fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, authz.Status)
 		}
-		c, ok, err := a.challenge(ctx, authz, a.identity())
+		c, ok, err := a.Challenge(ctx, authz, a.identity())
 		if err != nil {
 			return said, err
 		}
 		if !ok {
 			return said, a.refusedByCA(ctx, a.name)
 		}
-		if a.want, err = s.want(ctx, id, c.terms); err != nil {
+		if a.want, err = s.want(ctx, id, c.Terms); err != nil {
 			return said, err
 		}
 		a.worked = true

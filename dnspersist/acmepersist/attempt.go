@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -17,7 +18,7 @@ import (
 type attempt struct {
 	*session
 	name  string
-	offer offer
+	offer ca.Offer
 	job   job
 	// want is what was looked for, once worked is true, and seen what DNS showed, once looked is.
 	want           wanted
@@ -69,7 +70,7 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.name), zap.Error(err))
 		}
 	}
-	if leaf, err := leafOf(cert.Certificate); err == nil && a.worked {
+	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.worked {
 		a.warnOfExpiry(ctx, a.want, leaf.NotAfter.Sub(leaf.NotBefore))
 	}
 	if err := a.store.Remove(ctx, a.store.OrderKey(a.name)); err != nil {
@@ -80,8 +81,8 @@ func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*ce
 
 // start passes the gate and makes the order, or takes the one that is kept.
 func (a *attempt) start(ctx context.Context) (acme.Order, []acme.Authorization, error) {
-	if a.known(a.offer) {
-		t, err := a.predict(a.offer)
+	if a.HasTerms(a.offer) {
+		t, err := a.Terms(a.offer)
 		if err != nil {
 			return acme.Order{}, nil, err
 		}
@@ -101,7 +102,7 @@ func (a *attempt) start(ctx context.Context) (acme.Order, []acme.Authorization, 
 }
 
 // look passes the name through the gate.
-func (a *attempt) look(ctx context.Context, t terms) error {
+func (a *attempt) look(ctx context.Context, t ca.Terms) error {
 	w, err := a.session.want(ctx, a.name, t)
 	if err != nil {
 		return err
@@ -129,7 +130,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		err = errors.Join(a.refused(ctx, authz, w, a.seen), a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		return a.afterNo(ctx, w, a.seen, err)
 	}
-	c, ok, err := a.challenge(ctx, authz, a.identity())
+	c, ok, err := a.Challenge(ctx, authz, a.identity())
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 	}
 	if underway {
 		// the record as it was looked for is not known any more
-		if a.want, err = a.session.want(ctx, a.name, c.terms); err != nil {
+		if a.want, err = a.session.want(ctx, a.name, c.Terms); err != nil {
 			return err
 		}
 		a.worked = true
@@ -147,7 +148,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 	}
 	if err := a.validate(ctx, authz, c, underway); err != nil {
 		var processing *ProcessingError
-		if putOff(err) || errors.As(err, &processing) {
+		if ca.IsRateLimited(err) || errors.As(err, &processing) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -170,23 +171,23 @@ func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, 
 	if a.worked {
 		return a.want, nil
 	}
-	c, ok, err := a.challenge(ctx, authz, a.identity())
+	c, ok, err := a.Challenge(ctx, authz, a.identity())
 	if err != nil || !ok {
 		// the CA's word counts, whatever has become of the challenge
 		return wanted{identifier: a.name}, nil //nolint:nilerr // see above
 	}
-	return a.session.want(ctx, a.name, c.terms)
+	return a.session.want(ctx, a.name, c.Terms)
 }
 
 // heed holds what was looked for against the real challenge: if that wants something
 // else, and what stands cannot satisfy it, the record it wants is looked for.
-func (a *attempt) heed(ctx context.Context, c offered) error {
+func (a *attempt) heed(ctx context.Context, c ca.Challenge) error {
 	w := a.want
-	t := c.terms
+	t := c.Terms
 	if a.iss.IssuerDomainName != "" {
-		t.names = []string{a.iss.IssuerDomainName}
+		t.Names = []string{a.iss.IssuerDomainName}
 	}
-	if a.worked && t.same(w.terms) {
+	if a.worked && t.Equal(w.terms) {
 		return nil
 	}
 	if a.worked {
@@ -205,6 +206,6 @@ func (a *attempt) heed(ctx context.Context, c offered) error {
 		}
 	}
 	a.job.watched = nil
-	a.offer.Dialect, a.offer.IssuerDomainNames = c.terms.dialect, c.terms.names
+	a.offer.Dialect, a.offer.IssuerDomainNames = c.Terms.Dialect, c.Terms.Names
 	return a.look(ctx, t)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -25,7 +26,7 @@ func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.
 		if err != nil {
 			return nil, err
 		}
-		if err := s.learn(ctx, authz, s.identity()); err != nil {
+		if err := s.Learn(ctx, authz, s.identity()); err != nil {
 			return nil, err
 		}
 		all = append(all, authz)
@@ -35,7 +36,7 @@ func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.
 
 func (s *session) readAuthorization(ctx context.Context, url string) (authz acme.Authorization, err error) {
 	err = s.step(ctx, "reading the authorization", func() (err error) {
-		authz, err = s.client.GetAuthorization(ctx, s.account, url)
+		authz, err = s.ACME.GetAuthorization(ctx, s.account, url)
 		return err
 	})
 	return authz, err
@@ -45,7 +46,7 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 // word. A challenge is posted only while it is pending and until the CA has taken
 // a post: some CAs leave it pending while they validate, and validate once more at
 // each further post.
-func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offered, underway bool) error {
+func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c ca.Challenge, underway bool) error {
 	w := a.want
 	taken := underway || c.Status != acme.StatusPending
 	since, began := walltime.Now(), time.Now()
@@ -69,16 +70,16 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		}
 		return err
 	}
-	for interval := minInterval; ; {
+	for interval := ca.MinInterval; ; {
 		var err error
-		if !taken && posts <= maxStepRetries {
+		if !taken && posts <= ca.MaxRetries {
 			posts++
 			taken, err = a.post(ctx, c, w)
 			if no := (*postRefusedError)(nil); errors.As(err, &no) {
 				refusals, err = append(refusals, err), nil
 			}
 			if err != nil {
-				if putOff(err) && posts == 1 {
+				if ca.IsRateLimited(err) && posts == 1 {
 					a.uncount(ctx, w, authz, counted)
 				}
 				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
@@ -97,7 +98,7 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		default:
 			return a.refused(ctx, authz, w, a.seen)
 		}
-		if fresh, ok := ourChallenge(authz); ok {
+		if fresh, ok := ca.FindChallenge(authz); ok {
 			// the CA may have acted on a post whose answer was lost
 			taken = taken || fresh.Status != acme.StatusPending
 		}
@@ -111,11 +112,11 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 		case walltime.Since(since) > a.iss.timeout():
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
-		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.interval(interval) > maxInlineWait:
+		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.Interval(interval) > ca.MaxInlineWait:
 			return a.putAside(ctx, w, since)
 		}
-		a.keepLock(ctx, w.identifier)
-		if err := sleep(ctx, a.interval(interval)); err != nil {
+		a.KeepLock(ctx, w.identifier)
+		if err := ca.Sleep(ctx, a.Interval(interval)); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
 		}
 		interval = min(interval*2, 10*time.Second)
@@ -125,22 +126,22 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c offe
 // post asks for a validation. taken is true if the CA has said that it will
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
-func (s *session) post(ctx context.Context, c offered, w wanted) (taken bool, err error) {
-	status, wait, err := s.once(func() error {
-		_, err := s.client.InitiateChallenge(ctx, s.account, c.Challenge)
+func (s *session) post(ctx context.Context, c ca.Challenge, w wanted) (taken bool, err error) {
+	status, wait, err := s.Once(func() error {
+		_, err := s.ACME.InitiateChallenge(ctx, s.account, c.Challenge)
 		return err
 	})
 	if err == nil || status >= 200 && status < 300 {
 		return true, nil
 	}
 	s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
-	if s.passing() && s.limited(err, wait, 0) {
-		return false, s.rateLimit(err, wait)
+	if s.IsBusy() && s.IsLimited(err, wait, 0) {
+		return false, s.RateLimit(err, wait)
 	}
-	if slept := sleep(ctx, max(wait, minInterval)); slept != nil {
+	if slept := ca.Sleep(ctx, max(wait, ca.MinInterval)); slept != nil {
 		return false, slept
 	}
-	if status >= 400 && status < 500 && !s.passing() {
+	if status >= 400 && status < 500 && !s.IsBusy() {
 		return false, &postRefusedError{err}
 	}
 	return false, nil
@@ -172,13 +173,13 @@ func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err
 // nothing of the budget. If that cannot be seen, it stays counted.
 func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorization, at time.Time) {
 	err := s.stepUpTo(ctx, "reading the authorization", 0, func() (err error) {
-		authz, err = s.client.GetAuthorization(ctx, s.account, authz.Location)
+		authz, err = s.ACME.GetAuthorization(ctx, s.account, authz.Location)
 		return err
 	})
 	if err != nil {
 		return
 	}
-	if c, ok := ourChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
+	if c, ok := ca.FindChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
 		return
 	}
 	if err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // bindingKey is where the binding lies in storage: one file for each CA, and one
@@ -147,17 +149,17 @@ func (s *session) bindPinnedKey(ctx context.Context, storageKey string) (boundAc
 	}
 	var account acme.Account
 	err = s.step(ctx, "looking up the account of account_key", func() (err error) {
-		account, err = s.client.GetAccount(ctx, acme.Account{PrivateKey: key})
+		account, err = s.ACME.GetAccount(ctx, acme.Account{PrivateKey: key})
 		return err
 	})
 	switch {
 	case err == nil:
 		bound.URL, bound.Contact = account.Location, account.Contact
-	case isProblem(err, "accountDoesNotExist") && s.iss.AccountURL == "":
+	case ca.IsProblem(err, "accountDoesNotExist") && s.iss.AccountURL == "":
 		if bound, err = s.registerKey(ctx, storageKey, bound); err != nil {
 			return boundAccount{}, err
 		}
-	case isProblem(err, "accountDoesNotExist"):
+	case ca.IsProblem(err, "accountDoesNotExist"):
 		return boundAccount{}, &AccountError{CA: s.iss.CA, URL: s.iss.AccountURL, Err: fmt.Errorf("the CA knows no account with the configured account_key: %w", err)}
 	default:
 		return boundAccount{}, err
@@ -222,20 +224,20 @@ func (s *session) registerKey(ctx context.Context, storageKey string, bound boun
 	}
 	account := acme.Account{Contact: s.contact(), TermsOfServiceAgreed: true, PrivateKey: key}
 	if s.iss.ExternalAccount != nil {
-		if err := account.SetExternalAccountBinding(ctx, s.client, *s.iss.ExternalAccount); err != nil {
+		if err := account.SetExternalAccountBinding(ctx, s.ACME, *s.iss.ExternalAccount); err != nil {
 			// the cause could quote the MAC key
 			return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New("eab: the MAC key is not base64url-encoded")}
 		}
-	} else if s.directory.Meta.ExternalAccountRequired {
+	} else if s.Directory.Meta.ExternalAccountRequired {
 		return boundAccount{}, &AccountError{CA: s.iss.CA, Err: errors.New(
 			"the CA wants an external account binding: get a key ID and MAC key from it and set eab (external_account in JSON)")}
 	}
 	err = s.step(ctx, "registering an ACME account", func() (err error) {
-		account, err = s.client.NewAccount(ctx, account)
+		account, err = s.ACME.NewAccount(ctx, account)
 		return err
 	})
 	var problem acme.Problem
-	if errors.As(err, &problem) && !isProblem(err, "rateLimited", "serverInternal") {
+	if errors.As(err, &problem) && !ca.IsProblem(err, "rateLimited", "serverInternal") {
 		if s.iss.ExternalAccount != nil {
 			err = fmt.Errorf("%w; check the key ID and the MAC key of eab (external_account in JSON), which the CA may want to be new ones", err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -99,7 +100,7 @@ const CodeCAADepends propagation.Code = "caa_depends"
 // evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are.
 func (s *session) evaluateCAA(ctx context.Context, w wanted) (verdict record.CAAVerdict, at string) {
 	good := record.CAAVerdict{Outlook: record.OutlookGood}
-	if len(s.directory.Meta.identities()) == 0 {
+	if len(s.Directory.Meta.Identities()) == 0 {
 		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
 	found, at, err := s.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
@@ -111,8 +112,8 @@ func (s *session) evaluateCAA(ctx context.Context, w wanted) (verdict record.CAA
 	for _, r := range found {
 		list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 	}
-	names := append(s.directory.Meta.identities(), w.terms.names...)
+	names := append(s.Directory.Meta.Identities(), w.terms.Names...)
 	return record.EvaluateCAA(list, record.CAAWant{
-		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ChallengeType, AccountURL: s.account.Location,
+		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: s.account.Location,
 	}), at
 }

@@ -3,6 +3,8 @@ package acmepersist
 import (
 	"context"
 	"fmt"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // KeyChangedError says that the account's key was changed by another process, by a rollover
@@ -31,7 +33,7 @@ func (e *KeyChangedError) Error() string {
 // account's no more. Other errors pass.
 func (s *session) heedChangedKey(ctx context.Context, err error) error {
 	// CAs differ in what they say to a signature by a former key
-	if s.account.Location == "" || !isProblem(err, "unauthorized", "malformed", "accountDoesNotExist") {
+	if s.account.Location == "" || !ca.IsProblem(err, "unauthorized", "malformed", "accountDoesNotExist") {
 		return err
 	}
 	if _, changed := s.changedKey(ctx, err); changed != nil {

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -44,7 +45,7 @@ type Check struct {
 	Checker *propagation.Checker
 
 	session     *session
-	offer       offer
+	offer       ca.Offer
 	wanted      wanted
 	identifiers []string
 	known       state.Name
@@ -163,7 +164,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	}
 	done.Wanted = s.wanted(w, c.identifiers)
 	if done.Note != "" {
-		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: CodeIssuerNotListed, Text: done.Note})
+		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: ca.CodeIssuerNotListed, Text: done.Note})
 	}
 	now := time.Now()
 	result := record.Evaluate(r.Values, w.want, now)

@@ -39,13 +39,6 @@ func TestClockWasAhead(t *testing.T) {
 	if !n.PartialSince.IsZero() || !n.LookedAt.IsZero() || !n.CAASince.IsZero() {
 		t.Errorf("state %+v", n)
 	}
-
-	no := false
-	o := offer{CA: "https://ca.test/dir", Offered: &no, SeenAt: later, Directory: &directoryTerms{At: later}}
-	o.heal(now)
-	if err := clientAt(t, "{}", ServerConfig{NotOfferedRetry: notOfferedRetry}).refusal(o, false); err != nil || o.Directory.At.After(now) {
-		t.Errorf("%v, %+v", err, o)
-	}
 }
 
 // What lies ahead by right stays: waits, and the clocks of other nodes.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
 )
@@ -42,10 +43,10 @@ func fileKinds(tb testing.TB) []fileKind {
 		{"account.json", &bound, false},
 		{"account_" + bound.Thumbprint + ".json", &bound, false},
 		{"lost/" + bound.Thumbprint + ".json", &bound, false},
-		{"ca.json", &offer{CA: "https://ca.test/dir", Offered: &offered, SeenAt: at}, true},
+		{"ca.json", &ca.Offer{CA: "https://ca.test/dir", Offered: &offered, SeenAt: at}, true},
 		{"names/_validation-persist.a.test.json", &state.Name{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
 		{"orders/a.test.json", &state.Order{URL: "https://ca.test/o/1", Account: "https://ca.test/1", At: at}, true},
-		{"limits/a.test.json", &limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
+		{"limits/a.test.json", &ca.Limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
 		{"targets/x.zone.test.json", &state.Target{Domains: []string{"a.test"}}, true},
 	}
 }
@@ -173,8 +174,8 @@ func FuzzStateFiles(f *testing.F) {
 				if at := v.NextAttempt(); at.After(now.Add(6*time.Hour + 2*state.Skew)) {
 					t.Errorf("the next attempt is at %s", at)
 				}
-			case *offer:
-				v.heal(now)
+			case *ca.Offer:
+				v.Heal(now)
 			case *boundAccount:
 				if _, err := v.acme(); err != nil {
 					t.Errorf("an account without key was taken: %v", err)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // DeactivateAccount ends the bound account at the CA (RFC 8555 section 7.3.6), for ever:
@@ -60,7 +62,7 @@ func (s *session) deactivate(ctx context.Context, bound boundAccount) error {
 	sent := 0
 	err = s.step(ctx, "asking the CA to deactivate the account", func() (err error) {
 		sent++
-		answer, err = s.client.UpdateAccount(ctx, acme.Account{
+		answer, err = s.ACME.UpdateAccount(ctx, acme.Account{
 			Status: acme.StatusDeactivated, Location: account.Location, PrivateKey: account.PrivateKey,
 		})
 		return err
@@ -69,9 +71,9 @@ func (s *session) deactivate(ctx context.Context, bound boundAccount) error {
 	case err == nil && answer.Status == acme.StatusDeactivated:
 	case err == nil:
 		return fmt.Errorf("the CA answered, but the account's status is %q: try again", answer.Status)
-	case isProblem(err, "unauthorized") && (again || sent > 1) && s.endedAtCA(ctx, account):
+	case ca.IsProblem(err, "unauthorized") && (again || sent > 1) && s.endedAtCA(ctx, account):
 		// an earlier request, whose answer was lost, had done it
-	case isProblem(err, "unauthorized", "malformed", "accountDoesNotExist") && !again && sent == 1:
+	case ca.IsProblem(err, "unauthorized", "malformed", "accountDoesNotExist") && !again && sent == 1:
 		bound.DeactivatingAt = time.Time{} // the CA has refused it for sure
 		if _, saveErr := s.saveBinding(ctx, bound); saveErr != nil {
 			return fmt.Errorf("%w; and that could not be noted: %w", err, saveErr)
@@ -92,7 +94,7 @@ func (s *session) deactivate(ctx context.Context, bound boundAccount) error {
 // endedAtCA asks for the account itself, of which `unauthorized` can mean one thing only.
 func (s *session) endedAtCA(ctx context.Context, account acme.Account) bool {
 	status, err := s.askAccount(ctx, account)
-	return isProblem(err, "unauthorized") || err == nil && status == acme.StatusDeactivated
+	return ca.IsProblem(err, "unauthorized") || err == nil && status == acme.StatusDeactivated
 }
 
 // endedAt is when DeactivateAccount has ended the account or last tried to; zero if never.

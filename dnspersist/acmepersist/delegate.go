@@ -146,7 +146,7 @@ func (s *session) wouldWiden(w wanted, shared state.Target) string {
 	switch {
 	case w.wide && !shared.Wildcard:
 		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
-	case !w.any && w.terms.dialect == record.DialectHashed:
+	case !w.any && w.terms.Dialect == record.DialectHashed:
 		return "the record of " + shared.Domains[0] + " there is not made one for any domain"
 	}
 	return ""
@@ -179,7 +179,7 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 		w.foreign, w.why = target, why
 		return nil
 	}
-	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
+	w.record, err = s.recordFor(*w, w.terms.Dialect, w.domain())
 	return err
 }
 
@@ -219,7 +219,7 @@ func (s *session) joinAt(ctx context.Context, w *wanted) error {
 	if why := s.share(w, w.target, shared); why != "" { // another one has come first
 		return s.yield(w, why)
 	}
-	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
+	w.record, err = s.recordFor(*w, w.terms.Dialect, w.domain())
 	return err
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // exportFormat is the "format" member of an exported account.
@@ -66,15 +68,15 @@ func parseExport(data []byte, ca string) (boundAccount, error) {
 }
 
 // check holds a binding that comes from elsewhere against itself and the CA.
-func (b boundAccount) check(ca string) error {
-	if b.CA != ca {
-		return fmt.Errorf("the account is one of the CA %s, and the CA here is %s: use it with its own", b.CA, ca)
+func (b boundAccount) check(directory string) error {
+	if b.CA != directory {
+		return fmt.Errorf("the account is one of the CA %s, and the CA here is %s: use it with its own", b.CA, directory)
 	}
 	u, err := url.Parse(b.URL)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return errors.New("its url is no account URL (http or https)")
 	}
-	if err := checkEncrypted(ca, b.URL); err != nil {
+	if err := ca.CheckEncrypted(directory, b.URL); err != nil {
 		return fmt.Errorf("its url: %w", err)
 	}
 	key, err := b.signer()
@@ -117,11 +119,11 @@ func (s *session) confirm(ctx context.Context, b boundAccount) error {
 	}
 	var named acme.Account
 	err = s.step(ctx, "asking the CA whose the key is", func() (err error) {
-		named, err = s.client.GetAccount(ctx, acme.Account{PrivateKey: account.PrivateKey})
+		named, err = s.ACME.GetAccount(ctx, acme.Account{PrivateKey: account.PrivateKey})
 		return err
 	})
 	switch {
-	case isProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
+	case ca.IsProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
 		return refused(err)
 	case err != nil:
 		return err
@@ -131,7 +133,7 @@ func (s *session) confirm(ctx context.Context, b boundAccount) error {
 	}
 	status, err := s.askAccount(ctx, account)
 	switch {
-	case isProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
+	case ca.IsProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
 		return refused(err)
 	case err != nil:
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -26,32 +27,32 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	tries, refusals := 0, 0
 	patience := min(s.iss.timeout(), finalizePatience)
 	deadline := time.Now().Add(patience)
-	s.lockName = csrName(csr)
-	for interval := minInterval; ; {
+	s.LockName = csrName(csr)
+	for interval := ca.MinInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
-			status, wait, err := s.once(func() error {
-				_, err := s.client.FinalizeOrder(ctx, s.account, order, csr.Raw)
+			status, wait, err := s.Once(func() error {
+				_, err := s.ACME.FinalizeOrder(ctx, s.account, order, csr.Raw)
 				return err
 			})
 			sent, said, tries = true, err, tries+1
 			switch {
 			case err == nil:
-			case s.passing() && s.limited(err, wait, tries-1):
-				said = s.rateLimit(err, wait)
-			case s.passing() || status == 0:
-				next = time.Now().Add(max(wait, minInterval))
-			case isProblem(err, "badCSR"):
+			case s.IsBusy() && s.IsLimited(err, wait, tries-1):
+				said = s.RateLimit(err, wait)
+			case s.IsBusy() || status == 0:
+				next = time.Now().Add(max(wait, ca.MinInterval))
+			case ca.IsProblem(err, "badCSR"):
 				return order, fmt.Errorf("finalizing the order: %w", err)
-			case status >= 400 && !isProblem(err, "orderNotReady"):
+			case status >= 400 && !ca.IsProblem(err, "orderNotReady"):
 				refusals++
 			}
 			if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
 				s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
-					zap.String("identifier", s.lockName), zap.Int("status", status), zap.Error(err))
+					zap.String("identifier", s.LockName), zap.Int("status", status), zap.Error(err))
 			}
 		}
 		// from here on there may be a certificate, for a key that nobody else has
-		s.persistUntil = deadline
+		s.PersistUntil = deadline
 		var err error
 		if order, err = s.readOrder(ctx, order); err != nil {
 			return order, fmt.Errorf("finalizing the order: %w", err)
@@ -59,7 +60,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		switch order.Status {
 		case acme.StatusReady:
 			// once more, for it may be one frontend's word
-			if putOff(said) || refusals > 1 {
+			if ca.IsRateLimited(said) || refusals > 1 {
 				return order, fmt.Errorf("finalizing the order: %w", said)
 			}
 		case acme.StatusValid:
@@ -74,8 +75,8 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			}
 			return order, err
 		}
-		s.keepLock(ctx, s.lockName)
-		if err := sleep(ctx, max(s.interval(interval), time.Until(next))); err != nil {
+		s.KeepLock(ctx, s.LockName)
+		if err := ca.Sleep(ctx, max(s.Interval(interval), time.Until(next))); err != nil {
 			return order, fmt.Errorf("finalizing the order: %w", err)
 		}
 		interval = min(interval*2, 10*time.Second)
@@ -91,7 +92,7 @@ func invalidOrder(order acme.Order, said error) error {
 	case said != nil:
 		reason = said
 	}
-	if isProblem(reason, "serverInternal") {
+	if ca.IsProblem(reason, "serverInternal") {
 		return fmt.Errorf("a fault inside the CA has ended the order, which says nothing of the records; another one will be made: %w", reason)
 	}
 	return fmt.Errorf("the CA refused it: %w", reason)
@@ -119,11 +120,11 @@ const (
 // download fetches the certificate and chooses the chain, with more patience than anything else.
 func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.IssuedCertificate, error) {
 	began := time.Now()
-	s.persistUntil = began.Add(downloadPatience)
+	s.PersistUntil = began.Add(downloadPatience)
 	var chains []acme.Certificate
-	for interval := minInterval; ; interval = min(2*interval, time.Minute) {
+	for interval := ca.MinInterval; ; interval = min(2*interval, time.Minute) {
 		err := s.step(ctx, "downloading the certificate", func() (err error) {
-			chains, err = s.client.GetCertificateChain(ctx, s.account, order.Certificate)
+			chains, err = s.ACME.GetCertificateChain(ctx, s.account, order.Certificate)
 			return err
 		})
 		if err == nil && len(chains) > 0 {
@@ -141,12 +142,12 @@ func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.Is
 			return nil, err
 		}
 		s.logger.Warn("the CA does not hand out the certificate that it has issued; asking again",
-			zap.String("identifier", s.lockName), zap.String("certificate", order.Certificate), zap.Error(err))
-		if restErr := s.rest(ctx, interval); restErr != nil {
+			zap.String("identifier", s.LockName), zap.String("certificate", order.Certificate), zap.Error(err))
+		if restErr := s.Rest(ctx, interval); restErr != nil {
 			return nil, errors.Join(err, restErr)
 		}
 	}
-	chosen := preferredChain(chains, s.iss.PreferredChains)
+	chosen := ca.PreferredChain(chains, s.iss.PreferredChains)
 	chosen.CA = s.iss.CA // without the fragment of our directory copy
 	return &certmagic.IssuedCertificate{Certificate: chosen.ChainPEM, Metadata: chosen}, nil
 }

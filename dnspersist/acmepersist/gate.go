@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -60,7 +61,7 @@ type Parking struct {
 
 // pass waits at the gate for one identifier. It returns what DNS showed,
 // or the error for this attempt.
-func (s *session) pass(ctx context.Context, w *wanted, o offer, job job) (propagation.Report, error) {
+func (s *session) pass(ctx context.Context, w *wanted, o ca.Offer, job job) (propagation.Report, error) {
 	known, err := s.store.Name(ctx, w.record.Name)
 	if err != nil {
 		return propagation.Report{}, err
@@ -187,8 +188,8 @@ func (s *session) waitInline(ctx context.Context, identifier string, t propagati
 		if left <= 0 {
 			return r
 		}
-		s.keepLock(ctx, identifier)
-		if sleep(ctx, min(nextLook(r, waited, s.iss.pollInterval()), left)) != nil {
+		s.KeepLock(ctx, identifier)
+		if ca.Sleep(ctx, min(nextLook(r, waited, s.iss.pollInterval()), left)) != nil {
 			return r
 		}
 		r = s.iss.Checker.Check(ctx, t, g)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // What ImportAccount has done.
@@ -163,7 +165,7 @@ func (s *session) resolveImport(ctx context.Context, in boundAccount) (boundAcco
 	if err != nil {
 		return in, err
 	}
-	known, err := s.knows(ctx, in.URL, next, maxStepRetries)
+	known, err := s.knows(ctx, in.URL, next, ca.MaxRetries)
 	if err != nil {
 		return in, fmt.Errorf("a key rollover was pending when the account was exported: %w", err)
 	}

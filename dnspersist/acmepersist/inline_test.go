@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
@@ -61,7 +62,7 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 	iss := New(Config{
 		CA: "https://ca.test/directory", Storage: &certmagic.FileStorage{Path: t.TempDir()}, Checker: checker, PropagationTimeout: 10 * time.Minute,
 	})
-	s := iss.sessionWith(iss.ca.at(&directory{}))
+	s := iss.sessionWith(iss.ca.At(&ca.Directory{}))
 	target := propagation.Target{Name: name, Host: "www.example.test", Accept: func(values []string) (bool, string) { return len(values) > 0, "" }}
 	gate := propagation.NewGate(0, 0)
 

@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -87,17 +88,17 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 		return nil, err
 	}
 	s.requestKey, s.notAfter = keyOf(csr), job.notAfter()
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.refusal(o, job.renewal); err != nil {
+	if err := s.Refusal(o, job.renewal); err != nil {
 		return nil, s.notOffered(ctx, name, err)
 	}
 	if err := s.bind(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.heedDirectory(ctx, o); err != nil {
+	if err := s.CompareDirectory(ctx, s.account.Location, "", s.announceChange); err != nil {
 		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
 	// a plain name is noted with its first attempt: thousands that wait for their records are
@@ -111,7 +112,7 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 			return nil, err
 		}
 	}
-	if !s.known(o) {
+	if !s.HasTerms(o) {
 		// a directory of the deployed drafts shows neither the challenge nor the
 		// issuer's names: the first name's order does, and is kept for it
 		if o, err = s.firstContact(ctx, name, job); err != nil {
@@ -124,14 +125,14 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 
 // firstContact learns from an order what the CA offers, one order at a time in
 // the whole cluster, so that a thousand names cost one.
-func (s *session) firstContact(ctx context.Context, name string, job job) (offer, error) {
-	var o offer
+func (s *session) firstContact(ctx context.Context, name string, job job) (ca.Offer, error) {
+	var o ca.Offer
 	known := func() (bool, error) {
 		var err error
-		if o, err = s.iss.ca.reloadOffer(ctx); err != nil || o.yes() {
-			return o.yes(), err
+		if o, err = s.iss.ca.ReloadOffer(ctx); err != nil || o.IsYes() {
+			return o.IsYes(), err
 		}
-		if err := s.refusal(o, job.renewal); err != nil {
+		if err := s.Refusal(o, job.renewal); err != nil {
 			return false, s.notOffered(ctx, name, err)
 		}
 		return false, nil
@@ -149,11 +150,11 @@ func (s *session) firstContact(ctx context.Context, name string, job job) (offer
 		if err != nil {
 			return err
 		}
-		if o, err = s.iss.ca.loadOffer(ctx); err != nil {
+		if o, err = s.iss.ca.LoadOffer(ctx); err != nil {
 			return err
 		}
 		for _, a := range authzs {
-			if _, ok := ourChallenge(a); a.Status == acme.StatusPending && !ok {
+			if _, ok := ca.FindChallenge(a); a.Status == acme.StatusPending && !ok {
 				return s.refusedByCA(ctx, name)
 			}
 		}
@@ -167,17 +168,17 @@ func (s *session) refusedByCA(ctx context.Context, name string) error {
 	if err := s.store.Remove(ctx, s.store.OrderKey(name)); err != nil {
 		return err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return err
 	}
 	retry := o.SeenAt.Add(s.iss.ca.NotOfferedRetry)
-	return s.notOffered(ctx, name, &NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
+	return s.notOffered(ctx, name, &ca.NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
 }
 
 // notOffered parks the name until the CA is asked again.
 func (s *session) notOffered(ctx context.Context, identifier string, err error) error {
-	var no *NotOfferedError
+	var no *ca.NotOfferedError
 	if !errors.As(err, &no) {
 		return err
 	}
@@ -194,7 +195,7 @@ func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, 
 		if order.Status != acme.StatusPending {
 			return order, nil
 		}
-		if err := sleep(ctx, s.interval(minInterval)); err != nil {
+		if err := ca.Sleep(ctx, s.Interval(ca.MinInterval)); err != nil {
 			return order, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
@@ -91,7 +92,7 @@ type Config struct {
 
 	// Policy is one of the Policy constants.
 	Policy string
-	// Dialect is one of the Dialect constants.
+	// Dialect is "auto", which is the default, "account_url" or "hashed".
 	Dialect string
 	// IssuerDomainName is used in records, where the CA offers several.
 	IssuerDomainName string
@@ -157,7 +158,7 @@ type Config struct {
 type Issuer struct {
 	Config
 
-	ca *Server
+	ca *ca.Server
 	// process is what is known of the DNS provider, unless Publishing has what the process knows.
 	process publish.Process
 	// checking has room for one account check at a time.
@@ -187,7 +188,7 @@ func (iss *Issuer) IssuerKey() string { return IssuerKey(iss.CA) }
 // Revoke revokes a certificate with the bound account. It implements
 // certmagic.Revoker.
 func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
-	leaf, err := leafOf(cert.CertificatePEM)
+	leaf, err := ca.Leaf(cert.CertificatePEM)
 	if err != nil {
 		return fmt.Errorf("revoking a certificate: %w", err)
 	}
@@ -196,9 +197,9 @@ func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResourc
 		return fmt.Errorf("revoking the certificate of %v: %w", cert.SANs, err)
 	}
 	err = s.step(ctx, "revoking the certificate", func() error {
-		return s.client.RevokeCertificate(ctx, s.account, leaf, nil, reason)
+		return s.ACME.RevokeCertificate(ctx, s.account, leaf, nil, reason)
 	})
-	if isProblem(err, "alreadyRevoked") {
+	if ca.IsProblem(err, "alreadyRevoked") {
 		return nil
 	}
 	return s.accountProblem(ctx, err)
@@ -211,10 +212,10 @@ func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificat
 	if err != nil {
 		return acme.RenewalInfo{}, err
 	}
-	if s.directory.RenewalInfo == "" {
+	if s.Directory.RenewalInfo == "" {
 		return acme.RenewalInfo{}, fmt.Errorf("the CA %s offers no renewal information", iss.CA)
 	}
-	return s.client.GetRenewalInfo(ctx, cert.Leaf)
+	return s.ACME.GetRenewalInfo(ctx, cert.Leaf)
 }
 
 // Account returns the bound account, and binds one if there is none yet.

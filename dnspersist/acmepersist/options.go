@@ -40,8 +40,6 @@ func (iss *Issuer) reloadAccount() time.Duration {
 	return orDefault(iss.ReloadAccount, reloadAccount)
 }
 
-func (iss *Issuer) dialect() string { return orDefault(iss.Dialect, DialectAuto) }
-
 func (iss *Issuer) limiter(account string) *rate.Limiter {
 	if iss.Limiter == nil {
 		return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -61,7 +62,7 @@ func (s *session) order(ctx context.Context, name string) (acme.Order, error) {
 func (s *session) resume(ctx context.Context, kept state.Order) (acme.Order, bool, error) {
 	order, err := s.readOrder(ctx, acme.Order{Location: kept.URL})
 	var problem acme.Problem
-	if errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !s.passing() {
+	if errors.As(err, &problem) && !ca.IsProblem(err, "accountDoesNotExist") && !s.IsBusy() {
 		// the CA has forgotten the order, or it is another account's
 		return order, false, nil
 	}
@@ -81,7 +82,7 @@ func (s *session) resume(ctx context.Context, kept state.Order) (acme.Order, boo
 
 func (s *session) readOrder(ctx context.Context, order acme.Order) (acme.Order, error) {
 	err := s.step(ctx, "reading the order", func() (err error) {
-		fresh, err := s.client.GetOrder(ctx, s.account, acme.Order{Location: order.Location})
+		fresh, err := s.ACME.GetOrder(ctx, s.account, acme.Order{Location: order.Location})
 		if err == nil {
 			order = fresh
 		}
@@ -96,10 +97,10 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 		notAfter := walltime.Now().Add(s.iss.CertificateLifetime)
 		order.NotAfter = &notAfter
 	}
-	if s.directory.RenewalInfo != "" {
+	if s.Directory.RenewalInfo != "" {
 		order.Replaces = s.replaces(ctx, name)
 	}
-	if err := s.checkLimits(ctx, s.account.Location, name); err != nil {
+	if err := s.CheckLimits(ctx, s.account.Location, name); err != nil {
 		return order, err
 	}
 	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
@@ -107,36 +108,36 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 		// another name may have learnt of a limit meanwhile
-		if err := s.checkLimits(ctx, s.account.Location, name); err != nil {
+		if err := s.CheckLimits(ctx, s.account.Location, name); err != nil {
 			return order, err
 		}
 	}
-	retries := maxStepRetries
+	retries := ca.MaxRetries
 	if order.Replaces != "" {
 		retries = 1 // some CAs fail over what they do not like about it
 	}
 	made, err := s.postOrder(ctx, order, retries)
 	var problem acme.Problem
-	if order.Replaces != "" && errors.As(err, &problem) && !isProblem(err, "rateLimited", "accountDoesNotExist") && !putOff(err) {
+	if order.Replaces != "" && errors.As(err, &problem) && !ca.IsProblem(err, "rateLimited", "accountDoesNotExist") && !ca.IsRateLimited(err) {
 		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
 		s.logger.Info("the CA refused the order with replaces; ordering without it",
 			zap.String("identifier", name), zap.String("replaces", order.Replaces), zap.Error(err))
 		order.Replaces = ""
-		made, err = s.postOrder(ctx, order, maxStepRetries)
+		made, err = s.postOrder(ctx, order, ca.MaxRetries)
 	}
 	if err != nil {
-		return made, s.noteLimit(ctx, s.account.Location, name, s.accountProblem(ctx, err))
+		return made, s.NoteLimit(ctx, s.account.Location, name, s.accountProblem(ctx, err))
 	}
 	if made.Location == "" {
 		return made, errors.New("making the order: the CA answered without the order's URL")
 	}
-	s.forgetLimit(ctx, name)
+	s.ForgetLimit(ctx, name)
 	return made, nil
 }
 
 func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) (made acme.Order, err error) {
 	err = s.stepUpTo(ctx, "making the order", retries, func() (err error) {
-		made, err = s.client.NewOrder(ctx, s.account, order)
+		made, err = s.ACME.NewOrder(ctx, s.account, order)
 		return err
 	})
 	return made, err

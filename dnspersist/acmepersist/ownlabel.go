@@ -35,7 +35,7 @@ func (s *session) isFree(ctx context.Context, checker *propagation.Checker, w wa
 func (s *session) yield(w *wanted, why string) (err error) {
 	w.foreign, w.why, w.any = w.target, why, false
 	w.target = s.iss.Delegation.Target(w.identifier)
-	w.record, err = s.recordFor(*w, w.terms.dialect, w.domain())
+	w.record, err = s.recordFor(*w, w.terms.Dialect, w.domain())
 	return err
 }
 

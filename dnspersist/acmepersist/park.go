@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -17,8 +18,8 @@ const accountRetry = time.Hour
 func (iss *Issuer) parkUntilTold(ctx context.Context, name string, err error) error {
 	var (
 		account *AccountError
-		uri     *AccountURIError
-		limited *RateLimitedError
+		uri     *ca.AccountURIError
+		limited *ca.RateLimitedError
 		retry   time.Time
 	)
 	switch {

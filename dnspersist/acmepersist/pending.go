@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -56,7 +57,7 @@ func (s *session) resolveLocked(ctx context.Context, bound boundAccount, good ti
 		if done || err != nil {
 			return err
 		}
-		bound, err = s.iss.sessionWith(s.again()).resolve(ctx, bound)
+		bound, err = s.iss.sessionWith(s.Again()).resolve(ctx, bound)
 		return err
 	})
 	return bound, err
@@ -93,11 +94,11 @@ func (iss *Issuer) askedLately(next string, good time.Duration) bool {
 func (s *session) knows(ctx context.Context, url string, key crypto.Signer, retries int) (bool, error) {
 	var account acme.Account
 	err := s.stepUpTo(ctx, "asking the CA whose the new key is", retries, func() (err error) {
-		account, err = s.client.GetAccount(ctx, acme.Account{PrivateKey: key})
+		account, err = s.ACME.GetAccount(ctx, acme.Account{PrivateKey: key})
 		return err
 	})
 	switch {
-	case isProblem(err, "accountDoesNotExist"):
+	case ca.IsProblem(err, "accountDoesNotExist"):
 		return false, nil
 	case err != nil:
 		return false, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -46,37 +47,37 @@ func (iss *Issuer) Probe(ctx context.Context) (Probe, error) {
 	if err != nil {
 		return Probe{}, err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return Probe{}, err
 	}
 	return s.probe(o)
 }
 
-func (s *session) probe(o offer) (Probe, error) {
-	meta := s.directory.Meta
+func (s *session) probe(o ca.Offer) (Probe, error) {
+	meta := s.Directory.Meta
 	p := Probe{
-		CA: s.iss.CA, Offered: OfferedUnknown, By: "directory", AccountHashPrefix: meta.prefix(),
+		CA: s.iss.CA, Offered: OfferedUnknown, By: "directory", AccountHashPrefix: meta.Prefix(),
 		CAAIdentities: meta.CAAIdentities, ExternalAccountRequired: meta.ExternalAccountRequired,
-		TermsOfService: meta.TermsOfService, Profiles: meta.Profiles, RenewalInfo: s.directory.RenewalInfo != "",
+		TermsOfService: meta.TermsOfService, Profiles: meta.Profiles, RenewalInfo: s.Directory.RenewalInfo != "",
 	}
-	t, err := s.predict(o)
+	t, err := s.Terms(o)
 	if err != nil {
 		return p, err
 	}
-	p.IssuerDomainNames = t.names
+	p.IssuerDomainNames = t.Names
 	switch {
-	case s.directory.promises():
-		p.Offered, p.Dialect = OfferedYes, t.dialect
-	case o.yes():
-		p.Offered, p.By, p.Dialect = OfferedYes, "earlier order", t.dialect
+	case s.Directory.HasTerms():
+		p.Offered, p.Dialect = OfferedYes, t.Dialect
+	case o.IsYes():
+		p.Offered, p.By, p.Dialect = OfferedYes, "earlier order", t.Dialect
 	case o.Offered != nil:
 		p.Offered, p.By, p.OtherChallenges = OfferedNo, "earlier order", o.OtherTypes
 		p.Note = fmt.Sprintf("an order of %s showed that the CA does not offer it; probe again with --order NAME", o.SeenAt.Format("2006-01-02"))
 	default:
 		p.Note = "the directory does not say whether the CA offers dns-persist-01, as CAs of drafts -00 and -01 need not: only an order can tell, probe with --order NAME"
 	}
-	p.Note = joinNotes(p.Note, s.unlistedIssuer())
+	p.Note = joinNotes(p.Note, s.UnlistedIssuer())
 	if meta.ExternalAccountRequired && s.iss.ExternalAccount == nil {
 		p.Note = joinNotes(p.Note, "the CA wants an external account binding: set eab")
 	}
@@ -120,7 +121,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	if len(authzs) == 0 {
 		return Probe{}, errors.New("probing by an order: the CA's order has no authorization")
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return Probe{}, err
 	}
@@ -139,7 +140,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	}
 	if !usable && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
-		if _, err := s.client.DeactivateAuthorization(ctx, s.account, authzs[0].Location); err != nil {
+		if _, err := s.ACME.DeactivateAuthorization(ctx, s.account, authzs[0].Location); err != nil {
 			p.Note = joinNotes(p.Note, "the order could not be thrown away and ends by itself")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -54,7 +55,7 @@ func (s *session) patience() time.Duration {
 
 // putAside parks a name whose CA has not decided, with its order.
 func (s *session) putAside(ctx context.Context, w wanted, since time.Time) error {
-	wait := min(max(walltime.Since(since)/4, s.interval(minInterval)), longestProcessing)
+	wait := min(max(walltime.Since(since)/4, s.Interval(ca.MinInterval)), longestProcessing)
 	e := &ProcessingError{Identifier: w.identifier, CA: s.iss.CA, Since: since, RetryAt: walltime.Now().Add(wait)}
 	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: e.RetryAt, Err: e})
 }
@@ -80,7 +81,7 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 	}
 	if authzs, err = a.authorizations(ctx, order); err != nil {
 		var problem acme.Problem
-		if order.Status == acme.StatusInvalid && errors.As(err, &problem) && !isProblem(err, "accountDoesNotExist") && !putOff(err) && !a.passing() {
+		if order.Status == acme.StatusInvalid && errors.As(err, &problem) && !ca.IsProblem(err, "accountDoesNotExist") && !ca.IsRateLimited(err) && !a.IsBusy() {
 			// the CA no longer tells why, and another order may do
 			return order, nil, false, nil
 		}
@@ -93,7 +94,7 @@ func (a *attempt) underway(ctx context.Context) (order acme.Order, authzs []acme
 			// its word is not lost because nobody waited for it
 			ok = true
 		case acme.StatusPending:
-			c, is := ourChallenge(authz)
+			c, is := ca.FindChallenge(authz)
 			if !is || c.Status == acme.StatusPending && !a.posted(kept, c.URL) {
 				return order, nil, false, nil
 			}
@@ -121,7 +122,7 @@ func (a *attempt) settle(ctx context.Context) error {
 	}
 	var want record.Want
 	seen := a.seen
-	if t, err := a.predict(a.offer); err == nil && a.known(a.offer) {
+	if t, err := a.Terms(a.offer); err == nil && a.HasTerms(a.offer) {
 		want = a.hashedWant(t, a.name)
 	} else {
 		seen.Values = nil // nothing to hold them against

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
@@ -61,7 +62,7 @@ func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.K
 
 // published writes the record if no server has it, and looks at the name anew. It comes
 // before the clock's word: a certificate that runs out is better asked for with a record.
-func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, known state.Name, o offer, c clock) (propagation.Report, error) {
+func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, known state.Name, o ca.Offer, c clock) (propagation.Report, error) {
 	lacking := r.Status == propagation.StatusAbsent ||
 		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
 	if !s.iss.publishes() || !lacking || w.disputed != nil || s.ownersTurn(*w, r) {
@@ -89,7 +90,7 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 }
 
 // publishMissing writes the record of a name that no server has.
-func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o offer) error {
+func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o ca.Offer) error {
 	// the account check of section 4.5 comes before each write
 	if err := s.checkAccount(ctx); err != nil {
 		return err
@@ -192,7 +193,7 @@ func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t prop
 
 // need is what a name needs of the values that are published for it.
 func (s *session) need(w wanted, known state.Name, life time.Duration) publish.Need {
-	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.dialect == record.DialectHashed, Margin: s.margin(life)}
+	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: s.margin(life)}
 	n.Want.Wildcard = n.Want.Wildcard || w.wide
 	for _, a := range known.Accepted {
 		if a.Account == s.account.Location {
@@ -260,7 +261,7 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, err
 
 // serves reports whether one of the values is good, also for those who share the place.
 func (s *session) serves(w wanted, values []string) bool {
-	need := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.dialect == record.DialectHashed}
+	need := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed}
 	return need.IsMet(values, time.Now())
 }
 

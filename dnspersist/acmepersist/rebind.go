@@ -102,7 +102,7 @@ func (s *session) use(bound boundAccount) error {
 // accountOf is the account for the session's requests. A signature that the CA refuses is asked
 // again if the key was changed just now.
 func (s *session) accountOf(bound boundAccount) (acme.Account, error) {
-	s.rolledAt = bound.RolledAt
+	s.RolledAt = bound.RolledAt
 	return bound.acme()
 }
 

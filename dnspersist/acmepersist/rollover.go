@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // Rollover is what RollKey has done.
@@ -44,7 +46,7 @@ func (iss *Issuer) RollKey(ctx context.Context) (Rollover, error) {
 	if err != nil {
 		return Rollover{}, fmt.Errorf("rolling the account key: %w", err)
 	}
-	if s.directory.KeyChange == "" {
+	if s.Directory.KeyChange == "" {
 		return Rollover{}, fmt.Errorf("rolling the account key: the CA %s offers no keyChange in its directory", iss.CA)
 	}
 	var done Rollover
@@ -78,7 +80,7 @@ func (s *session) roll(ctx context.Context, bound boundAccount) (Rollover, error
 		if next, err = decodeKey(bound.NextKeyPEM, "the next key of the account"); err != nil {
 			return Rollover{}, err
 		}
-		known, err := s.knows(ctx, bound.URL, next, maxStepRetries)
+		known, err := s.knows(ctx, bound.URL, next, ca.MaxRetries)
 		if err != nil {
 			return Rollover{}, fmt.Errorf("a rollover of %s is pending: %w", bound.URL, err)
 		}
@@ -95,11 +97,11 @@ func (s *session) roll(ctx context.Context, bound boundAccount) (Rollover, error
 	sent := 0
 	changeErr := s.step(ctx, "changing the account's key", func() error {
 		sent++
-		_, err := s.client.AccountKeyRollover(ctx, account, next)
+		_, err := s.ACME.AccountKeyRollover(ctx, account, next)
 		return err
 	})
 	// the CA may have acted whatever came back of it, or not at all
-	known, err := s.knows(ctx, bound.URL, next, maxStepRetries)
+	known, err := s.knows(ctx, bound.URL, next, ca.MaxRetries)
 	switch {
 	case err != nil:
 		return Rollover{}, fmt.Errorf("whether the CA has changed the key of %s is not known, both keys are in storage: try again: %w",
@@ -110,7 +112,7 @@ func (s *session) roll(ctx context.Context, bound boundAccount) (Rollover, error
 		return Rollover{}, fmt.Errorf("the CA has accepted the new key of %s, but does not know it: the old one stays in use, try again later", bound.URL)
 	}
 	var problem acme.Problem
-	if !resumed && sent == 1 && errors.As(changeErr, &problem) && !putOff(changeErr) {
+	if !resumed && sent == 1 && errors.As(changeErr, &problem) && !ca.IsRateLimited(changeErr) {
 		// it was sent once and refused: nothing can come of it any more
 		bound.NextKeyPEM = ""
 		if _, err := s.saveBinding(ctx, bound); err != nil {

@@ -8,13 +8,14 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // session is one operation with a CA and the account.
 type session struct {
-	*Client
+	*ca.Client
 	iss     *Issuer
 	store   store
 	account acme.Account
@@ -29,22 +30,22 @@ type session struct {
 }
 
 // newServer returns the CA as a configuration has it.
-func newServer(cfg Config) *Server {
-	server := ServerConfig{
+func newServer(cfg Config) *ca.Server {
+	server := ca.Config{
 		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent,
 		Dialect: cfg.Dialect, IssuerDomainName: cfg.IssuerDomainName,
 		NotOfferedRetry: cfg.NotOfferedRetry, NotOfferedRenewalRetry: cfg.NotOfferedRenewalRetry,
 	}
 	server.Store.Logger = cfg.Logger
 	if cfg.Parker != nil {
-		server.LongestWait = maxInlineWait
+		server.LongestWait = ca.MaxInlineWait
 	}
-	return NewServer(server)
+	return ca.New(server)
 }
 
 // open fetches the directory if need be. The account is not bound yet.
 func (iss *Issuer) open(ctx context.Context) (*session, error) {
-	client, err := iss.ca.open(ctx)
+	client, err := iss.ca.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (iss *Issuer) open(ctx context.Context) (*session, error) {
 
 // sessionWith makes a session of a conversation. Its account is not known:
 // a job that holds the account's lock uses it, and names the account with each request.
-func (iss *Issuer) sessionWith(client *Client) *session {
+func (iss *Issuer) sessionWith(client *ca.Client) *session {
 	return &session{Client: client, iss: iss, store: iss.store(), logger: iss.logger()}
 }
 
@@ -83,14 +84,14 @@ func (s *session) stepUpTo(ctx context.Context, name string, retries int, fn fun
 }
 
 // identity is what records name of the account.
-func (s *session) identity() Identity {
-	return Identity{
+func (s *session) identity() ca.Identity {
+	return ca.Identity{
 		URL: s.account.Location, URI: cmp.Or(s.iss.AccountURI, s.account.Location),
 		Thumbprint: s.thumbprint, EarlierThumbprints: s.earlierThumbprints,
 	}
 }
 
 // hashedWant is what the CA has to find for an identifier, in whichever dialect.
-func (s *session) hashedWant(t terms, identifier string) record.Want {
-	return t.want(identifier, s.identity())
+func (s *session) hashedWant(t ca.Terms, identifier string) record.Want {
+	return t.Want(identifier, s.identity())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -53,8 +54,8 @@ type Solver struct {
 // Present checks the challenge and the account, and says which record is needed. It implements
 // acmez.Solver.
 func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
-	if c.Type != ChallengeType {
-		return fmt.Errorf("presenting the challenge for %s: its type is %s, this solver is for %s", c.Identifier.Value, c.Type, ChallengeType)
+	if c.Type != ca.ChallengeType {
+		return fmt.Errorf("presenting the challenge for %s: its type is %s, this solver is for %s", c.Identifier.Value, c.Type, ca.ChallengeType)
 	}
 	r, _, err := s.wanted(c)
 	if err != nil {
@@ -95,7 +96,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 		if report.Status == propagation.StatusReady {
 			return nil
 		}
-		if sleep(ctx, nextLook(report, time.Since(start), orDefault(s.PollInterval, defaultPollInterval))) != nil {
+		if ca.Sleep(ctx, nextLook(report, time.Since(start), orDefault(s.PollInterval, defaultPollInterval))) != nil {
 			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report}
 		}
 	}
@@ -110,7 +111,7 @@ func (s *Solver) wanted(c acme.Challenge) (Record, record.Want, error) {
 	if len(list) == 0 && s.AccountHashPrefix != "" {
 		list, dialect = s.IssuerDomainNames, record.DialectHashed
 	}
-	names, err := offeredNames(list)
+	names, err := ca.OfferedNames(list)
 	if err != nil {
 		return Record{}, record.Want{}, fmt.Errorf("the challenge for %s cannot be answered: %w; at a CA of draft -02 the solver needs AccountHashPrefix, Thumbprint and IssuerDomainNames", c.Identifier.Value, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -51,7 +52,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 		}
 		select {
 		case names <- n:
-			err = sleep(ctx, lookPause)
+			err = ca.Sleep(ctx, lookPause)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -163,11 +164,11 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if err != nil || !mine {
 		return err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return err
 	}
-	t, err := s.predict(o)
+	t, err := s.Terms(o)
 	if err != nil {
 		return err
 	}

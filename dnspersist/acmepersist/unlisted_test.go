@@ -7,18 +7,20 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
 // sessionAt is a session at a CA with this in its directory's meta.
 func sessionAt(t *testing.T, meta string, cfg Config) *session {
 	t.Helper()
-	d := &directory{}
-	if err := json.Unmarshal([]byte(meta), &d.Meta.directoryMeta); err != nil {
+	d := &ca.Directory{}
+	if err := json.Unmarshal([]byte(meta), &d.Meta); err != nil {
 		t.Fatal(err)
 	}
 	cfg.CA = "https://ca.example/dir"
 	iss := New(cfg)
-	s := iss.sessionWith(iss.ca.at(d))
+	s := iss.sessionWith(iss.ca.At(d))
 	s.account.Location = "https://ca.example/acct/1"
 	s.thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 	return s
@@ -31,11 +33,11 @@ func TestIssuerThatIsNotListed(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
 		s := sessionAt(t, meta, Config{IssuerDomainName: mine, Logger: zap.New(core)})
 		for range 3 {
-			if _, err := s.predict(offer{}); err != nil {
+			if _, err := s.Terms(ca.Offer{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		p, err := s.probe(offer{})
+		p, err := s.probe(ca.Offer{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +50,7 @@ func TestIssuerThatIsNotListed(t *testing.T) {
 		}
 	}
 	// a directory of an older draft promises nothing
-	if note := sessionAt(t, `{"caaIdentities":["a.example"]}`, Config{IssuerDomainName: "c.example"}).unlistedIssuer(); note != "" {
+	if note := sessionAt(t, `{"caaIdentities":["a.example"]}`, Config{IssuerDomainName: "c.example"}).UnlistedIssuer(); note != "" {
 		t.Error(note)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -15,7 +16,7 @@ import (
 type wanted struct {
 	identifier string
 	want       record.Want
-	terms      terms
+	terms      ca.Terms
 	record     Record
 	// also is the record that other frontends of the CA may want to see.
 	also *Record
@@ -41,8 +42,8 @@ func (w wanted) domain() string {
 
 // want works out the record for an identifier. The record to ask for serves all names
 // that share the validation name; the CA is content with less.
-func (s *session) want(ctx context.Context, identifier string, t terms) (wanted, error) {
-	if len(t.names) == 0 {
+func (s *session) want(ctx context.Context, identifier string, t ca.Terms) (wanted, error) {
+	if len(t.Names) == 0 {
 		return wanted{}, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
 	}
 	vname, err := record.ValidationName(identifier)
@@ -65,7 +66,7 @@ func (s *session) want(ctx context.Context, identifier string, t terms) (wanted,
 	if err := s.delegate(ctx, &w, vname); err != nil {
 		return wanted{}, err
 	}
-	w.record, err = s.recordFor(w, t.dialect, w.domain())
+	w.record, err = s.recordFor(w, t.Dialect, w.domain())
 	return w, err
 }
 
@@ -88,22 +89,22 @@ func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Re
 	}
 	uri := s.identity().URI
 	if dialect == record.DialectHashed {
-		if uri, err = record.HashedAccountURI(w.terms.prefix, domain, s.thumbprint, s.account.Location); err != nil {
+		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, s.thumbprint, s.account.Location); err != nil {
 			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)
 		}
 	} else if err := record.ValidAccountURI(uri); err != nil {
 		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.identifier, err)
 	}
-	value := record.Value{IssuerDomainName: w.terms.names[0], AccountURI: uri, Wildcard: w.wide}
+	value := record.Value{IssuerDomainName: w.terms.Names[0], AccountURI: uri, Wildcard: w.wide}
 	return Record{Name: vname, Target: w.target, Value: value.String()}, nil
 }
 
 // refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
-func (s *session) refine(w *wanted, values []string, known state.Name, o offer) error {
-	dialect, domain := w.terms.dialect, w.domain()
-	if s.iss.dialect() == DialectAuto && w.terms.prefix != "" && o.Dialect == record.DialectAccountURL {
+func (s *session) refine(w *wanted, values []string, known state.Name, o ca.Offer) error {
+	dialect, domain := w.terms.Dialect, w.domain()
+	if s.iss.ca.Dialect == ca.DialectAuto && w.terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL
 		if r, err := s.recordFor(*w, dialect, domain); err == nil && known.HasRefused(r.Value, s.account.Location) {

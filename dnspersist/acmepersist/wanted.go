@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -52,7 +53,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	if err != nil {
 		return nil, err
 	}
-	if len(standby) > 0 && iss.AccountURI != "" && t.dialect == record.DialectAccountURL {
+	if len(standby) > 0 && iss.AccountURI != "" && t.Dialect == record.DialectAccountURL {
 		return nil, fmt.Errorf("account_uri pins the records for %s to %q, which is one account's, so what the CA wants for the standby account %q is not known: make that account's records with --account-url and --issuer, giving as --account-url the URI that the CA wants for it", iss.CA, iss.AccountURI, standby[0].URL)
 	}
 	groups, names, err := byValidationName(identifiers)
@@ -74,7 +75,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 			return nil, err
 		}
 		tell := s.wanted(w, groups[name])
-		tell.Presumed = s.iss.IssuerDomainName == "" && !s.known(o)
+		tell.Presumed = s.iss.IssuerDomainName == "" && !s.HasTerms(o)
 		all = append(all, tell)
 		for _, other := range standby {
 			if other.URL == s.account.Location {
@@ -82,7 +83,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 			}
 			spare := *s
 			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint
-			r, err := spare.recordFor(w, t.dialect, w.domain())
+			r, err := spare.recordFor(w, t.Dialect, w.domain())
 			if err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
 			}
@@ -99,8 +100,8 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 func (s *session) wanted(w wanted, identifiers []string) Wanted {
 	tell := Wanted{
 		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.Location,
-		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.dialect,
-		Note: s.unlistedIssuer(),
+		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.Dialect,
+		Note: s.UnlistedIssuer(),
 	}
 	if w.also != nil {
 		tell.OrValue = w.also.Value
@@ -113,23 +114,23 @@ func (s *session) wanted(w wanted, identifiers []string) Wanted {
 
 // openToTell opens a session for somebody who is to be shown records: with the bound
 // account, confirmed by the CA, and the terms.
-func (iss *Issuer) openToTell(ctx context.Context) (*session, offer, terms, error) {
+func (iss *Issuer) openToTell(ctx context.Context) (*session, ca.Offer, ca.Terms, error) {
 	s, err := iss.openKnown(ctx)
 	if err != nil {
-		return nil, offer{}, terms{}, err
+		return nil, ca.Offer{}, ca.Terms{}, err
 	}
 	if s == nil {
 		_, err := iss.offline().mustKnow(ctx)
-		return nil, offer{}, terms{}, err
+		return nil, ca.Offer{}, ca.Terms{}, err
 	}
 	if err := s.checkAccount(ctx); err != nil {
-		return nil, offer{}, terms{}, err
+		return nil, ca.Offer{}, ca.Terms{}, err
 	}
-	o, err := s.iss.ca.loadOffer(ctx)
+	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
-		return nil, offer{}, terms{}, err
+		return nil, ca.Offer{}, ca.Terms{}, err
 	}
-	t, err := s.predict(o)
+	t, err := s.Terms(o)
 	return s, o, t, err
 }
 

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"encoding/json"
@@ -40,11 +40,11 @@ func TestDirectoryMeta(t *testing.T) {
 		if got := strings.Join(m.names(), " "); got != tt.names {
 			t.Errorf("%s: names %q, want %q", name, got, tt.names)
 		}
-		if got := strings.Join(m.identities(), " "); got != tt.identities {
+		if got := strings.Join(m.Identities(), " "); got != tt.identities {
 			t.Errorf("%s: identities %q, want %q", name, got, tt.identities)
 		}
-		if m.prefix() != tt.prefix {
-			t.Errorf("%s: prefix %q, want %q", name, m.prefix(), tt.prefix)
+		if m.Prefix() != tt.prefix {
+			t.Errorf("%s: prefix %q, want %q", name, m.Prefix(), tt.prefix)
 		}
 	}
 }
@@ -119,11 +119,11 @@ func FuzzTerms(f *testing.F) {
 	f.Add([]byte(`{"issuerDomainNames":["a.example"],"accountHashPrefix":"https://ca.example/$(id)/"}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":["a.example"]}]}`))
 	f.Add([]byte(`{"issuerDomainNames":{}}`), []byte(`{"challenges":[{"type":"dns-persist-01","url":"u","issuerDomainNames":null,"accounturi":5}]}`))
 	f.Fuzz(func(t *testing.T, meta, authz []byte) {
-		d := &directory{}
+		d := &Directory{}
 		if json.Unmarshal(meta, &d.Meta.directoryMeta) != nil {
 			return
 		}
-		c := NewServer(ServerConfig{URL: "https://ca.example/dir", Dialect: DialectAuto}).at(d)
+		c := New(Config{URL: "https://ca.example/dir", Dialect: DialectAuto}).At(d)
 		c.wire.note(authz)
 		for _, m := range c.wire.members {
 			if m.Names != nil && m.Deployed == nil && c.prefix() == "" {
@@ -133,15 +133,15 @@ func FuzzTerms(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			value := record.Value{IssuerDomainName: terms.names[0], AccountURI: testIdentity.URI, Wildcard: true}
-			if terms.dialect == record.DialectHashed {
+			value := record.Value{IssuerDomainName: terms.Names[0], AccountURI: testIdentity.URI, Wildcard: true}
+			if terms.Dialect == record.DialectHashed {
 				if value.AccountURI = terms.hashedURI("example.com", testIdentity); value.AccountURI == "" {
 					continue
 				}
 			}
 			text := value.String()
 			p, err := record.Parse(text)
-			if err != nil || !p.Wildcard || strings.ContainsAny(text, "\n\t\"'\\$`") || !record.Evaluate([]string{text}, terms.want("*.example.com", testIdentity), time.Now()).Good() {
+			if err != nil || !p.Wildcard || strings.ContainsAny(text, "\n\t\"'\\$`") || !record.Evaluate([]string{text}, terms.Want("*.example.com", testIdentity), time.Now()).Good() {
 				t.Fatalf("%q is asked for: %v, %+v", text, err, p)
 			}
 		}

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -14,29 +14,29 @@ import (
 )
 
 const (
-	// minInterval is the shortest time between two requests for the same thing,
+	// MinInterval is the shortest time between two requests for the same thing,
 	// whatever the CA's Retry-After says.
-	minInterval = time.Second
-	// maxInlineWait is the longest wait inside one attempt where somebody else takes the
+	MinInterval = time.Second
+	// MaxInlineWait is the longest wait inside one attempt where somebody else takes the
 	// name over: a longer one would hold CertMagic's job and lock for nothing. A CA that asks
 	// for more gets it between attempts.
-	maxInlineWait = 10 * time.Second
+	MaxInlineWait = 10 * time.Second
 	// maxRetryWait is the longest wait inside one attempt where nobody does.
 	maxRetryWait = 2 * time.Minute
 	// maxBackoff is the longest wait between two tries of an attempt that has a certificate
 	// to lose.
 	maxBackoff = 4 * time.Minute
 	// maxStepRetries is how often a step is tried again after a hiccup.
-	maxStepRetries = 6
-	// rolledLately is how long after a change of key its refusal may pass: frontends of a CA
+	MaxRetries = 6
+	// RolledLately is how long after a change of key its refusal may pass: frontends of a CA
 	// keep what they know of an account for some seconds. rolledPatience is how long one is
 	// asked again.
-	rolledLately, rolledPatience = time.Minute, 10 * time.Second
+	RolledLately, rolledPatience = time.Minute, 10 * time.Second
 )
 
-// once runs fn, one exchange with the CA that is not repeated. It returns the status of the answer,
+// Once runs fn, one exchange with the CA that is not repeated. It returns the status of the answer,
 // 0 if there was none, and how long the CA asks to wait.
-func (c *Client) once(fn func() error) (status int, wait time.Duration, err error) {
+func (c *Client) Once(fn func() error) (status int, wait time.Duration, err error) {
 	c.wire.reset()
 	err = fn()
 	status, wait, _ = c.wire.last()
@@ -45,7 +45,7 @@ func (c *Client) once(fn func() error) (status int, wait time.Duration, err erro
 
 // passing reports whether the CA's last answer says nothing of what it was asked:
 // that it is overloaded or broken.
-func (c *Client) passing() bool {
+func (c *Client) IsBusy() bool {
 	status, _, _ := c.wire.last()
 	return status >= 500 || status == http.StatusTooManyRequests
 }
@@ -54,7 +54,7 @@ func (c *Client) passing() bool {
 // pass: a lost connection, a 5xx, a 429, a nonce that did not come through. It
 // obeys Retry-After. name says what is being done, for errors and logs.
 func (c *Client) Do(ctx context.Context, name string, fn func() error) error {
-	return c.DoUpTo(ctx, name, maxStepRetries, fn)
+	return c.DoUpTo(ctx, name, MaxRetries, fn)
 }
 
 // DoUpTo is Do with fewer repetitions.
@@ -74,12 +74,12 @@ func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func()
 			return fmt.Errorf("%s: %w", name, errors.Join(context.Cause(ctx), err))
 		}
 		wait, again := c.pause(err, attempt)
-		persist := time.Now().Add(wait).Before(c.persistUntil)
+		persist := time.Now().Add(wait).Before(c.PersistUntil)
 		switch {
 		case c.passesAfterRollover(err, began):
-			wait = minInterval
-		case again && !persist && c.limited(err, wait, attempt):
-			return fmt.Errorf("%s: %w", name, c.rateLimit(err, wait))
+			wait = MinInterval
+		case again && !persist && c.IsLimited(err, wait, attempt):
+			return fmt.Errorf("%s: %w", name, c.RateLimit(err, wait))
 		case !again, attempt >= retries && !persist:
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -89,7 +89,7 @@ func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func()
 			zap.Int("attempt", attempt+1),
 			zap.Duration("wait", wait),
 			zap.Error(err))
-		if err := c.rest(ctx, wait); err != nil {
+		if err := c.Rest(ctx, wait); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -98,23 +98,23 @@ func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func()
 // pause returns how long to wait after err, and whether trying again can help.
 func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
 	status, retryAfter, has := c.wire.last()
-	backoff := minInterval << min(attempt, 4)
-	if !c.persistUntil.IsZero() {
-		backoff = min(minInterval<<min(attempt, 8), maxBackoff)
+	backoff := MinInterval << min(attempt, 4)
+	if !c.PersistUntil.IsZero() {
+		backoff = min(MinInterval<<min(attempt, 8), maxBackoff)
 	}
 	var problem acme.Problem
 	switch {
 	case !c.wire.asked():
 		return 0, false // acmez refuses what it was given
 	case has && (status >= 500 || status == http.StatusTooManyRequests):
-		return max(retryAfter, minInterval), true
+		return max(retryAfter, MinInterval), true
 	case status >= 500:
 		return backoff, true
 	case status == http.StatusTooManyRequests:
 		// without a time this is a limit that does not pass in seconds
 		return 5 * backoff, true
-	case isProblem(err, "badNonce"):
-		return minInterval, true
+	case IsProblem(err, "badNonce"):
+		return MinInterval, true
 	case errors.As(err, &problem):
 		return 0, false
 	case status >= 400:
@@ -126,7 +126,7 @@ func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
 }
 
 // limited reports whether the CA asks for more time than an attempt can wait.
-func (c *Client) limited(err error, wait time.Duration, attempt int) bool {
+func (c *Client) IsLimited(err error, wait time.Duration, attempt int) bool {
 	status, _, has := c.wire.last()
 	switch {
 	case status < 500 && status != http.StatusTooManyRequests:
@@ -142,23 +142,23 @@ func (c *Client) limited(err error, wait time.Duration, attempt int) bool {
 // change of the account's key will be accepted: the step began at the given time.
 func (c *Client) passesAfterRollover(err error, began time.Time) bool {
 	status, _, _ := c.wire.last()
-	return isProblem(err, "malformed") && status != http.StatusNotFound &&
-		walltime.Since(c.rolledAt).Abs() < rolledLately && time.Since(began) < rolledPatience
+	return IsProblem(err, "malformed") && status != http.StatusNotFound &&
+		walltime.Since(c.RolledAt).Abs() < RolledLately && time.Since(began) < rolledPatience
 }
 
-// rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.
-func (c *Client) rest(ctx context.Context, d time.Duration) error {
-	for ; d > leaseEvery && c.lockName != ""; d -= leaseEvery {
-		if err := sleep(ctx, leaseEvery); err != nil {
+// Rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.
+func (c *Client) Rest(ctx context.Context, d time.Duration) error {
+	for ; d > leaseEvery && c.LockName != ""; d -= leaseEvery {
+		if err := Sleep(ctx, leaseEvery); err != nil {
 			return err
 		}
-		c.keepLock(ctx, c.lockName)
+		c.KeepLock(ctx, c.LockName)
 	}
-	return sleep(ctx, d)
+	return Sleep(ctx, d)
 }
 
-// sleep waits for d or until ctx ends, and then returns why.
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits for d or until ctx ends, and then returns why.
+func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -169,11 +169,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// interval is the time until the next poll: the CA's Retry-After if it sent one,
+// Interval is the time until the next poll: the CA's Retry-After if it sent one,
 // never under a second.
-func (c *Client) interval(own time.Duration) time.Duration {
+func (c *Client) Interval(own time.Duration) time.Duration {
 	if _, wait, has := c.wire.last(); has {
-		return min(max(wait, minInterval), maxRetryWait)
+		return min(max(wait, MinInterval), maxRetryWait)
 	}
-	return max(own, minInterval)
+	return max(own, MinInterval)
 }

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ type door struct {
 
 // guarded returns what goes through a door to the CA with the given directory URL. Default: a
 // transport of this package.
-func guarded(base http.RoundTripper, ca string) http.RoundTripper {
+func Guard(base http.RoundTripper, ca string) http.RoundTripper {
 	return door{cmp.Or(base, http.RoundTripper(defaultTransport)), ca}
 }
 
@@ -51,7 +51,7 @@ func isUnusable(err error) bool {
 
 // RoundTrip implements http.RoundTripper.
 func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := checkEncrypted(d.ca, req.URL.String()); err != nil {
+	if err := CheckEncrypted(d.ca, req.URL.String()); err != nil {
 		return nil, err
 	}
 	resp, err := d.base.RoundTrip(req)
@@ -64,7 +64,7 @@ func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
 			values[i] = foreign.Cut(v, maxMember)
 		}
 	}
-	if err := checkEncrypted(d.ca, resp.Header.Get("Location")); err != nil {
+	if err := CheckEncrypted(d.ca, resp.Header.Get("Location")); err != nil {
 		_ = resp.Body.Close()
 		return nil, err
 	}
@@ -115,9 +115,9 @@ type failingReader struct{ err error }
 
 func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
-// checkEncrypted refuses a URL that is not encrypted at a CA that is: whoever listens there
+// CheckEncrypted refuses a URL that is not encrypted at a CA that is: whoever listens there
 // could be told of another account, and whoever is between could change all that is said.
-func checkEncrypted(ca, target string) error {
+func CheckEncrypted(ca, target string) error {
 	from, err := url.Parse(ca)
 	if err != nil || !strings.EqualFold(from.Scheme, "https") {
 		return nil //nolint:nilerr // it fails where it is asked

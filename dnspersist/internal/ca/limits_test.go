@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"testing"
@@ -57,7 +57,7 @@ const limitedAccount = "https://ca.test/account/1"
 // limitedClient is a conversation with a CA that has just answered 429 without a time.
 func limitedClient(t *testing.T) *Client {
 	const url = "https://ca.test/dir"
-	c := NewServer(ServerConfig{URL: url, Store: state.New(&certmagic.FileStorage{Path: t.TempDir()}, url), Logger: zap.NewNop()}).at(&directory{})
+	c := New(Config{URL: url, Store: state.New(&certmagic.FileStorage{Path: t.TempDir()}, url), Logger: zap.NewNop()}).At(&Directory{})
 	c.wire.status = 429
 	return c
 }
@@ -68,8 +68,8 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 	problem := acme.Problem{Type: acme.ProblemTypeNamespace + "rateLimited", Status: 429, Detail: "slow down"}
 	var waits []time.Duration
 	for range 6 {
-		limited := c.rateLimit(problem, 0)
-		_ = c.noteLimit(t.Context(), limitedAccount, "www.example.com", limited)
+		limited := c.RateLimit(problem, 0)
+		_ = c.NoteLimit(t.Context(), limitedAccount, "www.example.com", limited)
 		waits = append(waits, time.Until(limited.RetryAt).Round(time.Minute))
 	}
 	want := []time.Duration{time.Minute, 4 * time.Minute, 16 * time.Minute, 64 * time.Minute, 256 * time.Minute, 6 * time.Hour}
@@ -78,8 +78,8 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 			t.Fatalf("it waits %v, want %v", waits, want)
 		}
 	}
-	c.forgetLimit(t.Context(), "www.example.com")
-	if err := c.checkLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
+	c.ForgetLimit(t.Context(), "www.example.com")
+	if err := c.CheckLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
 		t.Errorf("after an order that was taken: %v", err)
 	}
 }
@@ -89,10 +89,10 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 func TestLimitsThatDoNotHold(t *testing.T) {
 	now := time.Now().UTC()
 	for what, kept := range map[string]any{
-		"another account": limit{Account: "https://ca.test/account/2", At: now, Until: now.Add(time.Hour)},
-		"a clock ahead":   limit{Account: "https://ca.test/account/1", At: now.AddDate(1, 0, 0), Until: now.AddDate(1, 0, 1)},
-		"too far ahead":   limit{Account: "https://ca.test/account/1", At: now, Until: now.AddDate(1, 0, 0)},
-		"over":            limit{Account: "https://ca.test/account/1", At: now.Add(-time.Hour), Until: now.Add(-time.Minute)},
+		"another account": Limit{Account: "https://ca.test/account/2", At: now, Until: now.Add(time.Hour)},
+		"a clock ahead":   Limit{Account: "https://ca.test/account/1", At: now.AddDate(1, 0, 0), Until: now.AddDate(1, 0, 1)},
+		"too far ahead":   Limit{Account: "https://ca.test/account/1", At: now, Until: now.AddDate(1, 0, 0)},
+		"over":            Limit{Account: "https://ca.test/account/1", At: now.Add(-time.Hour), Until: now.Add(-time.Minute)},
 		"damaged":         "x",
 	} {
 		c := limitedClient(t)
@@ -100,7 +100,7 @@ func TestLimitsThatDoNotHold(t *testing.T) {
 		if err := c.server.Store.Save(t.Context(), key, kept); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.checkLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
+		if err := c.CheckLimits(t.Context(), limitedAccount, "www.example.com"); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

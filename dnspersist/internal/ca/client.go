@@ -1,4 +1,13 @@
-package acmepersist
+// Package ca has conversations with a CA: its directory, what it offers, and requests that are made
+// again after a hiccup, each as often and as late as the CA asks.
+//
+// acmez speaks the protocol. It is not told of what a certificate must not depend on: it would send
+// a request three times within half a second to a CA that is overloaded, keep a directory for twelve
+// hours, and drop Retry-After and the members of a challenge that it does not know. What stands
+// between it and the network is the wire, which sees each answer, and the door, which bounds and
+// cleans what comes from outside. A CA's refusals that hold for hours are remembered in storage:
+// that it does not offer the challenge, and its limits.
+package ca
 
 import (
 	"cmp"
@@ -16,8 +25,8 @@ import (
 // requestTimeout bounds one HTTP request, reading the answer included.
 const requestTimeout = 30 * time.Second
 
-// ServerConfig is what conversations with a CA need to know.
-type ServerConfig struct {
+// Config is what conversations with a CA need to know.
+type Config struct {
 	// URL is that of the directory.
 	URL string
 	// Store keeps what is learned of the CA.
@@ -40,72 +49,75 @@ type ServerConfig struct {
 // Server is a CA with what is remembered of it between conversations: its directory, and what it
 // has offered.
 type Server struct {
-	ServerConfig
+	Config
 
 	dirs directories
 	// updating is held while ca.json is changed.
 	updating sync.Mutex
 
 	mu       sync.Mutex
-	offer    *offer
+	offer    *Offer
 	unlisted string // what was last logged of a configured issuer domain name
 }
 
-// NewServer returns the CA of a configuration, with defaults for what is zero.
-func NewServer(cfg ServerConfig) *Server {
-	cfg.Transport = guarded(cfg.Transport, cfg.URL)
+// New returns the CA of a configuration, with defaults for what is zero.
+func New(cfg Config) *Server {
+	cfg.Transport = Guard(cfg.Transport, cfg.URL)
 	cfg.Logger = cmp.Or(cfg.Logger, zap.NewNop())
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, "caddy-dnspersist")
 	cfg.Dialect = cmp.Or(cfg.Dialect, DialectAuto)
 	cfg.LongestWait = cmp.Or(cfg.LongestWait, maxRetryWait)
 	cfg.NotOfferedRetry = cmp.Or(cfg.NotOfferedRetry, notOfferedRetry)
 	cfg.NotOfferedRenewalRetry = cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry)
-	return &Server{ServerConfig: cfg}
+	return &Server{Config: cfg}
 }
 
 // Client is one conversation with a CA: an ACME client of its own, so that the wire knows whose
 // answers it sees, over shared connections. It serves one operation at a time.
 type Client struct {
 	server    *Server
-	directory *directory
+	Directory *Directory
 	wire      *wire
-	client    *acme.Client
+	ACME      *acme.Client
 	logger    *zap.Logger
-	// rolledAt is when the key that signs was last changed.
-	rolledAt time.Time
-	// persistUntil is until when the steps of an attempt that has a certificate to lose are
+	// RolledAt is when the key that signs was last changed.
+	RolledAt time.Time
+	// PersistUntil is until when the steps of an attempt that has a certificate to lose are
 	// repeated, whatever goes wrong; zero before.
-	persistUntil time.Time
-	// lockName is the name under which CertMagic holds its lock then, leased when the lock's lease
+	PersistUntil time.Time
+	// LockName is the name under which CertMagic holds its lock then, leased when the lock's lease
 	// was last extended.
-	lockName string
+	LockName string
 	leased   time.Time
 }
 
-// open fetches the directory if need be and makes a client.
-func (srv *Server) open(ctx context.Context) (*Client, error) {
+// Open fetches the directory if need be and makes a client.
+func (srv *Server) Open(ctx context.Context) (*Client, error) {
 	dir, err := srv.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return srv.at(dir), nil
+	return srv.At(dir), nil
 }
 
 // fetch returns the directory.
-func (srv *Server) fetch(ctx context.Context) (*directory, error) {
+func (srv *Server) fetch(ctx context.Context) (*Directory, error) {
 	return srv.dirs.get(ctx, srv.URL, srv.Transport, srv.UserAgent)
 }
 
-// at makes a client for a directory that is there.
-func (srv *Server) at(dir *directory) *Client {
+// Expire makes the next conversation read the directory anew, unless the CA has asked to be left alone.
+func (srv *Server) Expire() { srv.dirs.expire() }
+
+// At makes a client for a directory that is there.
+func (srv *Server) At(dir *Directory) *Client {
 	w := &wire{base: srv.Transport, directory: dir}
 	return &Client{
 		server:    srv,
-		directory: dir,
+		Directory: dir,
 		wire:      w,
 		logger:    srv.Logger,
 		leased:    time.Now(),
-		client: &acme.Client{
+		ACME: &acme.Client{
 			Directory: dir.URL + "#" + dir.fragment(),
 			HTTPClient: &http.Client{
 				Transport: w,
@@ -120,5 +132,5 @@ func (srv *Server) at(dir *directory) *Client {
 	}
 }
 
-// again makes another conversation with the same CA.
-func (c *Client) again() *Client { return c.server.at(c.directory) }
+// Again makes another conversation with the same CA.
+func (c *Client) Again() *Client { return c.server.At(c.Directory) }

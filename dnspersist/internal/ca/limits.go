@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -31,10 +31,10 @@ const (
 	saidMost = 500
 )
 
-// limit is what a CA has answered to an order: that it takes none for a name, or for a
+// Limit is what a CA has answered to an order: that it takes none for a name, or for a
 // registered domain and all below it, before a time. It is kept in storage, so that neither
 // each name of the domain nor a restart has to learn it by a refusal of its own.
-type limit struct {
+type Limit struct {
 	Account string    `json:"account"`
 	Name    string    `json:"name"`
 	At      time.Time `json:"at"`
@@ -46,7 +46,7 @@ type limit struct {
 }
 
 // Check reports what a file has to hold.
-func (l *limit) Check() error {
+func (l *Limit) Check() error {
 	if l.Account == "" || l.Name == "" {
 		return errors.New("account or name is missing")
 	}
@@ -62,19 +62,19 @@ func (c *Client) limitKeys(name string) (own, domain string) {
 
 // loadLimit returns the limit of this account at a key. It is knowledge that can be had again:
 // what cannot be read counts as none.
-func (c *Client) loadLimit(ctx context.Context, account, key string) (l limit, found bool) {
+func (c *Client) loadLimit(ctx context.Context, account, key string) (l Limit, found bool) {
 	found, err := c.server.Store.Load(ctx, key, &l)
 	if err != nil {
 		c.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
-		return limit{}, false
+		return Limit{}, false
 	}
 	now := walltime.Now()
 	found = found && l.Account == account && !state.IsAhead(l.At, now, 0) && !state.IsAhead(l.Until, now, longestLimit)
 	return l, found
 }
 
-// checkLimits returns an error while the CA takes no order for the name.
-func (c *Client) checkLimits(ctx context.Context, account, name string) error {
+// CheckLimits returns an error while the CA takes no order for the name.
+func (c *Client) CheckLimits(ctx context.Context, account, name string) error {
 	own, domain := c.limitKeys(name)
 	for _, key := range []string{own, domain} {
 		l, found := c.loadLimit(ctx, account, key)
@@ -87,9 +87,9 @@ func (c *Client) checkLimits(ctx context.Context, account, name string) error {
 	return nil
 }
 
-// noteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
+// NoteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
 // until when afterwards.
-func (c *Client) noteLimit(ctx context.Context, account, name string, err error) error {
+func (c *Client) NoteLimit(ctx context.Context, account, name string, err error) error {
 	var limited *RateLimitedError
 	var problem acme.Problem
 	status, _, has := c.wire.last()
@@ -98,7 +98,7 @@ func (c *Client) noteLimit(ctx context.Context, account, name string, err error)
 	}
 	key, domainKey := c.limitKeys(name)
 	now := walltime.Now().UTC()
-	l := limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
+	l := Limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
 	if domain := limitedDomain(name, problem.Detail); domain != "" {
 		key, l.Name = domainKey, domain
 	}
@@ -129,8 +129,8 @@ func (c *Client) noteLimit(ctx context.Context, account, name string, err error)
 	return err
 }
 
-// forgetLimit drops a limit that holds no more: the CA has taken an order for the name.
-func (c *Client) forgetLimit(ctx context.Context, name string) {
+// ForgetLimit drops a limit that holds no more: the CA has taken an order for the name.
+func (c *Client) ForgetLimit(ctx context.Context, name string) {
 	own, _ := c.limitKeys(name)
 	if !c.server.Store.Storage.Exists(ctx, own) {
 		return
@@ -182,7 +182,7 @@ func pageOf(err error) string {
 	if !errors.As(err, &problem) {
 		return ""
 	}
-	if isProblem(err, "userActionRequired") && problem.Instance != "" {
+	if IsProblem(err, "userActionRequired") && problem.Instance != "" {
 		return page(problem.Instance)
 	}
 	if !visit.MatchString(problem.Detail) {
@@ -200,8 +200,8 @@ func page(text string) string {
 	return found
 }
 
-// rateLimit makes the error for a wait that is too long for an attempt.
-func (c *Client) rateLimit(err error, wait time.Duration) *RateLimitedError {
+// RateLimit makes the error for a wait that is too long for an attempt.
+func (c *Client) RateLimit(err error, wait time.Duration) *RateLimitedError {
 	status, _, has := c.wire.last()
 	e := &RateLimitedError{RetryAt: walltime.Now().Add(min(wait, longestLimit)), Err: err}
 	var problem acme.Problem

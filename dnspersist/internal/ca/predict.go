@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -17,44 +17,44 @@ import (
 
 // promises reports whether the directory says what a record needs, as a CA of draft -02
 // has to, so that no order is needed to learn it.
-func (d *directory) promises() bool { return d.Meta.prefix() != "" && d.Meta.names() != nil }
+func (d *Directory) HasTerms() bool { return d.Meta.Prefix() != "" && d.Meta.names() != nil }
 
 // predict says what records to ask for before a challenge is at hand.
-func (c *Client) predict(o offer) (terms, error) {
+func (c *Client) Terms(o Offer) (Terms, error) {
 	c.warnOfUnlisted()
-	return predict(c.directory, o, c.server.Dialect, c.server.IssuerDomainName)
+	return predict(c.Directory, o, c.server.Dialect, c.server.IssuerDomainName)
 }
 
 // predict says what records to ask for: as configured, else as the directory says, else as the
 // last challenge did.
-func predict(d *directory, o offer, dialect, issuer string) (terms, error) {
-	t := terms{prefix: d.Meta.prefix(), dialect: record.DialectAccountURL}
-	if t.prefix == "" {
+func predict(d *Directory, o Offer, dialect, issuer string) (Terms, error) {
+	t := Terms{Prefix: d.Meta.Prefix(), Dialect: record.DialectAccountURL}
+	if t.Prefix == "" {
 		// half of a CA's frontends may still serve the older directory
-		t.prefix = o.rememberedPrefix()
+		t.Prefix = o.rememberedPrefix()
 	}
-	if t.prefix != "" {
-		t.dialect = record.DialectHashed
+	if t.Prefix != "" {
+		t.Dialect = record.DialectHashed
 	}
 	switch dialect {
 	case DialectAccountURL:
-		t.dialect = record.DialectAccountURL
+		t.Dialect = record.DialectAccountURL
 	case DialectHashed:
-		t.dialect = record.DialectHashed
-		if t.prefix == "" {
+		t.Dialect = record.DialectHashed
+		if t.Prefix == "" {
 			return t, fmt.Errorf("dialect is hashed, but the directory of %s shows no conforming accountHashPrefix: remove the dialect option, the CA does not speak draft -02", d.URL)
 		}
 	}
 	switch {
 	case issuer != "":
-		t.names = []string{issuer}
+		t.Names = []string{issuer}
 	case d.Meta.names() != nil:
-		t.names = d.Meta.names()
+		t.Names = d.Meta.names()
 	case len(o.IssuerDomainNames) > 0:
-		t.names = o.IssuerDomainNames
-	case d.Meta.prefix() == "":
+		t.Names = o.IssuerDomainNames
+	case d.Meta.Prefix() == "":
 		// at CAs of the deployed drafts these are the names that a challenge offers
-		t.names = conformingNames(d.Meta.CAAIdentities)
+		t.Names = conformingNames(d.Meta.CAAIdentities)
 	}
 	return t, nil
 }
@@ -62,11 +62,11 @@ func predict(d *directory, o offer, dialect, issuer string) (terms, error) {
 // CodeIssuerNotListed says that issuer_domain_name is not in the CA's directory.
 const CodeIssuerNotListed propagation.Code = "issuer_not_listed"
 
-// unlistedIssuer says that a configured issuer domain name is none of those that the directory
+// UnlistedIssuer says that a configured issuer domain name is none of those that the directory
 // promises for each challenge (section 3.2 of draft -02); it is empty if it is one, or if the
 // directory promises none. A challenge may offer more names, so it is no error.
-func (c *Client) unlistedIssuer() string {
-	mine, listed := c.server.IssuerDomainName, c.directory.Meta.names()
+func (c *Client) UnlistedIssuer() string {
+	mine, listed := c.server.IssuerDomainName, c.Directory.Meta.names()
 	if mine == "" || listed == nil || slices.Contains(listed, mine) {
 		return ""
 	}
@@ -76,7 +76,7 @@ func (c *Client) unlistedIssuer() string {
 
 // warnOfUnlisted logs that once for each directory.
 func (c *Client) warnOfUnlisted() {
-	text := c.unlistedIssuer()
+	text := c.UnlistedIssuer()
 	c.server.mu.Lock()
 	known := c.server.unlisted == text
 	c.server.unlisted = text
@@ -84,21 +84,21 @@ func (c *Client) warnOfUnlisted() {
 	if text != "" && !known {
 		c.logger.Warn("the configured issuer domain name is not in the CA's directory",
 			zap.String("ca", c.server.URL), zap.String("issuer_domain_name", c.server.IssuerDomainName),
-			zap.Strings("listed", c.directory.Meta.names()), zap.String("do", text))
+			zap.Strings("listed", c.Directory.Meta.names()), zap.String("do", text))
 	}
 }
 
 // known reports whether records can be asked for without an order.
-func (c *Client) known(o offer) bool { return o.yes() || c.directory.promises() }
+func (c *Client) HasTerms(o Offer) bool { return o.IsYes() || c.Directory.HasTerms() }
 
 // offered is our challenge in an authorization and what it wants to see.
-type offered struct {
+type Challenge struct {
 	acme.Challenge
-	terms terms
+	Terms Terms
 }
 
 // ourChallenge finds the challenge of our type.
-func ourChallenge(authz acme.Authorization) (acme.Challenge, bool) {
+func FindChallenge(authz acme.Authorization) (acme.Challenge, bool) {
 	i := slices.IndexFunc(authz.Challenges, func(c acme.Challenge) bool { return c.Type == ChallengeType })
 	if i < 0 {
 		return acme.Challenge{}, false
@@ -110,67 +110,67 @@ func ourChallenge(authz acme.Authorization) (acme.Challenge, bool) {
 // frontends of a CA show yet.
 const directoryTries = 4
 
-// challenge finds our challenge in a pending authorization and holds it against
+// Challenge finds our challenge in a pending authorization and holds it against
 // the rules of the drafts. ok is false if the CA does not offer it.
-func (c *Client) challenge(ctx context.Context, authz acme.Authorization, who Identity) (found offered, ok bool, err error) {
-	if found.Challenge, ok = ourChallenge(authz); !ok {
+func (c *Client) Challenge(ctx context.Context, authz acme.Authorization, who Identity) (found Challenge, ok bool, err error) {
+	if found.Challenge, ok = FindChallenge(authz); !ok {
 		return found, false, nil
 	}
 	id := authz.IdentifierValue()
-	if found.terms, err = c.challengeTerms(ctx, c.wire.challenge(found.URL), id, who); err != nil {
+	if found.Terms, err = c.challengeTerms(ctx, c.wire.challenge(found.URL), id, who); err != nil {
 		return found, true, err
 	}
 	if mine := c.server.IssuerDomainName; mine != "" {
-		if !slices.Contains(found.terms.names, mine) {
-			return found, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(found.terms.names, ", "))
+		if !slices.Contains(found.Terms.Names, mine) {
+			return found, true, fmt.Errorf("issuer_domain_name is %s, but the challenge for %s offers %s: correct or remove it", mine, id, strings.Join(found.Terms.Names, ", "))
 		}
 	}
 	return found, true, nil
 }
 
 // challengeTerms decides by the challenge which dialect is spoken.
-func (c *Client) challengeTerms(ctx context.Context, m challengeMembers, id string, who Identity) (terms, error) {
+func (c *Client) challengeTerms(ctx context.Context, m challengeMembers, id string, who Identity) (Terms, error) {
 	malformed := func(err error) error {
 		return fmt.Errorf("the challenge for %s is malformed, which is the CA's fault: %w", id, err)
 	}
-	t := terms{dialect: record.DialectAccountURL, prefix: c.prefix()}
+	t := Terms{Dialect: record.DialectAccountURL, Prefix: c.prefix()}
 	list := m.Deployed
 	if m.Names != nil {
 		list = m.Names
-		t.dialect = record.DialectHashed
+		t.Dialect = record.DialectHashed
 	}
 	if list == nil {
 		list = new(stringList)
 	}
 	var err error
-	if t.names, err = offeredNames(*list); err != nil {
+	if t.Names, err = OfferedNames(*list); err != nil {
 		return t, malformed(err)
 	}
-	if t.dialect == record.DialectHashed && t.prefix == "" {
+	if t.Dialect == record.DialectHashed && t.Prefix == "" {
 		switch {
 		case c.server.Dialect == DialectAccountURL, m.Deployed != nil:
-			t.dialect = record.DialectAccountURL
+			t.Dialect = record.DialectAccountURL
 		default:
-			if t.prefix, err = c.findPrefix(ctx); err != nil {
+			if t.Prefix, err = c.findPrefix(ctx); err != nil {
 				return t, malformed(err)
 			}
 		}
 	}
-	if t.dialect == record.DialectHashed {
-		if err := checkSubsets(*list, c.directory.Meta.names(), c.directory.Meta.identities()); err != nil {
+	if t.Dialect == record.DialectHashed {
+		if err := checkSubsets(*list, c.Directory.Meta.names(), c.Directory.Meta.Identities()); err != nil {
 			return t, malformed(err)
 		}
 	}
 	switch c.server.Dialect {
 	case DialectAccountURL:
-		t.dialect = record.DialectAccountURL
+		t.Dialect = record.DialectAccountURL
 	case DialectHashed:
-		t.dialect = record.DialectHashed
+		t.Dialect = record.DialectHashed
 	}
-	if uri := string(m.AccountURI); uri != "" && t.dialect == record.DialectAccountURL && uri != who.URI {
+	if uri := string(m.AccountURI); uri != "" && t.Dialect == record.DialectAccountURL && uri != who.URI {
 		// a CA on its way may name our hashed account URI there
-		if uri == t.hashedURI(id, who) || t.want(id, who).ServesAnyDomain(record.Value{AccountURI: uri}) {
-			t.dialect = record.DialectHashed
+		if uri == t.hashedURI(id, who) || t.Want(id, who).ServesAnyDomain(record.Value{AccountURI: uri}) {
+			t.Dialect = record.DialectHashed
 			return t, nil
 		}
 		return t, &AccountURIError{CA: c.server.URL, Identifier: id, Expected: uri, Ours: who.URI}
@@ -180,7 +180,7 @@ func (c *Client) challengeTerms(ctx context.Context, m challengeMembers, id stri
 
 // prefix returns the CA's accountHashPrefix as far as it is known.
 func (c *Client) prefix() string {
-	if p := c.directory.Meta.prefix(); p != "" {
+	if p := c.Directory.Meta.Prefix(); p != "" {
 		return p
 	}
 	if o := c.server.cachedOffer(); o != nil {
@@ -192,18 +192,18 @@ func (c *Client) prefix() string {
 // findPrefix reads the directory again until a frontend shows the prefix.
 func (c *Client) findPrefix(ctx context.Context) (string, error) {
 	for range directoryTries {
-		c.server.dirs.expire()
+		c.server.Expire()
 		fresh, err := c.server.fetch(ctx)
 		if err != nil {
 			return "", err
 		}
-		if p := fresh.Meta.prefix(); p != "" {
-			d := *c.directory // others use it as well
+		if p := fresh.Meta.Prefix(); p != "" {
+			d := *c.Directory // others use it as well
 			d.Meta.directoryMeta = fresh.Meta.directoryMeta
-			c.directory = &d
+			c.Directory = &d
 			return p, nil
 		}
-		if err := sleep(ctx, minInterval); err != nil {
+		if err := Sleep(ctx, MinInterval); err != nil {
 			return "", err
 		}
 	}
@@ -224,25 +224,25 @@ type Identity struct {
 // reserve is how long a record must still be good for when the CA is asked.
 const reserve = time.Minute
 
-// want is what the CA has to find for an identifier, in whichever dialect.
-func (t terms) want(identifier string, who Identity) record.Want {
+// Want is what the CA has to find for an identifier, in whichever dialect.
+func (t Terms) Want(identifier string, who Identity) record.Want {
 	return record.Want{
-		IssuerDomainNames:  t.names,
-		Dialect:            t.dialect,
+		IssuerDomainNames:  t.Names,
+		Dialect:            t.Dialect,
 		Wildcard:           record.IsWildcard(identifier),
 		AccountURI:         who.URI,
 		Domain:             record.Base(identifier),
 		AccountURL:         who.URL,
 		Thumbprint:         who.Thumbprint,
-		AccountHashPrefix:  t.prefix,
+		AccountHashPrefix:  t.Prefix,
 		EarlierThumbprints: who.EarlierThumbprints,
 		Reserve:            reserve,
 	}
 }
 
 // hashedURI is the hashed account URI for an identifier, empty if there can be none.
-func (t terms) hashedURI(identifier string, who Identity) string {
-	uri, err := record.HashedAccountURI(t.prefix, identifier, who.Thumbprint, who.URL)
+func (t Terms) hashedURI(identifier string, who Identity) string {
+	uri, err := record.HashedAccountURI(t.Prefix, identifier, who.Thumbprint, who.URL)
 	if err != nil {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ func (e *RateLimitedError) Error() string {
 func (e *RateLimitedError) Unwrap() error { return e.Err }
 
 // putOff reports whether err says that the CA is not to be asked for now.
-func putOff(err error) bool {
+func IsRateLimited(err error) bool {
 	var limited *RateLimitedError
 	return errors.As(err, &limited)
 }
@@ -61,9 +61,9 @@ func (e *AccountURIError) Error() string {
 		e.CA, e.Identifier, e.Expected, e.Ours)
 }
 
-// isProblem reports whether err carries an ACME problem of one of the types
+// IsProblem reports whether err carries an ACME problem of one of the types
 // (without the namespace).
-func isProblem(err error, types ...string) bool {
+func IsProblem(err error, types ...string) bool {
 	var p acme.Problem
 	if !errors.As(err, &p) {
 		return false

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -41,7 +42,7 @@ func FuzzWire(f *testing.F) {
 	f.Add(`{"challenges":[null,1]}`, "Sun, 01 Nov 2026 12:00:30 GMT")
 	f.Add(`[]`, "x")
 	f.Fuzz(func(t *testing.T, body, retry string) {
-		w := &wire{directory: &directory{URL: "https://ca/dir"}, base: roundTrip(func(*http.Request) (*http.Response, error) {
+		w := &wire{directory: &Directory{URL: "https://ca/dir"}, base: roundTrip(func(*http.Request) (*http.Response, error) {
 			return &http.Response{
 				StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {retry}},
 				Body: io.NopCloser(strings.NewReader(body)),
@@ -71,7 +72,7 @@ func FuzzDirectory(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, n := range append(d.Meta.names(), d.Meta.identities()...) {
+		for _, n := range append(d.Meta.names(), d.Meta.Identities()...) {
 			if strings.ContainsAny(n, "; \t\n\"\\") {
 				t.Fatalf("the issuer domain name %q got in", n)
 			}
@@ -84,7 +85,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestWireKeepsChallengeMembers(t *testing.T) {
-	w := &wire{directory: &directory{}}
+	w := &wire{directory: &Directory{}}
 	w.note([]byte(`{"challenges":[{"type":"dns-01","url":"https://ca/1","accounturi":"no"},
 		{"type":"dns-persist-01","url":"https://ca/2","accounturi":"https://ca/acct","issuerDomainNames":["a.example",5]}]}`))
 	got := w.challenge("https://ca/2")
@@ -132,10 +133,21 @@ func TestDirectoryIsFetchedOnceAndKept(t *testing.T) {
 func TestPreferredChain(t *testing.T) {
 	yes := true
 	chains := []acme.Certificate{{URL: "a", ChainPEM: []byte("long chain")}, {URL: "b", ChainPEM: []byte("short")}}
-	if got := preferredChain(chains, certmagicPreference(nil)); got.URL != "a" {
+	if got := PreferredChain(chains, certmagic.ChainPreference{}); got.URL != "a" {
 		t.Errorf("without a preference the chain is %s, want the first", got.URL)
 	}
-	if got := preferredChain(chains, certmagicPreference(&yes)); got.URL != "b" {
+	if got := PreferredChain(chains, certmagic.ChainPreference{Smallest: &yes}); got.URL != "b" {
 		t.Errorf("the smallest chain is %s, want b", got.URL)
 	}
+}
+
+func FuzzParseRetryAfter(f *testing.F) {
+	for _, s := range []string{"", "0", "17", "-3", "Sun, 01 Nov 2026 12:00:30 GMT", "99999999999999999999", "1e3", "Sunday, 06-Nov-94 08:49:37 GMT"} {
+		f.Add(s, int64(1793534400))
+	}
+	f.Fuzz(func(t *testing.T, header string, now int64) {
+		if wait, has := parseRetryAfter(header, time.Unix(now%1e10, 0)); wait < 0 || !has && wait != 0 {
+			t.Fatalf("%q is %s, %v", header, wait, has)
+		}
+	})
 }

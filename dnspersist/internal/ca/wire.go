@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // for twelve hours for the whole process. A wire serves one operation at a time.
 type wire struct {
 	base      http.RoundTripper
-	directory *directory
+	directory *Directory
 
 	mu         sync.Mutex
 	sent       int // requests since reset

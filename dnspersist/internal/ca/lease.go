@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -15,10 +15,10 @@ const (
 	leaseFor   = 2 * time.Minute
 )
 
-// keepLock extends the lease of the lock that CertMagic holds for a name while it
+// KeepLock extends the lease of the lock that CertMagic holds for a name while it
 // waits for us, where the storage gives out leases: else another node would begin the
 // same work.
-func (c *Client) keepLock(ctx context.Context, name string) {
+func (c *Client) KeepLock(ctx context.Context, name string) {
 	renewer, ok := c.server.Store.Storage.(certmagic.LockLeaseRenewer)
 	if !ok || time.Since(c.leased) < leaseEvery {
 		return

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -26,8 +26,8 @@ const (
 	notOfferedRenewalRetry = time.Hour
 )
 
-// offer is what is known of a CA, learned from authorizations, kept in storage.
-type offer struct {
+// Offer is what is known of a CA, learned from authorizations, kept in storage.
+type Offer struct {
 	CA string `json:"ca"`
 	// Offered is nil while nothing is known.
 	Offered *bool `json:"offered,omitempty"`
@@ -44,19 +44,19 @@ type offer struct {
 }
 
 // Check reports what a file has to hold.
-func (o *offer) Check() error {
+func (o *Offer) Check() error {
 	if o.CA == "" {
 		return errors.New("ca is missing")
 	}
 	return nil
 }
 
-func (o offer) yes() bool { return o.Offered != nil && *o.Offered }
+func (o Offer) IsYes() bool { return o.Offered != nil && *o.Offered }
 
-// refusal returns the error for a CA that does not offer the challenge, nil if it
+// Refusal returns the error for a CA that does not offer the challenge, nil if it
 // may be asked.
-func (c *Client) refusal(o offer, renewal bool) error {
-	if o.Offered == nil || *o.Offered || c.directory.promises() && !o.Promised {
+func (c *Client) Refusal(o Offer, renewal bool) error {
+	if o.Offered == nil || *o.Offered || c.Directory.HasTerms() && !o.Promised {
 		return nil
 	}
 	after := c.server.NotOfferedRetry
@@ -70,18 +70,18 @@ func (c *Client) refusal(o offer, renewal bool) error {
 	return &NotOfferedError{CA: o.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: at}
 }
 
-// loadOffer returns what is known of the CA.
-func (srv *Server) loadOffer(ctx context.Context) (offer, error) {
+// LoadOffer returns what is known of the CA.
+func (srv *Server) LoadOffer(ctx context.Context) (Offer, error) {
 	cached := srv.cachedOffer()
-	if cached != nil && (cached.yes() || walltime.Since(cached.SeenAt) < time.Minute) {
+	if cached != nil && (cached.IsYes() || walltime.Since(cached.SeenAt) < time.Minute) {
 		return *cached, nil
 	}
 	// a "no" may have become a "yes" on another node
-	return srv.reloadOffer(ctx)
+	return srv.ReloadOffer(ctx)
 }
 
-// reloadOffer is loadOffer without what is in memory.
-func (srv *Server) reloadOffer(ctx context.Context) (offer, error) {
+// ReloadOffer is loadOffer without what is in memory.
+func (srv *Server) ReloadOffer(ctx context.Context) (Offer, error) {
 	o, err := srv.storedOffer(ctx)
 	if err == nil {
 		srv.cacheOffer(o)
@@ -89,37 +89,37 @@ func (srv *Server) reloadOffer(ctx context.Context) (offer, error) {
 	return o, err
 }
 
-func (srv *Server) storedOffer(ctx context.Context) (offer, error) {
-	o := offer{CA: srv.URL}
+func (srv *Server) storedOffer(ctx context.Context) (Offer, error) {
+	o := Offer{CA: srv.URL}
 	if _, err := srv.Store.Load(ctx, srv.Store.Key("ca.json"), &o); err != nil {
 		return o, err
 	}
 	if o.CA != srv.URL {
-		o = offer{CA: srv.URL} // of a directory that shares the folder
+		o = Offer{CA: srv.URL} // of a directory that shares the folder
 	}
-	o.heal(walltime.Now())
+	o.Heal(walltime.Now())
 	return o, nil
 }
 
-func (srv *Server) cachedOffer() *offer {
+func (srv *Server) cachedOffer() *Offer {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	return srv.offer
 }
 
-func (srv *Server) cacheOffer(o offer) {
+func (srv *Server) cacheOffer(o Offer) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	srv.offer = &o
 }
 
-// learn takes from an authorization what it says of the CA. One that is already
+// Learn takes from an authorization what it says of the CA. One that is already
 // valid says nothing: it may have been validated by another challenge.
-func (c *Client) learn(ctx context.Context, authz acme.Authorization, who Identity) error {
+func (c *Client) Learn(ctx context.Context, authz acme.Authorization, who Identity) error {
 	if authz.Status != acme.StatusPending {
 		return nil
 	}
-	o := offer{CA: c.server.URL, SeenAt: walltime.Now().UTC()}
+	o := Offer{CA: c.server.URL, SeenAt: walltime.Now().UTC()}
 	offered := false
 	for _, other := range authz.Challenges {
 		if other.Type == ChallengeType {
@@ -131,15 +131,15 @@ func (c *Client) learn(ctx context.Context, authz acme.Authorization, who Identi
 	o.Offered = &offered
 	if offered {
 		o.OtherTypes = nil
-		found, _, err := c.challenge(ctx, authz, who)
+		found, _, err := c.Challenge(ctx, authz, who)
 		if err != nil {
 			return nil // it is said where the challenge is used
 		}
-		o.IssuerDomainNames, o.Dialect = found.terms.names, found.terms.dialect
+		o.IssuerDomainNames, o.Dialect = found.Terms.Names, found.Terms.Dialect
 	} else {
-		o.Promised = c.directory.promises()
+		o.Promised = c.Directory.HasTerms()
 	}
-	if old := c.server.cachedOffer(); old != nil && old.yes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) && old.Dialect == o.Dialect {
+	if old := c.server.cachedOffer(); old != nil && old.IsYes() && offered && slices.Equal(old.IssuerDomainNames, o.IssuerDomainNames) && old.Dialect == o.Dialect {
 		return nil
 	}
 	if offered {
@@ -150,7 +150,7 @@ func (c *Client) learn(ctx context.Context, authz acme.Authorization, who Identi
 			zap.String("ca", o.CA), zap.Strings("offered", o.OtherTypes),
 			zap.Time("asked_again_after", o.SeenAt.Add(c.server.NotOfferedRetry)))
 	}
-	return c.server.updateOffer(ctx, func(stored *offer) bool {
+	return c.server.updateOffer(ctx, func(stored *Offer) bool {
 		o.Directory = stored.Directory
 		*stored = o
 		return true
@@ -158,7 +158,7 @@ func (c *Client) learn(ctx context.Context, authz acme.Authorization, who Identi
 }
 
 // updateOffer changes what is known of the CA in storage and in memory.
-func (srv *Server) updateOffer(ctx context.Context, fn func(*offer) bool) error {
+func (srv *Server) updateOffer(ctx context.Context, fn func(*Offer) bool) error {
 	srv.updating.Lock()
 	defer srv.updating.Unlock()
 	o, err := srv.storedOffer(ctx)
@@ -174,11 +174,11 @@ func (srv *Server) updateOffer(ctx context.Context, fn func(*offer) bool) error 
 	return nil
 }
 
-// heal forgets a "no" that has not been said yet.
-func (o *offer) heal(now time.Time) {
+// Heal forgets a "no" that has not been said yet.
+func (o *Offer) Heal(now time.Time) {
 	if state.IsAhead(o.SeenAt, now, 0) {
 		o.SeenAt = now
-		if !o.yes() {
+		if !o.IsYes() {
 			o.Offered = nil
 		}
 	}

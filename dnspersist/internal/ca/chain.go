@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"crypto/x509"
@@ -11,9 +11,9 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// preferredChain chooses among the chains that a CA offers, the first where
+// PreferredChain chooses among the chains that a CA offers, the first where
 // nothing matches the preference.
-func preferredChain(chains []acme.Certificate, prefer certmagic.ChainPreference) acme.Certificate {
+func PreferredChain(chains []acme.Certificate, prefer certmagic.ChainPreference) acme.Certificate {
 	chains = slices.Clone(chains)
 	if prefer.Smallest != nil {
 		sort.SliceStable(chains, func(i, j int) bool {
@@ -70,7 +70,7 @@ func derBlocks(bundle []byte) []byte {
 }
 
 // leafOf returns the certificate at the beginning of a PEM bundle.
-func leafOf(chain []byte) (*x509.Certificate, error) {
+func Leaf(chain []byte) (*x509.Certificate, error) {
 	certs, err := x509.ParseCertificates(derBlocks(chain))
 	if err != nil {
 		return nil, err

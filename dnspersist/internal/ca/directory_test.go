@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -53,7 +53,7 @@ func TestDirectoryHeedsRetryAfter(t *testing.T) {
 		ca := &directoryServer{status: http.StatusTooManyRequests, retryAfter: "3600"}
 		for range 2 {
 			for _, err := range together(t.Context(), &c, ca) {
-				if !putOff(err) {
+				if !IsRateLimited(err) {
 					t.Errorf("the error is %v, want one that puts off", err)
 				}
 			}
@@ -93,7 +93,7 @@ func TestDirectoryFailsForThoseWhoWait(t *testing.T) {
 		ca := &directoryServer{status: http.StatusInternalServerError}
 		for i := range 2 {
 			for _, err := range together(t.Context(), &c, ca) {
-				if err == nil || putOff(err) {
+				if err == nil || IsRateLimited(err) {
 					t.Errorf("the error is %v", err)
 				}
 			}

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"encoding/json"
@@ -176,7 +176,7 @@ func TestDirectoryDoesNotRedirectToPlainText(t *testing.T) {
 		http.Redirect(w, r, "http://ca.example:8080/dir", http.StatusFound)
 	}))
 	defer srv.Close()
-	_, err := NewServer(ServerConfig{URL: srv.URL + "/dir", Transport: srv.Client().Transport}).open(t.Context())
+	_, err := New(Config{URL: srv.URL + "/dir", Transport: srv.Client().Transport}).Open(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "leads to http://ca.example:8080/dir, which is not encrypted") || hits != 1 {
 		t.Errorf("%v after %d requests", err, hits)
 	}

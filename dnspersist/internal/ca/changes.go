@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -29,7 +29,7 @@ type directoryTerms struct {
 const prefixKept = 7 * 24 * time.Hour
 
 // rememberedPrefix is the accountHashPrefix of an earlier directory.
-func (o offer) rememberedPrefix() string {
+func (o Offer) rememberedPrefix() string {
 	if o.Directory == nil || walltime.Since(o.Directory.At) > prefixKept {
 		return ""
 	}
@@ -37,8 +37,8 @@ func (o offer) rememberedPrefix() string {
 }
 
 // now is what the directory says of the challenge.
-func (d *directory) now() directoryTerms {
-	t := directoryTerms{AccountHashPrefix: d.Meta.prefix(), At: time.Now().UTC()}
+func (d *Directory) now() directoryTerms {
+	t := directoryTerms{AccountHashPrefix: d.Meta.Prefix(), At: time.Now().UTC()}
 	if t.AccountHashPrefix != "" {
 		t.IssuerDomainNames = d.Meta.names()
 	} else {
@@ -72,8 +72,8 @@ func (t directoryTerms) issuers() []string {
 }
 
 // noted reports whether the directory says what is known of it.
-func (c *Client) noted(o *offer) bool {
-	return o != nil && o.Directory != nil && len(c.directory.now().merge(*o.Directory).changes(*o.Directory)) == 0
+func (c *Client) noted(o *Offer) bool {
+	return o != nil && o.Directory != nil && len(c.Directory.now().merge(*o.Directory).changes(*o.Directory)) == 0
 }
 
 // merge keeps what only some frontends of a CA show yet.
@@ -89,12 +89,13 @@ func (t directoryTerms) merge(old directoryTerms) directoryTerms {
 	return t
 }
 
-// compareDirectory notes what the directory says, and announces a change, once in a
+// CompareDirectory notes what the directory says, and announces a change, once in a
 // cluster. What was never noted is taken for the deployed dialect: nothing else stands in
 // DNS then. An announcement that fails is tried again with the next comparison.
-func (c *Client) compareDirectory(ctx context.Context, account, accountURL string, announce func(ctx context.Context, changes []string) error) error {
-	already := func() (bool, error) {
-		return accountURL == "" && c.noted(c.server.cachedOffer()), nil
+func (c *Client) CompareDirectory(ctx context.Context, account, accountURL string, announce func(ctx context.Context, changes []string) error) error {
+	already := func() (bool, error) { return accountURL == "" && c.noted(c.server.cachedOffer()), nil }
+	if done, _ := already(); done {
+		return nil
 	}
 	// others wait for the announcement, or they would make it as well
 	return c.server.Store.Locked(ctx, "dns_persist_directory_"+c.server.Store.Safe(state.IssuerKey(c.server.URL)), already, func() error {
@@ -105,7 +106,7 @@ func (c *Client) compareDirectory(ctx context.Context, account, accountURL strin
 		if err := announce(ctx, unsaid); err != nil {
 			return err
 		}
-		return c.server.updateOffer(ctx, func(o *offer) bool {
+		return c.server.updateOffer(ctx, func(o *Offer) bool {
 			if o.Directory == nil {
 				return false
 			}
@@ -118,8 +119,8 @@ func (c *Client) compareDirectory(ctx context.Context, account, accountURL strin
 // noteDirectory notes what the directory says and returns the changes that have to be
 // announced.
 func (c *Client) noteDirectory(ctx context.Context, account, accountURL string) (unsaid []string, err error) {
-	err = c.server.updateOffer(ctx, func(o *offer) bool {
-		now := c.directory.now()
+	err = c.server.updateOffer(ctx, func(o *Offer) bool {
+		now := c.Directory.now()
 		if accountURL != "" {
 			now.AccountURLs = map[string]string{account: accountURL}
 		}

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"encoding/json"
@@ -19,18 +19,18 @@ const (
 	DialectHashed = string(record.DialectHashed)
 )
 
-// terms is what a CA wants to see in a record, as its directory says or a challenge.
-type terms struct {
-	// names are the issuer domain names, the preferred one first.
-	names   []string
-	dialect record.Dialect
-	// prefix is the CA's accountHashPrefix, empty if it is not known.
-	prefix string
+// Terms is what a CA wants to see in a record, as its directory says or a challenge.
+type Terms struct {
+	// Names are the issuer domain names, the preferred one first.
+	Names   []string
+	Dialect record.Dialect
+	// Prefix is the CA's accountHashPrefix, empty if it is not known.
+	Prefix string
 }
 
 // same reports whether a record for one is a record for the other.
-func (t terms) same(u terms) bool {
-	return t.dialect == u.dialect && t.prefix == u.prefix && sameSet(t.names, u.names)
+func (t Terms) Equal(u Terms) bool {
+	return t.Dialect == u.Dialect && t.Prefix == u.Prefix && sameSet(t.Names, u.Names)
 }
 
 // maxIssuerDomainNames is the most that a directory or challenge may list (section 3.1 of
@@ -90,8 +90,8 @@ type directoryMeta struct {
 	AccountHashPrefix text       `json:"accountHashPrefix"`
 }
 
-// prefix returns the conforming accountHashPrefix, empty if there is none.
-func (m directoryMeta) prefix() string {
+// Prefix returns the conforming accountHashPrefix, empty if there is none.
+func (m directoryMeta) Prefix() string {
 	if record.ValidAccountHashPrefix(string(m.AccountHashPrefix)) != nil {
 		return ""
 	}
@@ -111,9 +111,9 @@ func (m directoryMeta) names() []string {
 
 func isNoIssuer(name string) bool { return record.ValidIssuerDomainName(name) != nil }
 
-// identities returns the set I of draft -02 as A-labels in lower case without a final dot;
+// Identities returns the set I of draft -02 as A-labels in lower case without a final dot;
 // nothing if the array does not conform.
-func (m directoryMeta) identities() []string {
+func (m directoryMeta) Identities() []string {
 	var names []string
 	for _, n := range m.CAAIdentities {
 		n, err := record.NormalizeIssuerDomainName(n)
@@ -136,9 +136,9 @@ type challengeMembers struct {
 	Names    *stringList `json:"issuerDomainNames"`
 }
 
-// offeredNames returns the conforming names of a challenge. One that does not conform is
+// OfferedNames returns the conforming names of a challenge. One that does not conform is
 // the CA's fault and left out; none or more than ten make the challenge malformed.
-func offeredNames(list stringList) ([]string, error) {
+func OfferedNames(list stringList) ([]string, error) {
 	if n := len(list); n == 0 || n > maxIssuerDomainNames {
 		return nil, fmt.Errorf("it names %d issuer domain names, the draft wants 1 to %d", n, maxIssuerDomainNames)
 	}

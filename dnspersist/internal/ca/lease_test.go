@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"context"
@@ -23,17 +23,17 @@ func (l *leasing) RenewLockLease(_ context.Context, key string, _ time.Duration)
 
 func TestLockLeaseIsExtendedWhileWaiting(t *testing.T) {
 	storage := &leasing{}
-	c := NewServer(ServerConfig{Store: state.Store{Storage: storage}, Logger: zap.NewNop()}).at(&directory{})
-	c.keepLock(t.Context(), "example.com")
+	c := New(Config{Store: state.Store{Storage: storage}, Logger: zap.NewNop()}).At(&Directory{})
+	c.KeepLock(t.Context(), "example.com")
 	if len(storage.keys) != 0 {
 		t.Fatal("the lease was extended right after it was taken")
 	}
 	c.leased = time.Now().Add(-leaseEvery)
-	c.keepLock(t.Context(), "example.com")
-	c.keepLock(t.Context(), "example.com")
+	c.KeepLock(t.Context(), "example.com")
+	c.KeepLock(t.Context(), "example.com")
 	if len(storage.keys) != 1 || storage.keys[0] != "issue_cert_example.com" {
 		t.Errorf("extended %v, want issue_cert_example.com once", storage.keys)
 	}
 	// a storage without leases needs nothing
-	NewServer(ServerConfig{Store: state.Store{Storage: &certmagic.FileStorage{}}}).at(&directory{}).keepLock(t.Context(), "example.com")
+	New(Config{Store: state.Store{Storage: &certmagic.FileStorage{}}}).At(&Directory{}).KeepLock(t.Context(), "example.com")
 }

@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"encoding/json"
@@ -16,14 +16,14 @@ var testIdentity = Identity{
 }
 
 // clientAt is a conversation with a CA that has this in its directory's meta.
-func clientAt(t *testing.T, meta string, cfg ServerConfig) *Client {
+func clientAt(t *testing.T, meta string, cfg Config) *Client {
 	t.Helper()
-	d := &directory{URL: "https://ca.example/dir"}
+	d := &Directory{URL: "https://ca.example/dir"}
 	if err := json.Unmarshal([]byte(meta), &d.Meta.directoryMeta); err != nil {
 		t.Fatal(err)
 	}
 	cfg.URL, cfg.Logger = d.URL, zap.NewNop()
-	return NewServer(cfg).at(d)
+	return New(cfg).At(d)
 }
 
 // Section 3.2 of draft -02: a directory with one name that does not conform promises nothing, so
@@ -43,10 +43,10 @@ func TestDirectoryRules(t *testing.T) {
 		"identities that are none at all": {`"issuerDomainNames":["a.example"],"caaIdentities":["b.example","x y"]`, `["a.example"]`, "a.example", "", "a.example"},
 		"no names, but identities":        {`"caaIdentities":["a.example"]`, `["a.example"]`, "a.example", "", ""},
 	} {
-		c := clientAt(t, "{"+prefix+tt.meta+"}", ServerConfig{Dialect: DialectAuto})
-		predicted, err := c.predict(offer{})
-		if err != nil || strings.Join(predicted.names, " ") != tt.predicted || c.directory.promises() != (tt.predicted != "") {
-			t.Errorf("%s: predicted %q, %v, want %q", name, predicted.names, err, tt.predicted)
+		c := clientAt(t, "{"+prefix+tt.meta+"}", Config{Dialect: DialectAuto})
+		predicted, err := c.Terms(Offer{})
+		if err != nil || strings.Join(predicted.Names, " ") != tt.predicted || c.Directory.HasTerms() != (tt.predicted != "") {
+			t.Errorf("%s: predicted %q, %v, want %q", name, predicted.Names, err, tt.predicted)
 		}
 		var m challengeMembers
 		if err := json.Unmarshal([]byte(`{"issuerDomainNames":`+tt.challenge+`}`), &m); err != nil {
@@ -57,7 +57,7 @@ func TestDirectoryRules(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.refused) || !strings.Contains(err.Error(), "the CA's fault") {
 				t.Errorf("%s: %v, want %q", name, err, tt.refused)
 			}
-		} else if err != nil || strings.Join(got.names, " ") != tt.names || got.dialect != record.DialectHashed {
+		} else if err != nil || strings.Join(got.Names, " ") != tt.names || got.Dialect != record.DialectHashed {
 			t.Errorf("%s: %+v, %v, want %q", name, got, err, tt.names)
 		}
 	}

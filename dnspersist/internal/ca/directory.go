@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"bytes"
@@ -23,8 +23,8 @@ const (
 	directoryAttempts = 4
 )
 
-// directory is a CA's directory as it was served.
-type directory struct {
+// Directory is a CA's directory as it was served.
+type Directory struct {
 	URL     string
 	Body    []byte
 	Fetched time.Time
@@ -45,12 +45,12 @@ type directory struct {
 
 // fragment makes the URL that acmez sees one for each content, so that its
 // process-wide cache can never hand out an older or another client's directory.
-func (d *directory) fragment() string {
+func (d *Directory) fragment() string {
 	sum := sha256.Sum256(d.Body)
 	return "dns-persist-" + hex.EncodeToString(sum[:8])
 }
 
-func (d *directory) response(req *http.Request) *http.Response {
+func (d *Directory) response(req *http.Request) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -61,8 +61,8 @@ func (d *directory) response(req *http.Request) *http.Response {
 	}
 }
 
-func parseDirectory(url string, body []byte) (*directory, error) {
-	d := &directory{URL: url, Body: body, Fetched: time.Now()}
+func parseDirectory(url string, body []byte) (*Directory, error) {
+	d := &Directory{URL: url, Body: body, Fetched: time.Now()}
 	if err := json.Unmarshal(body, d); err != nil {
 		return nil, fmt.Errorf("decoding the directory: %w", err)
 	}
@@ -70,7 +70,7 @@ func parseDirectory(url string, body []byte) (*directory, error) {
 		return nil, errors.New("this is no ACME directory: newNonce, newAccount or newOrder is missing")
 	}
 	for _, listed := range []string{d.NewNonce, d.NewAccount, d.NewOrder, d.RevokeCert, d.KeyChange, d.RenewalInfo} {
-		if err := checkEncrypted(url, listed); err != nil {
+		if err := CheckEncrypted(url, listed); err != nil {
 			return nil, err
 		}
 	}
@@ -84,7 +84,7 @@ const maxRemembered = time.Hour
 // under way nobody else waits for it who has a usable older copy.
 type directories struct {
 	mu       sync.Mutex
-	current  *directory
+	current  *Directory
 	fetching *directoryFetch
 	// limited is the CA's wish not to be asked, until limitedUntil.
 	limited      error
@@ -99,7 +99,7 @@ type directoryFetch struct {
 
 // get returns the directory, fetched at most once an hour. An older copy is
 // better than none: it is used while the CA does not answer, or asks not to be asked.
-func (c *directories) get(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, error) {
+func (c *directories) get(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*Directory, error) {
 	for {
 		c.mu.Lock()
 		if c.current != nil && time.Since(c.current.Fetched) < directoryFresh {
@@ -180,11 +180,11 @@ func (c *directories) expire() {
 	}
 }
 
-func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, error) {
+func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*Directory, error) {
 	var lastErr error
 	for attempt := range directoryAttempts {
 		if attempt > 0 {
-			if err := sleep(ctx, time.Duration(attempt)*time.Second); err != nil {
+			if err := Sleep(ctx, time.Duration(attempt)*time.Second); err != nil {
 				break
 			}
 		}
@@ -199,7 +199,7 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 			return nil, fmt.Errorf("fetching the directory %s: %w", url, &RateLimitedError{RetryAt: time.Now().Add(wait), Err: err})
 		}
 		if wait > 0 {
-			if err := sleep(ctx, wait); err != nil {
+			if err := Sleep(ctx, wait); err != nil {
 				break
 			}
 		}
@@ -210,7 +210,7 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 	return nil, fmt.Errorf("fetching the directory %s: %w; check the URL and that this machine reaches the CA", url, lastErr)
 }
 
-func fetchDirectoryOnce(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*directory, time.Duration, error) {
+func fetchDirectoryOnce(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*Directory, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

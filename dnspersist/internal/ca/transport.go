@@ -1,4 +1,4 @@
-package acmepersist
+package ca
 
 import (
 	"net"
