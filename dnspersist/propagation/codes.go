@@ -45,7 +45,6 @@ const (
 	CodeResolverNegative Code = "resolver_negative"
 	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
 	CodeWildcardBreaks   Code = "wildcard_will_break"
-	CodeCase             Code = "case_not_preserved"
 	CodeUnsigned         Code = "zone_unsigned"
 	CodeTooManyServers   Code = "too_many_servers"
 )

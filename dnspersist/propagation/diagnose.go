@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode"
 
 	"github.com/miekg/dns"
 
@@ -13,15 +11,10 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
-// maxCaseProbes is of how many addresses Diagnose finds out whether they keep the case of a
-// question.
-const maxCaseProbes = 8
-
 // Diagnose looks once at all servers and then asks one of them what polls never ask: whether
-// the record is published at a name that is nearly right, and each whether it keeps the case of the question, by
-// which resolvers tell forged answers. That is some 25 questions, for a person who waits for
-// them, with a budget of their own. In recursive mode, where none may be asked for too much, it
-// is a look alone.
+// the record is published at a name that is nearly right. That is some 20 questions, for a person
+// who waits for them, with a budget of their own. In recursive mode, where none may be asked for
+// too much, it is a look alone.
 func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
 	r, w := c.walked(ctx, t, -1, nil)
 	ctx, _, cancel := ask.Begin(ctx)
@@ -43,7 +36,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	if rep.FirstYes.IsZero() && t.Mistaken != nil {
 		all = append(all, p.wrongNames(ctx, t.Mistaken(zones.Display(p.zone)))...)
 	}
-	return rep, append(all, c.changesCase(ctx, w)...)
+	return rep, all
 }
 
 // probe asks one server that serves the zone.
@@ -92,39 +85,4 @@ func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
 		all = append(all, d)
 	}
 	return all
-}
-
-// changesCase asks those who answered in letters of mixed case.
-func (c *Checker) changesCase(ctx context.Context, w *walk) []Diagnostic {
-	mixed := mixCase(w.last.name)
-	var all []Diagnostic
-	asked := 0
-	for i, o := range w.last.outcomes {
-		if o.Verdict != VerdictYes && o.Verdict != VerdictNo {
-			continue
-		}
-		if asked++; asked > maxCaseProbes {
-			break
-		}
-		ans, err := c.asker.Ask(ctx, zones.DNSAddr(w.last.asked[i].Addr), mixed, dns.TypeTXT, false)
-		if err == nil && len(ans.Question) == 1 && ans.Question[0].Name != mixed {
-			all = append(all, Diagnostic{Code: CodeCase, Host: o.Host, Addr: o.Addr, Text: fmt.Sprintf(
-				"%s (%s) changes the case of the question: CAs' resolvers use it against forged answers and have to ask more, or fail; update the server", o.Host, o.Addr)})
-		}
-	}
-	return all
-}
-
-// mixCase turns every other letter into a capital.
-func mixCase(name string) string {
-	n := 0
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsLetter(r) {
-			return r
-		}
-		if n++; n%2 == 0 {
-			return unicode.ToUpper(r)
-		}
-		return r
-	}, name)
 }

@@ -118,21 +118,6 @@ func TestScenario29WildcardWillBreak(t *testing.T) {
 	}
 }
 
-func TestScenario42CaseIsNotPreserved(t *testing.T) {
-	w := newWorld(t, withRecord, withRecord)
-	w.ns2.set("other-case")
-	var hosts []string
-	_, found := w.checker().Diagnose(t.Context(), target)
-	for _, d := range found {
-		if d.Code == CodeCase {
-			hosts = append(hosts, d.Host)
-		}
-	}
-	if !slices.Equal(hosts, []string{"ns2.other.test"}) {
-		t.Errorf("named %q", hosts)
-	}
-}
-
 // Advice to sign a zone is for those that are known not to be signed.
 func TestUnsignedZone(t *testing.T) {
 	for _, signed := range []bool{false, true} {

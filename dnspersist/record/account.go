@@ -103,9 +103,6 @@ func checkHashedURL(url string) error {
 	return nil
 }
 
-// isDigest reports whether s is a base64url SHA-256 without padding.
-func isDigest(s string) bool { return isBase64URL(s, thumbprintLen) }
-
 // base64URL has the characters of base64url.
 var base64URL = func() (set [256]bool) {
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
@@ -114,9 +111,9 @@ var base64URL = func() (set [256]bool) {
 	return set
 }()
 
-// isBase64URL reports whether s is length characters of base64url.
-func isBase64URL(s string, length int) bool {
-	if len(s) != length {
+// isDigest reports whether s is a base64url SHA-256 without padding.
+func isDigest(s string) bool {
+	if len(s) != thumbprintLen {
 		return false
 	}
 	for i := range len(s) {

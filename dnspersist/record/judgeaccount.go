@@ -70,7 +70,10 @@ func (j *judge) hashed(uri string) accountVerdict {
 			return fmt.Sprintf("accounturi %s names no hash algorithm: it has to be %s", uri, j.hashedURI())
 		})
 	case algorithm != hashAlgorithm:
-		return j.algorithm(uri, algorithm, hash)
+		// No CA documents another algorithm, and nobody was seen to use one.
+		return j.bad(CodeMalformed, refusedMalformed|refusedUnauthorized, func() string {
+			return fmt.Sprintf("accounturi %s names the hash algorithm %q, which a CA need not know: it has to be %s", uri, algorithm, j.hashedURI())
+		})
 	case !isDigest(hash):
 		return j.bad(CodeMalformed, refusedMalformed, func() string {
 			return fmt.Sprintf("the hash %s is not %d characters of base64url%s: accounturi has to be %s", hash, thumbprintLen, nearMissOfEncoding(hash), j.hashedURI())

@@ -19,8 +19,6 @@ const (
 	CodeExpired Code = "expired"
 	// CodeOtherDialect: it names our account in the form of another draft.
 	CodeOtherDialect Code = "other_dialect"
-	// CodeOtherAlgorithm: it names our account by another hash than SHA-256.
-	CodeOtherAlgorithm Code = "other_algorithm"
 	// CodeEarlierKey: it names our account by an earlier key of it.
 	CodeEarlierKey Code = "earlier_key"
 	// CodeMalformed: it is for this CA, but breaks the grammar.
@@ -172,7 +170,7 @@ func (r Result) ErrorTypes() []string {
 // closeness orders the codes by how little is missing.
 var closeness = []Code{
 	CodeForeign, CodeWrongIssuer, CodeWrongAccount, CodeMiswritten, CodeMalformed, CodeExpired, CodePolicyMissing,
-	CodeOtherAlgorithm, CodeEarlierKey, CodeOtherDialect, CodeGood,
+	CodeEarlierKey, CodeOtherDialect, CodeGood,
 }
 
 // closer reports whether v is nearer to being accepted than w.

@@ -115,7 +115,7 @@ func ownKeys() []string {
 // Every code that programs may rely on is explained, with what to do, and no other.
 func TestCodes(t *testing.T) {
 	var codes []string
-	constant := regexp.MustCompile(`Code[A-Za-z0-9]+ +(?:propagation\.)?Code += "([a-z0-9_]+)"`)
+	constant := regexp.MustCompile(`Code[A-Za-z0-9]+ +(?:(?:propagation|ask)\.)?Code += "([a-z0-9_]+)"`)
 	for _, source := range sources(t, "dnspersist", isProduct) {
 		for _, m := range constant.FindAllStringSubmatch(source, -1) {
 			codes = append(codes, m[1])
