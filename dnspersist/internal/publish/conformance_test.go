@@ -107,14 +107,14 @@ func TestConformance(t *testing.T) {
 				c.quirk.world = w
 				wr := w.writer()
 				wr.Provider = c.quirk
-				done, err := wr.Add(t.Context(), testName, ours)
+				done, err := wr.add(t.Context(), testName, ours)
 				if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 					t.Errorf("error %v, want %q", err, c.fails)
 				}
 				if err != nil && strings.Contains(err.Error(), "s3cret") {
 					t.Errorf("a secret is shown: %v", err)
 				}
-				if (len(done.Values) == 1) != (c.fails == "") {
+				if (len(done.values) == 1) != (c.fails == "") {
 					t.Errorf("done: %+v", done)
 				}
 				want := []string{theirs, more, ours}
@@ -152,7 +152,7 @@ func TestConformanceTwice(t *testing.T) {
 			return txt, nil
 		}}
 		for range 2 {
-			if _, err := wr.Add(t.Context(), testName, "ours"); err != nil {
+			if _, err := wr.add(t.Context(), testName, "ours"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -173,8 +173,8 @@ func TestAlteredAndLost(t *testing.T) {
 			txt.Text = strings.ToLower(txt.Text)
 			return txt, nil
 		}}
-		_, err := wr.Add(t.Context(), testName, "Ours")
-		var lost *LostError
+		_, err := wr.add(t.Context(), testName, "Ours")
+		var lost *lostError
 		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"Theirs"}) || !strings.Contains(err.Error(), "changes what it is given") {
 			t.Errorf("error %v", err)
 		}

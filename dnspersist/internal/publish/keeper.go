@@ -1,3 +1,18 @@
+// Package publish puts a record into a zone through a libdns provider and takes it out again, and nobody
+// loses a value by it.
+//
+// Other CAs, other accounts and other software have their values at the same names, and some providers
+// replace a whole RRset where they are asked to add to it, or delete all and fail before they create it anew. So
+// a Keeper only ever appends, reads the authoritative servers before and after, and puts back what is missing
+// then. What it is about to change, and what is published beside that, it notes in the Inventory before: a
+// process that is killed in between leaves to the next one what is to be put back. Removed is only what the
+// Inventory lists, exactly equal and for the same account. Without this a site that publishes its record
+// would cost somebody else theirs, and nobody would know.
+//
+// One change of a place, and one call for a zone, is made at a time in the whole cluster. A provider that fails, or
+// wants to be asked less often, is left alone for a while (Process), also over reloads.
+//
+// Whether a record is to be written is decided elsewhere: this package knows nothing of ACME and of Caddy.
 package publish
 
 import (
@@ -44,9 +59,10 @@ type Options struct {
 	PersistFor time.Duration
 	// AllowShadowing permits writing below a wildcard record that answers for the name.
 	AllowShadowing bool
-	// Wait and Interval are those of Writer.
+	// Wait is how long a write may take to show on the authoritative servers, Interval the time between
+	// two looks at them. Defaults: DefaultWait, and 2 seconds.
 	Wait, Interval time.Duration
-	// Timeout is how long one call of the provider may take. Default: DefaultTimeout.
+	// Timeout is how long one call of the provider may take. Default: 2 minutes.
 	Timeout time.Duration
 	// Retry is how long after a first failure a name is tried again, twice as long after each
 	// further one. Default: 1 minute.
@@ -181,9 +197,9 @@ func (c *change) locked(ctx context.Context, fn func() error) error {
 func (c *change) put(ctx context.Context, w Write, done *Result) error {
 	before, err := c.read(ctx, c.at.Name)
 	if err != nil {
-		return c.redact(fmt.Errorf("the values published at %s are not known, so nothing was written: %w", c.at.Name, err))
+		return c.Options.redact(fmt.Errorf("the values published at %s are not known, so nothing was written: %w", c.at.Name, err))
 	}
-	published := before.Values()
+	published := before.values()
 	value, err := w.Value(published)
 	if err != nil || value == "" {
 		return err
@@ -198,14 +214,14 @@ func (c *change) put(ctx context.Context, w Write, done *Result) error {
 	if w.Once && written >= 0 {
 		return &WrittenBeforeError{c.at.Name, entries[written].WrittenAt}
 	}
-	if found, ok := Altered(value, published); ok && slices.ContainsFunc(entries, func(e Entry) bool { return e.Value == value }) {
+	if found, ok := alteredValue(value, published); ok && slices.ContainsFunc(entries, func(e Entry) bool { return e.Value == value }) {
 		// it was written before and came out as something else: once more would pile up
-		return &AlteredError{Name: c.at.Name, Wanted: value, Found: found}
+		return &alteredError{c.at.Name, value, found}
 	}
 	if err := c.shadows(ctx, len(published) > 0); err != nil {
 		return err
 	}
-	entry, old := c.entryFor(value, entries, before.Zone)
+	entry, old := c.entryFor(value, entries, before.zone)
 	entry.OnDemand = w.OnDemand && (old == nil || old.OnDemand)
 	return c.add(ctx, before, entry, old, done)
 }
@@ -246,51 +262,46 @@ func (c *change) entryFor(value string, entries []Entry, zone string) (entry Ent
 }
 
 // add notes an entry, writes its value, and notes that the servers show it.
-func (c *change) add(ctx context.Context, before Standing, entry Entry, old *Entry, done *Result) error {
+func (c *change) add(ctx context.Context, before published, entry Entry, old *Entry, done *Result) error {
 	var left []string // by an earlier try, which has taken it away: it is written with the value
 	since := entry.At
 	if old != nil {
 		done.Again, left, since = !old.WrittenAt.IsZero(), leftBy(*old, entry.At), old.Begun()
 	}
-	back := without(left, before.Values())
+	back := without(left, before.values())
 	if len(back) > 0 {
 		entry.PutBack++
 		entry.At = since // it is not put back for longer because it is tried again
 	}
 	writer := c.writer()
-	writer.Note = func(ctx context.Context, beside []string) error {
+	writer.note = func(ctx context.Context, beside []string) error {
 		entry.Beside = join(left, beside)
 		return c.Inventory().Note(ctx, entry)
 	}
-	added, err := writer.Add(ctx, c.at.Name, join([]string{entry.Value}, back)...)
-	done.Zone, done.Restored = before.Zone, join(added.Restored, without(added.Values, []string{entry.Value}))
+	added, err := writer.add(ctx, c.at.Name, join([]string{entry.Value}, back)...)
+	done.Zone, done.Restored = before.zone, join(added.restored, without(added.values, []string{entry.Value}))
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(added.Values, entry.Value) {
+	if !slices.Contains(added.values, entry.Value) {
 		// somebody else wrote the same meanwhile: what is not ours is never removed. What is
 		// noted of an earlier try of ours is ended by Finish
 		return nil
 	}
 	done.Value = entry.Value
 	// the same as above for what perhaps not all servers show
-	entry.WrittenAt, entry.Beside = time.Now().UTC(), without(left, slices.Concat(before.Everywhere(), added.Values))
+	entry.WrittenAt, entry.Beside = time.Now().UTC(), without(left, slices.Concat(before.everywhere(), added.values))
 	if len(entry.Beside) == 0 {
 		entry.PutBack = 0
 	}
 	return c.Inventory().Note(ctx, entry)
 }
 
-func (c *change) writer() *Writer {
-	o := c.Options
-	return &Writer{
-		Provider: c.lockingZone(), Read: c.read, TTL: o.TTL, Wait: o.Wait, Interval: o.Interval, Timeout: o.Timeout,
-		Secrets: o.Secrets, Logger: c.Logger,
-	}
+func (c *change) writer() *writer {
+	w := &writer{Options: *c.Options, read: c.read, logger: c.Logger, note: func(context.Context, []string) error { return nil }}
+	w.Provider = c.lockingZone()
+	return w
 }
-
-// redact takes the provider's secrets out of an error.
-func (c *change) redact(err error) error { return RedactError(err, c.Options.Secrets) }
 
 // log reports what was written.
 func (k *Keeper) log(done Result) {

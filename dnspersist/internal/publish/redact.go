@@ -102,10 +102,10 @@ func lowerEscapes(s string) string {
 // the API has answered with.
 const maxError = 4000
 
-// RedactError takes secrets out of an error, and makes it fit for a message: what is in it the
+// redactError takes secrets out of an error, and makes it fit for a message: what is in it the
 // provider has said. Of one that holds some no more is left than its text, and what errors.Is reports
 // of it: whoever could unwrap it could print it.
-func RedactError(err error, secrets []string) error {
+func redactError(err error, secrets []string) error {
 	text := err.Error()
 	clean := Redact(text, secrets)
 	fit := foreign.Cut(clean, maxError) // only now, or a part of a secret might be left

@@ -2,12 +2,16 @@ package publish
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // clientError is what clients of providers return: with all that they know.
@@ -18,10 +22,10 @@ func (e *clientError) Unwrap() error { return context.DeadlineExceeded }
 
 func TestRedactError(t *testing.T) {
 	plain := errors.New("no such zone")
-	if err := RedactError(plain, []string{"hush", ""}); err != plain { //nolint:errorlint // the very same
+	if err := redactError(plain, []string{"hush", ""}); err != plain { //nolint:errorlint // the very same
 		t.Errorf("without a secret: %v", err)
 	}
-	err := fmt.Errorf("adding: %w", RedactError(fmt.Errorf("calling: %w", &clientError{"hush-hush"}), []string{"hush", "hush-hush"}))
+	err := fmt.Errorf("adding: %w", redactError(fmt.Errorf("calling: %w", &clientError{"hush-hush"}), []string{"hush", "hush-hush"}))
 	if got, want := err.Error(), "adding: calling: token [redacted] was refused"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -68,5 +72,80 @@ func TestRedactForms(t *testing.T) {
 	}
 	if got := Redact("nothing here", []string{"hush"}); got != "nothing here" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// A secret is found in the encodings in which clients put it into requests and dumps.
+func TestRedactEncoded(t *testing.T) {
+	const secret = "correct-horse-battery"
+	for _, before := range []string{"", "u:", "user:", "somebody:"} {
+		for _, behind := range []string{"", "x", "xy", "xyz"} {
+			whole := []byte(before + secret + behind)
+			for _, text := range []string{
+				base64.StdEncoding.EncodeToString(whole), base64.RawURLEncoding.EncodeToString(whole),
+				hex.EncodeToString(whole), strings.ToUpper(hex.EncodeToString(whole)),
+			} {
+				clean := Redact("authorization: "+text, []string{secret})
+				if !strings.Contains(clean, "[redacted]") || strings.Contains(clean, text) {
+					t.Errorf("%q + secret + %q: %s", before, behind, clean)
+				}
+				for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+					rest := strings.NewReplacer("authorization: ", "", "[redacted]", "").Replace(clean)
+					if decoded, err := encoding.DecodeString(rest); err == nil && strings.Contains(string(decoded), secret[4:12]) {
+						t.Errorf("%q + secret + %q: %s still tells it", before, behind, clean)
+					}
+				}
+			}
+		}
+	}
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.example/", nil)
+	r.SetBasicAuth("user", secret)
+	if clean := Redact(fmt.Sprint(r.Header), []string{secret}); !strings.Contains(clean, "[redacted]") {
+		t.Errorf("basic authentication: %s", clean)
+	}
+	if clean := Redact("a short text", []string{"ab"}); clean != "a short text" {
+		t.Errorf("a short secret: %q", clean)
+	}
+}
+
+// FuzzRedact checks that a secret is never left in a text as it is.
+func FuzzRedact(f *testing.F) {
+	f.Add("error: hush", "hush")
+	f.Add("aHVzaA", "hush hush")
+	f.Fuzz(func(t *testing.T, text, secret string) {
+		if secret == "" || strings.Contains("[redacted]", secret) {
+			return
+		}
+		clean := Redact(text, []string{secret})
+		for part := range strings.SplitSeq(clean, "[redacted]") {
+			if strings.Contains(part, secret) {
+				t.Errorf("%q in %q", secret, clean)
+			}
+		}
+	})
+}
+
+// What a provider's client says reaches neither a terminal nor a log as it is, and what is
+// wrapped stays so.
+func TestProviderErrorsFitIntoMessages(t *testing.T) {
+	cause := errors.New("403: \x1b[2J\n{\"level\":\"info\"} \u202e\u0085 token=hunter22 " + strings.Repeat("<html>\n", 5000))
+	for _, secrets := range [][]string{nil, {"hunter22"}} {
+		err := redactError(cause, secrets)
+		for _, r := range err.Error() {
+			if unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) {
+				t.Fatalf("%q holds %q", err, r)
+			}
+		}
+		if len(err.Error()) > maxError || !strings.HasPrefix(err.Error(), `403: \x1b[2J\n{"level"`) || !errors.Is(err, cause) {
+			t.Errorf("%d octets: %.200s", len(err.Error()), err)
+		}
+		if secrets != nil && strings.Contains(err.Error(), "hunter22") {
+			t.Errorf("a secret is left: %.200s", err)
+		}
+	}
+	// a secret that would be cut in two
+	at := strings.Repeat("x", maxError-44) + "hunter22" + strings.Repeat("y", 100)
+	if err := redactError(errors.New(at), []string{"hunter22"}); strings.Contains(err.Error(), "hunt") {
+		t.Errorf("a part of a secret is left: %s", err)
 	}
 }

@@ -4,84 +4,159 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/libdns/libdns"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// ErrNoRemoval says that a provider can only add.
-var ErrNoRemoval = errors.New("the provider cannot remove records: remove the value by hand")
+// ErrNeeded says that a value was not removed, for it is needed.
+var ErrNeeded = errors.New("it is needed now")
 
-// Removed is what Remove has done.
+// errNoRemoval says that a provider can only add.
+var errNoRemoval = errors.New("the provider cannot remove records: remove the value by hand")
+
+// Removed is what a removal has done.
 type Removed struct {
-	Zone string
-	// Gone is false if the value did not stand.
+	// Gone is false if the value was not published.
 	Gone bool
 	// Restored are other values that the provider had removed with it.
 	Restored []string
 }
 
-// Remove takes exactly one value from a name and leaves all others. Whether the value is ours
+// Remove removes a value that the inventory has, and forgets it. isNeeded may be nil; else the servers are
+// read again, and the value stays with ErrNeeded if it says so of what is beside it.
+func (k *Keeper) Remove(ctx context.Context, at propagation.Target, value string, isNeeded func(others []string) bool) (Removed, error) {
+	c := k.change(at)
+	var done Removed
+	err := c.locked(ctx, func() (err error) {
+		if isNeeded != nil {
+			published, err := c.read(ctx, at.Name)
+			if err != nil {
+				return c.Options.redact(err)
+			}
+			if isNeeded(without(published.everywhere(), []string{value})) {
+				return ErrNeeded
+			}
+		}
+		done, err = c.remove(ctx, value)
+		return err
+	})
+	return done, err
+}
+
+func (c *change) remove(ctx context.Context, value string) (done Removed, err error) {
+	entries, err := c.Inventory().At(ctx, c.at.Name)
+	if err != nil {
+		return done, err
+	}
+	writer := c.writer()
+	var left Entry
+	if i := slices.IndexFunc(entries, func(e Entry) bool { return e.Value == value }); i >= 0 {
+		left = entries[i]
+		now := time.Now().UTC()
+		left.Beside = leftBy(left, now)
+		if left.RemovingAt.IsZero() {
+			left.RemovingAt = now
+		}
+		// a removal that is cut short is ended like a write
+		writer.note = func(ctx context.Context, beside []string) error {
+			e := left
+			if e.Beside = join(left.Beside, beside); len(without(left.Beside, beside)) == 0 {
+				e.RemovingAt = now // nothing of an earlier try is missing
+			}
+			return c.Inventory().Note(ctx, e)
+		}
+	}
+	if done, err = writer.remove(ctx, c.at.Name, value); err != nil {
+		return done, err
+	}
+	if len(left.Beside) > 0 {
+		return done, c.finish(ctx, left)
+	}
+	return done, c.forget(ctx, value)
+}
+
+// forget takes a value that was removed out of the inventory. What is noted for another CA
+// at the same name must not bring it back.
+func (c *change) forget(ctx context.Context, value string) error {
+	if err := c.Inventory().Forget(ctx, c.at.Name, value); err != nil {
+		return err
+	}
+	folders, err := c.Store.Storage.List(ctx, state.Root, false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listing %s in storage: %w", state.Root, err)
+	}
+	for _, folder := range folders {
+		if folder == c.Store.Folder {
+			continue
+		}
+		other := &Inventory{Store: state.Store{Storage: c.Store.Storage, Folder: folder, Logger: c.Logger}}
+		if err := other.ForgetBeside(ctx, c.at.Name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes exactly one value from a name and leaves all others. Whether the value is ours
 // to remove is for the caller to know, see Inventory.
-func (w *Writer) Remove(ctx context.Context, name, value string) (Removed, error) {
+func (w *writer) remove(ctx context.Context, name, value string) (done Removed, err error) {
 	deleter, ok := w.Provider.(libdns.RecordDeleter)
 	switch {
 	case !ok:
-		return Removed{}, fmt.Errorf("removing from %s: %w: %q", name, ErrNoRemoval, value)
+		return done, fmt.Errorf("removing from %s: %w: %q", name, errNoRemoval, value)
 	case name == "" || value == "":
 		// to a provider, nothing means everything
-		return Removed{}, errors.New("removing: neither the name nor the value may be empty")
+		return done, errors.New("removing: neither the name nor the value may be empty")
 	}
 	before, err := w.settled(ctx, name)
 	if err != nil {
-		return Removed{}, w.redact(fmt.Errorf("removing from %s: what stands there is not known, so nothing was removed: %w", name, err))
+		return done, w.redact(fmt.Errorf("removing from %s: the values published there are not known, so nothing was removed: %w", name, err))
 	}
-	done := Removed{Zone: before.Zone}
-	if !slices.Contains(before.Values(), value) {
+	if !slices.Contains(before.values(), value) {
 		return done, nil
 	}
-	if err := w.note(ctx, without(before.Everywhere(), []string{value})); err != nil {
+	if err := w.note(ctx, without(before.everywhere(), []string{value})); err != nil {
 		return done, fmt.Errorf("removing from %s: nothing was removed: %w", name, err)
 	}
 	// without a TTL, which would have to match
-	gone := libdns.TXT{Name: libdns.RelativeName(name, before.Zone), Text: value}
-	_, wrote := deleter.DeleteRecords(ctx, before.Zone+".", []libdns.Record{gone})
+	gone := libdns.TXT{Name: libdns.RelativeName(name, before.zone), Text: value}
+	_, wrote := deleter.DeleteRecords(ctx, before.zone+".", []libdns.Record{gone})
 	after, first, err := w.settleWithout(ctx, name, value, wrote)
 	if err != nil {
 		err = w.redact(fmt.Errorf("removing from %s: %w", name, err))
 	}
 	done.Gone = err == nil
-	// what stood is the word of the servers that had the change first, see write
-	stood := without(before.common(first), []string{value})
-	lost := before.vanished(after, stood, lacks(value))
-	w.doubt(name, before, after, append(stood, value))
+	// what the servers had that had the change first is kept, see write
+	kept := without(before.common(first), []string{value})
+	lost := before.vanished(after, kept, lacks(value))
+	w.doubt(name, before, after, append(kept, value))
 	if len(lost) == 0 {
 		return done, err
 	}
-	w.logger().Warn("the provider has removed values that are not ours; putting them back",
+	w.logger.Warn("the provider has removed values that are not ours; putting them back",
 		zap.String("name", name), zap.Strings("values", foreign.Values(lost)))
 	// all, for it may be one that replaces where it should add as well
-	if err := w.restore(ctx, name, before, lost, stood, nil); err != nil {
+	if err := w.restore(ctx, name, before, lost, kept); err != nil {
 		return done, err
 	}
 	done.Restored = lost
 	return done, err
 }
 
-// lacks says that a server does not have the value.
-func lacks(value string) func(Server) bool {
-	return func(s Server) bool { return !slices.Contains(s.Values, value) }
-}
-
 // settleWithout waits until no server shows the value any more. first are the servers that
 // lacked it first.
-func (w *Writer) settleWithout(ctx context.Context, name, value string, wrote error) (after Standing, first []string, err error) {
+func (w *writer) settleWithout(ctx context.Context, name, value string, wrote error) (after published, first []string, err error) {
 	patience := w.patience(wrote)
 	err = w.look(ctx, patience, func() (bool, error) {
-		shown, err := w.Read(ctx, name)
+		shown, err := w.read(ctx, name)
 		if err != nil {
 			return false, nil //nolint:nilerr // asked again
 		}
@@ -89,7 +164,7 @@ func (w *Writer) settleWithout(ctx context.Context, name, value string, wrote er
 		if first == nil {
 			first = shown.where(lacks(value))
 		}
-		return !slices.Contains(shown.Values(), value), nil
+		return !slices.Contains(shown.values(), value), nil
 	})
 	switch {
 	case err == nil:

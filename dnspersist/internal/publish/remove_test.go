@@ -60,7 +60,7 @@ func TestRemove(t *testing.T) {
 				w.lag, w.replaces = c.lag, c.replaces
 				wr := w.writer()
 				wr.Provider = careful{w, c.empties}
-				done, err := wr.Remove(t.Context(), testName, ours)
+				done, err := wr.remove(t.Context(), testName, ours)
 				if err != nil || done.Gone != slices.Contains(c.values, ours) {
 					t.Errorf("%+v, %v", done, err)
 				}
@@ -77,16 +77,16 @@ func TestRemove(t *testing.T) {
 
 func TestRemoveRefuses(t *testing.T) {
 	w := newWorld(time.Minute, "ours")
-	if _, err := w.writer().Remove(t.Context(), testName, "ours"); !errors.Is(err, ErrNoRemoval) {
+	if _, err := w.writer().remove(t.Context(), testName, "ours"); !errors.Is(err, errNoRemoval) {
 		t.Errorf("a provider that only adds: %v", err)
 	}
 	wr := w.writer()
 	wr.Provider = careful{w, false}
-	if _, err := wr.Remove(t.Context(), testName, ""); err == nil || w.writes != 0 {
+	if _, err := wr.remove(t.Context(), testName, ""); err == nil || w.writes != 0 {
 		t.Errorf("an empty value: %v", err)
 	}
 	w.unread = true
-	if _, err := wr.Remove(t.Context(), testName, "ours"); err == nil || !strings.Contains(err.Error(), "nothing was removed") || w.writes != 0 {
+	if _, err := wr.remove(t.Context(), testName, "ours"); err == nil || !strings.Contains(err.Error(), "nothing was removed") || w.writes != 0 {
 		t.Errorf("silent servers: %v", err)
 	}
 }

@@ -4,14 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -22,9 +19,6 @@ const (
 	retireAfter   = 7 * 24 * time.Hour
 	interestEvery = 24 * time.Hour
 )
-
-// ErrNeeded says that a value was not removed, for it is needed.
-var ErrNeeded = errors.New("it is needed now")
 
 // Need is what a name needs of the values that are published for it.
 type Need struct {
@@ -142,79 +136,4 @@ func (k *Keeper) noteWanted(ctx context.Context, at propagation.Target, e Entry,
 		entries[i].WantedAt = now.UTC()
 		return k.Inventory().Note(ctx, entries[i])
 	})
-}
-
-// Remove removes a value that the inventory has, and forgets it. isNeeded may be nil; else the servers are
-// read again, and the value stays with ErrNeeded if it says so of what is beside it.
-func (k *Keeper) Remove(ctx context.Context, at propagation.Target, value string, isNeeded func(others []string) bool) (Removed, error) {
-	c := k.change(at)
-	var done Removed
-	err := c.locked(ctx, func() (err error) {
-		if isNeeded != nil {
-			published, err := c.read(ctx, at.Name)
-			if err != nil {
-				return c.redact(err)
-			}
-			if isNeeded(without(published.Everywhere(), []string{value})) {
-				return ErrNeeded
-			}
-		}
-		done, err = c.remove(ctx, value)
-		return err
-	})
-	return done, err
-}
-
-func (c *change) remove(ctx context.Context, value string) (done Removed, err error) {
-	entries, err := c.Inventory().At(ctx, c.at.Name)
-	if err != nil {
-		return done, err
-	}
-	writer := c.writer()
-	var left Entry
-	if i := slices.IndexFunc(entries, func(e Entry) bool { return e.Value == value }); i >= 0 {
-		left = entries[i]
-		now := time.Now().UTC()
-		left.Beside = leftBy(left, now)
-		if left.RemovingAt.IsZero() {
-			left.RemovingAt = now
-		}
-		// a removal that is cut short is ended like a write
-		writer.Note = func(ctx context.Context, beside []string) error {
-			e := left
-			if e.Beside = join(left.Beside, beside); len(without(left.Beside, beside)) == 0 {
-				e.RemovingAt = now // nothing of an earlier try is missing
-			}
-			return c.Inventory().Note(ctx, e)
-		}
-	}
-	if done, err = writer.Remove(ctx, c.at.Name, value); err != nil {
-		return done, err
-	}
-	if len(left.Beside) > 0 {
-		return done, c.finish(ctx, left)
-	}
-	return done, c.forget(ctx, value)
-}
-
-// forget takes a value that was removed out of the inventory. What is noted for another CA
-// at the same name must not bring it back.
-func (c *change) forget(ctx context.Context, value string) error {
-	if err := c.Inventory().Forget(ctx, c.at.Name, value); err != nil {
-		return err
-	}
-	folders, err := c.Store.Storage.List(ctx, state.Root, false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("listing %s in storage: %w", state.Root, err)
-	}
-	for _, folder := range folders {
-		if folder == c.Store.Folder {
-			continue
-		}
-		other := &Inventory{Store: state.Store{Storage: c.Store.Storage, Folder: folder, Logger: c.Logger}}
-		if err := other.ForgetBeside(ctx, c.at.Name, value); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -49,11 +49,11 @@ func TestSequencesOfRemovals(t *testing.T) {
 					}
 					w.fails, w.wrote = 1, rnd.IntN(2) == 0
 				case 3:
-					_, err = wr.Remove(t.Context(), testName, v)
+					_, err = wr.remove(t.Context(), testName, v)
 				default:
-					_, err = wr.Add(t.Context(), testName, v)
+					_, err = wr.add(t.Context(), testName, v)
 				}
-				var lost *LostError
+				var lost *lostError
 				if errors.As(err, &lost) {
 					if len(lost.Values) == 0 {
 						t.Errorf("seed %d: %v", seed, err)

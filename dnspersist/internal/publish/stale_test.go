@@ -22,13 +22,13 @@ type behind struct {
 	changed time.Time
 }
 
-func (b *behind) read(ctx context.Context, name string) (Standing, error) {
+func (b *behind) read(ctx context.Context, name string) (published, error) {
 	s, err := b.world.read(ctx, name)
 	if b.writes > 0 && b.changed.IsZero() {
 		b.changed = time.Now()
 	}
 	if b.changed.IsZero() || time.Since(b.changed) < b.until {
-		s.Servers[1].Values = b.shows
+		s.servers[1].values = b.shows
 	}
 	return s, err
 }
@@ -66,22 +66,22 @@ func TestStaleServer(t *testing.T) {
 					want = []string{theirs}
 				}
 				w.replaces = c.replaces
-				wr := &Writer{Provider: careful{w, c.replaces}, Read: b.read}
+				wr := &writer{Options: Options{Provider: careful{w, c.replaces}}, read: b.read, note: noteNothing, logger: zap.NewNop()}
 				var restored []string
 				var err error
 				if c.remove {
 					var done Removed
-					done, err = wr.Remove(t.Context(), testName, ours)
+					done, err = wr.remove(t.Context(), testName, ours)
 					restored = done.Restored
 				} else {
-					var done Added
-					done, err = wr.Add(t.Context(), testName, ours)
-					restored = done.Restored
+					var done added
+					done, err = wr.add(t.Context(), testName, ours)
+					restored = done.restored
 				}
 				if (err == nil) != c.done || !slices.Equal(restored, c.restored) {
 					t.Errorf("restored %q, error %v", restored, err)
 				}
-				var lost *LostError
+				var lost *lostError
 				if errors.As(err, &lost) {
 					t.Errorf("nothing is lost: %v", err)
 				}
@@ -99,8 +99,8 @@ func TestNewValueOnOneServer(t *testing.T) {
 		w := newWorld(time.Minute, "theirs", "new")
 		w.replaces = true
 		b := &behind{world: w, shows: []string{"theirs"}, until: time.Minute}
-		done, err := (&Writer{Provider: w, Read: b.read}).Add(t.Context(), testName, "ours")
-		if err != nil || !slices.Equal(done.Restored, []string{"theirs", "new"}) || !slices.Equal(w.values, []string{"theirs", "new", "ours"}) {
+		done, err := (&writer{Options: Options{Provider: w}, read: b.read, note: noteNothing, logger: zap.NewNop()}).add(t.Context(), testName, "ours")
+		if err != nil || !slices.Equal(done.restored, []string{"theirs", "new"}) || !slices.Equal(w.values, []string{"theirs", "new", "ours"}) {
 			t.Errorf("%+v, %v, %q", done, err, w.values)
 		}
 	})
@@ -109,20 +109,20 @@ func TestNewValueOnOneServer(t *testing.T) {
 // A server is compared with itself: one that answers only after the change tells no more than
 // that it lacks what all had, one that answers only before it tells nothing.
 func TestVanished(t *testing.T) {
-	all := func(Server) bool { return true }
-	before := Standing{Servers: []Server{{"ns1", []string{"a", "b"}}, {"ns2", []string{"a", "b", "stale"}}, {"ns3", []string{"a"}}}}
+	all := func(server) bool { return true }
+	before := published{servers: []server{{"ns1", []string{"a", "b"}}, {"ns2", []string{"a", "b", "stale"}}, {"ns3", []string{"a"}}}}
 	for name, c := range map[string]struct {
-		after []Server
+		after []server
 		want  []string
 	}{
-		"the same":          {before.Servers, nil},
+		"the same":          {before.servers, nil},
 		"nobody answers":    {nil, nil},
-		"one is silent":     {[]Server{{"ns2", []string{"stale", "b", "a"}}}, nil},
-		"one has lost":      {[]Server{{"ns1", []string{"b"}}, {"ns3", []string{"a"}}}, []string{"a"}},
-		"it lacked it then": {[]Server{{"ns3", []string{"a"}}}, nil},
-		"a new one":         {[]Server{{"ns4", []string{"b"}}}, []string{"a"}},
+		"one is silent":     {[]server{{"ns2", []string{"stale", "b", "a"}}}, nil},
+		"one has lost":      {[]server{{"ns1", []string{"b"}}, {"ns3", []string{"a"}}}, []string{"a"}},
+		"it lacked it then": {[]server{{"ns3", []string{"a"}}}, nil},
+		"a new one":         {[]server{{"ns4", []string{"b"}}}, []string{"a"}},
 	} {
-		if got := before.vanished(Standing{Servers: c.after}, []string{"a", "b"}, all); !slices.Equal(got, c.want) {
+		if got := before.vanished(published{servers: c.after}, []string{"a", "b"}, all); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -149,14 +149,14 @@ func TestCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := newWorld(time.Minute, "theirs")
-		read := func(ctx context.Context, name string) (Standing, error) {
+		read := func(ctx context.Context, name string) (published, error) {
 			if ctx.Err() != nil {
-				return Standing{}, ctx.Err()
+				return published{}, ctx.Err()
 			}
 			return w.read(ctx, name)
 		}
-		done, err := (&Writer{Provider: cutOff{w, cancel}, Read: read}).Add(ctx, testName, "ours")
-		if err != nil || !slices.Equal(done.Restored, []string{"theirs"}) || !slices.Equal(w.values, []string{"theirs", "ours"}) {
+		done, err := (&writer{Options: Options{Provider: cutOff{w, cancel}}, read: read, note: noteNothing, logger: zap.NewNop()}).add(ctx, testName, "ours")
+		if err != nil || !slices.Equal(done.restored, []string{"theirs"}) || !slices.Equal(w.values, []string{"theirs", "ours"}) {
 			t.Errorf("%+v, %v, %q", done, err, w.values)
 		}
 	})
@@ -169,8 +169,8 @@ func TestDoubtIsLogged(t *testing.T) {
 		w := newWorld(time.Minute, "theirs", "perhaps new")
 		w.fails, w.empties = 1, true
 		b := &behind{world: w, shows: []string{"theirs"}, until: time.Hour}
-		wr := &Writer{Provider: w, Read: b.read, Logger: zap.New(core)}
-		_, err := wr.Add(t.Context(), testName, "ours")
+		wr := &writer{Options: Options{Provider: w}, read: b.read, note: noteNothing, logger: zap.New(core)}
+		_, err := wr.add(t.Context(), testName, "ours")
 		if err == nil || !slices.Equal(w.values, []string{"theirs", "ours"}) {
 			t.Errorf("%v, %q", err, w.values)
 		}
@@ -198,8 +198,8 @@ func TestRestoreEnds(t *testing.T) {
 		w := newWorld(time.Minute, "theirs")
 		w.replaces = true
 		began := time.Now()
-		_, err := (&Writer{Provider: hanging{w}, Read: w.read, Timeout: time.Minute}).Add(t.Context(), testName, "ours")
-		var lost *LostError
+		_, err := (&writer{Options: Options{Provider: hanging{w}, Timeout: time.Minute}, read: w.read, note: noteNothing, logger: zap.NewNop()}).add(t.Context(), testName, "ours")
+		var lost *lostError
 		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || time.Since(began) > DefaultWait+3*time.Minute {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}

@@ -56,7 +56,7 @@ func (k *Keeper) Finish(ctx context.Context, at propagation.Target) error {
 func (c *change) finish(ctx context.Context, e Entry) error {
 	published, err := c.read(ctx, c.at.Name)
 	if err != nil {
-		return c.redact(err)
+		return c.Options.redact(err)
 	}
 	late := time.Since(e.Begun()) > unfinishedFor
 	back, err := c.putBack(ctx, e, published, late)
@@ -67,9 +67,9 @@ func (c *change) finish(ctx context.Context, e Entry) error {
 	if len(back) > 0 {
 		e.PutBack++
 	}
-	there := slices.Contains(published.Values(), e.Value)
+	there := slices.Contains(published.values(), e.Value)
 	// a server that is behind may still show what is lost
-	if left := without(e.Beside, slices.Concat(published.Everywhere(), back)); late || there != removing && len(left) == 0 {
+	if left := without(e.Beside, slices.Concat(published.everywhere(), back)); late || there != removing && len(left) == 0 {
 		e.Beside = nil
 	}
 	switch {
@@ -92,8 +92,8 @@ func (c *change) finish(ctx context.Context, e Entry) error {
 
 // putBack writes the values that were beside a change which was cut short, and are gone. Whether the
 // changed value is published says nothing: some providers delete all first, and write then.
-func (c *change) putBack(ctx context.Context, e Entry, published Standing, late bool) (back []string, err error) {
-	lost := without(e.Beside, published.Values())
+func (c *change) putBack(ctx context.Context, e Entry, published published, late bool) (back []string, err error) {
+	lost := without(e.Beside, published.values())
 	if len(lost) == 0 {
 		return nil, nil
 	}
@@ -103,12 +103,12 @@ func (c *change) putBack(ctx context.Context, e Entry, published Standing, late 
 		return nil, nil
 	}
 	writer := c.writer()
-	writer.Note = func(ctx context.Context, beside []string) error {
+	writer.note = func(ctx context.Context, beside []string) error {
 		// this may be cut short as well
 		e.Beside = join(e.Beside, without(beside, []string{e.Value}))
 		return c.Inventory().Note(ctx, e)
 	}
-	if _, err := writer.Add(ctx, e.Name, lost...); err != nil {
+	if _, err := writer.add(ctx, e.Name, lost...); err != nil {
 		return nil, err
 	}
 	c.Logger.Warn("a change was cut short, and the provider had taken away values that are not ours; they are published again", fields...)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+	"go.uber.org/zap"
 )
 
 const (
@@ -97,10 +98,10 @@ func (w *world) AppendRecords(_ context.Context, zone string, recs []libdns.Reco
 	return recs, nil
 }
 
-// read is the Reader: the second server shows what was there a while ago.
-func (w *world) read(context.Context, string) (Standing, error) {
+// read is the reader: the second server shows what was there a while ago.
+func (w *world) read(context.Context, string) (published, error) {
 	if w.unread {
-		return Standing{}, errors.New("no answer")
+		return published{}, errors.New("no answer")
 	}
 	behind := w.history[0].values
 	for _, c := range w.history {
@@ -108,16 +109,18 @@ func (w *world) read(context.Context, string) (Standing, error) {
 			behind = c.values
 		}
 	}
-	s := Standing{Zone: testZone, Servers: []Server{{"ns1", w.values}, {"ns2", behind}}}
+	s := published{zone: testZone, servers: []server{{"ns1", w.values}, {"ns2", behind}}}
 	if len(w.values) > 0 {
-		s.TTL = w.ttl
+		s.ttl = w.ttl
 	}
 	return s, nil
 }
 
-func (w *world) writer() *Writer {
-	return &Writer{Provider: w, Read: w.read, Secrets: []string{"s3cret"}}
+func (w *world) writer() *writer {
+	return &writer{Options: Options{Provider: w, Secrets: []string{"s3cret"}}, read: w.read, note: noteNothing, logger: zap.NewNop()}
 }
+
+func noteNothing(context.Context, []string) error { return nil }
 
 func TestAdd(t *testing.T) {
 	const ours, theirs = "ca.example; accounturi=https://ca.example/1", `other.example; "theirs"`
@@ -163,7 +166,7 @@ func TestAdd(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := c.world()
-				_, err := w.writer().Add(t.Context(), testName, ours)
+				_, err := w.writer().add(t.Context(), testName, ours)
 				if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 					t.Errorf("error %v, want %q", err, c.fails)
 				}
@@ -192,8 +195,8 @@ func TestLost(t *testing.T) {
 		w.replaces = true
 		wr := w.writer()
 		wr.Provider = failing{w, 2}
-		_, err := wr.Add(t.Context(), testName, "ours")
-		var lost *LostError
+		_, err := wr.add(t.Context(), testName, "ours")
+		var lost *lostError
 		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || !strings.Contains(err.Error(), `add these TXT values again: "theirs"`) {
 			t.Errorf("error %v", err)
 		}
@@ -235,8 +238,8 @@ func TestSequences(t *testing.T) {
 				default:
 					ttl, stood := w.ttl, len(w.values) > 0
 					v := fmt.Sprintf("ours %d", rnd.IntN(3))
-					_, err := w.writer().Add(t.Context(), testName, v)
-					var lost *LostError
+					_, err := w.writer().add(t.Context(), testName, v)
+					var lost *lostError
 					if errors.As(err, &lost) {
 						t.Fatalf("seed %d: %v", seed, err)
 					}

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,9 +60,12 @@ func (p *Process) runsOn(call runningCall, ended <-chan struct{}) {
 	p.running[call] = ended
 }
 
+// providerCall is a call of the provider's client.
+type providerCall func(ctx context.Context) ([]libdns.Record, error)
+
 // inZone runs a call of the provider while nobody else changes the zone. Its time begins when
 // it is its turn.
-func (c *change) inZone(ctx context.Context, zone string, call func(ctx context.Context) ([]libdns.Record, error)) (records []libdns.Record, err error) {
+func (c *change) inZone(ctx context.Context, zone string, call providerCall) (records []libdns.Record, err error) {
 	zone = strings.TrimSuffix(zone, ".")
 	key := runningCall{c.Options, zone}
 	err = c.Store.Locked(ctx, "dns_persist_zone_"+c.Store.Safe(zone), nil, func() error {
@@ -69,13 +73,13 @@ func (c *change) inZone(ctx context.Context, zone string, call func(ctx context.
 			return fmt.Errorf("an earlier call of the provider for the zone %s was given up and has not ended; "+
 				"it is not called again until then: look whether its API can be reached, and reload or restart Caddy", zone)
 		}
-		records, err = Call(ctx, c.Options.Timeout, call)
-		var runs *RunsOnError
+		records, err = callWithin(ctx, c.Options.Timeout, call)
+		var runs *runsOnError
 		if errors.As(err, &runs) {
-			c.Process.runsOn(key, runs.Ended)
+			c.Process.runsOn(key, runs.ended)
 		}
 		if err == nil || ctx.Err() == nil {
-			c.Process.provider(c.Options).called(c.at.Name, err, c.redact)
+			c.Process.provider(c.Options).called(c.at.Name, err, c.Options.redact)
 		}
 		return err
 	})
@@ -103,34 +107,34 @@ func (z zoneDeleter) DeleteRecords(ctx context.Context, zone string, records []l
 	})
 }
 
-// DefaultTimeout is how long one call of a provider may take.
-const DefaultTimeout = 2 * time.Minute
+// defaultTimeout is how long one call of a provider may take.
+const defaultTimeout = 2 * time.Minute
 
-// callGrace is how long a call that was cancelled has to end and say what came of it.
+// callGrace is how long a call that was cancelled has to end and return what came of it.
 const callGrace = time.Second
 
-// RunsOnError says that a call of a provider was given up and has not ended: its client obeys neither
+// runsOnError says that a call of a provider was given up and has not ended: its client obeys neither
 // cancellation nor time-outs. What it still does cannot be known.
-type RunsOnError struct {
-	Err error
-	// Ended is closed once the call has ended after all.
-	Ended <-chan struct{}
+type runsOnError struct {
+	err error
+	// ended is closed once the call has ended after all.
+	ended <-chan struct{}
 }
 
-func (e *RunsOnError) Error() string {
-	return fmt.Sprintf("%v, and its call runs on although it was cancelled", e.Err)
+func (e *runsOnError) Error() string {
+	return fmt.Sprintf("%v, and its call runs on although it was cancelled", e.err)
 }
 
-func (e *RunsOnError) Unwrap() error { return e.Err }
+func (e *runsOnError) Unwrap() error { return e.err }
 
-// Call runs a call of a provider, which has to end in time: some clients have no time-out of
+// callWithin runs a call of a provider, which has to end in time: some clients have no time-out of
 // their own, and an API that accepts and never answers would hold the locks around it for ever.
-// One that does not even end when it is cancelled is left to itself; the error is a RunsOnError then.
-func Call[T any](ctx context.Context, limit time.Duration, fn func(ctx context.Context) (T, error)) (T, error) {
-	limit = or(limit, DefaultTimeout)
+// One that does not even end when it is cancelled is left to itself; the error is a runsOnError then.
+func callWithin(ctx context.Context, limit time.Duration, fn providerCall) ([]libdns.Record, error) {
+	limit = cmp.Or(limit, defaultTimeout)
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var value T
+	var records []libdns.Record
 	var err error
 	ended := make(chan struct{})
 	go func() {
@@ -140,7 +144,7 @@ func Call[T any](ctx context.Context, limit time.Duration, fn func(ctx context.C
 				err = fmt.Errorf("the provider's code has panicked: %v", p)
 			}
 		}()
-		value, err = fn(within)
+		records, err = fn(within)
 	}()
 	select {
 	case <-ended:
@@ -150,24 +154,16 @@ func Call[T any](ctx context.Context, limit time.Duration, fn func(ctx context.C
 		select {
 		case <-ended:
 		case <-grace.C:
-			var none T
-			return none, &RunsOnError{Err: inTime(ctx, within, within.Err(), limit), Ended: ended}
+			return nil, &runsOnError{inTime(ctx, within, within.Err(), limit), ended}
 		}
 	}
-	return value, inTime(ctx, within, err, limit)
+	return records, inTime(ctx, within, err, limit)
 }
 
-// inTime says of an error that it comes from the limit, if it does.
+// inTime adds to an error that it comes from the limit, if it does.
 func inTime(ctx, within context.Context, err error, limit time.Duration) error {
 	if err != nil && ctx.Err() == nil && errors.Is(within.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("the provider did not answer within %s: look whether its API can be reached; it may have made the change all the same: %w", limit, err)
 	}
 	return err
-}
-
-// detached is for what has to be done even if ctx has ended, but not for ever: a call, one
-// of somebody else who has the zone's lock before, and the wait for the servers.
-func (w *Writer) detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := or(w.Wait, DefaultWait) + 2*or(w.Timeout, DefaultTimeout)
-	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("it took longer than %s", limit))
 }
