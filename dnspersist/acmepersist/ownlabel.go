@@ -16,7 +16,7 @@ func (s *session) ownLabel(w wanted) bool {
 	return d != nil && d.Name == "" && w.target != "" && w.target != d.Target(w.identifier)
 }
 
-// taken says what others have at the label to which a name leads, where nothing of ours was written
+// taken returns what others have at the label to which a name leads, where nothing of ours was written
 // yet; empty if nothing.
 func (s *session) taken(ctx context.Context, checker *propagation.Checker, w wanted) (why string, err error) {
 	if !s.ownLabel(w) {

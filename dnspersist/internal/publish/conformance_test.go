@@ -45,7 +45,7 @@ func (quirky) GetRecords(context.Context, string) ([]libdns.Record, error) {
 	panic("GetRecords was called")
 }
 
-// Whatever a provider does wrong, others keep their values and TTL, and the error says what is.
+// Whatever a provider does wrong, others keep their values and TTL, and the error names the fault.
 func TestConformance(t *testing.T) {
 	const ours, theirs, more = `ca.example; accounturi=https://ca.example/Acct/1; policy=wildcard`, `Other.example; "theirs"`, "v=spf1 -all"
 	text := func(fn func(string) string) func(*world, libdns.TXT) (libdns.TXT, error) {
@@ -59,21 +59,21 @@ func TestConformance(t *testing.T) {
 		lag    time.Duration
 		writes int
 		fails  string // part of the error
-		stands string // what is ours after it; ours if empty, - for nothing
+		shown  string // our value after it; ours if empty, - for none
 	}{
 		"append-only":    {writes: 1},
 		"reads that lag": {lag: 9 * time.Second, writes: 1},
 		"quoting": {
 			quirk: quirky{add: text(func(s string) string { return `"` + s + `"` })}, writes: 1,
-			fails: "the provider changes what it is given", stands: `"` + ours + `"`,
+			fails: "the provider changes what it is given", shown: `"` + ours + `"`,
 		},
 		"escaping semicolons": {
 			quirk: quirky{add: text(func(s string) string { return strings.ReplaceAll(s, ";", `\;`) })}, writes: 1,
-			fails: "the provider changes what it is given", stands: strings.ReplaceAll(ours, ";", `\;`),
+			fails: "the provider changes what it is given", shown: strings.ReplaceAll(ours, ";", `\;`),
 		},
 		"lower-casing": {
 			quirk: quirky{add: text(strings.ToLower)}, writes: 1,
-			fails: "the provider changes what it is given", stands: strings.ToLower(ours),
+			fails: "the provider changes what it is given", shown: strings.ToLower(ours),
 		},
 		"time-out after the write": {
 			quirk: quirky{after: func(*world) error { return context.DeadlineExceeded }}, writes: 1,
@@ -92,12 +92,12 @@ func TestConformance(t *testing.T) {
 		"429": {
 			quirk: quirky{add: func(*world, libdns.TXT) (libdns.TXT, error) {
 				return libdns.TXT{}, errors.New("HTTP 429: slow down, s3cret")
-			}}, fails: "HTTP 429: slow down, [redacted]", stands: "-",
+			}}, fails: "HTTP 429: slow down, [redacted]", shown: "-",
 		},
 		"wrong zone": {
 			quirk: quirky{add: func(*world, libdns.TXT) (libdns.TXT, error) {
 				return libdns.TXT{}, fmt.Errorf("no zone %s in this account", testZone)
-			}}, fails: "adding to the zone example.com: no zone example.com in this account", stands: "-",
+			}}, fails: "adding to the zone example.com: no zone example.com in this account", shown: "-",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,12 +118,12 @@ func TestConformance(t *testing.T) {
 					t.Errorf("done: %+v", done)
 				}
 				want := []string{theirs, more, ours}
-				switch c.stands {
+				switch c.shown {
 				case "":
 				case "-":
 					want = want[:2]
 				default:
-					want[2] = c.stands
+					want[2] = c.shown
 				}
 				if !slices.Equal(w.values, want) {
 					t.Errorf("there are %q, want %q", w.values, want)
@@ -139,7 +139,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// A provider that keeps TTLs at its own least is no failure, and one that refuses what stands
+// A provider that keeps TTLs at its own least is not a failure, and one that refuses what is published
 // already is asked once only.
 func TestConformanceTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -47,32 +47,32 @@ type Entry struct {
 	CA         string `json:"ca"`
 	Account    string `json:"account"`
 	Thumbprint string `json:"thumbprint"`
-	// Beside are the values that stood beside it when its write or removal was begun. A process
+	// Beside are the values that were beside it when its write or removal was begun. A process
 	// that ends before it has seen what a careless provider made of them leaves them to the
 	// next one.
 	Beside []string `json:"beside,omitempty"`
 	// PutBack is how often values of Beside were put back.
 	PutBack int `json:"put_back,omitempty"`
-	// At is when it was noted, WrittenAt when it was seen to stand; zero until then.
+	// At is when it was noted, WrittenAt when the servers were seen to show it; zero until then.
 	At        time.Time `json:"at"`
 	WrittenAt time.Time `json:"written_at,omitzero"`
 	// RemovingAt is when its removal was begun, zero if none was.
 	RemovingAt time.Time `json:"removing_at,omitzero"`
 	// WantedAt is when a configuration was last known to want the value.
 	WantedAt time.Time `json:"wanted_at,omitzero"`
-	// OnDemand says that nothing but a name of on-demand TLS has wanted it.
+	// OnDemand is true if nothing but a name of on-demand TLS has wanted it.
 	OnDemand bool `json:"on_demand,omitempty"`
 	// EndsAt is the value's own end, zero if it has none.
 	EndsAt time.Time `json:"ends_at,omitzero"`
 }
 
-// Unfinished reports whether the end of a write or removal was not seen.
-func (e Entry) Unfinished() bool {
+// unfinished reports whether the end of a write or removal was not seen.
+func (e Entry) unfinished() bool {
 	return e.WrittenAt.IsZero() || !e.RemovingAt.IsZero() || len(e.Beside) > 0
 }
 
-// Begun is when the write or removal was begun.
-func (e Entry) Begun() time.Time {
+// begun is when the write or removal was begun.
+func (e Entry) begun() time.Time {
 	if e.RemovingAt.IsZero() {
 		return e.At
 	}
@@ -91,7 +91,7 @@ func (e Entry) UnusedFor(d time.Duration, now time.Time) bool {
 func (i *Inventory) key(name string) (string, error) {
 	// a name from elsewhere must not lead out of the folder
 	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || strings.Contains(name, "..") {
-		return "", fmt.Errorf("inventory: %q is no normalized name", name)
+		return "", fmt.Errorf("inventory: %q is not a normalized name", name)
 	}
 	return i.Store.Key(folder, name+".json"), nil
 }
@@ -114,17 +114,9 @@ func (i *Inventory) load(ctx context.Context, key string) ([]Entry, error) {
 	return all, err
 }
 
-// Known is At for a write: a file that cannot be read is set aside, and there are no entries.
-func (i *Inventory) Known(ctx context.Context, name string) ([]Entry, error) {
-	key, err := i.key(name)
-	if err != nil {
-		return nil, err
-	}
-	return i.known(ctx, key)
-}
-
-func (i *Inventory) known(ctx context.Context, key string) ([]Entry, error) {
-	all, err := i.load(ctx, key)
+// known is At for a write: a file that cannot be read is set aside, and there are no entries.
+func (i *Inventory) known(ctx context.Context, name string) ([]Entry, error) {
+	all, err := i.At(ctx, name)
 	var damaged *state.DamagedError
 	if errors.As(err, &damaged) {
 		i.Store.SetAside(ctx, damaged, "the records that it lists are never removed from DNS, unless it is restored")
@@ -135,62 +127,51 @@ func (i *Inventory) known(ctx context.Context, key string) ([]Entry, error) {
 
 // Note adds an entry, or replaces the one of the same value.
 func (i *Inventory) Note(ctx context.Context, e Entry) error {
-	all, err := i.Known(ctx, e.Name)
+	all, err := i.known(ctx, e.Name)
 	if err != nil {
 		return err
 	}
-	return i.replace(ctx, e.Name, all, func(all []Entry) []Entry {
-		return append(slices.DeleteFunc(all, func(o Entry) bool { return o.Value == e.Value }), e)
-	})
+	return i.save(ctx, e.Name, append(slices.DeleteFunc(all, func(o Entry) bool { return o.Value == e.Value }), e))
 }
 
-// Forget takes the entry of a value that was removed out. It is no error if there is none. Nor
-// is the value put back any more where it stood beside another one.
-func (i *Inventory) Forget(ctx context.Context, name, value string) error {
-	return i.change(ctx, name, func(all []Entry) []Entry {
-		all = slices.DeleteFunc(all, func(o Entry) bool { return o.Value == value })
-		for n := range all {
-			all[n].Beside = without(all[n].Beside, []string{value})
-		}
-		return all
-	})
-}
-
-// ForgetBeside is the second half of Forget, for the inventories of other CAs.
-func (i *Inventory) ForgetBeside(ctx context.Context, name, value string) error {
-	all, err := i.Known(ctx, name)
-	if err != nil || !slices.ContainsFunc(all, func(e Entry) bool { return slices.Contains(e.Beside, value) }) {
-		return err
-	}
-	return i.change(ctx, name, func(all []Entry) []Entry {
-		for n := range all {
-			all[n].Beside = without(all[n].Beside, []string{value})
-		}
-		return all
-	})
-}
-
-func (i *Inventory) change(ctx context.Context, name string, fn func([]Entry) []Entry) error {
+// forget takes the entry of a value that was removed out. It is not an error if there is none. Nor
+// is the value put back any more where it was beside another one.
+func (i *Inventory) forget(ctx context.Context, name, value string) error {
 	all, err := i.At(ctx, name)
 	if err != nil {
 		return err
 	}
-	return i.replace(ctx, name, all, fn)
+	dropBeside(all, value)
+	return i.save(ctx, name, slices.DeleteFunc(all, func(e Entry) bool { return e.Value == value }))
 }
 
-func (i *Inventory) replace(ctx context.Context, name string, all []Entry, fn func([]Entry) []Entry) error {
+// forgetBeside is the second half of forget, for the inventories of other CAs.
+func (i *Inventory) forgetBeside(ctx context.Context, name, value string) error {
+	all, err := i.known(ctx, name)
+	if err != nil || !dropBeside(all, value) {
+		return err
+	}
+	return i.save(ctx, name, all)
+}
+
+// dropBeside has a value not put back, and reports whether it would have been.
+func dropBeside(all []Entry, value string) (changed bool) {
+	for n, e := range all {
+		all[n].Beside = without(e.Beside, []string{value})
+		changed = changed || len(all[n].Beside) < len(e.Beside)
+	}
+	return changed
+}
+
+func (i *Inventory) save(ctx context.Context, name string, all entries) error {
 	key, err := i.key(name)
 	if err != nil {
 		return err
 	}
-	before := len(all)
-	if all = fn(all); len(all) > 0 {
-		return i.Store.Save(ctx, key, entries(all))
+	if len(all) == 0 {
+		return i.Store.Remove(ctx, key)
 	}
-	if before == 0 {
-		return nil
-	}
-	return i.Store.Remove(ctx, key)
+	return i.Store.Save(ctx, key, all)
 }
 
 // All returns every entry, by name. Files that cannot be read are errors beside those of the others.

@@ -50,10 +50,10 @@ func TestDamagedInventory(t *testing.T) {
 				if _, err := i.At(ctx, testName); err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "nothing is removed") {
 					t.Errorf("for a removal: %v", err)
 				}
-				if err := i.Forget(ctx, testName, "old"); err == nil {
+				if err := i.forget(ctx, testName, "old"); err == nil {
 					t.Error("something was forgotten")
 				}
-				if all, err := i.Known(ctx, testName); err != nil || len(all) != 0 {
+				if all, err := i.known(ctx, testName); err != nil || len(all) != 0 {
 					t.Errorf("for a write: %v, %v", all, err)
 				}
 				if all, err := i.All(ctx); !errors.As(err, new(*state.DamagedError)) || len(all) != 1 || all[0].Value != "other" {
@@ -101,7 +101,7 @@ func FuzzInventory(f *testing.F) {
 			t.Fatal(err)
 		}
 		before, err := i.At(ctx, testName)
-		if known, knownErr := i.Known(ctx, testName); knownErr != nil || err == nil && len(known) != len(before) {
+		if known, knownErr := i.known(ctx, testName); knownErr != nil || err == nil && len(known) != len(before) {
 			t.Fatalf("%v, %v", known, knownErr)
 		}
 		e := Entry{Name: testName, Value: "\x00noted", At: time.Unix(1, 0).UTC()}
@@ -112,7 +112,7 @@ func FuzzInventory(f *testing.F) {
 		if err != nil || len(all) == 0 || all[len(all)-1].Value != e.Value {
 			t.Fatalf("%v, %v", all, err)
 		}
-		if err := i.Forget(ctx, testName, e.Value); err != nil {
+		if err := i.forget(ctx, testName, e.Value); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := i.Store.Storage.Load(ctx, key); err == nil && bytes.Contains(left, []byte(`\u0000noted`)) {

@@ -44,7 +44,7 @@ const (
 type Options struct {
 	// Provider is the zone's provider. Required. SetRecords is never used.
 	Provider libdns.RecordAppender
-	// Account tells the provider and its credential from others, also over reloads: what fails with
+	// Account distinguishes the provider and its credential from others, also over reloads: what fails with
 	// one of them is no reason to leave another alone.
 	Account string
 	// Process is what the process knows of its providers. Default: what an Issuer learns by itself.
@@ -129,11 +129,11 @@ type Write struct {
 	Value func(published []string) (string, error)
 	// Once refuses a second write at the place.
 	Once bool
-	// OnDemand says that nothing but a name of on-demand TLS wants it, and Bounds how many of these
+	// OnDemand is true if nothing but a name of on-demand TLS wants it. Bounds are how many of these
 	// are written; nil for no bound.
 	OnDemand bool
 	Bounds   *Bounds
-	// Handshake says that a TLS handshake waits for the write.
+	// Handshake is true if a TLS handshake waits for the write.
 	Handshake bool
 }
 
@@ -145,11 +145,11 @@ type Result struct {
 	Value string
 	// Restored are foreign values that the provider had lost, and that were put back.
 	Restored []string
-	// Again says that the value had been written before and was gone.
+	// Again is true if the value had been written before and was gone.
 	Again bool
 }
 
-// WrittenBeforeError says that a record was written once and is gone: publish once does not
+// WrittenBeforeError means that a record was written once and is gone: publish once does not
 // write it again.
 type WrittenBeforeError struct {
 	Name string
@@ -161,7 +161,7 @@ func (e *WrittenBeforeError) Error() string {
 		e.Name, e.At.UTC().Format(time.RFC3339))
 }
 
-// ShadowingError says that a record at the validation name would take the name from a
+// ShadowingError means that a record at the validation name would take the name from a
 // wildcard record that answers for it today.
 type ShadowingError struct {
 	Name string
@@ -204,7 +204,7 @@ func (c *change) put(ctx context.Context, w Write, done *Result) error {
 	if err != nil || value == "" {
 		return err
 	}
-	entries, err := c.Inventory().Known(ctx, c.at.Name)
+	entries, err := c.Inventory().known(ctx, c.at.Name)
 	if err != nil {
 		return err
 	}
@@ -266,7 +266,7 @@ func (c *change) add(ctx context.Context, before published, entry Entry, old *En
 	var left []string // by an earlier try, which has taken it away: it is written with the value
 	since := entry.At
 	if old != nil {
-		done.Again, left, since = !old.WrittenAt.IsZero(), leftBy(*old, entry.At), old.Begun()
+		done.Again, left, since = !old.WrittenAt.IsZero(), leftBy(*old, entry.At), old.begun()
 	}
 	back := without(left, before.values())
 	if len(back) > 0 {

@@ -24,7 +24,7 @@ func TestBegunValueIsRepeated(t *testing.T) {
 		want  string
 	}{
 		"begun":           {Entry{Value: fresh}, fresh},
-		"seen to stand":   {Entry{Value: fresh, WrittenAt: now}, wanted},
+		"seen":            {Entry{Value: fresh, WrittenAt: now}, wanted},
 		"ends soon":       {Entry{Value: value(account, now.Add(20*time.Hour), false)}, wanted},
 		"another account": {Entry{Value: value("https://ca.example/2", now.Add(29*time.Hour), false)}, wanted},
 		"another policy":  {Entry{Value: value(account, now.Add(29*time.Hour), true)}, wanted},

@@ -37,10 +37,10 @@ const (
 	mostKept = 10_000
 )
 
-// ErrInBackground says why a handshake has no certificate yet.
+// ErrInBackground is why a handshake has no certificate yet.
 var ErrInBackground = errors.New("it takes longer than a TLS handshake can wait, and goes on in the background")
 
-// Error says that a record could not be written yet. The name is watched all the same,
+// Error means that a record could not be written yet. The name is watched all the same,
 // for somebody may publish it.
 type Error struct {
 	Name string
@@ -67,7 +67,7 @@ type Bounds struct {
 	MaxRecords int
 }
 
-// BoundError says that a record is not written on demand yet, as there are so many.
+// BoundError means that a record is not written on demand yet, as there are so many.
 type BoundError struct {
 	// Option is what bounds it.
 	Option string
@@ -323,7 +323,7 @@ func (p *provider) called(name string, err error, clean func(error) error) {
 }
 
 // tooOften reports whether a provider is asked too often, and how long it wants to be left alone, if it
-// says so: errors of providers' clients have a status or a time to ask for.
+// reports that: errors of providers' clients have a status or a time to ask for.
 func tooOften(err error) (limited bool, after time.Duration) {
 	var wait interface{ RetryAfter() time.Duration }
 	if errors.As(err, &wait) {

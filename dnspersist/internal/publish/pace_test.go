@@ -24,7 +24,7 @@ type waitError time.Duration
 func (e waitError) Error() string             { return "busy" }
 func (e waitError) RetryAfter() time.Duration { return time.Duration(e) }
 
-// Only an error that has a status or a time to wait says that a provider is asked too often: a text may
+// Only an error that has a status or a time to wait means that a provider is asked too often: a text may
 // have any number in it.
 func TestTooOften(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func (p *paced) try(name string, result error) error {
 	return p.provider.failed(try{name: name}, result, time.Minute)
 }
 
-// waits waits for as long as an error says, which is to be so long.
+// waits waits for as long as an error asks for, which is to be so long.
 func (p *paced) waits(err error, want time.Duration) {
 	p.Helper()
 	var failed *Error
@@ -120,7 +120,7 @@ func TestLimitingProviderIsLeftAlone(t *testing.T) {
 	})
 }
 
-// So is one that fails at one name after the other, whatever its errors say; but not one that works
+// So is one that fails at one name after the other, whatever the texts of its errors; but not one that works
 // for some, and never for longer.
 func TestFailingProviderIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

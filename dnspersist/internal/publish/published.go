@@ -124,14 +124,14 @@ func (c *change) read(ctx context.Context, name string) (published, error) {
 		return published{}, err
 	}
 	if round.Mode == propagation.ModeRecursive {
-		return published{}, errors.New("check is recursive, and resolvers tell neither the zone nor what each of its servers has: publish where the name servers can be asked")
+		return published{}, errors.New("check is recursive, and resolvers show neither the zone nor what each of its servers has: publish where the name servers can be asked")
 	}
 	alias := round.Alias()
 	switch alias.Kind {
 	case propagation.AliasNotAgreed:
 		return published{}, &propagation.AliasError{Alias: alias}
 	case propagation.AliasSet:
-		return published{}, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, say so by delegate_to or dns_challenge_override_domain", name, alias.Targets[0])
+		return published{}, fmt.Errorf("%s is an alias (CNAME) of %s: publish at that name, with the provider of its zone; if it is yours, configure that by delegate_to or dns_challenge_override_domain", name, alias.Targets[0])
 	}
 	shown := round.At(name)
 	p := published{zone: shown.Zone, ttl: time.Duration(shown.TTL) * time.Second}
@@ -165,7 +165,7 @@ var hostTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX, dns.TypeNS, dns.Ty
 // Taken returns what others have at a place where nothing of ours was written yet; empty if they have
 // nothing.
 func (k *Keeper) Taken(ctx context.Context, at propagation.Target) (why string, err error) {
-	if entries, err := k.Inventory().Known(ctx, at.Name); err != nil || len(entries) > 0 {
+	if entries, err := k.Inventory().known(ctx, at.Name); err != nil || len(entries) > 0 {
 		return "", err
 	}
 	has, err := k.Checker.Answers(ctx, at, hostTypes...)

@@ -21,7 +21,7 @@ func Redact(text string, secrets []string) string {
 			all = append(all, forms(s)...)
 		}
 	}
-	// the longest first: what is left of one that holds another would still tell most of it
+	// the longest first: what is left of one that holds another would still show most of it
 	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
 	for _, s := range slices.Compact(all) {
 		text = strings.ReplaceAll(text, s, "[redacted]")
@@ -102,8 +102,8 @@ func lowerEscapes(s string) string {
 // the API has answered with.
 const maxError = 4000
 
-// redactError takes secrets out of an error, and makes it fit for a message: what is in it the
-// provider has said. Of one that holds some no more is left than its text, and what errors.Is reports
+// redactError takes secrets out of an error, and makes it fit for a message: what is in it
+// comes from the provider. Of one that holds some no more is left than its text, and what errors.Is reports
 // of it: whoever could unwrap it could print it.
 func redactError(err error, secrets []string) error {
 	text := err.Error()

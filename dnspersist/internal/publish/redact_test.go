@@ -92,7 +92,7 @@ func TestRedactEncoded(t *testing.T) {
 				for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
 					rest := strings.NewReplacer("authorization: ", "", "[redacted]", "").Replace(clean)
 					if decoded, err := encoding.DecodeString(rest); err == nil && strings.Contains(string(decoded), secret[4:12]) {
-						t.Errorf("%q + secret + %q: %s still tells it", before, behind, clean)
+						t.Errorf("%q + secret + %q: %s still shows it", before, behind, clean)
 					}
 				}
 			}
@@ -125,7 +125,7 @@ func FuzzRedact(f *testing.F) {
 	})
 }
 
-// What a provider's client says reaches neither a terminal nor a log as it is, and what is
+// What a provider's client reports reaches neither a terminal nor a log as it is, and what is
 // wrapped stays so.
 func TestProviderErrorsFitIntoMessages(t *testing.T) {
 	cause := errors.New("403: \x1b[2J\n{\"level\":\"info\"} \u202e\u0085 token=hunter22 " + strings.Repeat("<html>\n", 5000))

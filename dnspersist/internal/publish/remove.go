@@ -16,10 +16,10 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// ErrNeeded says that a value was not removed, for it is needed.
+// ErrNeeded means that a value was not removed, for it is needed.
 var ErrNeeded = errors.New("it is needed now")
 
-// errNoRemoval says that a provider can only add.
+// errNoRemoval means that a provider can only add.
 var errNoRemoval = errors.New("the provider cannot remove records: remove the value by hand")
 
 // Removed is what a removal has done.
@@ -31,7 +31,7 @@ type Removed struct {
 }
 
 // Remove removes a value that the inventory has, and forgets it. isNeeded may be nil; else the servers are
-// read again, and the value stays with ErrNeeded if it says so of what is beside it.
+// read again, and the value stays with ErrNeeded if it returns true for those beside it.
 func (k *Keeper) Remove(ctx context.Context, at propagation.Target, value string, isNeeded func(others []string) bool) (Removed, error) {
 	c := k.change(at)
 	var done Removed
@@ -86,7 +86,7 @@ func (c *change) remove(ctx context.Context, value string) (done Removed, err er
 // forget takes a value that was removed out of the inventory. What is noted for another CA
 // at the same name must not bring it back.
 func (c *change) forget(ctx context.Context, value string) error {
-	if err := c.Inventory().Forget(ctx, c.at.Name, value); err != nil {
+	if err := c.Inventory().forget(ctx, c.at.Name, value); err != nil {
 		return err
 	}
 	folders, err := c.Store.Storage.List(ctx, state.Root, false)
@@ -98,7 +98,7 @@ func (c *change) forget(ctx context.Context, value string) error {
 			continue
 		}
 		other := &Inventory{Store: state.Store{Storage: c.Store.Storage, Folder: folder, Logger: c.Logger}}
-		if err := other.ForgetBeside(ctx, c.at.Name, value); err != nil {
+		if err := other.forgetBeside(ctx, c.at.Name, value); err != nil {
 			return err
 		}
 	}

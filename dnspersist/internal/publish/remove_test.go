@@ -114,14 +114,14 @@ func TestInventory(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	for range 2 {
-		if err := errors.Join(i.Forget(ctx, testName, "one"), i.Forget(ctx, "_validation-persist.other.example", "x")); err != nil {
+		if err := errors.Join(i.forget(ctx, testName, "one"), i.forget(ctx, "_validation-persist.other.example", "x")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if all, err := i.At(ctx, testName); err != nil || !reflect.DeepEqual(all, []Entry{two}) {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if err := i.Forget(ctx, testName, "two"); err != nil {
+	if err := i.forget(ctx, testName, "two"); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := i.All(ctx); err != nil || len(all) != 0 {

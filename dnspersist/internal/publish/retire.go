@@ -24,7 +24,7 @@ const (
 type Need struct {
 	// Want is what the CA wants, for all names that share the record.
 	Want record.Want
-	// AnyDomain says that a value has to serve several domains.
+	// AnyDomain is true if a value has to serve several domains.
 	AnyDomain bool
 	// Margin is how long before its end a value is followed by another one.
 	Margin time.Duration
@@ -106,7 +106,7 @@ func (k *Keeper) isRetired(e Entry, others []string, need Need, now time.Time) b
 // NoteInterest notes that the records at a place which were written on demand are wanted: an attempt is
 // made after a handshake or a retry, and each with the permission.
 func (k *Keeper) NoteInterest(ctx context.Context, at propagation.Target) error {
-	entries, err := k.Inventory().Known(ctx, at.Name)
+	entries, err := k.Inventory().known(ctx, at.Name)
 	if err != nil {
 		return err
 	}

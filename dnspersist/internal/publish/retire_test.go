@@ -34,7 +34,7 @@ func TestRetired(t *testing.T) {
 	}{
 		"followed and used":       {entry(plain, nil), []string{wide.String()}, used, true, true},
 		"not used yet":            {entry(plain, nil), []string{wide.String()}, nil, true, false},
-		"nothing else stands":     {entry(plain, nil), nil, used, true, false},
+		"nothing else is there":   {entry(plain, nil), nil, used, true, false},
 		"only a foreign one":      {entry(plain, nil), []string{"other.example; accounturi=" + account}, used, true, false},
 		"it would narrow":         {entry(wide, nil), []string{plain.String()}, used, false, false},
 		"wanted lately":           {entry(plain, func(e *Entry) { e.WantedAt = now.Add(-24 * time.Hour) }), []string{wide.String()}, used, true, false},

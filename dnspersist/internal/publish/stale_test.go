@@ -106,8 +106,8 @@ func TestNewValueOnOneServer(t *testing.T) {
 	})
 }
 
-// A server is compared with itself: one that answers only after the change tells no more than
-// that it lacks what all had, one that answers only before it tells nothing.
+// A server is compared with itself: one that answers only after the change shows no more than
+// that it lacks what all had, one that answers only before it shows nothing.
 func TestVanished(t *testing.T) {
 	all := func(server) bool { return true }
 	before := published{servers: []server{{"ns1", []string{"a", "b"}}, {"ns2", []string{"a", "b", "stale"}}, {"ns3", []string{"a"}}}}
@@ -162,7 +162,7 @@ func TestCutOff(t *testing.T) {
 	})
 }
 
-// What is lost and not put back, because nobody can tell which server is behind, is named.
+// What is lost and not put back, because nobody can know which server is behind, is named.
 func TestDoubtIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)

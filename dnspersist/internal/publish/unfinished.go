@@ -23,8 +23,8 @@ const putBacks = 3
 // of: what a provider has taken away with them is put back, and what the servers show is noted.
 func (k *Keeper) Finish(ctx context.Context, at propagation.Target) error {
 	begun := func() ([]Entry, error) {
-		entries, err := k.Inventory().Known(ctx, at.Name)
-		return slices.DeleteFunc(entries, func(e Entry) bool { return !e.Unfinished() }), err
+		entries, err := k.Inventory().known(ctx, at.Name)
+		return slices.DeleteFunc(entries, func(e Entry) bool { return !e.unfinished() }), err
 	}
 	if all, err := begun(); err != nil || len(all) == 0 {
 		return err
@@ -58,7 +58,7 @@ func (c *change) finish(ctx context.Context, e Entry) error {
 	if err != nil {
 		return c.Options.redact(err)
 	}
-	late := time.Since(e.Begun()) > unfinishedFor
+	late := time.Since(e.begun()) > unfinishedFor
 	back, err := c.putBack(ctx, e, published, late)
 	if err != nil {
 		return err
@@ -91,13 +91,13 @@ func (c *change) finish(ctx context.Context, e Entry) error {
 }
 
 // putBack writes the values that were beside a change which was cut short, and are gone. Whether the
-// changed value is published says nothing: some providers delete all first, and write then.
+// changed value is published proves nothing: some providers delete all first, and write then.
 func (c *change) putBack(ctx context.Context, e Entry, published published, late bool) (back []string, err error) {
 	lost := without(e.Beside, published.values())
 	if len(lost) == 0 {
 		return nil, nil
 	}
-	fields := []zap.Field{zap.String("name", e.Name), zap.Strings("values", foreign.Values(lost)), zap.Time("begun", e.Begun())}
+	fields := []zap.Field{zap.String("name", e.Name), zap.Strings("values", foreign.Values(lost)), zap.Time("begun", e.begun())}
 	if late || e.PutBack >= putBacks {
 		c.Logger.Error("values that were published beside a change which was cut short are gone; add them again if nobody has removed them on purpose", fields...)
 		return nil, nil
@@ -117,7 +117,7 @@ func (c *change) putBack(ctx context.Context, e Entry, published published, late
 
 // leftBy is what an unfinished change may have taken away, and is still to be put back.
 func leftBy(e Entry, now time.Time) []string {
-	if now.Sub(e.Begun()) > unfinishedFor || e.PutBack >= putBacks {
+	if now.Sub(e.begun()) > unfinishedFor || e.PutBack >= putBacks {
 		return nil
 	}
 	return e.Beside

@@ -52,7 +52,7 @@ func (p *emptying) DeleteRecords(_ context.Context, _ string, recs []libdns.Reco
 	return recs, nil
 }
 
-// unfinished is a name at which there stands something, and its provider.
+// unfinished is a name with values, and its provider.
 type unfinished struct {
 	*testing.T
 	*emptying
@@ -104,7 +104,7 @@ func (u *unfinished) note(e Entry) {
 	}
 }
 
-// is fails unless these values stand. It returns the entry of ours, if there is one.
+// is fails unless these values are published. It returns the entry of ours, if there is one.
 func (u *unfinished) is(values ...string) *Entry {
 	u.Helper()
 	if got := slices.Sorted(slices.Values(u.values)); !slices.Equal(got, values) {
@@ -120,7 +120,7 @@ func (u *unfinished) is(values ...string) *Entry {
 	return &all[0]
 }
 
-// lose has the provider lose what stands.
+// lose has the provider lose the published values.
 func (u *unfinished) lose() {
 	u.Helper()
 	u.fails = 2 // the write, and putting back
@@ -133,7 +133,7 @@ func (u *unfinished) lose() {
 	}
 }
 
-// What a failed write has taken away comes back although the value itself does not stand.
+// What a failed write has taken away comes back although the value itself is not published.
 func TestFailedWriteIsEnded(t *testing.T) {
 	u := newUnfinished(t, "theirs")
 	u.lose()
@@ -144,7 +144,7 @@ func TestFailedWriteIsEnded(t *testing.T) {
 	if err := u.put(); err != nil {
 		t.Fatal(err)
 	}
-	if e := u.is("ours", "theirs"); e == nil || e.Unfinished() {
+	if e := u.is("ours", "theirs"); e == nil || e.unfinished() {
 		t.Errorf("noted is %+v", e)
 	}
 }
@@ -165,7 +165,7 @@ func TestNextWriteKnowsTheFailedOne(t *testing.T) {
 	if err := u.put(); err != nil {
 		t.Fatal(err)
 	}
-	if e := u.is("ours", "theirs"); e == nil || e.Unfinished() {
+	if e := u.is("ours", "theirs"); e == nil || e.unfinished() {
 		t.Errorf("noted is %+v", e)
 	}
 }
@@ -196,7 +196,7 @@ func TestFinish(t *testing.T) {
 	old := now.Add(-unfinishedFor - time.Hour)
 	beside := []string{"theirs"}
 	for name, c := range map[string]struct {
-		stands []string
+		values []string
 		entry  Entry
 		want   []string
 		kept   func(*Entry) bool
@@ -205,13 +205,13 @@ func TestFinish(t *testing.T) {
 			[]string{"ours"},
 			Entry{At: now, Beside: beside},
 			[]string{"ours", "theirs"},
-			func(e *Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.unfinished() },
 		},
 		"replaced long ago": {
 			[]string{"ours"},
 			Entry{At: old, Beside: beside},
 			[]string{"ours"},
-			func(e *Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.unfinished() },
 		},
 		"emptied": {
 			nil,
@@ -240,11 +240,11 @@ func TestFinish(t *testing.T) {
 			[]string{"ours", "theirs"},
 			Entry{WrittenAt: old, RemovingAt: old, Beside: beside},
 			[]string{"ours", "theirs"},
-			func(e *Entry) bool { return !e.Unfinished() },
+			func(e *Entry) bool { return !e.unfinished() },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := newUnfinished(t, c.stands...)
+			u := newUnfinished(t, c.values...)
 			u.note(c.entry)
 			u.finish()
 			e := u.is(c.want...)
@@ -266,12 +266,12 @@ func TestFinishWaitsForServers(t *testing.T) {
 	}
 	u.dns.SetTXT(2, unfinishedName, "ours")
 	u.finish()
-	if e := u.is("ours", "theirs"); e == nil || e.Unfinished() {
+	if e := u.is("ours", "theirs"); e == nil || e.unfinished() {
 		t.Errorf("noted is %+v", e)
 	}
 }
 
-// What we have removed is not put back as something that stood beside another one of ours.
+// What we have removed is not put back as something that was beside another one of ours.
 func TestRemovedIsNotPutBack(t *testing.T) {
 	u := newUnfinished(t, "theirs", "ours")
 	u.note(Entry{WrittenAt: time.Now()})

@@ -48,7 +48,7 @@ type added struct {
 	restored []string
 }
 
-// lostError says that a provider has removed values that are not ours, and that they could
+// lostError means that a provider has removed values that are not ours, and that they could
 // not be put back: somebody has to.
 type lostError struct {
 	Name   string
@@ -63,7 +63,7 @@ func (e *lostError) Error() string {
 
 func (e *lostError) Unwrap() error { return e.Err }
 
-// alteredError says that a provider has written something else than it was given.
+// alteredError means that a provider has written something else than it was given.
 type alteredError struct {
 	name string
 	// wanted is what it was given, found what is published.

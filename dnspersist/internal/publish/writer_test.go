@@ -36,9 +36,9 @@ type world struct {
 	fails    int  // that many writes fail
 	wrote    bool // failing ones go through all the same
 	empties  bool // those that do not empty the name
-	refuses  bool // what stands already is an error
+	refuses  bool // a value that is there already is an error
 	writes   int
-	unread   bool // the servers do not tell
+	unread   bool // the servers do not answer
 }
 
 type version struct {
@@ -131,8 +131,8 @@ func TestAdd(t *testing.T) {
 		fails  string // part of the error
 		has    []string
 	}{
-		{"nothing stands", func() *world { return newWorld(0) }, 1, "", []string{ours}},
-		{"it stands", func() *world { return newWorld(time.Minute, theirs, ours) }, 0, "", []string{theirs, ours}},
+		{"nothing is published", func() *world { return newWorld(0) }, 1, "", []string{ours}},
+		{"it is published", func() *world { return newWorld(time.Minute, theirs, ours) }, 0, "", []string{theirs, ours}},
 		{"beside others", func() *world { return newWorld(time.Minute, theirs) }, 1, "", []string{theirs, ours}},
 		{"slow servers", func() *world { w := newWorld(time.Minute, theirs); w.lag = 20 * time.Second; return w }, 1, "", []string{theirs, ours}},
 		{"replacing", func() *world { w := newWorld(time.Minute, theirs, "more"); w.replaces = true; return w }, 2, "", []string{theirs, "more", ours}},
@@ -236,7 +236,7 @@ func TestSequences(t *testing.T) {
 				case 1:
 					w.fails, w.wrote = 1, rnd.IntN(2) == 0
 				default:
-					ttl, stood := w.ttl, len(w.values) > 0
+					ttl, had := w.ttl, len(w.values) > 0
 					v := fmt.Sprintf("ours %d", rnd.IntN(3))
 					_, err := w.writer().add(t.Context(), testName, v)
 					var lost *lostError
@@ -244,9 +244,9 @@ func TestSequences(t *testing.T) {
 						t.Fatalf("seed %d: %v", seed, err)
 					}
 					if err == nil && !slices.Contains(w.values, v) {
-						t.Errorf("seed %d: %q does not stand: %q", seed, v, w.values)
+						t.Errorf("seed %d: %q is not published: %q", seed, v, w.values)
 					}
-					if stood && w.ttl != ttl {
+					if had && w.ttl != ttl {
 						t.Errorf("seed %d: the TTL was %s, is %s", seed, ttl, w.ttl)
 					}
 				}

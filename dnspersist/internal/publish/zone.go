@@ -26,7 +26,7 @@ func (c *change) lockingZone() libdns.RecordAppender {
 
 // runningCall is a call for a zone, of the client of one configuration, that was given up and has not
 // ended: a provider that writes a zone back whole would undo what a second one has changed meanwhile.
-// Other nodes are not kept waiting: nobody can tell them when it ends. Nor is another configuration, so that
+// Other nodes are not kept waiting: nobody can notify them when it ends. Nor is another configuration, so that
 // a reload helps.
 type runningCall struct {
 	by   *Options
@@ -113,7 +113,7 @@ const defaultTimeout = 2 * time.Minute
 // callGrace is how long a call that was cancelled has to end and return what came of it.
 const callGrace = time.Second
 
-// runsOnError says that a call of a provider was given up and has not ended: its client obeys neither
+// runsOnError means that a call of a provider was given up and has not ended: its client obeys neither
 // cancellation nor time-outs. What it still does cannot be known.
 type runsOnError struct {
 	err error
