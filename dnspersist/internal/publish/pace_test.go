@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -176,5 +177,78 @@ func TestOnDemandWritesArePaced(t *testing.T) {
 	}
 	if n := len(p.onDemand); n > mostKept {
 		t.Errorf("%d domains are remembered", n)
+	}
+}
+
+// A name that has failed is not tried again before its time, also after a reload; with another credential, or
+// with other options, it is.
+func TestTryWaitsAfterAFailure(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.keeper.Options.Account, p.keeper.Options.Retry = "a", time.Hour
+	p.fails = 1
+	try := func(options Options) error {
+		k := *p.keeper
+		k.Options = &options
+		return k.Try(t.Context(), p.write("ours"))
+	}
+	options := *p.keeper.Options
+	for range 2 {
+		var failed *Error
+		if err := try(options); !errors.Is(err, errEmptied) || !errors.As(err, &failed) || failed.Name != placeName || time.Until(failed.RetryAt) < 50*time.Minute {
+			t.Errorf("got %v", err)
+		}
+	}
+	if p.calls != 1 {
+		t.Errorf("the provider was called %d times, want once", p.calls)
+	}
+	for what, change := range map[string]func(*Options){
+		"a longer TTL":         func(o *Options) { o.TTL = time.Minute },
+		"a corrected password": func(o *Options) { o.Account = "b" },
+	} {
+		p.set()
+		changed := options
+		change(&changed)
+		if err := try(changed); err != nil {
+			t.Errorf("with %s: %v", what, err)
+		}
+	}
+}
+
+// An attempt that has ended is not a failure of the name.
+func TestTryThatIsCancelled(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.keeper.Options.Provider = silent{p.emptying}
+	ended := errors.New("the configuration has ended")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { cancel(ended) })
+	if err := p.keeper.Try(ctx, p.write("ours")); !errors.Is(err, ended) || errors.As(err, new(*Error)) {
+		t.Errorf("got %v", err)
+	}
+	p.keeper.Options.Provider = p.emptying
+	if err := p.keeper.Try(t.Context(), p.write("ours")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Over its bounds nothing is read or written on demand, and the error names the option.
+func TestTryStaysInItsBounds(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	write := p.write("ours")
+	for _, want := range []BoundError{{}, {Option: "writes_per_hour", Domain: "example.test"}, {Option: "max_records"}} {
+		write.Bounds = &Bounds{Domain: "example.test", PerHour: 1}
+		if want.Option == "max_records" {
+			write.Bounds.MaxRecords = 1
+		}
+		err := p.keeper.Try(t.Context(), write)
+		var bound *BoundError
+		if errors.As(err, &bound) != (want.Option != "") || bound != nil && *bound != want {
+			t.Errorf("got %v, want %+v", err, want)
+		}
+	}
+	if p.calls != 1 {
+		t.Errorf("the provider was called %d times, want once", p.calls)
 	}
 }

@@ -1,127 +1,23 @@
 package publish
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-	"github.com/libdns/libdns"
-	"go.uber.org/zap"
-
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
-const unfinishedName = "_validation-persist.www.example.test"
-
-// emptying is a provider that deletes all at a name for each change, and creates anew what it
-// is given. It fails in between so many times.
-type emptying struct {
-	dns    *lab.DNS
-	fails  int
-	values []string
-}
-
-var errEmptied = errors.New("HTTP 500 when creating")
-
-func (p *emptying) set(values ...string) {
-	p.values = values
-	p.dns.SetTXT(0, unfinishedName, values...)
-}
-
-func (p *emptying) AppendRecords(_ context.Context, _ string, recs []libdns.Record) ([]libdns.Record, error) {
-	p.set()
-	if p.fails > 0 {
-		p.fails--
-		return nil, errEmptied
-	}
-	var values []string
-	for _, r := range recs {
-		values = append(values, r.(libdns.TXT).Text)
-	}
-	p.set(values...)
-	return recs, nil
-}
-
-func (p *emptying) DeleteRecords(_ context.Context, _ string, recs []libdns.Record) ([]libdns.Record, error) {
-	p.set()
-	return recs, nil
-}
-
-// unfinished is a name with values, and its provider.
-type unfinished struct {
-	*testing.T
-	*emptying
-	keeper *Keeper
-	at     propagation.Target
-}
-
-func newUnfinished(t *testing.T, values ...string) *unfinished {
-	dns, err := lab.NewDNS(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(dns.Close)
-	dns.AddZone("example.test")
-	p := &emptying{dns: dns}
-	p.set(values...)
-	k := Keeper{
-		Options: &Options{Provider: p, AllowShadowing: true, Wait: 300 * time.Millisecond, Interval: 5 * time.Millisecond},
-		Store:   state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/directory"),
-		Checker: propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()}),
-		Process: new(Process),
-		Logger:  zap.NewNop(),
-	}
-	return &unfinished{t, p, k.For(Identity{}), propagation.Target{Name: unfinishedName}}
-}
-
-func (u *unfinished) put() error {
-	_, err := u.keeper.Put(u.Context(), Write{At: u.at, Value: func(values []string) (string, error) {
-		if slices.Contains(values, "ours") {
-			return "", nil
-		}
-		return "ours", nil
-	}})
-	return err
-}
-
-func (u *unfinished) finish() {
+func (u *place) finish() {
 	u.Helper()
 	if err := u.keeper.Finish(u.Context(), u.at); err != nil {
 		u.Fatal(err)
 	}
 }
 
-func (u *unfinished) note(e Entry) {
-	u.Helper()
-	e.Name, e.Value = unfinishedName, "ours"
-	if err := u.keeper.Inventory().Note(u.Context(), e); err != nil {
-		u.Fatal(err)
-	}
-}
-
-// is fails unless these values are published. It returns the entry of ours, if there is one.
-func (u *unfinished) is(values ...string) *Entry {
-	u.Helper()
-	if got := slices.Sorted(slices.Values(u.values)); !slices.Equal(got, values) {
-		u.Errorf("there are %q, want %q", got, values)
-	}
-	all, err := u.keeper.Inventory().At(u.Context(), unfinishedName)
-	if err != nil || len(all) > 1 {
-		u.Fatalf("%d entries, %v", len(all), err)
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	return &all[0]
-}
-
 // lose has the provider lose the published values.
-func (u *unfinished) lose() {
+func (u *place) lose() {
 	u.Helper()
 	u.fails = 2 // the write, and putting back
 	var lost *lostError
@@ -135,7 +31,7 @@ func (u *unfinished) lose() {
 
 // What a failed write has taken away comes back although the value itself is not published.
 func TestFailedWriteIsEnded(t *testing.T) {
-	u := newUnfinished(t, "theirs")
+	u := newPlace(t, "theirs")
 	u.lose()
 	u.finish()
 	if e := u.is("theirs"); e == nil || !e.WrittenAt.IsZero() {
@@ -151,7 +47,7 @@ func TestFailedWriteIsEnded(t *testing.T) {
 
 // The next write does not forget it either, where nobody has ended the first.
 func TestNextWriteKnowsTheFailedOne(t *testing.T) {
-	u := newUnfinished(t, "theirs")
+	u := newPlace(t, "theirs")
 	u.lose()
 	first := u.is()
 	u.fails = 1
@@ -172,7 +68,7 @@ func TestNextWriteKnowsTheFailedOne(t *testing.T) {
 
 // A removal that takes all away and is cut short is ended by the next one.
 func TestFailedRemovalIsEnded(t *testing.T) {
-	u := newUnfinished(t, "theirs", "ours")
+	u := newPlace(t, "theirs", "ours")
 	u.note(Entry{WrittenAt: time.Now()})
 	u.fails = 1
 	var lost *lostError
@@ -244,7 +140,7 @@ func TestFinish(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := newUnfinished(t, c.values...)
+			u := newPlace(t, c.values...)
 			u.note(c.entry)
 			u.finish()
 			e := u.is(c.want...)
@@ -257,14 +153,14 @@ func TestFinish(t *testing.T) {
 
 // While a server still shows what may be lost, it is not forgotten.
 func TestFinishWaitsForServers(t *testing.T) {
-	u := newUnfinished(t, "ours")
-	u.dns.SetTXT(2, unfinishedName, "theirs")
+	u := newPlace(t, "ours")
+	u.dns.SetTXT(2, placeName, "theirs")
 	u.note(Entry{At: time.Now(), Beside: []string{"theirs"}})
 	u.finish()
 	if e := u.is("ours"); e == nil || e.WrittenAt.IsZero() || !slices.Equal(e.Beside, []string{"theirs"}) {
 		t.Fatalf("noted is %+v", e)
 	}
-	u.dns.SetTXT(2, unfinishedName, "ours")
+	u.dns.SetTXT(2, placeName, "ours")
 	u.finish()
 	if e := u.is("ours", "theirs"); e == nil || e.unfinished() {
 		t.Errorf("noted is %+v", e)
@@ -273,9 +169,9 @@ func TestFinishWaitsForServers(t *testing.T) {
 
 // What we have removed is not put back as something that was beside another one of ours.
 func TestRemovedIsNotPutBack(t *testing.T) {
-	u := newUnfinished(t, "theirs", "ours")
+	u := newPlace(t, "theirs", "ours")
 	u.note(Entry{WrittenAt: time.Now()})
-	e := Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}
+	e := Entry{Name: placeName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}
 	if err := u.keeper.Inventory().Note(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
@@ -290,16 +186,16 @@ func TestRemovedIsNotPutBack(t *testing.T) {
 
 // Nor is it put back by what is noted for another CA.
 func TestRemovedIsNotPutBackForAnotherCA(t *testing.T) {
-	u := newUnfinished(t, "theirs", "ours")
+	u := newPlace(t, "theirs", "ours")
 	u.note(Entry{WrittenAt: time.Now()})
 	other := &Inventory{Store: state.New(u.keeper.Store.Storage, "https://other.test/directory")}
-	if err := other.Note(t.Context(), Entry{Name: unfinishedName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}); err != nil {
+	if err := other.Note(t.Context(), Entry{Name: placeName, Value: "next", At: time.Now(), Beside: []string{"theirs", "ours"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); err != nil {
 		t.Fatal(err)
 	}
-	all, err := other.At(t.Context(), unfinishedName)
+	all, err := other.At(t.Context(), placeName)
 	if err != nil || len(all) != 1 || !slices.Equal(all[0].Beside, []string{"theirs"}) {
 		t.Errorf("noted is %+v, %v", all, err)
 	}
@@ -307,7 +203,7 @@ func TestRemovedIsNotPutBackForAnotherCA(t *testing.T) {
 
 // A value that is gone again and again is one that its owner does not want any more.
 func TestNotPutBackForEver(t *testing.T) {
-	u := newUnfinished(t, "theirs")
+	u := newPlace(t, "theirs")
 	u.note(Entry{At: time.Now(), Beside: []string{"theirs"}})
 	for range putBacks {
 		u.set()

@@ -27,7 +27,7 @@ func (silent) DeleteRecords(ctx context.Context, _ string, _ []libdns.Record) ([
 
 // A provider that never answers does not hold the zone for ever.
 func TestSilentProvider(t *testing.T) {
-	u := newUnfinished(t, "theirs", "old")
+	u := newPlace(t, "theirs", "old")
 	u.keeper.Options.Provider, u.keeper.Options.Timeout = silent{u.emptying}, 50*time.Millisecond
 	const want = "the provider did not answer within 50ms"
 	began := time.Now()
@@ -74,7 +74,7 @@ func (s *stuck) AppendRecords(ctx context.Context, zone string, records []libdns
 // is not joined by a second one of this process.
 func TestStuckProvider(t *testing.T) {
 	t.Parallel()
-	u := newUnfinished(t, "theirs", "old")
+	u := newPlace(t, "theirs", "old")
 	hangs := &stuck{emptying: u.emptying, end: make(chan struct{})}
 	u.keeper.Options.Provider, u.keeper.Options.Timeout = hangs, 50*time.Millisecond
 	if err := u.put(); err == nil || !strings.Contains(err.Error(), "runs on although it was cancelled") {
@@ -110,7 +110,7 @@ func TestStuckProvider(t *testing.T) {
 // A provider's panic is an error of the call.
 func TestPanickingProvider(t *testing.T) {
 	t.Parallel()
-	u := newUnfinished(t, "theirs", "old")
+	u := newPlace(t, "theirs", "old")
 	_, err := u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { panic("nil map") })
 	if err == nil || !strings.Contains(err.Error(), "panicked: nil map") {
 		t.Errorf("got %v", err)
