@@ -12,7 +12,7 @@ import (
 // readyAfter is how long after now the Scheduler finds the name ready, at most limit.
 func readyAfter(s *Scheduler, limit time.Duration) time.Duration {
 	for began := time.Now(); time.Since(began) < limit; time.Sleep(10 * time.Second) {
-		if r, _ := s.Report("k"); r.Status == StatusReady {
+		if r := report(s, "k"); r.Status == StatusReady {
 			return r.When.Sub(began)
 		}
 	}

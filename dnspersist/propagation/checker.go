@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,15 +27,7 @@ type Checker struct {
 
 // NewChecker returns a Checker. What is wrong with cfg shows in every round.
 func NewChecker(cfg Config) *Checker {
-	if cfg.Mode == "" {
-		cfg.Mode = ModeAuthoritative
-	}
-	if cfg.Grace <= 0 {
-		cfg.Grace = DefaultGrace
-	}
-	if cfg.Settle <= 0 {
-		cfg.Settle = DefaultSettle
-	}
+	cfg.Mode = cmp.Or(cfg.Mode, ModeAuthoritative)
 	if cfg.Exchanger == nil {
 		cfg.Exchanger = NetExchanger{}
 	}
@@ -55,9 +48,9 @@ func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
 // budget, of questions, zone cuts, aliases, hosts and time: what runs out is in Round.Err.
 func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1, nil) }
 
-// Glance asks one server, another for each n. It tells cheaply that nothing
+// glance asks one server, another for each n. It tells cheaply that nothing
 // has changed.
-func (c *Checker) Glance(ctx context.Context, t Target, n int) Round {
+func (c *Checker) glance(ctx context.Context, t Target, n int) Round {
 	return c.round(ctx, t, max(n, 0), nil)
 }
 

@@ -185,7 +185,7 @@ func TestHonestDearNamesHaveTheirShare(t *testing.T) {
 		n.published.Store(true)
 		began := time.Now()
 		<-ready
-		if took := time.Since(began); took > DefaultGrace+5*time.Minute {
+		if took := time.Since(began); took > defaultGrace+5*time.Minute {
 			t.Errorf("ready after %v", took)
 		}
 	})

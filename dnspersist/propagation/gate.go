@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"sync"
@@ -60,12 +61,7 @@ type badHost struct {
 
 // NewGate returns a Gate; times that are not positive are the defaults.
 func NewGate(grace, settle time.Duration) *Gate {
-	if grace <= 0 {
-		grace = DefaultGrace
-	}
-	if settle <= 0 {
-		settle = DefaultSettle
-	}
+	grace, settle = cmp.Or(max(grace, 0), defaultGrace), cmp.Or(max(settle, 0), DefaultSettle)
 	return &Gate{grace: grace, settle: settle, bad: make(map[hostKey]badHost)}
 }
 
@@ -83,22 +79,7 @@ func (g *Gate) Observe(r Round) Report {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	rep := Report{
-		Name: r.Name, Zone: r.Zone, Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
-		Problem: ask.CodeOf(r.Err), Bogus: r.Bogus, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
-		cost: r.cost,
-	}
-	if r.Partial {
-		rep.Bogus, rep.Wildcard, rep.Shadows = g.last.Bogus, g.last.Wildcard, g.last.Shadows
-	}
-	if r.Partial || rep.Problem == CodeLookBudget {
-		rep.MoreValues, rep.RestDigest, rep.MoreServers = g.last.MoreValues, g.last.RestDigest, g.last.MoreServers
-	}
-	if rep.Zone == "" {
-		rep.Zone = g.last.Zone
-	}
-	rep.Servers = g.merge(r)
-	rep.Values = valuesOf(rep.Servers)
+	rep := g.report(r)
 	groups := groupServers(rep.Servers)
 	g.countBad(groups, r)
 
@@ -139,6 +120,24 @@ func (g *Gate) Observe(r Round) Report {
 		rep.Since = g.last.Since
 	}
 	g.keep(rep, r)
+	return rep
+}
+
+// report is what the round shows, and of the one before what it does not.
+func (g *Gate) report(r Round) Report {
+	rep := Report{
+		Name: r.Name, Zone: cmp.Or(r.Zone, g.last.Zone), Mode: r.Mode, When: r.When, FirstYes: g.last.FirstYes,
+		Problem: ask.CodeOf(r.Err), Bogus: r.Bogus, Dropped: r.Dropped, Port53Open: r.Port53Open, Wildcard: r.Wildcard, Shadows: r.Shadows,
+		cost: r.cost,
+	}
+	if r.Partial {
+		rep.Bogus, rep.Wildcard, rep.Shadows = g.last.Bogus, g.last.Wildcard, g.last.Shadows
+	}
+	if r.Partial || rep.Problem == CodeLookBudget {
+		rep.MoreValues, rep.RestDigest, rep.MoreServers = g.last.MoreValues, g.last.RestDigest, g.last.MoreServers
+	}
+	rep.Servers = g.merge(r)
+	rep.Values = valuesOf(rep.Servers)
 	return rep
 }
 

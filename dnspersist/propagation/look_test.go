@@ -167,7 +167,7 @@ func TestGlanceRotates(t *testing.T) {
 	c := w.checker()
 	var got []string
 	for n := range 3 {
-		r := c.Glance(t.Context(), target, n)
+		r := c.glance(t.Context(), target, n)
 		if len(r.Servers) != 1 || !r.Partial {
 			t.Fatalf("round %+v", r)
 		}

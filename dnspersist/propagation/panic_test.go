@@ -41,7 +41,7 @@ func TestAcceptPanics(t *testing.T) {
 				defer s.Close()
 				s.Watch("k", c, panics, nil, nil)
 				time.Sleep(time.Hour)
-				rep, _ := s.Report("k")
+				rep := report(s, "k")
 				if rep.Status != StatusPartial || !strings.Contains(rep.Reason, "internal error") {
 					t.Errorf("%s", rep.Summary())
 				}

@@ -67,7 +67,7 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	} else if j.nth < 0 {
 		r = j.checker.Look(ctx, j.target)
 	} else {
-		r = j.checker.Glance(ctx, j.target, j.nth)
+		r = j.checker.glance(ctx, j.target, j.nth)
 	}
 	if s.ctx.Err() != nil {
 		return Report{}, false

@@ -1,21 +1,11 @@
 package propagation
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
-)
-
-// Defaults of [SchedulerConfig].
-const (
-	DefaultMinInterval   = 1100 * time.Millisecond
-	DefaultMaxInterval   = 5 * time.Minute
-	DefaultFactor        = 0.1
-	DefaultJitter        = 0.1
-	DefaultWorkers       = 32
-	DefaultGlobalRate    = 100.0
-	DefaultPerServerRate = 20.0
 )
 
 // pollTimeout bounds how long one poll keeps a worker.
@@ -41,29 +31,13 @@ type SchedulerConfig struct {
 }
 
 func (c SchedulerConfig) withDefaults() SchedulerConfig {
-	if c.MinInterval <= 0 {
-		c.MinInterval = DefaultMinInterval
-	}
-	if c.MaxInterval <= 0 {
-		c.MaxInterval = DefaultMaxInterval
-	}
-	c.MaxInterval = max(c.MaxInterval, c.MinInterval)
-	if c.Factor <= 0 {
-		c.Factor = DefaultFactor
-	}
-	if c.Jitter == 0 {
-		c.Jitter = DefaultJitter
-	}
-	c.Jitter = min(c.Jitter, 1)
-	if c.Workers <= 0 {
-		c.Workers = DefaultWorkers
-	}
-	if c.GlobalRate <= 0 {
-		c.GlobalRate = DefaultGlobalRate
-	}
-	if c.PerServerRate <= 0 {
-		c.PerServerRate = DefaultPerServerRate
-	}
+	c.MinInterval = cmp.Or(c.MinInterval, 1100*time.Millisecond)
+	c.MaxInterval = max(cmp.Or(c.MaxInterval, 5*time.Minute), c.MinInterval)
+	c.Factor = cmp.Or(c.Factor, 0.1)
+	c.Jitter = min(cmp.Or(c.Jitter, 0.1), 1)
+	c.Workers = cmp.Or(c.Workers, 32)
+	c.GlobalRate = cmp.Or(c.GlobalRate, 100)
+	c.PerServerRate = cmp.Or(c.PerServerRate, 20)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

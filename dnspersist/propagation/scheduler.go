@@ -184,25 +184,6 @@ func (s *Scheduler) Pace(key string, factor float64) {
 	}
 }
 
-// Report returns the last report on key's name, and whether it is watched.
-// Before the first poll its When is zero.
-func (s *Scheduler) Report(key string) (Report, bool) {
-	s.mu.Lock()
-	w := s.watches[key]
-	s.mu.Unlock()
-	if w == nil {
-		return Report{}, false
-	}
-	return w.gate.Report(), true
-}
-
-// Len returns how many names are watched.
-func (s *Scheduler) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.watches)
-}
-
 func (s *Scheduler) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:

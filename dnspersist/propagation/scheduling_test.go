@@ -23,8 +23,8 @@ func TestSchedulerSecondWatch(t *testing.T) {
 		stopB := s.Watch("k", n.checker(), target, nil, b.notify)
 		stopA()
 		time.Sleep(10 * time.Second)
-		if after := n.count(time.Now(), 0); s.Len() != 1 || after > before+2 {
-			t.Errorf("the schedule began anew: %d more queries, %d watched", after-before, s.Len())
+		if after := n.count(time.Now(), 0); watched(s) != 1 || after > before+2 {
+			t.Errorf("the schedule began anew: %d more queries, %d watched", after-before, watched(s))
 		}
 		n.publish(t, "192.0.2.1")
 		n.publish(t, "192.0.2.2")
@@ -34,7 +34,7 @@ func TestSchedulerSecondWatch(t *testing.T) {
 		}
 		stopB()
 		stopB()
-		if s.Len() != 0 {
+		if watched(s) != 0 {
 			t.Error("still watched")
 		}
 	})
@@ -84,7 +84,7 @@ func TestSchedulerManyNames(t *testing.T) {
 			t.Errorf("%d queries in a minute, want %d at most, and at least half of them", got, most)
 		}
 		s.Close() // in the middle of it
-		if s.Len() != names {
+		if watched(s) != names {
 			t.Error("Close forgets watches")
 		}
 	})
@@ -103,7 +103,7 @@ func TestSchedulerPanic(t *testing.T) {
 		if len(l.statuses()) != 1 {
 			t.Error("the other name is not polled")
 		}
-		if s.Len() != 2 {
+		if watched(s) != 2 {
 			t.Error("the name is lost")
 		}
 	})

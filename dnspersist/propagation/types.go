@@ -33,11 +33,10 @@ const (
 	ModeRecursive Mode = "recursive"
 )
 
-// Defaults of [Config].
-const (
-	DefaultGrace  = 60 * time.Second
-	DefaultSettle = 10 * time.Second
-)
+const defaultGrace = time.Minute
+
+// DefaultSettle is the default of Config.Settle.
+const DefaultSettle = 10 * time.Second
 
 // Config configures a [Checker]. The zero value asks authoritative servers
 // that are found through the system's resolvers.
@@ -65,7 +64,7 @@ type Config struct {
 	PrivateNetworks []netip.Prefix
 
 	// Grace is how long a server must have been broken or silent before it
-	// is excused. Default: DefaultGrace.
+	// is excused. Default: a minute.
 	Grace time.Duration
 
 	// Settle is how long a record that was seen to appear must stand
@@ -175,7 +174,7 @@ type Round struct {
 	Name    string // validation name, without final dot
 	Zone    string // zone of the validation name, without final dot
 	Mode    Mode
-	Partial bool // one server only was asked (Glance): not evidence of completeness
+	Partial bool // one server only was asked (glance): not evidence of completeness
 	When    time.Time
 	Servers []ServerReport
 

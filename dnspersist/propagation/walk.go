@@ -32,15 +32,10 @@ type walk struct {
 	reports []ServerReport
 
 	dropped int
-	signed  bool     // a zone on the way is
-	madeNS  string   // the wildcard NS record that answers at the name, if one does
-	bogus   string   // what a resolver said that validates
-	last    struct { // what came of the validation name itself
-		name     string
-		zone     *zones.Zone
-		asked    []zones.Server
-		outcomes []outcome
-	}
+	signed  bool    // a zone on the way is
+	madeNS  string  // the wildcard NS record that answers at the name, if one does
+	bogus   string  // what a resolver said that validates
+	last    answers // those for the validation name itself
 }
 
 // station is a name of a CNAME chain.
@@ -118,116 +113,139 @@ func arrows(names []string) string {
 
 // station asks the servers of the zone that st.name is in, going down where
 // answers show a zone below, and returns that zone and the targets of CNAMEs.
-func (w *walk) station(ctx context.Context, st station) (zoneName string, targets []string, err error) {
-	d := w.c.finder
-	z, err := d.Find(ctx, st.name, st.host)
+func (w *walk) station(ctx context.Context, st station) (zone string, targets []string, err error) {
+	z, err := w.c.finder.Find(ctx, st.name, st.host)
 	if err != nil {
 		return "", nil, err
 	}
-	for cuts := 0; ; cuts++ {
-		if cuts > maxCuts {
-			return z.Name, nil, ask.AccountOf(ctx).End(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, zones.Display(st.name)))
-		}
+	for range maxCuts + 1 {
 		if z.Denied != "" && !w.c.cfg.AllowPrivate {
 			// A CA starts from there. Resolvers may know a zone that the Internet
 			// does not, for a CA that asks them too: then that is configured.
 			return z.Name, nil, ask.Coded(CodeNotDelegated, fmt.Errorf(
 				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", zones.Display(z.Name), zones.Display(z.Denied), zones.OptionAllowPrivate))
 		}
-		asked := z.Servers()
 		w.dropped = max(w.dropped, z.Dropped())
 		w.signed = w.signed || z.Signed
-		if len(w.only) > 0 {
-			asked = slices.DeleteFunc(asked, func(s zones.Server) bool { return !slices.Contains(w.only, zones.DNSAddr(s.Addr)) })
-		} else if w.nth >= 0 && len(asked) > 0 {
-			asked = w.worthPolling(asked)
-			n := w.nth % len(asked)
-			asked = asked[n : n+1]
+		a := w.askAll(ctx, z, st.name)
+		below, err := w.zoneBelow(ctx, a)
+		if err != nil {
+			return z.Name, nil, err
 		}
-		outcomes := w.askAll(ctx, z, st.name, asked)
-		del, ok := delegationOf(outcomes, asked)
-		if ok && w.madeCut(ctx, z, st.name, del, outcomes) {
-			ok = false
-		} else if !ok {
-			del, ok = w.hiddenCut(ctx, z, st.name, outcomes, asked)
+		if below == nil {
+			return z.Name, w.arrive(ctx, st, a), nil
 		}
-		var below *zones.Zone
-		if ok {
-			del.Signed = z.Signed
-			below, err = d.Delegated(ctx, del, st.name)
-			if err != nil && (len(del.Hosts) > 0 || ask.CutShort(ctx) != nil) {
-				return z.Name, nil, err
-			}
-			// Without a referral there was but an SOA record: load balancers
-			// make them up, and the name is in z after all.
-			ok = err == nil
-		}
-		if ok {
-			agreed := w.nth < 0
-			for _, o := range outcomes {
-				// A server that does not know of the cut: resolvers that ask
-				// it on the way down get its "no".
-				if o.Verdict == VerdictNo && o.deeper == "" {
-					w.reports = append(w.reports, o.ServerReport)
-				}
-				agreed = agreed && (o.deeper != "" || o.Verdict == VerdictYes)
-			}
-			if agreed {
-				d.Adopt(below)
-			}
-			z = below
-			continue
-		}
-
-		w.noteWildcards(ctx, z, st.name, asked, outcomes)
-		if len(st.via) == 0 {
-			w.last.name, w.last.zone, w.last.asked, w.last.outcomes = st.name, z, asked, outcomes
-		}
-		alive := false
-		for _, o := range outcomes {
-			w.reports = append(w.reports, o.ServerReport)
-			// Of one that was not asked nothing is known.
-			if o.Verdict == VerdictYes || o.Verdict == VerdictNo || o.Defect == CodeNotAsked {
-				alive = true
-			}
-			if o.Alias != "" && !slices.Contains(targets, o.Alias) {
-				targets = append(targets, o.Alias)
-			}
-		}
-		if !alive && w.nth < 0 && ask.CutShort(ctx) == nil {
-			d.Forget(z)
-		}
-		return z.Name, targets, nil
+		z = below
 	}
+	return z.Name, nil, ask.AccountOf(ctx).End(fmt.Sprintf("there are more than %d zone cuts above %s", maxCuts, zones.Display(st.name)))
 }
 
-// worthPolling leaves out the addresses that were silent lately, and hosts without any, if there
-// are others: a poll of one server tells nothing there. On a machine without IPv6 every other poll would be in vain.
-func (w *walk) worthPolling(servers []zones.Server) []zones.Server {
+// answers are what servers of one zone have answered for one name.
+type answers struct {
+	zone     *zones.Zone
+	name     string
+	asked    []zones.Server
+	outcomes []outcome // in the order of asked
+}
+
+// zoneBelow returns the zone below that answers show, nil if the name is in the zone that was
+// asked.
+func (w *walk) zoneBelow(ctx context.Context, a answers) (*zones.Zone, error) {
+	del, ok := delegationOf(a)
+	if ok && w.madeCut(ctx, a, del) {
+		return nil, nil
+	}
+	if !ok {
+		del, ok = w.hiddenCut(ctx, a)
+	}
+	if !ok {
+		return nil, nil
+	}
+	del.Signed = a.zone.Signed
+	below, err := w.c.finder.Delegated(ctx, del, a.name)
+	switch {
+	case err != nil && (len(del.Hosts) > 0 || ask.CutShort(ctx) != nil):
+		return nil, err
+	case err != nil:
+		// Without a referral there was but an SOA record: load balancers
+		// make them up, and the name is in the zone after all.
+		return nil, nil
+	}
+	agreed := w.nth < 0
+	for _, o := range a.outcomes {
+		// A server that does not know of the cut: resolvers that ask
+		// it on the way down get its "no".
+		if o.Verdict == VerdictNo && o.deeper == "" {
+			w.reports = append(w.reports, o.ServerReport)
+		}
+		agreed = agreed && (o.deeper != "" || o.Verdict == VerdictYes)
+	}
+	if agreed {
+		w.c.finder.Adopt(below)
+	}
+	return below, nil
+}
+
+// arrive reports what the servers of the name's own zone have answered, and returns the targets of
+// CNAMEs.
+func (w *walk) arrive(ctx context.Context, st station, a answers) (targets []string) {
+	w.noteWildcards(ctx, a)
+	if len(st.via) == 0 {
+		w.last = a
+	}
+	alive := false
+	for _, o := range a.outcomes {
+		w.reports = append(w.reports, o.ServerReport)
+		// Of one that was not asked nothing is known.
+		if o.Verdict == VerdictYes || o.Verdict == VerdictNo || o.Defect == CodeNotAsked {
+			alive = true
+		}
+		if o.Alias != "" && !slices.Contains(targets, o.Alias) {
+			targets = append(targets, o.Alias)
+		}
+	}
+	if !alive && w.nth < 0 && ask.CutShort(ctx) == nil {
+		w.c.finder.Forget(a.zone)
+	}
+	return targets
+}
+
+// toAsk are the servers of z that this round asks.
+func (w *walk) toAsk(z *zones.Zone) []zones.Server {
+	servers := z.Servers()
+	switch {
+	case len(w.only) > 0:
+		return slices.DeleteFunc(servers, func(s zones.Server) bool { return !slices.Contains(w.only, zones.DNSAddr(s.Addr)) })
+	case w.nth < 0 || len(servers) == 0:
+		return servers
+	}
+	// A poll of one server tells nothing at an address that was silent lately, or at a host without
+	// any. On a machine without IPv6 every other poll would be in vain.
 	answering := slices.DeleteFunc(slices.Clone(servers), func(s zones.Server) bool {
 		return !s.Addr.IsValid() || w.c.asker.Memory.IsSilent(zones.DNSAddr(s.Addr))
 	})
-	if len(answering) == 0 {
-		return servers
+	if len(answering) > 0 {
+		servers = answering
 	}
-	return answering
+	n := w.nth % len(servers)
+	return servers[n : n+1]
 }
 
 // delegationOf combines the referrals in outcomes to the highest zone that
-// any of them shows. asked are the servers in the order of outcomes.
-func delegationOf(outcomes []outcome, asked []zones.Server) (zones.Delegation, bool) {
+// any of them shows.
+func delegationOf(a answers) (zones.Delegation, bool) {
 	d := zones.Delegation{Glue: make(map[string][]netip.Addr), TTL: math.MaxUint32}
-	for _, o := range outcomes {
+	for _, o := range a.outcomes {
 		if o.deeper != "" && (d.Zone == "" || zones.IsBelow(d.Zone, o.deeper)) {
 			d.Zone = o.deeper
 		}
 	}
-	for i, o := range outcomes {
+	for i, o := range a.outcomes {
 		if d.Zone == "" || o.deeper != d.Zone {
 			continue
 		}
 		if !d.From.IsValid() || o.hosts == nil {
-			d.From = asked[i].Addr
+			d.From = a.asked[i].Addr
 		}
 		if o.hosts != nil {
 			d.Hosts = append(d.Hosts, o.hosts...)
@@ -240,32 +258,29 @@ func delegationOf(outcomes []outcome, asked []zones.Server) (zones.Delegation, b
 	return d, d.Zone != ""
 }
 
-// hiddenCut looks for a zone below z that a yes would not show.
-func (w *walk) hiddenCut(ctx context.Context, z *zones.Zone, name string, outcomes []outcome, asked []zones.Server) (zones.Delegation, bool) {
-	if w.nth >= 0 {
+// hiddenCut looks for a zone below that a yes would not show.
+func (w *walk) hiddenCut(ctx context.Context, a answers) (zones.Delegation, bool) {
+	i := slices.IndexFunc(a.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes })
+	if w.nth >= 0 || i < 0 {
 		return zones.Delegation{}, false
 	}
-	for i, o := range outcomes {
-		if o.Verdict == VerdictYes {
-			return w.c.finder.HiddenCut(ctx, z, name, asked[i].Addr)
-		}
-	}
-	return zones.Delegation{}, false
+	return w.c.finder.HiddenCut(ctx, a.zone, a.name, a.asked[i].Addr)
 }
 
 // askAll asks servers of z in parallel.
-func (w *walk) askAll(ctx context.Context, z *zones.Zone, name string, servers []zones.Server) []outcome {
-	outcomes := make([]outcome, len(servers))
+func (w *walk) askAll(ctx context.Context, z *zones.Zone, name string) answers {
+	a := answers{zone: z, name: name, asked: w.toAsk(z)}
+	a.outcomes = make([]outcome, len(a.asked))
 	var wg sync.WaitGroup
-	for i, s := range servers {
+	for i, s := range a.asked {
 		wg.Go(func() {
 			o := w.askOne(ctx, z, name, s)
 			o.Zone, o.Name, o.Host, o.Listed = zones.Display(z.Name), zones.Display(name), zones.Display(s.Host), s.Listed
-			outcomes[i] = o
+			a.outcomes[i] = o
 		})
 	}
 	wg.Wait()
-	return outcomes
+	return a
 }
 
 func (w *walk) askOne(ctx context.Context, z *zones.Zone, name string, s zones.Server) (o outcome) {

@@ -24,27 +24,27 @@ const maxWildcardProbes = 4
 // leads that elsewhere, and no record can take its place. It costs one question for each target or
 // set of texts for as long as the zone is known, and a few where it is a wildcard's: the owner may
 // be about to set one.
-func (w *walk) noteWildcards(ctx context.Context, z *zones.Zone, name string, asked []zones.Server, outcomes []outcome) {
+func (w *walk) noteWildcards(ctx context.Context, a answers) {
 	type seen struct {
 		made   bool // by the first server
 		probes int
 	}
-	answers := make(map[string]seen)
-	for i, o := range outcomes {
+	seenBefore := make(map[string]seen)
+	for i, o := range a.outcomes {
 		answer := answerOf(o)
 		if answer == "" {
 			continue
 		}
-		s := answers[answer]
+		s := seenBefore[answer]
 		if made := s.made; s.probes > 0 && !made || s.probes >= maxWildcardProbes {
-			outcomes[i].FromWildcard = made
+			a.outcomes[i].FromWildcard = made
 			continue
 		}
-		made := w.isFromWildcard(ctx, z, name, answer, zones.DNSAddr(asked[i].Addr))
+		made := w.isFromWildcard(ctx, a, answer, zones.DNSAddr(a.asked[i].Addr))
 		if s.probes++; s.probes == 1 {
 			s.made = made
 		}
-		answers[answer], outcomes[i].FromWildcard = s, made
+		seenBefore[answer], a.outcomes[i].FromWildcard = s, made
 	}
 }
 
@@ -64,15 +64,15 @@ func answerOf(o outcome) string {
 	return "TXT " + hex.EncodeToString(sum.Sum(nil))
 }
 
-// isFromWildcard reports whether a server of z has an answer at the name from a wildcard.
-func (w *walk) isFromWildcard(ctx context.Context, z *zones.Zone, name, answer, addr string) bool {
-	return w.c.finder.Remember(name+" "+answer+" "+addr, z, func() (string, bool) {
-		probe := randomBelow(name)
+// isFromWildcard reports whether the server at addr has an answer from a wildcard.
+func (w *walk) isFromWildcard(ctx context.Context, a answers, answer, addr string) bool {
+	return w.c.finder.Remember(a.name+" "+answer+" "+addr, a.zone, func() (string, bool) {
+		probe := randomBelow(a.name)
 		ans, err := w.c.asker.Ask(ctx, addr, probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
 		}
-		below := classify(z.Name, probe, ans.Msg, w.accept)
+		below := classify(a.zone.Name, probe, ans.Msg, w.accept)
 		if answerOf(below) != answer {
 			return "", true
 		}
@@ -83,12 +83,12 @@ func (w *walk) isFromWildcard(ctx context.Context, z *zones.Zone, name, answer, 
 // madeCut reports whether the referral at the name itself comes from a wildcard NS record: the
 // name below gets one of its own then. A record at the name takes the place of that, too; what
 // such servers have said is turned into a "no".
-func (w *walk) madeCut(ctx context.Context, z *zones.Zone, name string, del zones.Delegation, outcomes []outcome) bool {
-	if del.Zone != name || len(del.Hosts) == 0 {
+func (w *walk) madeCut(ctx context.Context, a answers, del zones.Delegation) bool {
+	if del.Zone != a.name || len(del.Hosts) == 0 {
 		return false
 	}
-	said := w.c.finder.Remember(name+" NS", z, func() (string, bool) {
-		probe := randomBelow(name)
+	said := w.c.finder.Remember(a.name+" NS", a.zone, func() (string, bool) {
+		probe := randomBelow(a.name)
 		ans, err := w.c.asker.Ask(ctx, zones.DNSAddr(del.From), probe, dns.TypeTXT, false)
 		if err != nil {
 			return "", false
@@ -101,11 +101,11 @@ func (w *walk) madeCut(ctx context.Context, z *zones.Zone, name string, del zone
 	if said == "" {
 		return false
 	}
-	for i, o := range outcomes {
-		if o.deeper == name {
+	for i, o := range a.outcomes {
+		if o.deeper == a.name {
 			o.deeper, o.hosts, o.glue, o.Defect = "", nil, nil, ""
 			o.Verdict, o.Reason = VerdictNo, "a wildcard record answers ("+said+")"
-			outcomes[i] = o
+			a.outcomes[i] = o
 		}
 	}
 	w.madeNS = said

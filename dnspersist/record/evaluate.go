@@ -98,7 +98,7 @@ func (j *judge) malformed(txt string, p Parsed, err error) string {
 	if reason := j.miswritten(txt, p, err); reason != "" {
 		return reason
 	}
-	return strings.TrimPrefix(err.Error(), ErrMalformed.Error()+": ")
+	return strings.TrimPrefix(err.Error(), errMalformed.Error()+": ")
 }
 
 // issuer finds the name under which the CA takes the value for its own, or may do so.

@@ -100,7 +100,7 @@ func TestEvaluateMany(t *testing.T) {
 		{[]string{good, good}, CodeGood},
 	} {
 		r := Evaluate(tt.txts, want, now)
-		v, ok := r.Closest()
+		v, ok := r.closest()
 		if !ok || v.Code != tt.code {
 			t.Errorf("%q: closest is %+v, want %s", tt.txts, v, tt.code)
 		}
@@ -114,7 +114,7 @@ func TestEvaluateMany(t *testing.T) {
 		}
 	}
 	none := Evaluate(nil, want, now)
-	if _, ok := none.Closest(); ok || none.Good() || none.Explain() != "no TXT record" {
+	if _, ok := none.closest(); ok || none.Good() || none.Explain() != "no TXT record" {
 		t.Errorf("without values: Good() = %v, Explain() = %q", none.Good(), none.Explain())
 	}
 }

@@ -24,7 +24,7 @@ func FuzzParse(f *testing.F) {
 		p, err := Parse(txt)
 		Evaluate([]string{txt}, Want{IssuerDomainNames: []string{p.IssuerDomainName, "ca.example"}, AccountURI: p.AccountURI}, time.Unix(0, 0)).Explain()
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, errMalformed) {
 				t.Fatalf("Parse(%q): %v does not wrap ErrMalformed", txt, err)
 			}
 			return
@@ -111,8 +111,8 @@ func FuzzEvaluate(f *testing.F) {
 				if (v.Reason() == "") != (v.Outlook == OutlookGood) {
 					t.Fatalf("%q is %s (%s) with the reason %q", v.Text, v.Outlook, v.Code, v.Reason())
 				}
-				if (len(v.ErrorTypes()) == 0) != (v.Outlook == OutlookGood) {
-					t.Fatalf("%q is %s with the error types %v", v.Text, v.Outlook, v.ErrorTypes())
+				if (len(v.errorTypes()) == 0) != (v.Outlook == OutlookGood) {
+					t.Fatalf("%q is %s with the error types %v", v.Text, v.Outlook, v.errorTypes())
 				}
 			}
 			if (r.Explain() == "") != r.Good() || (len(r.ErrorTypes()) == 0) != r.Good() {

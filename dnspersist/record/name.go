@@ -14,9 +14,9 @@ import (
 // Label is the label below which the record stands (section 4 of the draft).
 const Label = "_validation-persist"
 
-// MaxIdentifierLen is the longest name in octets that can be validated: the label and
+// maxIdentifierLen is the longest name in octets that can be validated: the label and
 // its dot take 20 of the 253 that a domain name has.
-const MaxIdentifierLen = 253 - len(Label) - 1
+const maxIdentifierLen = 253 - len(Label) - 1
 
 // Normalize returns the name as it is sent as an identifier in an order: A-labels
 // in lower case, without a final dot, a leading "*." kept. A name that cannot be
@@ -33,15 +33,15 @@ func Normalize(name string) (string, error) {
 	if _, err := netip.ParseAddr(strings.Trim(base, "[]")); err == nil {
 		return "", fmt.Errorf("%s is an IP address, the challenge validates DNS names only: use another issuer for it", name)
 	}
-	if len(base) > 4*MaxIdentifierLen { // no A-labels are this much shorter, and the mapping takes quadratic time
-		return "", fmt.Errorf("the name beginning with %.40q has %d octets, with %s. before it at most %d fit", name, len(base), Label, MaxIdentifierLen)
+	if len(base) > 4*maxIdentifierLen { // no A-labels are this much shorter, and the mapping takes quadratic time
+		return "", fmt.Errorf("the name beginning with %.40q has %d octets, with %s. before it at most %d fit", name, len(base), Label, maxIdentifierLen)
 	}
 	ascii, err := toASCII(base)
 	if err != nil {
 		return "", fmt.Errorf("%q is not a domain name: %w", name, err)
 	}
-	if len(ascii) > MaxIdentifierLen {
-		return "", fmt.Errorf("%q has %d octets, with %s. before it at most %d fit: use another challenge for it", name, len(ascii), Label, MaxIdentifierLen)
+	if len(ascii) > maxIdentifierLen {
+		return "", fmt.Errorf("%q has %d octets, with %s. before it at most %d fit: use another challenge for it", name, len(ascii), Label, maxIdentifierLen)
 	}
 	if err := checkLabels(ascii); err != nil {
 		return "", fmt.Errorf("%q is not a domain name: %w", name, err)

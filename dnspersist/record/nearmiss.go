@@ -68,7 +68,7 @@ func looksLikeName(issuer string) bool {
 
 // Explain says in a few words why no value is good; it is empty if one is.
 func (r Result) Explain() string {
-	v, ok := r.Closest()
+	v, ok := r.closest()
 	switch {
 	case !ok:
 		return "no TXT record"

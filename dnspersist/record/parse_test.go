@@ -131,7 +131,7 @@ func TestParseMalformed(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			p, err := Parse(tt.txt)
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, errMalformed) {
 				t.Fatalf("Parse(%q) = %+v, %v; want ErrMalformed", tt.txt, p, err)
 			}
 			if !strings.Contains(err.Error(), tt.reason) {

@@ -78,11 +78,11 @@ func QuoteWith(value, octet string) string {
 	return b.String()
 }
 
-// ErrMalformed is wrapped by the errors of Parse.
-var ErrMalformed = errors.New("malformed")
+// errMalformed is wrapped by the errors of Parse.
+var errMalformed = errors.New("malformed")
 
 // errNoAccount is made once: it is what most TXT records of other kinds come to.
-var errNoAccount = fmt.Errorf("%w: accounturi is missing", ErrMalformed)
+var errNoAccount = fmt.Errorf("%w: accounturi is missing", errMalformed)
 
 // Parsed is a value as it was read.
 type Parsed struct {
@@ -107,7 +107,7 @@ func Parse(txt string) (Parsed, error) {
 	p.Issuer = trimSpace(issuer)
 	p.IssuerDomainName = normalizeIssuer(p.Issuer)
 	if p.IssuerDomainName == "" {
-		return p, fmt.Errorf("%w: there is no issuer domain name", ErrMalformed)
+		return p, fmt.Errorf("%w: there is no issuer domain name", errMalformed)
 	}
 	var seen [8]string
 	tags := seen[:0]
@@ -117,17 +117,17 @@ func Parse(txt string) (Parsed, error) {
 		param = trimSpace(param)
 		if param == "" {
 			if !more {
-				return p, fmt.Errorf("%w: it ends with a semicolon", ErrMalformed)
+				return p, fmt.Errorf("%w: it ends with a semicolon", errMalformed)
 			}
-			return p, fmt.Errorf("%w: there is an empty parameter", ErrMalformed)
+			return p, fmt.Errorf("%w: there is an empty parameter", errMalformed)
 		}
 		tag, value, ok := cut(param, '=')
 		if !ok {
-			return p, fmt.Errorf("%w: the parameter %q has no =", ErrMalformed, param)
+			return p, fmt.Errorf("%w: the parameter %q has no =", errMalformed, param)
 		}
 		tag, value = trimSpace(tag), trimSpace(value)
 		if tag == "" {
-			return p, fmt.Errorf("%w: the parameter %q has no tag", ErrMalformed, param)
+			return p, fmt.Errorf("%w: the parameter %q has no tag", errMalformed, param)
 		}
 		// Lower case rather than folded: CAs take "perſistUntil" for another tag.
 		switch tag { // the usual spellings cost nothing
@@ -141,7 +141,7 @@ func Parse(txt string) (Parsed, error) {
 		case !slices.Contains(tags, tag):
 			tags = append(tags, tag)
 		case isKnown(tag):
-			return p, fmt.Errorf("%w: %q stands twice", ErrMalformed, tag)
+			return p, fmt.Errorf("%w: %q stands twice", errMalformed, tag)
 		default:
 			p.RepeatedTag = tag
 		}
@@ -170,7 +170,7 @@ func (p *Parsed) set(tag, value string) error {
 	switch tag {
 	case "accounturi":
 		if value == "" {
-			return fmt.Errorf("%w: accounturi is empty", ErrMalformed)
+			return fmt.Errorf("%w: accounturi is empty", errMalformed)
 		}
 		p.AccountURI = value
 	case "policy":
@@ -179,7 +179,7 @@ func (p *Parsed) set(tag, value string) error {
 	case tagPersistUntil:
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
-			return fmt.Errorf("%w: persistUntil=%s is not a number of seconds", ErrMalformed, value)
+			return fmt.Errorf("%w: persistUntil=%s is not a number of seconds", errMalformed, value)
 		}
 		p.PersistUntil, p.HasPersistUntil = time.Unix(seconds, 0).UTC(), true
 	}
@@ -190,7 +190,7 @@ func (p *Parsed) set(tag, value string) error {
 func checkValue(tag, value string) error {
 	for i := range len(value) {
 		if c := value[i]; c < 0x21 || c > 0x7e {
-			return fmt.Errorf("%w: the value of %q holds %q", ErrMalformed, tag, c)
+			return fmt.Errorf("%w: the value of %q holds %q", errMalformed, tag, c)
 		}
 	}
 	return nil

@@ -48,8 +48,8 @@ const (
 
 // Error types that a CA reports (RFC 8555 section 6.7), without the namespace.
 const (
-	ErrorUnauthorized = "unauthorized"
-	ErrorMalformed    = "malformed"
+	errorUnauthorized = "unauthorized"
+	errorMalformed    = "malformed"
 )
 
 // refusal is what a CA may report if it does not accept a value.
@@ -109,17 +109,17 @@ func (v Verdict) IsNearMiss() bool {
 	return false
 }
 
-// ErrorTypes returns the types of which a CA reports one if it refuses the value; it
+// errorTypes returns the types of which a CA reports one if it refuses the value; it
 // is empty for one that every CA accepts.
-func (v Verdict) ErrorTypes() []string { return v.refusal.types() }
+func (v Verdict) errorTypes() []string { return v.refusal.types() }
 
 func (r refusal) types() []string {
 	var types []string
 	if r&refusedMalformed != 0 {
-		types = append(types, ErrorMalformed)
+		types = append(types, errorMalformed)
 	}
 	if r&refusedUnauthorized != 0 {
-		types = append(types, ErrorUnauthorized)
+		types = append(types, errorUnauthorized)
 	}
 	return types
 }
@@ -148,7 +148,7 @@ func (r Result) Outlook() Outlook {
 // Good reports whether every CA accepts the name.
 func (r Result) Good() bool { return r.Outlook() == OutlookGood }
 
-// ErrorTypes returns the types of which a CA that refuses the name reports one. A
+// errorTypes returns the types of which a CA that refuses the name reports one. A
 // malformed value of its own hides that others are merely not authorized. It is empty
 // if the name is good.
 func (r Result) ErrorTypes() []string {
@@ -183,9 +183,9 @@ func (v Verdict) closer(w Verdict) bool {
 
 var outlookRank = map[Outlook]int{OutlookGood: 2, OutlookDepends: 1, OutlookBad: 0}
 
-// Closest returns the verdict on the value that is nearest to being accepted. ok is false
+// closest returns the verdict on the value that is nearest to being accepted. ok is false
 // if there is no value.
-func (r Result) Closest() (v Verdict, ok bool) {
+func (r Result) closest() (v Verdict, ok bool) {
 	for _, other := range r.Verdicts {
 		if !ok || other.closer(v) {
 			v, ok = other, true

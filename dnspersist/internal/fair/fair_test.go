@@ -43,8 +43,8 @@ func TestPaceIsMadeUpFor(t *testing.T) {
 		t.Errorf("next after %v, want 6 s", got)
 	}
 	p.Hold(1, start, -time.Hour)
-	if got := p.Next(1, start); !got.Equal(start) || p.Len() != 0 {
-		t.Errorf("next %v, %d keys: what was given back is saved", got, p.Len())
+	if got := p.Next(1, start); !got.Equal(start) || len(p.free) != 0 {
+		t.Errorf("next %v, %d keys: what was given back is saved", got, len(p.free))
 	}
 	if got := p.Reserve(1, start.Add(time.Hour), time.Second); !got.Equal(start.Add(time.Hour)) {
 		t.Errorf("next %v after a long rest", got)
@@ -60,8 +60,8 @@ func TestPaceForgets(t *testing.T) {
 		p.Reserve(i, now, 50*time.Millisecond)
 		now = now.Add(time.Millisecond)
 	}
-	if p.Len() > 2*minSweep {
-		t.Errorf("%d keys are remembered", p.Len())
+	if len(p.free) > 2*minSweep {
+		t.Errorf("%d keys are remembered", len(p.free))
 	}
 }
 

@@ -94,12 +94,52 @@ func rejectsEDNS(m *dns.Msg) bool {
 	return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers
 }
 
+// transports asks over UDP, and over TCP if that brings no answer that can be used.
 func (a Asker) transports(ctx context.Context, addr string, query *dns.Msg) (Answer, error) {
-	var (
-		ans Answer
-		err error
-	)
 	known := a.Memory.recall(addr)
+	ans, err := a.overUDP(ctx, addr, query, known)
+	switch {
+	case err == nil && !ans.Truncated:
+		return ans, nil
+	case errors.Is(err, ErrNotAsked):
+		return Answer{}, err
+	case ctx.Err() != nil:
+		return Answer{}, ctx.Err()
+	}
+	silent := err != nil && !errors.Is(err, ErrBadReply) // over UDP
+	if silent && known.silent && time.Since(known.tcpSilent) < tcpAgain {
+		return Answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
+	}
+	ans, tcpErr := a.once(ctx, "tcp", addr, query)
+	if errors.Is(tcpErr, ErrNotAsked) {
+		return Answer{}, tcpErr
+	}
+	if ctx.Err() == nil {
+		a.Memory.note(addr, func(s *serverMemory) {
+			s.tcpSilent, s.onlyTCP = time.Time{}, tcpErr == nil && silent
+			if tcpErr != nil {
+				s.tcpSilent = time.Now()
+			}
+		})
+	}
+	switch {
+	case tcpErr == nil && ans.Truncated:
+		return Answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
+	case tcpErr == nil:
+		return ans, nil
+	case err == nil:
+		return Answer{}, Coded(CodeTCPBlocked, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr)))
+	case !silent:
+		return Answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
+	case errors.Is(tcpErr, ErrBadReply):
+		return Answer{}, tcpErr
+	}
+	return Answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
+}
+
+// overUDP asks twice, the second time without EDNS, unless that is known to be in vain. The answer
+// may be truncated.
+func (a Asker) overUDP(ctx context.Context, addr string, query *dns.Msg, known serverMemory) (ans Answer, err error) {
 	tries := udpTries
 	if known.silent || known.onlyTCP {
 		tries = 1
@@ -122,48 +162,12 @@ func (a Asker) transports(ctx context.Context, addr string, query *dns.Msg) (Ans
 					s.noEDNS = time.Now()
 				}
 			})
-			return ans, nil
 		}
-		if errors.Is(err, ErrNotAsked) {
-			return Answer{}, err
-		}
-		if err == nil || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, ErrNotAsked) || errors.Is(err, ErrBadReply) || ctx.Err() != nil {
 			break
 		}
 	}
-	if ctx.Err() != nil {
-		return Answer{}, ctx.Err()
-	}
-	if known.silent && time.Since(known.tcpSilent) < tcpAgain && err != nil && !errors.Is(err, ErrBadReply) {
-		return Answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
-	}
-	overTCP, tcpErr := a.once(ctx, "tcp", addr, query)
-	if errors.Is(tcpErr, ErrNotAsked) {
-		return Answer{}, tcpErr
-	}
-	if ctx.Err() == nil {
-		a.Memory.note(addr, func(s *serverMemory) {
-			s.tcpSilent, s.onlyTCP = time.Time{}, false
-			if tcpErr != nil {
-				s.tcpSilent = time.Now()
-			} else if err != nil && !errors.Is(err, ErrBadReply) {
-				s.onlyTCP = true
-			}
-		})
-	}
-	switch {
-	case tcpErr == nil && overTCP.Truncated:
-		return Answer{}, fmt.Errorf("%w: truncated over TCP", ErrBadReply)
-	case tcpErr == nil:
-		return overTCP, nil
-	case err == nil:
-		return Answer{}, Coded(CodeTCPBlocked, fmt.Errorf("%w: truncated over UDP, and TCP failed: %w", ErrBadReply, cause(tcpErr)))
-	case errors.Is(err, ErrBadReply):
-		return Answer{}, fmt.Errorf("%w (and over TCP: %w)", err, cause(tcpErr))
-	case errors.Is(tcpErr, ErrBadReply):
-		return Answer{}, tcpErr
-	}
-	return Answer{}, fmt.Errorf("no answer over UDP (%w) or TCP (%w)", cause(err), cause(tcpErr))
+	return ans, err
 }
 
 // cause is err without what a person knows already: the addresses.
