@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -22,7 +24,7 @@ const rowsSaid = 100
 // standing value the CA need not take any more. Without an account in storage there is
 // nothing to compare, and nothing is asked.
 func (iss *Issuer) ReadDirectory(ctx context.Context) error {
-	st := iss.store()
+	st := iss.ca.Store
 	if known, err := st.Load(ctx, st.Key("ca.json"), new(ca.Offer)); err != nil || !known {
 		return err
 	}
@@ -32,15 +34,15 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 		return err
 	}
 	url := ""
-	err = s.step(ctx, "looking up the account", func() error {
-		account, err := s.ACME.GetAccount(ctx, s.account)
+	err = s.account.Do(ctx, "looking up the account", func(account acme.Account) error {
+		account, err := s.ACME.GetAccount(ctx, account)
 		url = account.Location
 		return err
 	})
 	if err != nil {
-		return s.accountProblem(ctx, err)
+		return s.account.Problem(ctx, err)
 	}
-	return s.CompareDirectory(ctx, s.account.Location, url, s.announceChange)
+	return s.CompareDirectory(ctx, s.account.URL, url, s.announceChange)
 }
 
 // row is a name whose standing value the CA need not take any more.
@@ -55,11 +57,11 @@ type row struct {
 
 // announceChange says which records have to be published, and until when.
 func (s *session) announceChange(ctx context.Context, changes []string) error {
-	if err := s.bind(ctx); err != nil {
+	if err := s.account.Bind(ctx); err != nil {
 		return err
 	}
 	// what is shown for publishing names an account that the CA has confirmed
-	if err := s.checkAccount(ctx); err != nil {
+	if err := s.account.Check(ctx); err != nil {
 		return err
 	}
 	o, err := s.iss.ca.LoadOffer(ctx)

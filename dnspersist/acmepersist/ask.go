@@ -56,7 +56,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 		if said.Earlier = false; authz.Status != acme.StatusPending {
 			return said, fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, authz.Status)
 		}
-		c, ok, err := a.Challenge(ctx, authz, a.identity())
+		c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
 		if err != nil {
 			return said, err
 		}

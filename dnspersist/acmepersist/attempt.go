@@ -130,7 +130,7 @@ func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, under
 		err = errors.Join(a.refused(ctx, authz, w, a.seen), a.store.Remove(ctx, a.store.OrderKey(a.name)))
 		return a.afterNo(ctx, w, a.seen, err)
 	}
-	c, ok, err := a.Challenge(ctx, authz, a.identity())
+	c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, 
 	if a.worked {
 		return a.want, nil
 	}
-	c, ok, err := a.Challenge(ctx, authz, a.identity())
+	c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
 	if err != nil || !ok {
 		// the CA's word counts, whatever has become of the challenge
 		return wanted{identifier: a.name}, nil //nolint:nilerr // see above
@@ -201,7 +201,7 @@ func (a *attempt) heed(ctx context.Context, c ca.Challenge) error {
 		if err != nil {
 			return err
 		}
-		if ok, _ := known.Satisfies(a.seen.Values, w.want, a.account.Location); ok {
+		if ok, _ := known.Satisfies(a.seen.Values, w.want, a.account.URL); ok {
 			return nil
 		}
 	}

@@ -26,7 +26,7 @@ func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Learn(ctx, authz, s.identity()); err != nil {
+		if err := s.Learn(ctx, authz, s.account.Identity); err != nil {
 			return nil, err
 		}
 		all = append(all, authz)
@@ -35,8 +35,8 @@ func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.
 }
 
 func (s *session) readAuthorization(ctx context.Context, url string) (authz acme.Authorization, err error) {
-	err = s.step(ctx, "reading the authorization", func() (err error) {
-		authz, err = s.ACME.GetAuthorization(ctx, s.account, url)
+	err = s.account.Do(ctx, "reading the authorization", func(account acme.Account) (err error) {
+		authz, err = s.ACME.GetAuthorization(ctx, account, url)
 		return err
 	})
 	return authz, err
@@ -127,8 +127,8 @@ func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c ca.C
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
 func (s *session) post(ctx context.Context, c ca.Challenge, w wanted) (taken bool, err error) {
-	status, wait, err := s.Once(func() error {
-		_, err := s.ACME.InitiateChallenge(ctx, s.account, c.Challenge)
+	status, wait, err := s.account.Once(func(account acme.Account) error {
+		_, err := s.ACME.InitiateChallenge(ctx, account, c.Challenge)
 		return err
 	})
 	if err == nil || status >= 200 && status < 300 {
@@ -172,8 +172,8 @@ func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err
 // uncount takes an attempt back that the CA has put off: nothing was validated, so it costs
 // nothing of the budget. If that cannot be seen, it stays counted.
 func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorization, at time.Time) {
-	err := s.stepUpTo(ctx, "reading the authorization", 0, func() (err error) {
-		authz, err = s.ACME.GetAuthorization(ctx, s.account, authz.Location)
+	err := s.account.DoUpTo(ctx, "reading the authorization", 0, func(account acme.Account) (err error) {
+		authz, err = s.ACME.GetAuthorization(ctx, account, authz.Location)
 		return err
 	})
 	if err != nil {
@@ -195,7 +195,7 @@ func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorizatio
 func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
 	return s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 		n.AddIdentifier(w.identifier)
-		n.Accept(seen.Values, w.want, s.account.Location, walltime.Now())
+		n.Accept(seen.Values, w.want, s.account.URL, walltime.Now())
 		return true
 	})
 }
@@ -224,7 +224,7 @@ func (s *session) refused(ctx context.Context, authz acme.Authorization, w wante
 	disagrees := disagrees(seen, w.want)
 	var retry time.Time
 	err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-		n.Refuse(seen.Values, w.want, s.account.Location, problem, walltime.Now())
+		n.Refuse(seen.Values, w.want, s.account.URL, problem, walltime.Now())
 		if disagrees || problem == "dns" {
 			retry = n.AskAgainAt(seen, s.iss.cacheCap(), walltime.Now())
 			n.NotBefore = retry

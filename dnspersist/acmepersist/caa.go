@@ -114,6 +114,6 @@ func (s *session) evaluateCAA(ctx context.Context, w wanted) (verdict record.CAA
 	}
 	names := append(s.Directory.Meta.Identities(), w.terms.Names...)
 	return record.EvaluateCAA(list, record.CAAWant{
-		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: s.account.Location,
+		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: s.account.URL,
 	}), at
 }

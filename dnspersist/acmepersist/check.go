@@ -231,7 +231,7 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.known.Satisfies(r.Values, w.want, c.session.account.Location)
+	_, note := c.known.Satisfies(r.Values, w.want, c.session.account.URL)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
 }
 

@@ -12,7 +12,7 @@ import (
 // What was written while the clock was a year ahead holds nothing up once it is right
 // (scenario 58).
 func TestClockWasAhead(t *testing.T) {
-	st := newStore(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
+	st := state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
 	const name = "_validation-persist.example.com"
 	now := time.Now().UTC()
 	later := now.AddDate(1, 0, 0)

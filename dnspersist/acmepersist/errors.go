@@ -2,7 +2,6 @@ package acmepersist
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -45,45 +44,6 @@ func (e *WaitingError) Error() string {
 	}
 	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
 }
-
-// AccountError says that the account cannot be used: the CA does not know it, has
-// it deactivated, or it is not the configured one. No other account was taken in its place.
-type AccountError struct {
-	// CA is the directory URL.
-	CA string
-	// URL is the account's URL, empty if it is not known.
-	URL string
-	// Names are the validation names whose records name the account.
-	Names []string
-	// DeactivatedAt is set if DeactivateAccount has ended the account: it is never
-	// replaced, whatever OnAccountLost says.
-	DeactivatedAt time.Time
-	// Err is the reason.
-	Err error
-
-	// thumbprint is that of the key which was used.
-	thumbprint string
-}
-
-func (e *AccountError) Error() string {
-	var b strings.Builder
-	b.WriteString("ACME account")
-	if e.URL != "" {
-		b.WriteString(" " + e.URL)
-	}
-	fmt.Fprintf(&b, " at %s cannot be used: %v", e.CA, e.Err)
-	if len(e.Names) > 0 {
-		const most = 10
-		names, more := e.Names, ""
-		if len(names) > most {
-			names, more = names[:most], fmt.Sprintf(" and %d more", len(e.Names)-most)
-		}
-		fmt.Fprintf(&b, "; records at stake: %s%s", strings.Join(names, ", "), more)
-	}
-	return b.String()
-}
-
-func (e *AccountError) Unwrap() error { return e.Err }
 
 // UnsupportedNameError says that a name can never be validated this way.
 type UnsupportedNameError struct {

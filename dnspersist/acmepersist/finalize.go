@@ -13,6 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -30,8 +31,8 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	s.LockName = csrName(csr)
 	for interval := ca.MinInterval; ; {
 		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
-			status, wait, err := s.Once(func() error {
-				_, err := s.ACME.FinalizeOrder(ctx, s.account, order, csr.Raw)
+			status, wait, err := s.account.Once(func(account acme.Account) error {
+				_, err := s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
 				return err
 			})
 			sent, said, tries = true, err, tries+1
@@ -123,8 +124,8 @@ func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.Is
 	s.PersistUntil = began.Add(downloadPatience)
 	var chains []acme.Certificate
 	for interval := ca.MinInterval; ; interval = min(2*interval, time.Minute) {
-		err := s.step(ctx, "downloading the certificate", func() (err error) {
-			chains, err = s.ACME.GetCertificateChain(ctx, s.account, order.Certificate)
+		err := s.account.Do(ctx, "downloading the certificate", func(account acme.Account) (err error) {
+			chains, err = s.ACME.GetCertificateChain(ctx, account, order.Certificate)
 			return err
 		})
 		if err == nil && len(chains) > 0 {
@@ -133,8 +134,8 @@ func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.Is
 		if err == nil {
 			err = errors.New("downloading the certificate: the CA returned no chain")
 		}
-		var changed *KeyChangedError
-		if errors.As(err, &changed) && s.bind(ctx) == nil {
+		var changed *account.KeyChangedError
+		if errors.As(err, &changed) && s.account.Bind(ctx) == nil {
 			continue
 		}
 		// frontends of a CA may not have it yet

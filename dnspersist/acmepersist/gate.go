@@ -73,7 +73,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o ca.Offer, job job) (pro
 		})
 	}
 	if s.iss.Checker == nil {
-		return propagation.Report{}, s.checkAccount(ctx)
+		return propagation.Report{}, s.account.Check(ctx)
 	}
 	target := s.target(*w, known)
 	if p := s.iss.Publishing; !s.iss.publishes() {
@@ -119,7 +119,7 @@ func (s *session) pass(ctx context.Context, w *wanted, o ca.Offer, job job) (pro
 		return report, nil
 	}
 	// nobody is shown a record before the CA has confirmed the account
-	if err := s.checkAccount(ctx); err != nil {
+	if err := s.account.Check(ctx); err != nil {
 		return propagation.Report{}, err
 	}
 	s.suspectLostStorage(*w, report)
@@ -156,7 +156,7 @@ func finder(w wanted) func(propagation.Report) Finding {
 
 // park hands the name to the Parker, if there is one.
 func (s *session) park(ctx context.Context, p Parking) error {
-	p.CA, p.Account, p.NotAfter = s.iss.CA, s.account.Location, s.notAfter
+	p.CA, p.Account, p.NotAfter = s.iss.CA, s.account.URL, s.notAfter
 	if s.iss.Parker != nil {
 		return s.iss.Parker.Park(ctx, p)
 	}
@@ -235,16 +235,13 @@ func (s *session) clock(ctx context.Context, w wanted, r propagation.Report, kno
 // suspectLostStorage warns when a new account was registered although DNS shows
 // that this name already trusts another one of the same CA.
 func (s *session) suspectLostStorage(w wanted, r propagation.Report) {
-	s.iss.mu.Lock()
-	registered := s.iss.registeredNow
-	s.iss.mu.Unlock()
-	if registered != s.account.Location || registered == "" {
+	if !s.account.IsNew() {
 		return
 	}
 	for _, v := range record.Evaluate(r.Values, w.want, time.Now()).Verdicts {
 		if v.Code == record.CodeWrongAccount {
 			s.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
-				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", registered))
+				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", s.account.URL))
 			return
 		}
 	}

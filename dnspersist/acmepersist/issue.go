@@ -10,6 +10,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -50,7 +51,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		}
 	}
 	cert, err := iss.issue(ctx, csr, name, job)
-	var changed *KeyChangedError
+	var changed *account.KeyChangedError
 	if errors.As(err, &changed) {
 		iss.logger().Info("the account's key was changed meanwhile; going on with the new one",
 			zap.String("identifier", name), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
@@ -63,7 +64,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		if openErr != nil {
 			return nil, errors.Join(err, openErr)
 		}
-		if replaceErr := s.replaceLost(ctx, lost); replaceErr != nil {
+		if replaceErr := s.account.Replace(ctx, lost); replaceErr != nil {
 			return nil, errors.Join(err, replaceErr)
 		}
 		job.watched = nil
@@ -95,10 +96,10 @@ func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name
 	if err := s.Refusal(o, job.renewal); err != nil {
 		return nil, s.notOffered(ctx, name, err)
 	}
-	if err := s.bind(ctx); err != nil {
+	if err := s.account.Bind(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.CompareDirectory(ctx, s.account.Location, "", s.announceChange); err != nil {
+	if err := s.CompareDirectory(ctx, s.account.URL, "", s.announceChange); err != nil {
 		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
 	}
 	// a plain name is noted with its first attempt: thousands that wait for their records are

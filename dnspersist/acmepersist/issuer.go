@@ -2,10 +2,8 @@ package acmepersist
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -13,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -158,27 +157,16 @@ type Config struct {
 type Issuer struct {
 	Config
 
-	ca *ca.Server
+	ca       *ca.Server
+	accounts *account.Holder
 	// process is what is known of the DNS provider, unless Publishing has what the process knows.
 	process publish.Process
-	// checking has room for one account check at a time.
-	checking chan struct{}
-
-	mu            sync.Mutex
-	bound         *boundAccount
-	boundAt       time.Time // when it was read
-	boundGone     bool      // it was no longer in storage then
-	registeredNow string
-	checkedURL    string
-	checkedKey    string // the thumbprint
-	checkedAt     time.Time
-	askedNext     string // the key of a pending rollover that the CA was asked about
-	askedNextAt   time.Time
 }
 
 // New returns an Issuer for the configuration.
 func New(cfg Config) *Issuer {
-	return &Issuer{Config: cfg, ca: newServer(cfg), checking: make(chan struct{}, 1)}
+	server := newServer(cfg)
+	return &Issuer{Config: cfg, ca: server, accounts: newHolder(cfg, server)}
 }
 
 // IssuerKey returns the key under which certificates are filed. It implements
@@ -192,17 +180,20 @@ func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResourc
 	if err != nil {
 		return fmt.Errorf("revoking a certificate: %w", err)
 	}
-	s, err := iss.openBound(ctx)
+	s, err := iss.open(ctx)
+	if err == nil {
+		err = s.account.Bind(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("revoking the certificate of %v: %w", cert.SANs, err)
 	}
-	err = s.step(ctx, "revoking the certificate", func() error {
-		return s.ACME.RevokeCertificate(ctx, s.account, leaf, nil, reason)
+	err = s.account.Do(ctx, "revoking the certificate", func(account acme.Account) error {
+		return s.ACME.RevokeCertificate(ctx, account, leaf, nil, reason)
 	})
 	if ca.IsProblem(err, "alreadyRevoked") {
 		return nil
 	}
-	return s.accountProblem(ctx, err)
+	return s.account.Problem(ctx, err)
 }
 
 // GetRenewalInfo asks the CA when to renew (RFC 9773). It implements
@@ -216,19 +207,6 @@ func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificat
 		return acme.RenewalInfo{}, fmt.Errorf("the CA %s offers no renewal information", iss.CA)
 	}
 	return s.ACME.GetRenewalInfo(ctx, cert.Leaf)
-}
-
-// Account returns the bound account, and binds one if there is none yet.
-func (iss *Issuer) Account(ctx context.Context) (Account, error) {
-	if _, err := iss.openBound(ctx); err != nil {
-		return Account{}, err
-	}
-	iss.mu.Lock()
-	defer iss.mu.Unlock()
-	if iss.bound == nil {
-		return Account{}, errors.New("the account was lost meanwhile")
-	}
-	return iss.bound.public(), nil
 }
 
 // Interface guards

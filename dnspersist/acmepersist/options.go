@@ -36,10 +36,6 @@ func (iss *Issuer) windowRatio() float64 {
 	return orDefault(iss.RenewalWindowRatio, defaultWindowRatio)
 }
 
-func (iss *Issuer) reloadAccount() time.Duration {
-	return orDefault(iss.ReloadAccount, reloadAccount)
-}
-
 func (iss *Issuer) limiter(account string) *rate.Limiter {
 	if iss.Limiter == nil {
 		return nil

@@ -21,7 +21,7 @@ import (
 // keptOrder returns the order that is kept for the name, if it is of this account and profile.
 func (s *session) keptOrder(ctx context.Context, name string) (kept state.Order, found bool, err error) {
 	kept, found, err = s.store.Order(ctx, name)
-	return kept, found && kept.Account == s.account.Location && kept.Profile == s.iss.Profile, err
+	return kept, found && kept.Account == s.account.URL && kept.Profile == s.iss.Profile, err
 }
 
 // order returns the kept order for the name, or makes one. That one is to be made is noted
@@ -38,7 +38,7 @@ func (s *session) order(ctx context.Context, name string) (acme.Order, error) {
 		}
 	}
 	key := s.store.OrderKey(name)
-	kept = state.Order{Account: s.account.Location, Profile: s.iss.Profile, At: walltime.Now().UTC()}
+	kept = state.Order{Account: s.account.URL, Profile: s.iss.Profile, At: walltime.Now().UTC()}
 	if err := s.store.Save(ctx, key, kept); err != nil {
 		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
 	}
@@ -67,7 +67,7 @@ func (s *session) resume(ctx context.Context, kept state.Order) (acme.Order, boo
 		return order, false, nil
 	}
 	if err != nil {
-		return order, false, s.accountProblem(ctx, err)
+		return order, false, s.account.Problem(ctx, err)
 	}
 	fresh := order.Expires.IsZero() || walltime.Until(order.Expires) > time.Minute
 	switch order.Status {
@@ -81,8 +81,8 @@ func (s *session) resume(ctx context.Context, kept state.Order) (acme.Order, boo
 }
 
 func (s *session) readOrder(ctx context.Context, order acme.Order) (acme.Order, error) {
-	err := s.step(ctx, "reading the order", func() (err error) {
-		fresh, err := s.ACME.GetOrder(ctx, s.account, acme.Order{Location: order.Location})
+	err := s.account.Do(ctx, "reading the order", func(account acme.Account) (err error) {
+		fresh, err := s.ACME.GetOrder(ctx, account, acme.Order{Location: order.Location})
 		if err == nil {
 			order = fresh
 		}
@@ -100,15 +100,15 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 	if s.Directory.RenewalInfo != "" {
 		order.Replaces = s.replaces(ctx, name)
 	}
-	if err := s.CheckLimits(ctx, s.account.Location, name); err != nil {
+	if err := s.CheckLimits(ctx, s.account.URL, name); err != nil {
 		return order, err
 	}
-	if limiter := s.iss.limiter(s.account.Location); limiter != nil {
+	if limiter := s.iss.limiter(s.account.URL); limiter != nil {
 		if err := limiter.Wait(ctx); err != nil {
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 		// another name may have learnt of a limit meanwhile
-		if err := s.CheckLimits(ctx, s.account.Location, name); err != nil {
+		if err := s.CheckLimits(ctx, s.account.URL, name); err != nil {
 			return order, err
 		}
 	}
@@ -126,7 +126,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 		made, err = s.postOrder(ctx, order, ca.MaxRetries)
 	}
 	if err != nil {
-		return made, s.NoteLimit(ctx, s.account.Location, name, s.accountProblem(ctx, err))
+		return made, s.NoteLimit(ctx, s.account.URL, name, s.account.Problem(ctx, err))
 	}
 	if made.Location == "" {
 		return made, errors.New("making the order: the CA answered without the order's URL")
@@ -136,8 +136,8 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 }
 
 func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) (made acme.Order, err error) {
-	err = s.stepUpTo(ctx, "making the order", retries, func() (err error) {
-		made, err = s.ACME.NewOrder(ctx, s.account, order)
+	err = s.account.DoUpTo(ctx, "making the order", retries, func(account acme.Account) (err error) {
+		made, err = s.ACME.NewOrder(ctx, account, order)
 		return err
 	})
 	return made, err
@@ -155,7 +155,7 @@ func (s *session) replaces(ctx context.Context, name string) string {
 	var resource struct {
 		IssuerData acme.Certificate `json:"issuer_data"`
 	}
-	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.Location {
+	if json.Unmarshal(meta, &resource) != nil || resource.IssuerData.CA != s.iss.CA || resource.IssuerData.Account != s.account.URL {
 		return ""
 	}
 	leaf := StoredCertificate(ctx, s.store.Storage, key, name)

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -62,7 +63,7 @@ func TestOverfullName(t *testing.T) {
 	if kept := gate.Report(); kept.Status != propagation.StatusReady || !slices.Contains(kept.Values, n.value) || kept.MoreValues == 0 {
 		t.Errorf("kept are %d values, without the one that is wanted: %.100q", len(kept.Values), kept.Values)
 	}
-	keeper := publish.Keeper{Checker: checker, Options: new(Publishing), Store: newStore(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.example").Store, Process: new(publish.Process)}
+	keeper := publish.Keeper{Checker: checker, Options: new(Publishing), Store: state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.example"), Process: new(publish.Process)}
 	_, err := keeper.For(publish.Identity{}).Put(t.Context(), publish.Write{At: target})
 	if err == nil || !strings.Contains(err.Error(), "121 different TXT values") {
 		t.Errorf("a writer would work with it: %v", err)

@@ -97,7 +97,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 		return Probe{}, err
 	}
 	if s == nil {
-		_, err := iss.offline().mustKnow(ctx)
+		_, err := iss.accounts.MustKnow(ctx)
 		return Probe{}, fmt.Errorf("an order needs an account: %w", err)
 	}
 	var order acme.Order
@@ -140,7 +140,10 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	}
 	if !usable && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
-		if _, err := s.ACME.DeactivateAuthorization(ctx, s.account, authzs[0].Location); err != nil {
+		if _, _, err := s.account.Once(func(account acme.Account) error {
+			_, err := s.ACME.DeactivateAuthorization(ctx, account, authzs[0].Location)
+			return err
+		}); err != nil {
 			p.Note = joinNotes(p.Note, "the order could not be thrown away and ends by itself")
 		}
 	}

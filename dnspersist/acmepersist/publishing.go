@@ -46,7 +46,7 @@ func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing
 
 // Inventory is what was written into zones for this CA.
 func (iss *Issuer) Inventory() *publish.Inventory {
-	return &publish.Inventory{Store: iss.store().Store}
+	return &publish.Inventory{Store: iss.ca.Store}
 }
 
 // keeper changes the records of the bound account. p is nil where it only reads.
@@ -55,8 +55,8 @@ func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.K
 	if p != nil {
 		process = cmp.Or(p.Process, process)
 	}
-	k := publish.Keeper{Options: p, Store: s.store.Store, Checker: checker, Process: process, Logger: s.logger}
-	id := s.identity()
+	k := publish.Keeper{Options: p, Store: s.store, Checker: checker, Process: process, Logger: s.logger}
+	id := s.account.Identity
 	return k.For(publish.Identity{CA: s.iss.CA, Account: id.URL, Thumbprint: id.Thumbprint, Earlier: id.EarlierThumbprints})
 }
 
@@ -92,7 +92,7 @@ func (s *session) published(ctx context.Context, w *wanted, t propagation.Target
 // publishMissing writes the record of a name that no server has.
 func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o ca.Offer) error {
 	// the account check of section 4.5 comes before each write
-	if err := s.checkAccount(ctx); err != nil {
+	if err := s.account.Check(ctx); err != nil {
 		return err
 	}
 	if err := s.claim(ctx, s.iss.Checker, w); err != nil {
@@ -180,7 +180,7 @@ func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t prop
 		return keeper.Retire(ctx, at, r.Values, need)
 	}
 	// the account check of section 4.5 comes before each write
-	if err := s.checkAccount(ctx); err != nil {
+	if err := s.account.Check(ctx); err != nil {
 		return err
 	}
 	return keeper.Try(ctx, publish.Write{At: at, OnDemand: s.iss.OnDemand, Value: func(values []string) (string, error) {
@@ -196,7 +196,7 @@ func (s *session) need(w wanted, known state.Name, life time.Duration) publish.N
 	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: s.margin(life)}
 	n.Want.Wildcard = n.Want.Wildcard || w.wide
 	for _, a := range known.Accepted {
-		if a.Account == s.account.Location {
+		if a.Account == s.account.URL {
 			n.Accepted = append(n.Accepted, a.Value)
 		}
 	}
@@ -218,7 +218,7 @@ func (s *session) margin(life time.Duration) time.Duration {
 func (c *Check) Inventory() *publish.Inventory { return c.session.iss.Inventory() }
 
 // Account is the URL of the account that the check is for.
-func (c *Check) Account() string { return c.session.account.Location }
+func (c *Check) Account() string { return c.session.account.URL }
 
 // Configured is the publishing of the issuer's configuration, nil if it has no provider.
 func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }

@@ -34,7 +34,7 @@ const (
 // missing on a server, was changed or ends soon is logged at once, long before a renewal
 // needs it. The CA is asked for nothing but its account.
 func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
-	states, err := iss.store().Names(ctx)
+	states, err := iss.ca.Store.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -126,11 +126,10 @@ func (iss *Issuer) openKnown(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	bound, found, err := s.knownBinding(ctx)
-	if err != nil || !found {
+	if found, err := s.account.Load(ctx); err != nil || !found {
 		return nil, err
 	}
-	return s, s.use(s.settlePending(ctx, bound))
+	return s, nil
 }
 
 // certificateOf returns the length of life of the certificate that is renewed first, and
@@ -215,7 +214,7 @@ func (s *session) report(ctx context.Context, w wanted, known state.Name, r prop
 	switch r.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
-		if err := s.checkAccount(ctx); err != nil {
+		if err := s.account.Check(ctx); err != nil {
 			return err
 		}
 		at, _ := w.record.AtEnd(r)
@@ -244,7 +243,7 @@ func (s *session) report(ctx context.Context, w wanted, known state.Name, r prop
 // SeenIdentifiers returns the names for which certificates were ever wanted from
 // this CA, from storage.
 func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
-	states, err := iss.store().Names(ctx)
+	states, err := iss.ca.Store.Names(ctx)
 	if err != nil {
 		return nil, err
 	}

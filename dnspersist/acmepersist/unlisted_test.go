@@ -21,8 +21,8 @@ func sessionAt(t *testing.T, meta string, cfg Config) *session {
 	cfg.CA = "https://ca.example/dir"
 	iss := New(cfg)
 	s := iss.sessionWith(iss.ca.At(d))
-	s.account.Location = "https://ca.example/acct/1"
-	s.thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+	s.account.URL = "https://ca.example/acct/1"
+	s.account.Thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 	return s
 }
 

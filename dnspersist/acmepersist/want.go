@@ -87,9 +87,9 @@ func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Re
 	if err != nil {
 		return Record{}, &UnsupportedNameError{w.identifier, err}
 	}
-	uri := s.identity().URI
+	uri := s.account.Identity.URI
 	if dialect == record.DialectHashed {
-		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, s.thumbprint, s.account.Location); err != nil {
+		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, s.account.Thumbprint, s.account.URL); err != nil {
 			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)
 		}
 	} else if err := record.ValidAccountURI(uri); err != nil {
@@ -107,11 +107,11 @@ func (s *session) refine(w *wanted, values []string, known state.Name, o ca.Offe
 	if s.iss.ca.Dialect == ca.DialectAuto && w.terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL
-		if r, err := s.recordFor(*w, dialect, domain); err == nil && known.HasRefused(r.Value, s.account.Location) {
+		if r, err := s.recordFor(*w, dialect, domain); err == nil && known.HasRefused(r.Value, s.account.URL) {
 			dialect, other = other, dialect
 		}
 		also, err := s.recordFor(*w, other, domain)
-		if err == nil && !known.HasRefused(also.Value, s.account.Location) && !slices.Contains(values, also.Value) {
+		if err == nil && !known.HasRefused(also.Value, s.account.URL) && !slices.Contains(values, also.Value) {
 			w.also = &also
 		}
 	}
@@ -127,7 +127,7 @@ func (s *session) refine(w *wanted, values []string, known state.Name, o ca.Offe
 
 // target makes the wanted record a thing to look for in DNS.
 func (s *session) target(w wanted, known state.Name) propagation.Target {
-	account := s.account.Location
+	account := s.account.URL
 	return propagation.Target{
 		Name:   w.record.Name,
 		Host:   record.Base(w.identifier),

@@ -1,19 +1,18 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sort"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
-
-// ErrNoAccount says that no account is bound yet, so nothing can name it.
-var ErrNoAccount = errors.New("no ACME account is bound yet")
 
 // Wanted is a record that a CA and account need at a validation name.
 type Wanted struct {
@@ -78,11 +77,11 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 		tell.Presumed = s.iss.IssuerDomainName == "" && !s.HasTerms(o)
 		all = append(all, tell)
 		for _, other := range standby {
-			if other.URL == s.account.Location {
+			if other.URL == s.account.URL {
 				return nil, fmt.Errorf("the standby account %q is the bound one: make a standby of another account, registered elsewhere", other.URL)
 			}
 			spare := *s
-			spare.account.Location, spare.thumbprint = other.URL, other.Thumbprint
+			spare.account = &account.Book{Identity: ca.Identity{URL: other.URL, URI: cmp.Or(iss.AccountURI, other.URL), Thumbprint: other.Thumbprint}}
 			r, err := spare.recordFor(w, t.Dialect, w.domain())
 			if err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
@@ -99,7 +98,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 // wanted tells what was worked out.
 func (s *session) wanted(w wanted, identifiers []string) Wanted {
 	tell := Wanted{
-		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.Location,
+		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.URL,
 		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.Dialect,
 		Note: s.UnlistedIssuer(),
 	}
@@ -120,10 +119,10 @@ func (iss *Issuer) openToTell(ctx context.Context) (*session, ca.Offer, ca.Terms
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}
 	if s == nil {
-		_, err := iss.offline().mustKnow(ctx)
+		_, err := iss.accounts.MustKnow(ctx)
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}
-	if err := s.checkAccount(ctx); err != nil {
+	if err := s.account.Check(ctx); err != nil {
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}
 	o, err := s.iss.ca.LoadOffer(ctx)

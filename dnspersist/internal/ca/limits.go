@@ -31,10 +31,10 @@ const (
 	saidMost = 500
 )
 
-// Limit is what a CA has answered to an order: that it takes none for a name, or for a
+// limit is what a CA has answered to an order: that it takes none for a name, or for a
 // registered domain and all below it, before a time. It is kept in storage, so that neither
 // each name of the domain nor a restart has to learn it by a refusal of its own.
-type Limit struct {
+type limit struct {
 	Account string    `json:"account"`
 	Name    string    `json:"name"`
 	At      time.Time `json:"at"`
@@ -46,7 +46,7 @@ type Limit struct {
 }
 
 // Check reports what a file has to hold.
-func (l *Limit) Check() error {
+func (l *limit) Check() error {
 	if l.Account == "" || l.Name == "" {
 		return errors.New("account or name is missing")
 	}
@@ -62,11 +62,11 @@ func (c *Client) limitKeys(name string) (own, domain string) {
 
 // loadLimit returns the limit of this account at a key. It is knowledge that can be had again:
 // what cannot be read counts as none.
-func (c *Client) loadLimit(ctx context.Context, account, key string) (l Limit, found bool) {
+func (c *Client) loadLimit(ctx context.Context, account, key string) (l limit, found bool) {
 	found, err := c.server.Store.Load(ctx, key, &l)
 	if err != nil {
 		c.logger.Warn("a limit of the CA could not be read; going on without it", zap.String("storage_key", key), zap.Error(err))
-		return Limit{}, false
+		return limit{}, false
 	}
 	now := walltime.Now()
 	found = found && l.Account == account && !state.IsAhead(l.At, now, 0) && !state.IsAhead(l.Until, now, longestLimit)
@@ -98,7 +98,7 @@ func (c *Client) NoteLimit(ctx context.Context, account, name string, err error)
 	}
 	key, domainKey := c.limitKeys(name)
 	now := walltime.Now().UTC()
-	l := Limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
+	l := limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
 	if domain := limitedDomain(name, problem.Detail); domain != "" {
 		key, l.Name = domainKey, domain
 	}

@@ -89,10 +89,10 @@ func TestLimitWithoutTimeGrows(t *testing.T) {
 func TestLimitsThatDoNotHold(t *testing.T) {
 	now := time.Now().UTC()
 	for what, kept := range map[string]any{
-		"another account": Limit{Account: "https://ca.test/account/2", At: now, Until: now.Add(time.Hour)},
-		"a clock ahead":   Limit{Account: "https://ca.test/account/1", At: now.AddDate(1, 0, 0), Until: now.AddDate(1, 0, 1)},
-		"too far ahead":   Limit{Account: "https://ca.test/account/1", At: now, Until: now.AddDate(1, 0, 0)},
-		"over":            Limit{Account: "https://ca.test/account/1", At: now.Add(-time.Hour), Until: now.Add(-time.Minute)},
+		"another account": limit{Account: "https://ca.test/account/2", At: now, Until: now.Add(time.Hour)},
+		"a clock ahead":   limit{Account: "https://ca.test/account/1", At: now.AddDate(1, 0, 0), Until: now.AddDate(1, 0, 1)},
+		"too far ahead":   limit{Account: "https://ca.test/account/1", At: now, Until: now.AddDate(1, 0, 0)},
+		"over":            limit{Account: "https://ca.test/account/1", At: now.Add(-time.Hour), Until: now.Add(-time.Minute)},
 		"damaged":         "x",
 	} {
 		c := limitedClient(t)

@@ -97,7 +97,7 @@ func (srv *Server) storedOffer(ctx context.Context) (Offer, error) {
 	if o.CA != srv.URL {
 		o = Offer{CA: srv.URL} // of a directory that shares the folder
 	}
-	o.Heal(walltime.Now())
+	o.heal(walltime.Now())
 	return o, nil
 }
 
@@ -174,8 +174,8 @@ func (srv *Server) updateOffer(ctx context.Context, fn func(*Offer) bool) error 
 	return nil
 }
 
-// Heal forgets a "no" that has not been said yet.
-func (o *Offer) Heal(now time.Time) {
+// heal forgets a "no" that has not been said yet.
+func (o *Offer) heal(now time.Time) {
 	if state.IsAhead(o.SeenAt, now, 0) {
 		o.SeenAt = now
 		if !o.IsYes() {

@@ -11,7 +11,7 @@ func TestOfferOfAClockThatWasAhead(t *testing.T) {
 	later := now.AddDate(1, 0, 0)
 	no := false
 	o := Offer{CA: "https://ca.test/dir", Offered: &no, SeenAt: later, Directory: &directoryTerms{At: later}}
-	o.Heal(now)
+	o.heal(now)
 	if err := clientAt(t, "{}", Config{}).Refusal(o, false); err != nil || o.Directory.At.After(now) {
 		t.Errorf("%v, %+v", err, o)
 	}

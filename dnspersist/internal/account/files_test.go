@@ -1,4 +1,4 @@
-package acmepersist
+package account
 
 import (
 	"context"
@@ -28,11 +28,11 @@ type fileKind struct {
 
 func fileKinds(tb testing.TB) []fileKind {
 	tb.Helper()
-	key, err := generateAccountKey()
+	key, err := newKey()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	bound, err := newBound("https://ca.test/dir", originRegistered, key, nil)
+	bound, err := newBinding("https://ca.test/dir", originRegistered, key, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -46,7 +46,6 @@ func fileKinds(tb testing.TB) []fileKind {
 		{"ca.json", &ca.Offer{CA: "https://ca.test/dir", Offered: &offered, SeenAt: at}, true},
 		{"names/_validation-persist.a.test.json", &state.Name{Name: "_validation-persist.a.test", Attempts: []time.Time{at}}, true},
 		{"orders/a.test.json", &state.Order{URL: "https://ca.test/o/1", Account: "https://ca.test/1", At: at}, true},
-		{"limits/a.test.json", &ca.Limit{Account: "https://ca.test/1", Name: "a.test", At: at, Until: at}, true},
 		{"targets/x.zone.test.json", &state.Target{Domains: []string{"a.test"}}, true},
 	}
 }
@@ -70,7 +69,7 @@ func TestDamagedFiles(t *testing.T) {
 		for what, data := range cases {
 			t.Run(kind.key+" "+what, func(t *testing.T) {
 				core, logs := observer.New(zap.WarnLevel)
-				st := newStore(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
+				st := state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
 				st.Logger = zap.New(core)
 				key := st.Key(kind.key)
 				if err := st.Storage.Store(t.Context(), key, []byte(data)); err != nil {
@@ -116,7 +115,7 @@ func TestStorageDown(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
 	for _, kind := range fileKinds(t) {
-		st := newStore(downStorage{&certmagic.FileStorage{Path: t.TempDir()}}, "https://ca.test/dir")
+		st := state.New(downStorage{&certmagic.FileStorage{Path: t.TempDir()}}, "https://ca.test/dir")
 		st.Logger = zap.New(core)
 		v := reflect.New(reflect.TypeOf(kind.whole).Elem())
 		if found, lost, err := st.Recall(t.Context(), st.Key(kind.key), v.Interface()); found || lost || !errors.Is(err, errDown) {
@@ -151,7 +150,7 @@ func FuzzStateFiles(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"name":"x","attempts":["9999-01-01T00:00:00Z"],"not_before":"9999-01-01T00:00:00Z"}`))
-	st := newStore(memorystorage.New(), "https://ca.test/dir")
+	st := state.New(memorystorage.New(), "https://ca.test/dir")
 	st.Logger = zap.NewNop()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		now := time.Now()
@@ -174,9 +173,7 @@ func FuzzStateFiles(f *testing.F) {
 				if at := v.NextAttempt(); at.After(now.Add(6*time.Hour + 2*state.Skew)) {
 					t.Errorf("the next attempt is at %s", at)
 				}
-			case *ca.Offer:
-				v.Heal(now)
-			case *boundAccount:
+			case *binding:
 				if _, err := v.acme(); err != nil {
 					t.Errorf("an account without key was taken: %v", err)
 				}

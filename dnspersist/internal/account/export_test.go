@@ -1,4 +1,4 @@
-package acmepersist
+package account
 
 import (
 	"encoding/json"
@@ -12,11 +12,11 @@ import (
 // of which no error may quote a key.
 func FuzzParseExport(f *testing.F) {
 	const directory = "https://ca.example/dir"
-	key, err := generateAccountKey()
+	key, err := newKey()
 	if err != nil {
 		f.Fatal(err)
 	}
-	bound, err := newBound(directory, originRegistered, key, []string{"mailto:me@example.com"})
+	bound, err := newBinding(directory, originRegistered, key, []string{"mailto:me@example.com"})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,0 +1,262 @@
+package account
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+)
+
+// Bind loads the bound account, or binds one: the pinned key's, else the one that
+// `acme` has for this CA, else a new one, once for a cluster. Another process may roll the
+// key over or import one, so storage is looked at again from time to time.
+func (b *Book) Bind(ctx context.Context) error {
+	bound, due := b.memory.recall(b.Reload)
+	if bound != nil && !due {
+		return b.use(*bound)
+	}
+	var fresh binding
+	var err error
+	if bound == nil {
+		fresh, err = b.loadOrBind(ctx)
+	} else {
+		fresh, err = b.reload(ctx, *bound)
+	}
+	if err != nil {
+		return err
+	}
+	fresh = b.settlePending(ctx, fresh)
+	b.memory.remember(fresh)
+	return b.use(fresh)
+}
+
+// reload reads the binding again. One that has vanished while it is in use is not
+// replaced: the account is there as long as this process has its key.
+func (b *Book) reload(ctx context.Context, bound binding) (binding, error) {
+	fresh, found, err := b.known(ctx)
+	if err != nil {
+		return binding{}, err
+	}
+	before := b.memory.isGone(!found)
+	if found {
+		return fresh, nil
+	}
+	if !before {
+		b.logger.Error("the bound ACME account is no longer in storage; going on with the one in memory until the process ends: restore the file from a backup",
+			zap.String("ca", bound.CA), zap.String("account", bound.URL), zap.String("storage_key", bound.at))
+	}
+	return bound, nil
+}
+
+// Load is Bind where none is to be bound: found is false if none is.
+func (b *Book) Load(ctx context.Context) (found bool, err error) {
+	bound, found, err := b.known(ctx)
+	if err != nil || !found {
+		return false, err
+	}
+	return true, b.use(b.settlePending(ctx, bound))
+}
+
+// use makes the conversation one of the account.
+func (b *Book) use(bound binding) error {
+	if !bound.DeactivatedAt.IsZero() {
+		return bound.ended(nil)
+	}
+	account, err := b.signsWith(bound)
+	if err != nil {
+		return &Error{CA: b.CA.URL, URL: bound.URL, Err: err}
+	}
+	// from the key itself: a record with the thumbprint of another one is of no use
+	thumbprint, err := account.Thumbprint()
+	if err != nil {
+		return &Error{CA: b.CA.URL, URL: bound.URL, Err: fmt.Errorf("computing the key's thumbprint: %w", err)}
+	}
+	b.account = account
+	b.Identity = ca.Identity{
+		URL: bound.URL, URI: cmp.Or(b.PinnedURI, bound.URL), Thumbprint: thumbprint, EarlierThumbprints: bound.EarlierThumbprints,
+	}
+	return nil
+}
+
+// signsWith is the account for requests of this conversation. A signature that the CA refuses is sent
+// again if the key was changed just now.
+func (b *Book) signsWith(bound binding) (acme.Account, error) {
+	b.client.RolledAt = bound.RolledAt
+	return bound.acme()
+}
+
+// loadOrBind returns the binding in storage, or one that is made.
+func (b *Book) loadOrBind(ctx context.Context) (binding, error) {
+	key, err := b.key()
+	if err != nil {
+		return binding{}, err
+	}
+	if bound, found, err := b.finished(ctx, key); err != nil || found {
+		return bound, err
+	}
+	var bound binding
+	already := func() (found bool, err error) {
+		bound, found, err = b.finished(ctx, key)
+		return found, err
+	}
+	err = b.locked(ctx, already, func() error {
+		// another node may have bound it while we waited
+		if found, err := already(); err != nil || found {
+			return err
+		}
+		var err error
+		bound, err = b.bindNew(ctx, key)
+		return err
+	})
+	return bound, err
+}
+
+// bindNew decides which account is bound, under the lock.
+func (b *Book) bindNew(ctx context.Context, storageKey string) (binding, error) {
+	if b.PinnedKeyPEM != "" {
+		return b.bindPinnedKey(ctx, storageKey)
+	}
+	if want := b.PinnedURL; want != "" {
+		bound, ok, err := b.byURL(ctx, want)
+		if err != nil {
+			return binding{}, err
+		}
+		if !ok {
+			return binding{}, &Error{CA: b.CA.URL, URL: want, Err: errors.New(
+				"account_url names it, but its key is not in storage, and no account is registered in its place: " +
+					"is this the right storage? restore its dns_persist folder from a backup, or set account_key")}
+		}
+		return b.keep(ctx, storageKey, bound)
+	}
+	// a registration that was cut short goes on, or its account would be lost
+	started, err := b.store.Load(ctx, storageKey, new(binding))
+	if err != nil {
+		return binding{}, err
+	}
+	if started {
+		return b.register(ctx, storageKey)
+	}
+	if err := b.warnOfOthers(ctx); err != nil {
+		return binding{}, err
+	}
+	bound, ok, err := b.adopt(ctx)
+	if err != nil {
+		return binding{}, err
+	}
+	if !ok {
+		return b.register(ctx, storageKey)
+	}
+	// acme's copy of an account whose key was rolled over holds a dead one
+	if own, ok, err := b.ownByURL(ctx, bound.URL); err != nil {
+		return binding{}, err
+	} else if ok {
+		bound = own
+	}
+	return b.keep(ctx, storageKey, bound)
+}
+
+// bindPinnedKey looks the configured key's account up at the CA. It is registered
+// only if nothing says that it must exist already.
+func (b *Book) bindPinnedKey(ctx context.Context, storageKey string) (binding, error) {
+	key, err := binding{KeyPEM: b.PinnedKeyPEM}.signer()
+	if err != nil {
+		return binding{}, &Error{CA: b.CA.URL, URL: b.PinnedURL, Err: fmt.Errorf("account_key: %w", err)}
+	}
+	bound, err := newBinding(b.CA.URL, originKey, key, nil)
+	if err != nil {
+		return binding{}, err
+	}
+	var account acme.Account
+	err = b.client.Do(ctx, "looking up the account of account_key", func() (err error) {
+		account, err = b.client.ACME.GetAccount(ctx, acme.Account{PrivateKey: key})
+		return err
+	})
+	switch {
+	case err == nil:
+		bound.URL, bound.Contact = account.Location, account.Contact
+	case ca.IsProblem(err, "accountDoesNotExist") && b.PinnedURL == "":
+		if bound, err = b.registerKey(ctx, storageKey, bound); err != nil {
+			return binding{}, err
+		}
+	case ca.IsProblem(err, "accountDoesNotExist"):
+		return binding{}, &Error{CA: b.CA.URL, URL: b.PinnedURL, Err: fmt.Errorf("the CA knows no account with the configured account_key: %w", err)}
+	default:
+		return binding{}, err
+	}
+	if want := b.PinnedURL; want != "" && bound.URL != want {
+		return binding{}, &Error{CA: b.CA.URL, URL: want, Err: fmt.Errorf(
+			"account_key is the key of %s: correct account_url or account_key", bound.URL)}
+	}
+	return b.keep(ctx, storageKey, bound)
+}
+
+// register makes a new account. The key is stored before it is sent, and one that
+// was stored before a crash is used again: the CA then returns the same account.
+func (b *Book) register(ctx context.Context, storageKey string) (binding, error) {
+	var bound binding
+	started, err := b.store.Load(ctx, storageKey, &bound)
+	if err != nil {
+		return binding{}, err
+	}
+	if !started {
+		key, err := newKey()
+		if err != nil {
+			return binding{}, err
+		}
+		if bound, err = newBinding(b.CA.URL, originRegistered, key, b.contact()); err != nil {
+			return binding{}, err
+		}
+	}
+	if bound, err = b.registerKey(ctx, storageKey, bound); err != nil {
+		return binding{}, err
+	}
+	b.memory.mu.Lock()
+	b.memory.registered = bound.URL
+	b.memory.mu.Unlock()
+	return b.keep(ctx, storageKey, bound)
+}
+
+// registerKey asks the CA for the account of a key, once that is stored.
+func (b *Book) registerKey(ctx context.Context, storageKey string, bound binding) (binding, error) {
+	key, err := bound.signer()
+	if err != nil {
+		return binding{}, err
+	}
+	if err := b.store.Save(ctx, storageKey, bound); err != nil {
+		return binding{}, err
+	}
+	account := acme.Account{Contact: b.contact(), TermsOfServiceAgreed: true, PrivateKey: key}
+	if b.External != nil {
+		if err := account.SetExternalAccountBinding(ctx, b.client.ACME, *b.External); err != nil {
+			// the cause could quote the MAC key
+			return binding{}, &Error{CA: b.CA.URL, Err: errors.New("eab: the MAC key is not base64url-encoded")}
+		}
+	} else if b.client.Directory.Meta.ExternalAccountRequired {
+		return binding{}, &Error{CA: b.CA.URL, Err: errors.New(
+			"the CA wants an external account binding: get a key ID and MAC key from it and set eab (external_account in JSON)")}
+	}
+	err = b.client.Do(ctx, "registering an ACME account", func() (err error) {
+		account, err = b.client.ACME.NewAccount(ctx, account)
+		return err
+	})
+	var problem acme.Problem
+	if errors.As(err, &problem) && !ca.IsProblem(err, "rateLimited", "serverInternal") {
+		if b.External != nil {
+			err = fmt.Errorf("%w; check the key ID and the MAC key of eab (external_account in JSON), which the CA may want to be new ones", err)
+		}
+		return binding{}, &Error{CA: b.CA.URL, Err: err}
+	}
+	if err != nil {
+		return binding{}, err
+	}
+	if account.Location == "" {
+		return binding{}, &Error{CA: b.CA.URL, Err: errors.New("the CA answered new-account without the account's URL")}
+	}
+	bound.URL, bound.Contact = account.Location, account.Contact
+	return bound, nil
+}

@@ -1,0 +1,163 @@
+package account
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+)
+
+// checkFresh is how long an account check (section 4.5 of the draft) is good for.
+const checkFresh = time.Hour
+
+// Check asks the CA for the account with a POST-as-GET of exactly its URL
+// and wants to see it valid. Nothing is shown to anybody for publishing before:
+// it is the only defence against a substituted account URL.
+func (b *Book) Check(ctx context.Context) error {
+	if b.memory.hasChecked(b.URL, b.Thumbprint) {
+		return nil
+	}
+	// a start with thousands of names asks once
+	select {
+	case b.checking <- struct{}{}:
+		defer func() { <-b.checking }()
+	case <-ctx.Done():
+		return fmt.Errorf("checking the ACME account: %w", context.Cause(ctx))
+	}
+	if b.memory.hasChecked(b.URL, b.Thumbprint) {
+		return nil
+	}
+	var status string
+	err := b.Do(ctx, "checking the ACME account", func(account acme.Account) (err error) {
+		status, err = statusOf(ctx, b.client, account)
+		return err
+	})
+	if err != nil {
+		return b.Problem(ctx, explained(err, b.account))
+	}
+	if status != acme.StatusValid {
+		return b.lost(ctx, fmt.Errorf("its status at the CA is %q, not valid", status))
+	}
+	b.memory.passed(b.URL, b.Thumbprint)
+	return nil
+}
+
+// Problem makes an Error of the CA's answer that it does not accept our account; other errors pass.
+func (b *Book) Problem(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ca.IsProblem(err, "accountDoesNotExist") {
+		return b.lost(ctx, fmt.Errorf("the CA does not know it: %w", err))
+	}
+	var p acme.Problem
+	if ca.IsProblem(err, "unauthorized") && errors.As(err, &p) && b.looksDeactivated(ctx) {
+		return b.lost(ctx, fmt.Errorf("the CA does not accept it, it may be deactivated: %w", err))
+	}
+	return err
+}
+
+// looksDeactivated asks for the account itself: `unauthorized` can mean many
+// things, but for a request about nothing but the account only one.
+func (b *Book) looksDeactivated(ctx context.Context) bool {
+	status, err := statusOf(ctx, b.client, b.account)
+	if err != nil {
+		return ca.IsProblem(err, "unauthorized", "accountDoesNotExist")
+	}
+	return status != acme.StatusValid
+}
+
+// lost makes the error for an account that is gone, and forgets what was
+// cached about it, so that a restored CA is noticed at the next attempt. If the account's
+// key was changed meanwhile it is not gone.
+func (b *Book) lost(ctx context.Context, reason error) error {
+	b.memory.forget()
+	stored, changed := b.changedKey(ctx, reason)
+	if changed != nil {
+		return changed
+	}
+	if at := stored.endedAt(); !at.IsZero() {
+		return stored.ended(reason)
+	}
+	return &Error{
+		CA: b.CA.URL, URL: b.URL, Names: b.store.ValidationNames(ctx), Err: reason, thumbprint: b.Thumbprint,
+	}
+}
+
+// orChanged looks in storage whether the CA's refusal is about a key that is the
+// account's no more. Other errors pass.
+func (b *Book) orChanged(ctx context.Context, err error) error {
+	// CAs differ in what they say to a signature by a former key
+	if b.URL == "" || !ca.IsProblem(err, "unauthorized", "malformed", "accountDoesNotExist") {
+		return err
+	}
+	if _, changed := b.changedKey(ctx, err); changed != nil {
+		return changed
+	}
+	return err
+}
+
+// changedKey compares the key that is used with the one in storage, after a rollover that may
+// be pending has been resolved. It returns what is stored, and an error that can be tried
+// again if the keys differ or that cannot be told.
+func (b *Book) changedKey(ctx context.Context, reason error) (binding, error) {
+	stored, found, err := b.known(ctx)
+	if err != nil || !found {
+		return binding{}, nil //nolint:nilerr // then the reason counts
+	}
+	if stored.NextKeyPEM != "" {
+		if stored, err = b.resolveLocked(ctx, stored, askNextSoon); err != nil {
+			return stored, fmt.Errorf("a key rollover of the ACME account %s at %s is pending and could not be resolved (%w), after: %s",
+				stored.URL, b.CA.URL, err, reason.Error())
+		}
+	}
+	key, err := stored.signer()
+	if err != nil {
+		return stored, nil //nolint:nilerr // then the reason counts
+	}
+	thumbprint, err := thumbprintOf(key)
+	if err != nil || thumbprint == b.Thumbprint {
+		return stored, nil //nolint:nilerr // then the reason counts
+	}
+	b.memory.forget()
+	return stored, &KeyChangedError{
+		CA: b.CA.URL, URL: stored.URL, Thumbprint: thumbprint,
+		OldURL: b.URL, OldThumbprint: b.Thumbprint, Err: reason,
+	}
+}
+
+// Checker returns what a Solver needs as CheckAccount: it asks the CA for the account with a
+// POST-as-GET of exactly its URL, follows no redirect, and wants to see it valid (section 4.5 of
+// draft -02). That the CA has said so is good for an hour.
+func Checker(client *acme.Client, account acme.Account) func(context.Context) error {
+	plain := *cmp.Or(client.HTTPClient, http.DefaultClient)
+	plain.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	plain.Transport = ca.Guard(plain.Transport, client.Directory)
+	asking := &acme.Client{Directory: client.Directory, HTTPClient: &plain, UserAgent: client.UserAgent, Logger: client.Logger}
+	var mu sync.Mutex
+	var checked time.Time
+	return func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !checked.IsZero() && time.Since(checked) < checkFresh {
+			return nil
+		}
+		// acmez has no plain POST-as-GET; the getter of authorizations is one
+		answer, err := asking.GetAuthorization(ctx, account, account.Location)
+		if err != nil {
+			return &Error{CA: client.Directory, URL: account.Location, Err: err}
+		}
+		if answer.Status != acme.StatusValid {
+			return &Error{CA: client.Directory, URL: account.Location, Err: fmt.Errorf("its status at the CA is %q, not valid", answer.Status)}
+		}
+		checked = time.Now()
+		return nil
+	}
+}

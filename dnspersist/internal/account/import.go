@@ -1,0 +1,179 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+)
+
+// What Import has done.
+const (
+	// ImportNew says that the account was bound where none was.
+	ImportNew = "imported"
+	// ImportAlready says that the account was bound with this key already.
+	ImportAlready = "already"
+	// ImportNewer says that the account was bound with a key that it no longer has.
+	ImportNewer = "replaced an earlier key"
+)
+
+// Imported is what Import has done.
+type Imported struct {
+	State
+	// Outcome is one of the Import constants.
+	Outcome string `json:"outcome"`
+}
+
+// Import binds an account that Export has written. Before anything is stored
+// the CA is asked for exactly this account with exactly this key. It never takes the place
+// of another account, and never brings a former key back; a rollover that was pending when
+// the account was exported is resolved. It may be repeated.
+func (h *Holder) Import(ctx context.Context, data []byte) (Imported, error) {
+	result, err := h.importFile(ctx, data)
+	if err != nil {
+		return Imported{}, fmt.Errorf("importing the account: %w", err)
+	}
+	return result, nil
+}
+
+func (h *Holder) importFile(ctx context.Context, data []byte) (Imported, error) {
+	in, err := parseExport(data, h.CA.URL)
+	if err != nil {
+		return Imported{}, err
+	}
+	if want := h.PinnedURL; want != "" && want != in.URL {
+		return Imported{}, fmt.Errorf("account_url names %s, and the file holds %s: correct account_url or import the other account", want, in.URL)
+	}
+	b, err := h.open(ctx)
+	if err != nil {
+		return Imported{}, err
+	}
+	var result Imported
+	err = h.locked(ctx, nil, func() (err error) {
+		result, err = b.importLocked(ctx, in)
+		return err
+	})
+	return result, err
+}
+
+// importLocked is Import under the lock.
+func (b *Book) importLocked(ctx context.Context, in binding) (Imported, error) {
+	var err error
+	// which key is the account's is known before they are compared
+	if in.NextKeyPEM != "" {
+		if in, err = b.resolveImport(ctx, in); err != nil {
+			return Imported{}, err
+		}
+	}
+	if err := b.suitsPinnedKey(in); err != nil {
+		return Imported{}, err
+	}
+	here, found, err := b.importTarget(ctx, in)
+	if err != nil {
+		return Imported{}, err
+	}
+	if found && here.NextKeyPEM != "" {
+		if here, err = b.resolve(ctx, here); err != nil {
+			return Imported{}, fmt.Errorf("a key rollover of the bound account is pending: %w", err)
+		}
+	}
+	outcome := ImportNew
+	switch {
+	case !found:
+	case in.olderThan(here):
+		return Imported{}, fmt.Errorf("the file holds a former key of %s (thumbprint %s), which was changed to that of thumbprint %s: "+
+			"the bound account is newer, nothing was changed", in.URL, in.Thumbprint, here.Thumbprint)
+	case here.Thumbprint != in.Thumbprint:
+		outcome = ImportNewer
+		in.EarlierThumbprints = prepend(here.EarlierThumbprints, append(in.EarlierThumbprints, here.Thumbprint)...)
+	case b.isBound(ctx, here.at, in.URL):
+		return Imported{here.state(), ImportAlready}, nil
+	}
+	if err := confirm(ctx, b.client, in); err != nil {
+		return Imported{}, err
+	}
+	in.at = here.at
+	in.DeactivatingAt, in.DeactivatedAt = time.Time{}, time.Time{} // the CA has just said so
+	if in.BoundAt.IsZero() {
+		in.BoundAt = time.Now().UTC()
+	}
+	if err := b.keepCutShort(ctx, in.at); err != nil {
+		return Imported{}, err
+	}
+	if in, err = b.save(ctx, in); err != nil {
+		return Imported{}, err
+	}
+	b.memory.forget()
+	b.logger.Info("imported the ACME account",
+		zap.String("ca", in.CA), zap.String("account", in.URL), zap.String("thumbprint", in.Thumbprint),
+		zap.String("outcome", outcome), zap.String("storage_key", in.at))
+	return Imported{in.state(), outcome}, nil
+}
+
+// importTarget finds the file that the account goes to, here.at, and the binding of the same
+// account that is there or in another of our files. Another account is never overwritten.
+func (f *files) importTarget(ctx context.Context, in binding) (here binding, found bool, err error) {
+	key, err := f.key()
+	if err != nil {
+		return binding{}, false, err
+	}
+	here, found, err = f.load(ctx, key)
+	found = found && here.URL != ""
+	switch {
+	case err != nil:
+		return binding{}, false, err
+	case found && here.URL == in.URL:
+		return here, true, nil
+	case found && f.PinnedURL == "":
+		return binding{}, false, fmt.Errorf("the bound account is %s, the file holds %s, and records may name either: "+
+			"set account_url to %s to use it beside the bound one, or, if no record names %s, remove %s from storage, and import again",
+			here.URL, in.URL, in.URL, here.URL, here.at)
+	case found:
+		key = "" // it goes beside the other one, see save
+	}
+	here, found, err = f.ownByURL(ctx, in.URL)
+	if !found || key != "" {
+		here.at = key
+	}
+	return here, found, err
+}
+
+// resolveImport asks the CA which of the keys in the file is the account's.
+func (b *Book) resolveImport(ctx context.Context, in binding) (binding, error) {
+	next, err := decodeKey(in.NextKeyPEM, "the next key")
+	if err != nil {
+		return in, err
+	}
+	known, err := knows(ctx, b.client, in.URL, next, ca.MaxRetries)
+	if err != nil {
+		return in, fmt.Errorf("a key rollover was pending when the account was exported: %w", err)
+	}
+	if known {
+		return in.promoted(next)
+	}
+	return in, nil
+}
+
+// suitsPinnedKey refuses another key than the configured one.
+func (f *files) suitsPinnedKey(in binding) error {
+	if f.PinnedKeyPEM == "" {
+		return nil
+	}
+	key, err := decodeKey(f.PinnedKeyPEM, "account_key")
+	if err != nil {
+		return err
+	}
+	pinned, err := thumbprintOf(key)
+	if err != nil {
+		return err
+	}
+	if pinned != in.Thumbprint {
+		return errors.New("account_key pins the key of thumbprint " + pinned + ", and the file holds " + in.URL + " with that of thumbprint " +
+			in.Thumbprint + ": remove account_key, or set it to the account's key")
+	}
+	return nil
+}
