@@ -9,23 +9,23 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
-func (u *place) finish() {
-	u.Helper()
-	if err := u.keeper.Finish(u.Context(), u.at); err != nil {
-		u.Fatal(err)
+func (p *place) finish() {
+	p.Helper()
+	if err := p.keeper.Finish(p.Context(), p.at); err != nil {
+		p.Fatal(err)
 	}
 }
 
 // lose has the provider lose the published values.
-func (u *place) lose() {
-	u.Helper()
-	u.fails = 2 // the write, and putting back
+func (p *place) lose() {
+	p.Helper()
+	p.fails = 2 // the write, and putting back
 	var lost *lostError
-	if err := u.put(); !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) {
-		u.Fatal(err)
+	if err := p.put(); !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) {
+		p.Fatal(err)
 	}
-	if e := u.is(); e == nil || !slices.Equal(e.Beside, []string{"theirs"}) || !e.WrittenAt.IsZero() {
-		u.Fatalf("noted is %+v", e)
+	if e := p.is(); e == nil || !slices.Equal(e.Beside, []string{"theirs"}) || !e.WrittenAt.IsZero() {
+		p.Fatalf("noted is %+v", e)
 	}
 }
 
