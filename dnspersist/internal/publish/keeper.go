@@ -298,9 +298,10 @@ func (c *change) add(ctx context.Context, before published, entry Entry, old *En
 }
 
 func (c *change) writer() *writer {
-	w := &writer{Options: *c.Options, read: c.read, logger: c.Logger, note: func(context.Context, []string) error { return nil }}
-	w.Provider = c.lockingZone()
-	return w
+	return &writer{
+		Options: c.Options, read: c.read, inZone: c.inZone, logger: c.Logger,
+		note: func(context.Context, []string) error { return nil },
+	}
 }
 
 // log reports what was written.

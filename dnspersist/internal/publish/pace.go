@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -108,11 +109,12 @@ func (k *Keeper) atPace(ctx context.Context, w Write) error {
 	if err := k.inBounds(ctx, w, time.Now()); err != nil {
 		return err
 	}
-	end, err := p.begin(ctx)
-	if err != nil {
-		return err
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	defer end()
 	// it may have failed for others meanwhile
 	if err := p.refusal(what, time.Now()); err != nil {
 		return err
@@ -121,12 +123,12 @@ func (k *Keeper) atPace(ctx context.Context, w Write) error {
 	k.log(done)
 	switch {
 	case err == nil || errors.As(err, new(*WrittenBeforeError)): // trying again changes nothing
-		p.succeeded(what)
+		_ = p.ended(what, nil, 0)
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return p.failed(what, err, cmp.Or(o.Retry, firstRetry))
+	return p.ended(what, err, cmp.Or(o.Retry, firstRetry))
 }
 
 // inBounds holds a write on demand against its bounds.
@@ -159,7 +161,7 @@ type Process struct {
 	mu        sync.Mutex
 	providers map[string]*provider
 	// running are the calls that were given up and have not ended.
-	running map[runningCall]<-chan struct{}
+	running map[runningCall]bool
 	// onDemand are the writes on demand, by CA and registered domain.
 	onDemand map[string]*rate.Limiter
 }
@@ -187,11 +189,7 @@ func (p *Process) takeOnDemand(domain string, perHour int, now time.Time) time.D
 		p.onDemand = make(map[string]*rate.Limiter)
 	}
 	if len(p.onDemand) >= mostKept {
-		for d, l := range p.onDemand {
-			if l.TokensAt(now) >= float64(l.Burst()) {
-				delete(p.onDemand, d)
-			}
-		}
+		maps.DeleteFunc(p.onDemand, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= float64(l.Burst()) })
 	}
 	l := p.onDemand[domain]
 	if l == nil {
@@ -225,9 +223,7 @@ type provider struct {
 	// paused is until when the provider is not called at all, why is the error that led to it.
 	paused time.Time
 	why    error
-	// limited is how often in a row it has wanted to be left alone, failing are the names at which
-	// its calls have failed since the last one that succeeded.
-	limited int
+	// failing are the names at which its calls have failed since the last one that succeeded.
 	failing map[string]bool
 }
 
@@ -251,34 +247,17 @@ func (p *provider) refusal(what try, now time.Time) error {
 	return nil
 }
 
-// begin waits for a slot.
-func (p *provider) begin(ctx context.Context) (end func(), err error) {
-	select {
-	case p.slots <- struct{}{}:
-		return func() { <-p.slots }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// ended remembers how a try has ended, and returns its error with the time of the next one.
+func (p *provider) ended(what try, err error, first time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.tries, what)
+		return nil
 	}
-}
-
-// succeeded forgets what went wrong with a name.
-func (p *provider) succeeded(what try) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.tries, what)
-}
-
-// failed remembers that a name could not be written, and returns the error with its next time.
-func (p *provider) failed(what try, err error, first time.Duration) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := time.Now()
 	if len(p.tries) >= mostKept {
-		for k, f := range p.tries {
-			if now.Sub(f.last.RetryAt) > lastRetry {
-				delete(p.tries, k)
-			}
-		}
+		maps.DeleteFunc(p.tries, func(_ try, f *failure) bool { return now.Sub(f.last.RetryAt) > lastRetry })
 	}
 	f := p.tries[what]
 	if f == nil {
@@ -298,28 +277,20 @@ func (p *provider) called(name string, err error, clean func(error) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		p.limited = 0
 		clear(p.failing)
-		return
-	}
-	now := time.Now()
-	if isLimited, after := tooOften(err); isLimited {
-		if !now.Before(p.paused) { // of calls at once the first counts
-			p.paused = now.Add(min(pauseAtLeast<<min(p.limited, 12), lastRetry))
-			p.limited++
-		}
-		if asked := now.Add(min(after, longestPause)); asked.After(p.paused) {
-			p.paused = asked
-		}
-		p.why = fmt.Errorf("the provider wants to be asked less often, and is left alone until then: %w", clean(err))
 		return
 	}
 	p.failing[name] = true
-	if len(p.failing) >= failingNames && !now.Before(p.paused) {
-		clear(p.failing)
-		p.paused = now.Add(pauseAtLeast)
-		p.why = fmt.Errorf("the provider has failed at %d names in a row, and is left alone until then: %w", failingNames, clean(err))
+	pause, why := pauseAtLeast, fmt.Sprintf("the provider has failed at %d names in a row", len(p.failing))
+	if limited, after := tooOften(err); limited {
+		pause, why = max(pause, min(after, longestPause)), "the provider wants to be asked less often"
+	} else if len(p.failing) < failingNames {
+		return
 	}
+	if until := time.Now().Add(pause); until.After(p.paused) {
+		p.paused, p.why = until, fmt.Errorf("%s, and is left alone until then: %w", why, clean(err))
+	}
+	clear(p.failing)
 }
 
 // tooOften reports whether a provider is asked too often, and how long it wants to be left alone, if it

@@ -62,11 +62,7 @@ func (p *paced) try(name string, result error) error {
 		return err
 	}
 	p.provider.called(name, result, func(err error) error { return err })
-	if result == nil {
-		p.provider.succeeded(try{name: name})
-		return nil
-	}
-	return p.provider.failed(try{name: name}, result, time.Minute)
+	return p.provider.ended(try{name: name}, result, time.Minute)
 }
 
 // waits waits for as long as an error asks for, which is to be so long.
@@ -109,15 +105,13 @@ func TestLimitingProviderIsLeftAlone(t *testing.T) {
 		if refused := p.try("b", nil); !errors.As(refused, &other) || !other.RetryAt.Equal(time.Now().Add(5*time.Minute)) || !errors.Is(refused, statusError(429)) {
 			t.Errorf("the provider is not left alone: %v", refused)
 		}
-		// those that were under way count once
-		p.provider.called("c", statusError(429), func(err error) error { return err })
 		p.waits(err, 5*time.Minute)
-		p.waits(p.try("b", awsError(429)), 10*time.Minute)
+		p.waits(p.try("b", awsError(429)), 5*time.Minute)
 		p.waits(p.try("b", waitError(time.Hour)), time.Hour)
+		p.waits(p.try("c", waitError(48*time.Hour)), 24*time.Hour)
 		if err := p.try("b", nil); err != nil {
 			t.Fatal(err)
 		}
-		p.waits(p.try("b", statusError(429)), 5*time.Minute)
 	})
 }
 

@@ -128,7 +128,10 @@ func (w *writer) remove(ctx context.Context, name, value string) (done Removed, 
 	}
 	// without a TTL, which would have to match
 	gone := libdns.TXT{Name: libdns.RelativeName(name, before.zone), Text: value}
-	_, wrote := deleter.DeleteRecords(ctx, before.zone+".", []libdns.Record{gone})
+	wrote := w.inZone(ctx, before.zone, func(ctx context.Context) error {
+		_, err := deleter.DeleteRecords(ctx, before.zone+".", []libdns.Record{gone})
+		return err
+	})
 	after, first, err := w.settleWithout(ctx, name, value, wrote)
 	if err != nil {
 		err = w.redact(fmt.Errorf("removing from %s: %w", name, err))

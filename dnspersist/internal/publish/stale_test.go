@@ -66,7 +66,7 @@ func TestStaleServer(t *testing.T) {
 					want = []string{theirs}
 				}
 				w.replaces = c.replaces
-				wr := &writer{Options: Options{Provider: careful{w, c.replaces}}, read: b.read, note: noteNothing, logger: zap.NewNop()}
+				wr := newWriter(Options{Provider: careful{w, c.replaces}}, b.read)
 				var restored []string
 				var err error
 				if c.remove {
@@ -99,7 +99,7 @@ func TestNewValueOnOneServer(t *testing.T) {
 		w := newWorld(time.Minute, "theirs", "new")
 		w.replaces = true
 		b := &behind{world: w, shows: []string{"theirs"}, until: time.Minute}
-		done, err := (&writer{Options: Options{Provider: w}, read: b.read, note: noteNothing, logger: zap.NewNop()}).add(t.Context(), testName, "ours")
+		done, err := newWriter(Options{Provider: w}, b.read).add(t.Context(), testName, "ours")
 		if err != nil || !slices.Equal(done.restored, []string{"theirs", "new"}) || !slices.Equal(w.values, []string{"theirs", "new", "ours"}) {
 			t.Errorf("%+v, %v, %q", done, err, w.values)
 		}
@@ -155,7 +155,7 @@ func TestCutOff(t *testing.T) {
 			}
 			return w.read(ctx, name)
 		}
-		done, err := (&writer{Options: Options{Provider: cutOff{w, cancel}}, read: read, note: noteNothing, logger: zap.NewNop()}).add(ctx, testName, "ours")
+		done, err := newWriter(Options{Provider: cutOff{w, cancel}}, read).add(ctx, testName, "ours")
 		if err != nil || !slices.Equal(done.restored, []string{"theirs"}) || !slices.Equal(w.values, []string{"theirs", "ours"}) {
 			t.Errorf("%+v, %v, %q", done, err, w.values)
 		}
@@ -169,7 +169,8 @@ func TestDoubtIsLogged(t *testing.T) {
 		w := newWorld(time.Minute, "theirs", "perhaps new")
 		w.fails, w.empties = 1, true
 		b := &behind{world: w, shows: []string{"theirs"}, until: time.Hour}
-		wr := &writer{Options: Options{Provider: w}, read: b.read, note: noteNothing, logger: zap.New(core)}
+		wr := newWriter(Options{Provider: w}, b.read)
+		wr.logger = zap.New(core)
 		_, err := wr.add(t.Context(), testName, "ours")
 		if err == nil || !slices.Equal(w.values, []string{"theirs", "ours"}) {
 			t.Errorf("%v, %q", err, w.values)
@@ -198,7 +199,7 @@ func TestRestoreEnds(t *testing.T) {
 		w := newWorld(time.Minute, "theirs")
 		w.replaces = true
 		began := time.Now()
-		_, err := (&writer{Options: Options{Provider: hanging{w}, Timeout: time.Minute}, read: w.read, note: noteNothing, logger: zap.NewNop()}).add(t.Context(), testName, "ours")
+		_, err := newWriter(Options{Provider: hanging{w}, Timeout: time.Minute}, w.read).add(t.Context(), testName, "ours")
 		var lost *lostError
 		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || time.Since(began) > DefaultWait+3*time.Minute {
 			t.Errorf("after %s: %v", time.Since(began), err)

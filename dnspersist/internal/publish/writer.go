@@ -31,8 +31,10 @@ const (
 // writer adds values to names and removes them, and puts back what the provider loses. One goroutine at a
 // time may use it for one name.
 type writer struct {
-	Options
+	*Options
 	read reader
+	// inZone runs a call of the provider that changes a zone.
+	inZone func(ctx context.Context, zone string, call providerCall) error
 	// note is called right before a change, with the values that are published beside what is changed:
 	// it may keep them, to have them put back if this process does not see the end. After an
 	// error of it nothing is changed.
@@ -180,7 +182,10 @@ func (w *writer) write(ctx context.Context, name string, before published, value
 	for _, v := range values {
 		records = append(records, libdns.TXT{Name: libdns.RelativeName(name, before.zone), TTL: cmp.Or(before.ttl, w.TTL, DefaultTTL), Text: v})
 	}
-	_, wrote := w.Provider.AppendRecords(ctx, before.zone+".", records)
+	wrote := w.inZone(ctx, before.zone, func(ctx context.Context) error {
+		_, err := w.Provider.AppendRecords(ctx, before.zone+".", records)
+		return err
+	})
 	patience := w.patience(wrote)
 	var why error
 	err = w.look(ctx, patience, func() (bool, error) {

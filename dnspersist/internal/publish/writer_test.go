@@ -117,10 +117,16 @@ func (w *world) read(context.Context, string) (published, error) {
 }
 
 func (w *world) writer() *writer {
-	return &writer{Options: Options{Provider: w, Secrets: []string{"s3cret"}}, read: w.read, note: noteNothing, logger: zap.NewNop()}
+	return newWriter(Options{Provider: w, Secrets: []string{"s3cret"}}, w.read)
 }
 
-func noteNothing(context.Context, []string) error { return nil }
+func newWriter(o Options, read reader) *writer {
+	return &writer{
+		Options: &o, read: read, logger: zap.NewNop(),
+		note:   func(context.Context, []string) error { return nil },
+		inZone: func(ctx context.Context, _ string, call providerCall) error { return call(ctx) },
+	}
+}
 
 func TestAdd(t *testing.T) {
 	const ours, theirs = "ca.example; accounturi=https://ca.example/1", `other.example; "theirs"`

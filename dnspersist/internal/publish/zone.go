@@ -5,24 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-
-	"github.com/libdns/libdns"
 )
-
-// lockingZone is the provider, which lets one change of a zone through at a time, in the
-// whole cluster: some read a zone, change it, and write it back whole.
-func (c *change) lockingZone() libdns.RecordAppender {
-	add := zoneAppender{c}
-	if deleter, ok := c.Options.Provider.(libdns.RecordDeleter); ok {
-		return struct {
-			zoneAppender
-			zoneDeleter
-		}{add, zoneDeleter{c, deleter}}
-	}
-	return add
-}
 
 // runningCall is a call for a zone, of the client of one configuration, that was given up and has not
 // ended: a provider that writes a zone back whole would undo what a second one has changed meanwhile.
@@ -33,47 +17,41 @@ type runningCall struct {
 	zone string
 }
 
-// isRunning reports whether such a call has not ended.
 func (p *Process) isRunning(call runningCall) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ended, runs := p.running[call]
-	if !runs {
-		return false
-	}
-	select {
-	case <-ended:
-		delete(p.running, call)
-		return false
-	default:
-		return true
-	}
+	return p.running[call]
 }
 
-// runsOn remembers such a call.
+// runsOn remembers such a call until it ends.
 func (p *Process) runsOn(call runningCall, ended <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running == nil {
-		p.running = make(map[runningCall]<-chan struct{})
+		p.running = make(map[runningCall]bool)
 	}
-	p.running[call] = ended
+	p.running[call] = true
+	go func() {
+		<-ended
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.running, call)
+	}()
 }
 
 // providerCall is a call of the provider's client.
-type providerCall func(ctx context.Context) ([]libdns.Record, error)
+type providerCall func(ctx context.Context) error
 
-// inZone runs a call of the provider while nobody else changes the zone. Its time begins when
-// it is its turn.
-func (c *change) inZone(ctx context.Context, zone string, call providerCall) (records []libdns.Record, err error) {
-	zone = strings.TrimSuffix(zone, ".")
+// inZone runs a call of the provider while nobody else changes the zone, in the whole cluster: some read a
+// zone, change it, and write it back whole. Its time begins when it is its turn.
+func (c *change) inZone(ctx context.Context, zone string, call providerCall) error {
 	key := runningCall{c.Options, zone}
-	err = c.Store.Locked(ctx, "dns_persist_zone_"+c.Store.Safe(zone), nil, func() error {
+	return c.Store.Locked(ctx, "dns_persist_zone_"+c.Store.Safe(zone), nil, func() error {
 		if c.Process.isRunning(key) {
 			return fmt.Errorf("an earlier call of the provider for the zone %s was given up and has not ended; "+
 				"it is not called again until then: look whether its API can be reached, and reload or restart Caddy", zone)
 		}
-		records, err = callWithin(ctx, c.Options.Timeout, call)
+		err := callWithin(ctx, c.Options.Timeout, call)
 		var runs *runsOnError
 		if errors.As(err, &runs) {
 			c.Process.runsOn(key, runs.ended)
@@ -82,28 +60,6 @@ func (c *change) inZone(ctx context.Context, zone string, call providerCall) (re
 			c.Process.provider(c.Options).called(c.at.Name, err, c.Options.redact)
 		}
 		return err
-	})
-	return records, err
-}
-
-type zoneAppender struct{ *change }
-
-// AppendRecords implements libdns.RecordAppender.
-func (z zoneAppender) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return z.inZone(ctx, zone, func(ctx context.Context) ([]libdns.Record, error) {
-		return z.Options.Provider.AppendRecords(ctx, zone, records)
-	})
-}
-
-type zoneDeleter struct {
-	*change
-	deleter libdns.RecordDeleter
-}
-
-// DeleteRecords implements libdns.RecordDeleter.
-func (z zoneDeleter) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return z.inZone(ctx, zone, func(ctx context.Context) ([]libdns.Record, error) {
-		return z.deleter.DeleteRecords(ctx, zone, records)
 	})
 }
 
@@ -130,11 +86,10 @@ func (e *runsOnError) Unwrap() error { return e.err }
 // callWithin runs a call of a provider, which has to end in time: some clients have no time-out of
 // their own, and an API that accepts and never answers would hold the locks around it for ever.
 // One that does not even end when it is cancelled is left to itself; the error is a runsOnError then.
-func callWithin(ctx context.Context, limit time.Duration, fn providerCall) ([]libdns.Record, error) {
+func callWithin(ctx context.Context, limit time.Duration, call providerCall) error {
 	limit = cmp.Or(limit, defaultTimeout)
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var records []libdns.Record
 	var err error
 	ended := make(chan struct{})
 	go func() {
@@ -144,7 +99,7 @@ func callWithin(ctx context.Context, limit time.Duration, fn providerCall) ([]li
 				err = fmt.Errorf("the provider's code has panicked: %v", p)
 			}
 		}()
-		records, err = fn(within)
+		err = call(within)
 	}()
 	select {
 	case <-ended:
@@ -154,10 +109,10 @@ func callWithin(ctx context.Context, limit time.Duration, fn providerCall) ([]li
 		select {
 		case <-ended:
 		case <-grace.C:
-			return nil, &runsOnError{inTime(ctx, within, within.Err(), limit), ended}
+			return &runsOnError{inTime(ctx, within, within.Err(), limit), ended}
 		}
 	}
-	return records, inTime(ctx, within, err, limit)
+	return inTime(ctx, within, err, limit)
 }
 
 // inTime adds to an error that it comes from the limit, if it does.

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // silent is a provider whose API accepts and never answers.
@@ -43,11 +41,11 @@ func TestSilentProvider(t *testing.T) {
 	// what waits for the zone does not wait on the provider's time
 	begun, end := make(chan struct{}), make(chan struct{})
 	go func() {
-		_, _ = u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { close(begun); <-end; return nil, nil })
+		_ = u.keeper.change(u.at).inZone(t.Context(), "example.test", func(context.Context) error { close(begun); <-end; return nil })
 	}()
 	<-begun
 	time.AfterFunc(3*u.keeper.Options.Timeout, func() { close(end) })
-	if _, err := u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(ctx context.Context) ([]libdns.Record, error) { return nil, ctx.Err() }); err != nil {
+	if err := u.keeper.change(u.at).inZone(t.Context(), "example.test", func(ctx context.Context) error { return ctx.Err() }); err != nil {
 		t.Errorf("after a wait: %v", err)
 	}
 	u.keeper.Options.Provider = u.emptying
@@ -86,7 +84,7 @@ func TestStuckProvider(t *testing.T) {
 	wrote := false
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := elsewhere.inZone(ctx, "example.test.", func(context.Context) ([]libdns.Record, error) { wrote = true; return nil, nil }); err != nil || !wrote {
+	if err := elsewhere.inZone(ctx, "example.test", func(context.Context) error { wrote = true; return nil }); err != nil || !wrote {
 		t.Errorf("another node: %v", err)
 	}
 	if err := u.put(); err == nil || !strings.Contains(err.Error(), "has not ended") {
@@ -111,22 +109,8 @@ func TestStuckProvider(t *testing.T) {
 func TestPanickingProvider(t *testing.T) {
 	t.Parallel()
 	u := newPlace(t, "theirs", "old")
-	_, err := u.keeper.change(u.at).inZone(t.Context(), "example.test.", func(context.Context) ([]libdns.Record, error) { panic("nil map") })
+	err := u.keeper.change(u.at).inZone(t.Context(), "example.test", func(context.Context) error { panic("nil map") })
 	if err == nil || !strings.Contains(err.Error(), "panicked: nil map") {
 		t.Errorf("got %v", err)
-	}
-}
-
-type appendOnly struct{}
-
-func (appendOnly) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
-	return nil, nil
-}
-
-// A provider that cannot remove is not taken for one that can.
-func TestLockingZoneKeepsWhatAProviderCan(t *testing.T) {
-	c := Keeper{Options: &Options{Provider: appendOnly{}}}.For(Identity{}).change(propagation.Target{})
-	if _, ok := c.lockingZone().(libdns.RecordDeleter); ok {
-		t.Error("it can remove")
 	}
 }
