@@ -166,10 +166,10 @@ func (n waitingNames) Waiting() []operator.Waiting {
 	var all []operator.Waiting
 	for _, p := range s.parked {
 		w := operator.Waiting{Domain: p.identifier}
-		if p.parking.Checker != nil {
-			w.ValidationName, w.State = p.parking.Record.Name, p.report.Summary()
-		} else if p.parking.Err != nil {
-			w.ValidationName, w.State = record.Label+"."+record.Base(p.identifier), p.parking.Err.Error()
+		if p.hold.Watch != nil {
+			w.ValidationName, w.State = p.hold.Record.Name, p.report.Summary()
+		} else if p.hold.Err != nil {
+			w.ValidationName, w.State = record.Label+"."+record.Base(p.identifier), p.hold.Err.Error()
 		}
 		if by, ok := p.newest(); ok && by.iss.rt.app == n.app {
 			w.Issuer = running{by.iss}

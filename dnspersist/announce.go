@@ -66,34 +66,34 @@ func newAnnouncer(logger func() *zap.Logger) *announcer {
 }
 
 // want takes note of a record that is missing, for a configuration.
-func (a *announcer) want(p acmepersist.Parking, by *App, onDemand bool) {
+func (a *announcer) want(h *acmepersist.Hold, by *App, onDemand bool) {
 	t := by.tuning
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return
 	}
-	mine := claim{p.CA, p.Identifier}
-	if was, ok := a.claims[mine]; ok && was.record != p.Record {
-		a.drop(p.Identifier, was.record) // another policy, dialect, account or delegation
+	mine := claim{h.CA, h.Domain}
+	if was, ok := a.claims[mine]; ok && was.record != h.Record {
+		a.drop(h.Domain, was.record) // another policy, dialect, account or delegation
 	}
-	a.claims[mine] = claimed{p.Record, by}
+	a.claims[mine] = claimed{h.Record, by}
 	now := time.Now()
-	w := a.wanted[p.Record]
+	w := a.wanted[h.Record]
 	if w == nil {
 		w = &announcement{
 			onDemand: onDemand, since: now, next: now.Add(tuning.Or(t.AnnounceWindow, announceWindow)),
 			interval: tuning.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(tuning.Or(t.DiagnoseAfter, diagnoseAfter)),
 		}
-		a.wanted[p.Record] = w
+		a.wanted[h.Record] = w
 	}
-	if !slices.Contains(w.identifiers, p.Identifier) {
-		w.identifiers = append(w.identifiers, p.Identifier)
+	if !slices.Contains(w.identifiers, h.Domain) {
+		w.identifiers = append(w.identifiers, h.Domain)
 		sort.Strings(w.identifiers)
 	}
 	w.onDemand = w.onDemand && onDemand
-	w.ca, w.account, w.also, w.report, w.finding = p.CA, p.Account, p.Also, p.Report, found(p, p.Report)
-	w.checker, w.target = p.Checker, p.Target
+	w.ca, w.account, w.also, w.report, w.finding = h.CA, h.Account, h.Also, h.Watch.Report, found(h, h.Watch.Report)
+	w.checker, w.target = h.Watch.Checker, h.Watch.Target
 	a.arm(w.due())
 }
 

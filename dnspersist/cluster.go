@@ -136,7 +136,7 @@ func (s *shared) newest(p *parked) (owner, bool) {
 // to replace.
 func (s *shared) served(ctx context.Context, o owner, p *parked) bool {
 	s.mu.Lock()
-	notAfter := p.parking.NotAfter
+	notAfter := p.hold.NotAfter
 	s.mu.Unlock()
 	cert := acmepersist.StoredCertificate(ctx, o.cfg.Storage, o.iss.IssuerKey(), p.identifier)
 	return cert != nil && time.Now().Before(cert.NotAfter) && (notAfter.IsZero() || cert.NotAfter.After(notAfter))

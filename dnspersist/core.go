@@ -13,6 +13,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 // takeDNSSettings moves what ordinary global options have put into the embedded
@@ -61,7 +62,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		Settle:                 t.Settle,
 		PropagationTimeout:     t.PropagationTimeout,
 		PollInterval:           t.MinPoll,
-		InlineProcessing:       t.InlineProcessing,
+		InlineProcessing:       tuning.Or(t.InlineProcessing, time.Minute),
 		MinAskInterval:         t.MinAsk,
 		NotOfferedRetry:        t.NotOffered,
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,

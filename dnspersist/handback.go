@@ -19,10 +19,6 @@ import (
 // for thirty days.
 const handBackTimeout = 15 * time.Minute
 
-// retryAgain is how long a name that was handed back in vain waits, if nothing else
-// was said about it.
-const retryAgain = time.Hour
-
 // waiting returns the WaitingError in err, if there is one.
 func waiting(err error) *acmepersist.WaitingError {
 	var w *acmepersist.WaitingError
@@ -43,7 +39,7 @@ func (s *shared) handBack(p *parked, why string) {
 		return
 	}
 	p.busyUntil = now.Add(handBackTimeout)
-	notAfter := p.parking.NotAfter
+	notAfter := p.hold.NotAfter
 	slots := s.slotsOf(o.iss.CA)
 	s.mu.Unlock()
 
@@ -117,7 +113,7 @@ func (s *shared) handed(p *parked, rest time.Duration) {
 		// on its way would be answered from memory
 		wait := rest
 		if wait == 0 {
-			wait = retryAgain
+			wait = acmepersist.RetryAgain
 		}
 		p.due = time.Now().Add(wait)
 		s.arm(p, "it is time to try again")

@@ -1,7 +1,6 @@
 package dnspersist
 
 import (
-	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -16,18 +15,19 @@ func TestTimerRunsOutWhileTheNameMayNotBeHandedBack(t *testing.T) {
 	for what, hold := range map[string]func(k *parker, p *parked){
 		"after a failure": func(k *parker, p *parked) {
 			p.failures = 6
-			if !k.retries(t.Context(), &x509.CertificateRequest{DNSNames: []string{"a.example"}}, errors.New("HTTP 500")) {
+			if !k.retries(t.Context(), "a.example", errors.New("HTTP 500")) {
 				t.Fatal("the name is left to nobody")
 			}
 		},
 		"retried": func(_ *parker, p *parked) { p.busyUntil = time.Now().Add(time.Hour) },
-		"at work": func(k *parker, _ *parked) { k.begins(&x509.CertificateRequest{DNSNames: []string{"a.example"}}) },
+		"at work": func(k *parker, _ *parked) { k.begins("a.example") },
 	} {
 		app, k := newParker(t, aloneApps)
 		p := park(t, k, "a.example")
 		hold(k, p)
+		p.hold.Watch = new(acmepersist.Watch)
 		app.shared.observed(p, propagation.Report{
-			Status: propagation.StatusPartial, FirstYes: time.Now().Add(-2 * acmepersist.PartialPatience),
+			Status: propagation.StatusPartial, FirstYes: time.Now().Add(-2 * time.Hour),
 		})
 		p.timer.Stop()
 		app.shared.timeUp(p, "test")
@@ -44,7 +44,7 @@ func TestNoSecondJobBesideAnAttempt(t *testing.T) {
 	app, k := newParker(t, aloneApps)
 	p := park(t, k, "a.example")
 	p.retry = time.Time{} // its time has come
-	ends := k.begins(&x509.CertificateRequest{DNSNames: []string{"a.example"}})
+	ends := k.begins("a.example")
 	app.shared.handed(p, backgroundJob) // CertMagic has begun a job
 	p.busyUntil = time.Now().Add(-time.Second)
 	if app.shared.handBack(p, "test"); time.Now().Before(p.busyUntil) {

@@ -175,7 +175,6 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.Wildcard = func(validationName string) bool { return iss.rt.app.isWide(iss.CA, validationName) }
 		core.Renewal = iss.renewsOther
 		core.Siblings = iss.siblings
-		core.Parker = &parker{iss: iss, cfg: cfg}
 		iss.rt.active = acmepersist.New(core)
 	}
 	return iss.rt.active, iss.rt.magic
@@ -195,36 +194,23 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	if iss.renewedMeanwhile(ctx, cfg, csr) {
 		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
 	}
+	domain, err := acmepersist.NameFromCSR(csr)
+	if err != nil {
+		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+	}
 	k := &parker{iss: iss, cfg: cfg}
-	defer k.begins(csr)()
-	cert, err := active.Issue(ctx, csr)
+	defer k.begins(domain)()
+	cert, err := k.obtain(ctx, active, csr, domain)
+	var hold *acmepersist.Hold
 	switch {
 	case err == nil:
 		return cert, nil
-	case alone(cfg) && (hopeless(err) || k.retries(ctx, csr, err)):
-		// frees the job slot and the lock; the app hands the name back
+	case alone(cfg) && (errors.As(err, &hold) || k.retries(ctx, domain, err)):
+		// frees the job slot and the lock; the app has the domain tried again
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
 	default:
 		return nil, explained{err}
 	}
-}
-
-// hopeless reports whether trying again in a minute can change nothing.
-func hopeless(err error) bool {
-	var (
-		waiting     *acmepersist.WaitingError
-		notOffered  *acmepersist.NotOfferedError
-		unsupported *acmepersist.UnsupportedNameError
-		account     *acmepersist.AccountError
-		uri         *acmepersist.AccountURIError
-		budget      *acmepersist.BudgetError
-		limited     *acmepersist.RateLimitedError
-		processing  *acmepersist.ProcessingError
-		caa         *acmepersist.CAAError
-	)
-	return errors.As(err, &waiting) || errors.As(err, &notOffered) || errors.As(err, &unsupported) ||
-		errors.As(err, &account) || errors.As(err, &uri) || errors.As(err, &budget) || errors.As(err, &limited) ||
-		errors.As(err, &processing) || errors.As(err, &caa)
 }
 
 // Revoke revokes a certificate with the bound account.

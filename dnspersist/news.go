@@ -106,9 +106,9 @@ func foundTexts(f acmepersist.Finding) []string {
 
 // write logs what is new of a name. What is new of one that was asked for on demand nobody has
 // to act upon here.
-func (k newsKind) write(logger *zap.Logger, p acmepersist.Parking, r propagation.Report, f acmepersist.Finding, onDemand bool) {
+func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.Report, f acmepersist.Finding, onDemand bool) {
 	level, message := zapcore.InfoLevel, ""
-	fields := []zap.Field{zap.String("identifier", p.Identifier), zap.String("name", p.Record.Name), zap.String("dns", r.Summary())}
+	fields := []zap.Field{zap.String("identifier", h.Domain), zap.String("name", h.Record.Name), zap.String("dns", r.Summary())}
 	switch k {
 	case newsNone:
 		return

@@ -102,7 +102,7 @@ func TestServerFaultsAreLoggedOnce(t *testing.T) {
 // name: nobody here can mend it.
 func TestLevelOfNews(t *testing.T) {
 	f := acmepersist.Finding{Values: []acmepersist.ValueVerdict{{Code: record.CodeForeign, Reason: "r"}}, Do: "d"}
-	p := acmepersist.Parking{Identifier: "a.example", Record: acmepersist.Record{Name: "_validation-persist.a.example"}}
+	p := &acmepersist.Hold{Domain: "a.example", Record: acmepersist.Record{Name: "_validation-persist.a.example"}}
 	for _, onDemand := range []bool{false, true} {
 		for kind, want := range map[newsKind]zapcore.Level{
 			newsDiffers: zap.InfoLevel, newsStatus: zap.InfoLevel, newsWrong: zap.WarnLevel, newsTooMuch: zap.WarnLevel,

@@ -127,7 +127,7 @@ func (p *parked) sees(r propagation.Report) {
 // forgetAt is when a name is watched no longer that nobody asks for; zero for never.
 func (p *parked) forgetAt() time.Time {
 	o, owned := p.newest()
-	if p.guest == nil || p.guest.hasOwner || !p.parking.NotAfter.IsZero() || !owned {
+	if p.guest == nil || p.guest.hasOwner || !p.hold.NotAfter.IsZero() || !owned {
 		return time.Time{}
 	}
 	return p.guest.interest.Add(time.Duration(o.iss.rt.app.onDemand.ForgetAfter))
@@ -190,7 +190,7 @@ func (g *guests) room(domain string, bounded bool, limits OnDemand, now time.Tim
 // one whose owner has done something, or that has a certificate to lose, the watch is not given up.
 func (g *guests) leastWanted(domain string, now time.Time) (least *parked) {
 	for p := range g.domains[domain] {
-		if p.guest.hasOwner || !p.parking.NotAfter.IsZero() || p.isBusy(now) {
+		if p.guest.hasOwner || !p.hold.NotAfter.IsZero() || p.isBusy(now) {
 			continue
 		}
 		if least == nil || p.guest.interest.Before(least.guest.interest) {

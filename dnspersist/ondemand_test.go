@@ -99,7 +99,7 @@ func TestOnDemandWatchEnds(t *testing.T) {
 		"our own":       {func(k *parker, _ *parked) { _, _ = k.Parked(acmepersist.InBackground(t.Context()), "a.example") }, false},
 		"look now":      {func(_ *parker, p *parked) { p.noteInterest(time.Now()) }, true},
 		"a record seen": {func(_ *parker, p *parked) { p.guest.hasOwner = true }, true},
-		"a certificate": {func(_ *parker, p *parked) { p.parking.NotAfter = time.Now().Add(time.Hour) }, true},
+		"a certificate": {func(_ *parker, p *parked) { p.hold.NotAfter = time.Now().Add(time.Hour) }, true},
 		"at work":       {func(_ *parker, p *parked) { p.busyUntil = time.Now().Add(time.Hour) }, true},
 	} {
 		a, k := onDemand(t, OnDemand{ForgetAfter: caddy.Duration(time.Hour)})

@@ -54,7 +54,7 @@ func (s *shared) dropOrphans() {
 	owners := make(map[claim]*App)
 	for _, p := range s.parked {
 		if o, owned := p.newest(); owned {
-			owners[claim{p.parking.CA, p.identifier}] = o.iss.rt.app
+			owners[claim{p.hold.CA, p.identifier}] = o.iss.rt.app
 			continue
 		}
 		s.unlist(p)
@@ -64,7 +64,7 @@ func (s *shared) dropOrphans() {
 	s.mu.Unlock()
 	for i, p := range orphans {
 		stops[i]()
-		s.announcer.leave(p.identifier, p.parking.Record, s.lives)
+		s.announcer.leave(p.identifier, p.hold.Record, s.lives)
 	}
 	if !s.announcer.any() {
 		return

@@ -16,13 +16,20 @@ func siteApps(apps string, names ...string) string {
 		strings.Join(names, `","`) + `"]}]}]}}}}`
 }
 
-// missing is the parking of a name whose record is missing.
-func missing(name, value string) acmepersist.Parking {
-	return acmepersist.Parking{
-		Identifier: name, CA: "https://ca.test/dir", Account: "https://ca.test/1",
+// missing is the Hold of a name whose record is missing.
+func missing(name, value string) *acmepersist.Hold {
+	return &acmepersist.Hold{
+		Reason: acmepersist.ReasonAbsent, Domain: name, CA: "https://ca.test/dir", Account: "https://ca.test/1",
 		Record: acmepersist.Record{Name: "_validation-persist." + name, Value: value},
-		Report: propagation.Report{Status: propagation.StatusAbsent}, Err: errors.New("missing"),
+		Err:    errors.New("missing"),
 	}
+}
+
+// watched is missing for a name that is looked for.
+func watched(name, value string) *acmepersist.Hold {
+	h := missing(name, value)
+	h.Watch = &acmepersist.Watch{Report: propagation.Report{Status: propagation.StatusAbsent}}
+	return h
 }
 
 // announced lists what is announced.
@@ -54,11 +61,9 @@ func TestAnnouncementsEndWithTheirNames(t *testing.T) {
 		a.shared.started(a)
 		if old == nil {
 			for name, value := range map[string]string{"a.example": "v", "b.example": "w"} {
-				parking := missing(name, value)
-				parking.Checker = propagation.NewChecker(propagation.Config{})
-				if err := k.Park(t.Context(), parking); !errors.Is(err, parking.Err) {
-					t.Fatal(err)
-				}
+				hold := missing(name, value)
+				hold.Watch = &acmepersist.Watch{Checker: propagation.NewChecker(propagation.Config{}), Report: propagation.Report{Status: propagation.StatusAbsent}}
+				k.Park(t.Context(), hold)
 			}
 		} else {
 			old.end()
@@ -80,14 +85,12 @@ func TestAnnouncementOfAnOrphan(t *testing.T) {
 	for apps, want := range map[string][]string{chainApps: {"v for a.example"}, aloneApps: nil} {
 		old, before := newParker(t, siteApps(aloneApps, "a.example"))
 		old.shared.started(old)
-		old.shared.announcer.want(missing("a.example", "v"), old, false)
-		if err := before.Park(t.Context(), missing("a.example", "v")); err == nil {
-			t.Fatal("nothing waits")
-		}
+		old.shared.announcer.want(watched("a.example", "v"), old, false)
+		before.Park(t.Context(), missing("a.example", "v"))
 		next, now := newParker(t, siteApps(apps, "a.example"))
 		next.shared.started(next)
 		if want != nil {
-			next.shared.announcer.want(missing("a.example", "v"), now.iss.rt.app, false)
+			next.shared.announcer.want(watched("a.example", "v"), now.iss.rt.app, false)
 		}
 		old.end()
 		next.shared.dropOrphans()
@@ -106,15 +109,13 @@ func TestAnnouncementOfAnOrphan(t *testing.T) {
 func TestAnnouncementOfAChangedRecord(t *testing.T) {
 	a, k := newParker(t, siteApps(aloneApps, "a.example"))
 	s := a.shared
-	s.announcer.want(missing("a.example", "old"), a, false)
-	s.announcer.want(missing("a.example", "new"), a, false)
+	s.announcer.want(watched("a.example", "old"), a, false)
+	s.announcer.want(watched("a.example", "new"), a, false)
 	if got := announced(s); !slices.Equal(got, []string{"new for a.example"}) {
 		t.Errorf("announced are %q", got)
 	}
 	for _, value := range []string{"new", "newer"} {
-		if err := k.Park(t.Context(), missing("a.example", value)); err == nil {
-			t.Fatal("nothing waits")
-		}
+		k.Park(t.Context(), missing("a.example", value))
 	}
 	if got := announced(s); len(got) != 0 {
 		t.Errorf("announced are %q, although another record is on its way", got)

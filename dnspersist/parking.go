@@ -23,7 +23,7 @@ import (
 type parked struct {
 	key        string
 	identifier string
-	parking    acmepersist.Parking
+	hold       *acmepersist.Hold
 	report     propagation.Report
 	news       news // what the log has of report
 	// readyAt is when a watch last saw the record complete.
@@ -57,7 +57,7 @@ type owner struct {
 // end returns what is to be done, without shared.mu, to end the watch and the
 // announcement of the name.
 func (p *parked) end() func(*shared) {
-	stop, identifier, record := p.stop(), p.identifier, p.parking.Record
+	stop, identifier, record := p.stop(), p.identifier, p.hold.Record
 	return func(s *shared) {
 		stop()
 		s.announcer.done(identifier, record)
@@ -130,7 +130,7 @@ func limited(err error) bool {
 	return errors.As(err, &rate) || errors.As(err, &budget)
 }
 
-// parker is the acmepersist.Parker of one issuer and CertMagic config.
+// parker holds the domains of one issuer and CertMagic config.
 type parker struct {
 	iss *Issuer
 	cfg *certmagic.Config
@@ -140,8 +140,25 @@ func (k *parker) key(identifier string) string {
 	return k.iss.IssuerKey() + "|" + k.iss.rt.fingerprint + "|" + identifier
 }
 
-// Parked implements acmepersist.Parker: a parked name costs no query, no storage and
-// no request.
+// obtain obtains the certificate of a domain, unless that has to wait.
+func (k *parker) obtain(ctx context.Context, active *acmepersist.Issuer, csr *x509.CertificateRequest, domain string) (*certmagic.IssuedCertificate, error) {
+	seen, err := k.Parked(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: seen})
+	var hold *acmepersist.Hold
+	switch {
+	case err == nil:
+		k.Unpark(domain)
+	case errors.As(err, &hold):
+		k.Park(ctx, hold)
+	}
+	return cert, err
+}
+
+// Parked returns the error to answer with while a domain waits, which costs no query, no storage and
+// no request; else the last report of the watch, if there is one.
 func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Report, error) {
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
@@ -159,12 +176,12 @@ func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Re
 		p.noteInterest(now)
 	}
 	switch {
-	case !known && p.stopWatch == nil && !limited(p.parking.Err):
+	case !known && p.stopWatch == nil && !limited(p.hold.Err):
 		// the wait is not for DNS but for somebody to act, and a reload may be just that
 		return nil, nil
 	case now.Before(p.failedUntil):
-		return nil, p.parking.Err
-	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < readyFor:
+		return nil, p.hold
+	case !p.readyAt.IsZero() && now.Sub(p.readyAt) < acmepersist.ReportFresh:
 		report := p.report
 		return &report, nil
 	case !p.readyAt.IsZero():
@@ -174,16 +191,12 @@ func (k *parker) Parked(ctx context.Context, identifier string) (*propagation.Re
 		report := p.report
 		return &report, nil
 	default:
-		return nil, p.parking.Err
+		return nil, p.hold
 	}
 }
 
 // begins notes that an attempt for a name is under way, if the name is parked, until ends is called.
-func (k *parker) begins(csr *x509.CertificateRequest) (ends func()) {
-	name, err := acmepersist.NameFromCSR(csr)
-	if err != nil {
-		return func() {}
-	}
+func (k *parker) begins(name string) (ends func()) {
 	if k.cfg.OnDemand == nil {
 		k.iss.rt.app.takesUp(name)
 	}
@@ -202,46 +215,46 @@ func (k *parker) begins(csr *x509.CertificateRequest) (ends func()) {
 	}
 }
 
-// Park implements acmepersist.Parker.
-func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
+// Park has a domain wait.
+func (k *parker) Park(ctx context.Context, hold *acmepersist.Hold) {
 	app := k.iss.rt.app
 	s := app.shared
-	waits, onDemand := parking.Checker != nil, k.cfg.OnDemand != nil
+	waits, onDemand := hold.Watch != nil, k.cfg.OnDemand != nil
 	domain, bounded := "", false
 	if onDemand {
-		domain = fair.Domain(record.Base(parking.Identifier))
+		domain = fair.Domain(record.Base(hold.Domain))
 		bounded = !app.names(domain)
 	}
 	if onDemand && !alone(k.cfg) {
-		return parking.Err // anybody can ask for names, and nothing would end what is noted of them
+		return // anybody can ask for names, and nothing would end what is noted of them
 	}
-	if waits && (parking.Report.Status == propagation.StatusAbsent || parking.Report.Status == propagation.StatusBlocked) && s.lives(app) {
+	if waits && (hold.Watch.Report.Status == propagation.StatusAbsent || hold.Watch.Report.Status == propagation.StatusBlocked) && s.lives(app) {
 		// a record that some servers already show is on its way
-		s.announcer.want(parking, app, onDemand)
+		s.announcer.want(hold, app, onDemand)
 	}
 	if !alone(k.cfg) {
-		return parking.Err
+		return
 	}
-	key := k.key(parking.Identifier)
+	key := k.key(hold.Domain)
 	s.mu.Lock()
 	if s.closed || app.ended {
 		s.mu.Unlock()
-		return parking.Err
+		return
 	}
 	p := s.parked[key]
 	var makeRoom func(*shared)
 	if p == nil {
-		p = &parked{key: key, identifier: parking.Identifier}
+		p = &parked{key: key, identifier: hold.Domain}
 		if onDemand {
 			p.guest = &guest{domain: domain, interest: time.Now()}
 			var ok bool
 			if makeRoom, ok = s.invite(p, bounded, app.onDemand); !ok {
 				logger := s.logger
 				s.mu.Unlock()
-				s.announcer.done(parking.Identifier, parking.Record)
+				s.announcer.done(hold.Domain, hold.Record)
 				logger.Debug("too many names that were asked for on demand wait for their records; this one is not watched, and looked at again when it is asked for",
-					zap.String("identifier", parking.Identifier), zap.String("domain", domain))
-				return parking.Err
+					zap.String("identifier", hold.Domain), zap.String("domain", domain))
+				return
 			}
 		}
 		s.parked[key] = p
@@ -250,23 +263,30 @@ func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
 	if asksForIt(ctx) {
 		p.noteInterest(time.Now())
 	}
-	p.sees(parking.Report)
-	was := p.parking.Record
-	finding := found(parking, parking.Report)
-	kind := p.news.take(parking.Report, finding, time.Now())
+	var report propagation.Report
+	if waits {
+		report = hold.Watch.Report
+	}
+	p.sees(report)
+	var was acmepersist.Record
+	if p.hold != nil {
+		was = p.hold.Record
+	}
+	finding := found(hold, report)
+	kind := p.news.take(report, finding, time.Now())
 	if kind != newsWrong {
 		kind = newsNone // the rest is in the error that the attempt ends with
 	}
-	p.parking, p.report, p.readyAt, p.busyUntil = parking, parking.Report, time.Time{}, time.Time{}
+	p.hold, p.report, p.readyAt, p.busyUntil = hold, report, time.Time{}, time.Time{}
 	p.failures, p.failedUntil = 0, time.Time{}
-	at := walltime.Now().Add(tuning.Or(app.tuning.HandBack, handBackEvery))
-	if !parking.Retry.IsZero() && parking.Retry.Before(at) {
-		at = parking.Retry
+	at := walltime.Now().Add(tuning.Or(app.tuning.HandBack, acmepersist.HeldAtMost))
+	if !hold.Until.IsZero() && hold.Until.Before(at) {
+		at = hold.Until
 	}
 	s.tryAt(p, at, "it is time to try again whatever DNS shows")
 	if waits {
 		// the same key goes on with the same schedule
-		p.stopWatch = s.scheduler.Watch(key, parking.Checker, parking.Target, parking.Gate, func(r propagation.Report) { s.observed(p, r) })
+		p.stopWatch = s.scheduler.Watch(key, hold.Watch.Checker, hold.Watch.Target, hold.Watch.Gate, func(r propagation.Report) { s.observed(p, r) })
 	}
 	var stop func()
 	if !waits {
@@ -277,17 +297,17 @@ func (k *parker) Park(ctx context.Context, parking acmepersist.Parking) error {
 	if makeRoom != nil {
 		makeRoom(s)
 	}
-	kind.write(logger, parking, parking.Report, finding, onDemand)
+	kind.write(logger, hold, report, finding, onDemand)
 	if stop != nil {
 		stop()
 	}
-	if was != parking.Record {
-		s.announcer.done(parking.Identifier, was) // nobody needs what it was
+	if was != hold.Record {
+		s.announcer.done(hold.Domain, was) // nobody needs what it was
 	}
-	return parking.Err
+	return
 }
 
-// Unpark implements acmepersist.Parker.
+// Unpark is called when a domain has its certificate.
 func (k *parker) Unpark(identifier string) {
 	s := k.iss.rt.app.shared
 	key := k.key(identifier)
@@ -307,57 +327,48 @@ func (k *parker) Unpark(identifier string) {
 // observed takes the report of a poll.
 func (s *shared) observed(p *parked, r propagation.Report) {
 	s.mu.Lock()
-	if s.parked[p.key] != p {
+	if s.parked[p.key] != p || p.hold.Watch == nil {
 		s.mu.Unlock()
 		return
 	}
-	finding := found(p.parking, r)
+	finding := found(p.hold, r)
 	kind := p.news.take(r, finding, time.Now())
 	gone := p.report.Status != r.Status && r.Status == propagation.StatusAbsent
-	p.report, p.parking.Report = r, r // not two of them for each name
+	p.report, p.hold = r, p.hold.Seen(r)
 	p.sees(r)
-	if w := waiting(p.parking.Err); w != nil {
-		fresh := *w
-		fresh.Report = r
-		p.parking.Err = &fresh
-	}
-	ready := r.Status == propagation.StatusReady
-	if ready {
+	if r.Status == propagation.StatusReady {
 		p.readyAt = time.Now()
 	} else {
 		p.readyAt = time.Time{}
 	}
-	if at := r.FirstYes.Add(acmepersist.PartialPatience); p.parking.NotAfter.IsZero() && r.Status == propagation.StatusPartial && !r.FirstYes.IsZero() && at.Before(p.retry) {
-		// a first certificate does not wait for ever for the last server
-		s.tryAt(p, at, "the record has been on some servers for long")
-	}
-	again := !ready && p.parking.Again != nil && p.parking.Again(r)
-	if again {
+	now := walltime.Now()
+	at, why := p.hold.Due(r, now)
+	isDue := !at.IsZero() && !at.After(now)
+	switch {
+	case isDue && r.Status != propagation.StatusReady:
 		p.retry = time.Time{}
+	case !at.IsZero() && at.Before(p.retry):
+		s.tryAt(p, at, why)
 	}
 	o, owned := p.newest()
-	logger, parking, onDemand := s.logger, p.parking, owned && o.cfg.OnDemand != nil
+	logger, hold, onDemand := s.logger, p.hold, owned && o.cfg.OnDemand != nil
 	s.mu.Unlock()
-	kind.write(logger, parking, r, finding, onDemand)
+	kind.write(logger, hold, r, finding, onDemand)
 	s.faults.report(logger, r, onDemand)
-	s.announcer.saw(parking.Record, r, finding)
+	s.announcer.saw(hold.Record, r, finding)
 	if gone && owned && s.lives(o.iss.rt.app) {
 		// some servers had it when the wait began, so it was not announced
-		parking.Report = r
-		s.announcer.want(parking, o.iss.rt.app, onDemand)
+		s.announcer.want(hold, o.iss.rt.app, onDemand)
 	}
-	switch {
-	case ready:
-		s.handBack(p, "the record stands on every server")
-	case again:
-		s.handBack(p, "its validation name leads to where the record can be published")
+	if isDue {
+		s.handBack(p, why)
 	}
 }
 
 // found explains what a report shows that is not the record.
-func found(p acmepersist.Parking, r propagation.Report) acmepersist.Finding {
-	if p.Find == nil {
+func found(h *acmepersist.Hold, r propagation.Report) acmepersist.Finding {
+	if h.Watch == nil || h.Watch.Find == nil {
 		return acmepersist.Finding{}
 	}
-	return p.Find(r)
+	return h.Watch.Find(r)
 }

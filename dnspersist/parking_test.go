@@ -26,9 +26,7 @@ func newParker(t *testing.T, apps string) (*App, *parker) {
 func park(t *testing.T, k *parker, name string) *parked {
 	t.Helper()
 	errWait := errors.New("wait")
-	if err := k.Park(t.Context(), acmepersist.Parking{Identifier: name, Err: errWait}); !errors.Is(err, errWait) {
-		t.Fatalf("parking said %v", err)
-	}
+	k.Park(t.Context(), &acmepersist.Hold{Domain: name, Err: errWait})
 	s := k.iss.rt.app.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,12 +3,9 @@ package dnspersist
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"time"
 
 	"github.com/caddyserver/certmagic"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 // failureWaits are the times after which a waiting name is tried again whose attempt has failed
@@ -30,9 +27,8 @@ func afterFailures(failures int, notAfter, now time.Time) time.Duration {
 // retries reports whether the app tries a waiting name again after err, and sees to it. While
 // CertMagic waits to do so itself, it holds its job and the lock, and the app would start a
 // second job beside it.
-func (k *parker) retries(ctx context.Context, csr *x509.CertificateRequest, err error) bool {
-	name, nameErr := acmepersist.NameFromCSR(csr)
-	if nameErr != nil || ctx.Err() != nil {
+func (k *parker) retries(ctx context.Context, name string, err error) bool {
+	if ctx.Err() != nil {
 		return false
 	}
 	s := k.iss.rt.app.shared
@@ -42,13 +38,12 @@ func (k *parker) retries(ctx context.Context, csr *x509.CertificateRequest, err 
 	if p == nil {
 		return false
 	}
-	if errors.Is(err, p.parking.Err) {
-		return true // it was parked for that
-	}
 	now := time.Now()
 	p.failures++
-	p.failedUntil = now.Add(afterFailures(p.failures, p.parking.NotAfter, now))
-	p.parking.Err, p.readyAt = err, time.Time{}
+	p.failedUntil = now.Add(afterFailures(p.failures, p.hold.NotAfter, now))
+	failed := *p.hold
+	failed.Err = err
+	p.hold, p.readyAt = &failed, time.Time{}
 	s.tryAt(p, p.failedUntil, "it is time to try again after a failure")
 	return true
 }

@@ -12,11 +12,6 @@ import (
 )
 
 const (
-	// handBackEvery is how long a parked name waits at most until CertMagic tries it again.
-	handBackEvery = 6 * time.Hour
-	// readyFor is how long the word of a watch that the record is complete is good
-	// for, without another look.
-	readyFor = time.Minute
 	// orphanFor is how long a watch, or an announcement, goes on while no configuration owns it: during a
 	// reload the old one may be gone before the new one has asked.
 	orphanFor = 2 * time.Minute

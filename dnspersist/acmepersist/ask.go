@@ -10,6 +10,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // Asked is the CA's own word on a name.
@@ -39,50 +40,75 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 	if err != nil {
 		return said, err
 	}
-	a := &attempt{session: s, name: id, offer: o}
-	order, err := a.order(ctx, a.name)
+	a := &attempt{session: s, domain: id, offer: o}
+	a.facts = facts{order: new(orderFacts), looks: iss.Checker != nil, bound: true, confirmed: true}
+	if a.facts.name, err = s.store.Name(ctx, record.Label+"."+record.Base(id)); err != nil {
+		return said, err
+	}
+	if a.order, err = a.keptOrNewOrder(ctx, id); err != nil {
+		return said, err
+	}
+	authzs, err := a.authorizations(ctx, a.order)
 	if err != nil {
 		return said, err
 	}
-	authzs, err := a.authorizations(ctx, order)
-	if err != nil {
-		return said, err
-	}
-	for _, authz := range authzs {
-		if authz.Status == acme.StatusValid {
-			said.Valid, said.Earlier, said.Until = true, true, authz.Expires
-			continue
+	for _, a.authz = range authzs {
+		switch a.authz.Status {
+		case acme.StatusValid:
+			said.Valid, said.Earlier, said.Until = true, true, a.authz.Expires
+		case acme.StatusPending:
+			err = a.askNow(ctx)
+		default:
+			err = fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, a.authz.Status)
 		}
-		if said.Earlier = false; authz.Status != acme.StatusPending {
-			return said, fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, authz.Status)
-		}
-		c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
-		if err != nil {
+		switch {
+		case err != nil:
 			return said, err
-		}
-		if !ok {
-			return said, a.refusedByCA(ctx, a.name)
-		}
-		if a.want, err = s.want(ctx, id, c.Terms); err != nil {
-			return said, err
-		}
-		a.worked = true
-		if iss.Checker != nil {
-			gate := propagation.NewGate(iss.Grace, iss.Settle)
-			a.seen, a.looked = gate.Observe(iss.Checker.Look(ctx, s.target(a.want, state.Name{}))), true
-		}
-		if err := a.validate(ctx, authz, c, false); err != nil {
-			if !refused(err) {
-				return said, err
-			}
-			said.Error = err.Error()
-			// the order is of no more use
-			return said, a.store.Remove(ctx, a.store.OrderKey(a.name))
-		}
-		said.Valid = true
-		if fresh, err := a.readAuthorization(ctx, authz.Location); err == nil {
-			said.Until = fresh.Expires
+		case a.refusal != nil:
+			said.Error = a.refusal.Error()
+		case !said.Earlier:
+			said.Valid, said.Until = true, a.authz.Expires
 		}
 	}
 	return said, nil
+}
+
+// askNow has a pending authorization validated, whatever DNS shows. A no of the CA is the attempt's refusal.
+func (a *attempt) askNow(ctx context.Context) error {
+	c, ok, err := a.Challenge(ctx, a.authz, a.account.Identity)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return a.notOffered(ctx)
+	}
+	a.challenge = c
+	if a.site.wanted, err = a.want(ctx, a.domain, c.Terms); err != nil {
+		return err
+	}
+	a.site.worked = true
+	if a.iss.Checker != nil {
+		gate := propagation.NewGate(a.iss.Grace, a.iss.Settle)
+		report := gate.Observe(a.iss.Checker.Look(ctx, a.target(a.site.wanted, state.Name{})))
+		a.facts.report = &report
+	}
+	if c.Status == acme.StatusPending {
+		change := change{attempt: walltime.Now().UTC()}
+		if err := a.note(ctx, change); err != nil {
+			return err
+		}
+		if err := a.askToValidate(ctx, change.attempt); err != nil {
+			return err
+		}
+	} else {
+		a.taken, a.facts.order.postedAt = true, walltime.Now().UTC()
+	}
+	if err := a.awaitValidation(ctx); err != nil {
+		return err
+	}
+	if a.facts.order.stage == orderProcessing {
+		s, _ := decide(a.facts, walltime.Now())
+		return a.holdAt(ctx, s)
+	}
+	return nil
 }

@@ -6,206 +6,258 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
-// attempt is one way from the gate to the certificate.
+// attempt is one way to the certificate of a domain.
 type attempt struct {
 	*session
-	name  string
+	domain  string
+	csr     *x509.CertificateRequest
+	request Request
+	// facts is what decide goes by.
+	facts facts
+	// offer is what is known of the CA.
 	offer ca.Offer
-	job   job
-	// want is what was looked for, once worked is true, and seen what DNS showed, once looked is.
-	want           wanted
-	seen           propagation.Report
-	worked, looked bool
+	// site is what is looked for, and where.
+	site site
+	// order, authz and challenge are those of the CA, once there is an order; kept is what storage has of it.
+	order     acme.Order
+	authz     acme.Authorization
+	challenge ca.Challenge
+	resumed   bool
+	// taken is true once the CA has taken a post of the challenge.
+	taken bool
+	// refusal is the error for the CA's no, written why the record could not be published, and caa what
+	// forbids the certificate.
+	refusal, unpublished, caa error
 }
 
-// obtain goes from the gate to the certificate. An order that the CA is at work on is gone
-// on with, whatever DNS shows now.
-func (a *attempt) obtain(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	order, authzs, underway, err := a.underway(ctx)
+// site is what has to be published for a domain, where it is looked for, and what was seen there. It is
+// made anew after each look, for an alias changes the record, and after the challenge, which may want
+// another form.
+type site struct {
+	wanted
+	// worked is true once it is known what is wanted.
+	worked bool
+	target propagation.Target
+	// gate is nil before the first look.
+	gate *propagation.Gate
+}
+
+// begin opens an attempt: what needs no account and no order is known afterwards.
+func (iss *Issuer) begin(ctx context.Context, csr *x509.CertificateRequest, domain string, req Request) (*attempt, error) {
+	a := &attempt{session: iss.sessionWith(nil), domain: domain, csr: csr, request: req}
+	certificate := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), domain)
+	a.facts = facts{looks: iss.Checker != nil, ratio: iss.windowRatio(), shortest: iss.MinAskInterval, certificate: certificate}
+	s, err := iss.open(ctx)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	if !underway {
-		if order, authzs, err = a.start(ctx); err != nil {
-			return nil, err
+	s.requestKey, s.notAfter = keyOf(csr), a.facts.notAfter()
+	a.session = s
+	if a.offer, err = iss.ca.LoadOffer(ctx); err != nil {
+		return a, err
+	}
+	if err := a.applyOffer(ctx); err != nil {
+		return a, err
+	}
+	if seen := req.Seen; seen != nil {
+		a.facts.firstYes = seen.FirstYes
+	}
+	vname, err := record.ValidationName(domain)
+	if err != nil {
+		return a, &UnsupportedNameError{domain, err}
+	}
+	a.facts.name, err = s.store.Name(ctx, vname)
+	return a, err
+}
+
+// applyOffer takes from the offer what decide goes by.
+func (a *attempt) applyOffer(ctx context.Context) error {
+	renewal := a.facts.certificate != nil || a.iss.Renewal != nil && a.iss.Renewal(ctx, a.domain)
+	err := a.Refusal(a.offer, renewal)
+	var no *ca.NotOfferedError
+	if errors.As(err, &no) {
+		a.facts.notOffered, a.refusal = no.RetryAt, no
+		return nil
+	}
+	if a.HasTerms(a.offer) {
+		a.facts.terms = termsShown
+	}
+	return err
+}
+
+// note keeps in storage what decide wants noted, before the step that it is about.
+func (a *attempt) note(ctx context.Context, c change) error {
+	if c.isNone() {
+		return nil
+	}
+	return a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+		c.noted(n, a.domain)
+		a.facts.name = *n
+		return true
+	})
+}
+
+func (a *attempt) progress(p Phase) {
+	if a.request.Progress != nil {
+		a.request.Progress(p)
+	}
+}
+
+// bindAccount makes sure that there is an account.
+func (a *attempt) bindAccount(ctx context.Context) error {
+	if err := a.account.Bind(ctx); err != nil {
+		return err
+	}
+	a.facts.bound = true
+	if err := a.CompareDirectory(ctx, a.account.URL, "", a.announceChange); err != nil {
+		a.logger.Warn("what the directory says was not noted", zap.String("ca", a.iss.CA), zap.Error(err))
+	}
+	// a plain name is noted with its first attempt: thousands that wait for their records are
+	// not written to storage for that, and on demand anybody can ask for a name
+	if !record.IsWildcard(a.domain) || a.iss.OnDemand {
+		return nil
+	}
+	return a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+		added := n.AddIdentifier(a.domain)
+		a.facts.name = *n
+		return added
+	})
+}
+
+// learnOffer learns from an order what the CA offers, one order at a time in the whole cluster, so that a
+// thousand names cost one. A directory of the deployed drafts shows neither the challenge nor the issuer's
+// names.
+func (a *attempt) learnOffer(ctx context.Context) error {
+	known := func() (bool, error) {
+		var err error
+		if a.offer, err = a.iss.ca.ReloadOffer(ctx); err != nil {
+			return false, err
 		}
+		if err := a.applyOffer(ctx); err != nil {
+			return false, err
+		}
+		return a.offer.IsYes() || !a.facts.notOffered.IsZero(), nil
 	}
-	if order.Status == acme.StatusPending || underway && order.Status == acme.StatusInvalid {
+	a.facts.terms = termsHidden
+	return a.store.Locked(ctx, "dns_persist_first_contact_"+a.store.Safe(IssuerKey(a.iss.CA)), known, func() error {
+		// another node may have asked while we waited
+		if ok, err := known(); ok || err != nil {
+			return err
+		}
+		order, err := a.keptOrNewOrder(ctx, a.domain)
+		if err != nil {
+			return err
+		}
+		authzs, err := a.authorizations(ctx, order)
+		if err != nil {
+			return err
+		}
 		for _, authz := range authzs {
-			if err := a.authorize(ctx, authz, underway); err != nil {
-				return nil, err
+			if _, ok := ca.FindChallenge(authz); authz.Status == acme.StatusPending && !ok {
+				return a.notOffered(ctx)
 			}
 		}
-		if order, err = a.readReady(ctx, order); err != nil {
-			return nil, err
+		a.offer, err = a.iss.ca.LoadOffer(ctx)
+		if err != nil {
+			return err
 		}
+		return a.applyOffer(ctx)
+	})
+}
+
+// notOffered drops an order that our challenge cannot complete. That the CA does not offer it was learned
+// from its authorization.
+func (a *attempt) notOffered(ctx context.Context) (err error) {
+	if err = a.store.Remove(ctx, a.store.OrderKey(a.domain)); err != nil {
+		return err
 	}
+	if a.offer, err = a.iss.ca.LoadOffer(ctx); err != nil {
+		return err
+	}
+	retry := a.offer.SeenAt.Add(a.iss.ca.NotOfferedRetry)
+	a.facts.notOffered = retry
+	a.refusal = &ca.NotOfferedError{CA: a.iss.CA, Offered: a.offer.OtherTypes, SeenAt: a.offer.SeenAt, RetryAt: retry}
+	return nil
+}
+
+// holdAt makes the Hold that decide has decided on.
+func (a *attempt) holdAt(ctx context.Context, s step) error {
+	switch s.reason {
+	case ReasonNotOffered:
+		return a.hold(s.reason, s.until, a.refusal)
+	case ReasonBudget:
+		n := &a.facts.name
+		return a.hold(s.reason, s.until, &BudgetError{Name: n.Name, Failed: len(n.Attempts), RetryAt: s.until})
+	case ReasonProcessing:
+		return a.hold(s.reason, s.until, &ProcessingError{
+			Identifier: a.domain, CA: a.iss.CA, Since: a.facts.order.postedAt, RetryAt: s.until,
+		})
+	case ReasonCAA:
+		return a.hold(s.reason, s.until, a.caa)
+	case ReasonRejected:
+		h := a.hold(s.reason, s.until, a.refusal)
+		if !a.facts.isReady() && a.iss.Checker != nil && a.site.record.Name != "" {
+			var seen propagation.Report
+			if a.facts.report != nil {
+				seen = a.facts.report.Shortened(weigh(a.site.want))
+			}
+			a.site.target = a.target(a.site.wanted, a.facts.name)
+			h.Watch = a.watch(propagation.NewGate(a.iss.Grace, a.iss.Settle), seen)
+		}
+		return h
+	}
+	return a.waiting(ctx, s)
+}
+
+// waiting is the Hold for a domain whose record is not there.
+func (a *attempt) waiting(ctx context.Context, s step) error {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("finalizing the order: %w", context.Cause(ctx))
+		return fmt.Errorf("looking for the record of %s: %w", a.domain, context.Cause(ctx))
 	}
-	ctx, done := finish(ctx, finishFor)
-	defer done()
-	a.noteFinalize(ctx)
-	if order, err = a.finalize(ctx, order, csr); err != nil {
-		if order.Status == acme.StatusInvalid {
-			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
-		}
-		return nil, err
-	}
-	cert, err := a.download(ctx, order)
-	if err != nil {
-		return nil, err
-	}
-	if underway {
-		// the CA's word came while nobody looked
-		if err := a.settle(ctx); err != nil {
-			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.name), zap.Error(err))
-		}
-	}
-	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.worked {
-		a.warnOfExpiry(ctx, a.want, leaf.NotAfter.Sub(leaf.NotBefore))
-	}
-	if err := a.store.Remove(ctx, a.store.OrderKey(a.name)); err != nil {
-		a.logger.Warn("the finished order stays in storage", zap.String("identifier", a.name), zap.Error(err))
-	}
-	return cert, nil
-}
-
-// start passes the gate and makes the order, or takes the one that is kept.
-func (a *attempt) start(ctx context.Context) (acme.Order, []acme.Authorization, error) {
-	if a.HasTerms(a.offer) {
-		t, err := a.Terms(a.offer)
-		if err != nil {
-			return acme.Order{}, nil, err
-		}
-		if err := a.look(ctx, t); err != nil {
-			return acme.Order{}, nil, err
-		}
-		if err := a.checkCAA(ctx, a.want, a.job); err != nil {
-			return acme.Order{}, nil, err
-		}
-	}
-	order, err := a.order(ctx, a.name)
-	if err != nil || order.Status != acme.StatusPending {
-		return order, nil, err
-	}
-	authzs, err := a.authorizations(ctx, order)
-	return order, authzs, err
-}
-
-// look passes the name through the gate.
-func (a *attempt) look(ctx context.Context, t ca.Terms) error {
-	w, err := a.session.want(ctx, a.name, t)
-	if err != nil {
+	w, report := &a.site.wanted, *a.facts.report
+	a.suspectLostStorage(*w, report)
+	if err := a.refine(w, report.Values, a.facts.name, a.offer); err != nil {
 		return err
 	}
-	report, err := a.pass(ctx, &w, a.offer, a.job)
-	if err != nil {
-		return err
+	report = a.site.gate.Report() // what is kept while the name waits
+	due := a.facts.clock().due()
+	err := &WaitingError{Identifier: a.domain, Record: w.record, Report: report, Retry: due, Err: a.unpublished}
+	if w.foreign != "" {
+		err.Err = &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}
+		if a.unpublished != nil {
+			err.Err = fmt.Errorf("%w; %w", err.Err, a.unpublished)
+		}
 	}
-	a.want, a.seen, a.worked, a.looked = w, report, true, true
-	return nil
+	watch := a.watch(a.site.gate, report)
+	if s.reason == "" {
+		s.reason = reasonOf(report, watch.Find(report))
+	}
+	h := a.hold(s.reason, s.until, err)
+	h.Watch = watch
+	return h
 }
 
-// authorize brings one authorization of the order to an end. With underway the CA has been
-// asked before.
-func (a *attempt) authorize(ctx context.Context, authz acme.Authorization, underway bool) error {
-	switch authz.Status {
-	case acme.StatusValid:
-		return nil
-	case acme.StatusPending:
-	default:
-		w, err := a.asked(ctx, authz)
-		if err != nil {
-			return err
-		}
-		err = errors.Join(a.refused(ctx, authz, w, a.seen), a.store.Remove(ctx, a.store.OrderKey(a.name)))
-		return a.afterNo(ctx, w, a.seen, err)
+// suspectLostStorage warns when a new account was registered although DNS shows
+// that this name already trusts another one of the same CA.
+func (s *session) suspectLostStorage(w wanted, r propagation.Report) {
+	if !s.account.IsNew() {
+		return
 	}
-	c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return a.refusedByCA(ctx, a.name)
-	}
-	if underway {
-		// the record as it was looked for is not known any more
-		if a.want, err = a.session.want(ctx, a.name, c.Terms); err != nil {
-			return err
-		}
-		a.worked = true
-	} else if err := a.heed(ctx, c); err != nil {
-		return err
-	}
-	if err := a.validate(ctx, authz, c, underway); err != nil {
-		var processing *ProcessingError
-		if ca.IsRateLimited(err) || errors.As(err, &processing) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return err // the order is kept, and read by the next attempt
-		}
-		fresh, readErr := a.readAuthorization(ctx, authz.Location)
-		if readErr == nil && fresh.Status != acme.StatusPending && fresh.Status != acme.StatusValid {
-			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
-		}
-		if refused(err) {
-			return a.afterNo(ctx, a.want, a.seen, err)
-		}
-		return err
-	}
-	return nil
-}
-
-// asked is what the CA was asked for that has said no, also if that was another attempt's.
-func (a *attempt) asked(ctx context.Context, authz acme.Authorization) (wanted, error) {
-	if a.worked {
-		return a.want, nil
-	}
-	c, ok, err := a.Challenge(ctx, authz, a.account.Identity)
-	if err != nil || !ok {
-		// the CA's word counts, whatever has become of the challenge
-		return wanted{identifier: a.name}, nil //nolint:nilerr // see above
-	}
-	return a.session.want(ctx, a.name, c.Terms)
-}
-
-// heed holds what was looked for against the real challenge: if that wants something
-// else, and what stands cannot satisfy it, the record it wants is looked for.
-func (a *attempt) heed(ctx context.Context, c ca.Challenge) error {
-	w := a.want
-	t := c.Terms
-	if a.iss.IssuerDomainName != "" {
-		t.Names = []string{a.iss.IssuerDomainName}
-	}
-	if a.worked && t.Equal(w.terms) {
-		return nil
-	}
-	if a.worked {
-		// what is noted of the CA's word is noted of what it was asked for
-		w.terms, w.want = t, a.hashedWant(t, a.name)
-		a.want = w
-		if a.iss.Checker == nil || c.Status != acme.StatusPending {
-			return nil
-		}
-		known, err := a.store.Name(ctx, w.record.Name)
-		if err != nil {
-			return err
-		}
-		if ok, _ := known.Satisfies(a.seen.Values, w.want, a.account.URL); ok {
-			return nil
+	for _, v := range record.Evaluate(r.Values, w.want, walltime.Now()).Verdicts {
+		if v.Code == record.CodeWrongAccount {
+			s.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
+				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", s.account.URL))
+			return
 		}
 	}
-	a.job.watched = nil
-	a.offer.Dialect, a.offer.IssuerDomainNames = c.Terms.Dialect, c.Terms.Names
-	return a.look(ctx, t)
 }

@@ -14,9 +14,220 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
+
+// makeOrder makes the order, or takes up the one that is kept.
+func (a *attempt) makeOrder(ctx context.Context) (err error) {
+	a.progress(PhaseOrdering)
+	if a.facts.looks && a.facts.report != nil && !a.facts.isReady() {
+		a.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
+			zap.String("identifier", a.domain), zap.String("name", a.site.record.Name), zap.String("dns", a.facts.report.Summary()))
+	}
+	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
+		return err
+	}
+	a.facts.order.stage = orderValid
+	if a.order.Status != acme.StatusPending {
+		return nil
+	}
+	authzs, err := a.authorizations(ctx, a.order)
+	if err != nil {
+		return err
+	}
+	for _, authz := range authzs {
+		a.authz = authz
+		if err := a.openAuthorization(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openAuthorization takes what an authorization of the order says.
+func (a *attempt) openAuthorization(ctx context.Context) error {
+	switch a.authz.Status {
+	case acme.StatusValid:
+		return nil
+	case acme.StatusPending:
+	default:
+		a.facts.order.stage = orderRefused
+		return a.takeRefusal(ctx)
+	}
+	c, ok, err := a.Challenge(ctx, a.authz, a.account.Identity)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return a.notOffered(ctx)
+	}
+	a.challenge = c
+	a.facts.order.stage = orderOpen
+	if c.Status != acme.StatusPending {
+		a.taken, a.facts.order.stage, a.facts.order.postedAt = true, orderPosted, walltime.Now().UTC()
+	}
+	return a.applyChallenge(ctx)
+}
+
+// applyChallenge holds what was looked for against the real challenge: if that wants something
+// else, and what is published cannot satisfy it, the record it wants is looked for.
+func (a *attempt) applyChallenge(ctx context.Context) error {
+	t := a.challenge.Terms
+	if a.iss.IssuerDomainName != "" {
+		t.Names = []string{a.iss.IssuerDomainName}
+	}
+	a.facts.terms = termsShown
+	if a.site.worked {
+		if t.Equal(a.site.terms) {
+			return nil
+		}
+		// what is noted of the CA's answer is noted of what it was asked for
+		a.site.terms, a.site.want = t, a.hashedWant(t, a.domain)
+		if !a.facts.looks || a.facts.order.stage == orderPosted {
+			return nil
+		}
+		if ok, _ := a.facts.name.Satisfies(a.facts.report.Values, a.site.want, a.account.URL); ok {
+			return nil
+		}
+	}
+	a.offer.Dialect, a.offer.IssuerDomainNames = a.challenge.Terms.Dialect, a.challenge.Terms.Names
+	a.request.Seen, a.facts.report, a.facts.written = nil, nil, nil
+	return a.workOut(ctx, t)
+}
+
+// askToValidate asks the CA to validate the domain. The challenge is posted only while it is pending and
+// until the CA has taken a post: some CAs leave it pending while they validate, and validate once more at
+// each further post. The attempt has been counted, at the given time.
+func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
+	a.logger.Info("asking the CA to validate",
+		zap.String("identifier", a.domain), zap.String("name", a.site.record.Name), zap.String("ca", a.iss.CA))
+	a.facts.order.postedAt = walltime.Now().UTC()
+	began, refusals := time.Now(), 0
+	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {
+		taken, err := a.post(ctx, a.challenge, a.site.wanted)
+		no := (*postRefusedError)(nil)
+		if errors.As(err, &no) {
+			refusals++
+		} else if err != nil {
+			if ca.IsRateLimited(err) && posts == 1 {
+				a.uncount(ctx, counted)
+			}
+			return fmt.Errorf("asking the CA to validate %s: %w", a.domain, err)
+		}
+		if !taken {
+			// it may have acted on a post whose answer was lost
+			if a.authz, err = a.readAuthorization(ctx, a.authz.Location); err != nil {
+				return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
+			}
+			fresh, ok := ca.FindChallenge(a.authz)
+			taken = a.authz.Status != acme.StatusPending || ok && fresh.Status != acme.StatusPending
+		}
+		if taken || posts > ca.MaxRetries {
+			a.facts.order.stage, a.taken = orderPosted, taken
+			return nil
+		}
+		if refusals > maxPostRefusals || no != nil && time.Since(began) > a.patience() {
+			return fmt.Errorf("asking the CA to validate %s: %w", a.domain, no)
+		}
+		a.KeepLock(ctx, a.domain)
+		if err := ca.Sleep(ctx, a.Interval(interval)); err != nil {
+			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
+		}
+	}
+}
+
+// awaitValidation waits until the CA has decided, as long as an attempt may.
+func (a *attempt) awaitValidation(ctx context.Context) (err error) {
+	began, noted := time.Now(), false
+	for interval := ca.MinInterval; ; interval = min(2*interval, 10*time.Second) {
+		if a.taken && !noted {
+			// so that neither the end of this attempt nor of the process costs an order
+			if err := a.notePost(ctx); err != nil {
+				return err
+			}
+			noted = true
+		}
+		if a.authz, err = a.readAuthorization(ctx, a.authz.Location); err != nil {
+			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
+		}
+		switch a.authz.Status {
+		case acme.StatusValid:
+			a.facts.order.stage = orderValid
+			return a.remember(ctx)
+		case acme.StatusPending:
+			fresh, ok := ca.FindChallenge(a.authz)
+			a.taken = a.taken || ok && fresh.Status != acme.StatusPending
+		default:
+			a.facts.order.stage = orderRefused
+			return a.takeRefusal(ctx)
+		}
+		if walltime.Since(a.facts.order.postedAt) > a.iss.timeout() {
+			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.timeout())
+			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
+		}
+		pause := a.Interval(interval)
+		if time.Since(began) > a.patience() || pause > ca.MaxInlineWait {
+			a.facts.order.stage, a.facts.order.wait = orderProcessing, a.Interval(ca.MinInterval)
+			return nil
+		}
+		a.KeepLock(ctx, a.domain)
+		if err := ca.Sleep(ctx, pause); err != nil {
+			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
+		}
+	}
+}
+
+// patience is how long this attempt waits for a validation.
+func (a *attempt) patience() time.Duration {
+	return min(a.iss.timeout(), orDefault(a.iss.InlineProcessing, inlineProcessing))
+}
+
+// takeRefusal notes that the CA has said no, and drops the order, which is of no more use.
+func (a *attempt) takeRefusal(ctx context.Context) error {
+	a.refusal = errors.Join(a.refused(ctx), a.store.Remove(ctx, a.store.OrderKey(a.domain)))
+	name, err := a.store.Name(ctx, a.facts.name.Name)
+	if err != nil {
+		return a.refusal
+	}
+	a.facts.name = name
+	return nil
+}
+
+// remember notes that the CA has accepted the record as it was seen.
+func (a *attempt) remember(ctx context.Context) error {
+	var values []string
+	if a.facts.report != nil && a.site.worked {
+		values = a.facts.report.Values
+	}
+	return a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+		n.AddIdentifier(a.domain)
+		n.Accept(values, a.site.want, a.account.URL, walltime.Now())
+		return true
+	})
+}
+
+// uncount takes an attempt back that the CA has put off: nothing was validated, so it costs
+// nothing of the budget. If that cannot be seen, it stays counted.
+func (a *attempt) uncount(ctx context.Context, at time.Time) {
+	var authz acme.Authorization
+	err := a.account.DoUpTo(ctx, "reading the authorization", 0, func(account acme.Account) (err error) {
+		authz, err = a.ACME.GetAuthorization(ctx, account, a.authz.Location)
+		return err
+	})
+	if err != nil {
+		return
+	}
+	if c, ok := ca.FindChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
+		return
+	}
+	if err := a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+		before := len(n.Attempts)
+		n.Attempts = slices.DeleteFunc(n.Attempts, at.Equal)
+		return len(n.Attempts) != before
+	}); err != nil {
+		a.logger.Warn("an attempt that the CA has put off stays counted", zap.String("identifier", a.domain), zap.Error(err))
+	}
+}
 
 // authorizations reads those of an order and learns from them.
 func (s *session) authorizations(ctx context.Context, order acme.Order) ([]acme.Authorization, error) {
@@ -40,87 +251,6 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 		return err
 	})
 	return authz, err
-}
-
-// validate asks the CA to validate one pending authorization and waits for its
-// word. A challenge is posted only while it is pending and until the CA has taken
-// a post: some CAs leave it pending while they validate, and validate once more at
-// each further post.
-func (a *attempt) validate(ctx context.Context, authz acme.Authorization, c ca.Challenge, underway bool) error {
-	w := a.want
-	taken := underway || c.Status != acme.StatusPending
-	since, began := walltime.Now(), time.Now()
-	var counted time.Time
-	if !taken {
-		var err error
-		if counted, err = a.countAttempt(ctx, w); err != nil {
-			return err
-		}
-		a.logger.Info("asking the CA to validate",
-			zap.String("identifier", w.identifier), zap.String("name", w.record.Name), zap.String("ca", a.iss.CA))
-	}
-	posts := 0
-	var refusals []error // of posts, by the CA
-	noted := false
-	// so that neither the end of this attempt nor of the process costs an order
-	note := func() (err error) {
-		if taken && !noted {
-			since, err = a.notePost(ctx, c.URL)
-			noted = err == nil
-		}
-		return err
-	}
-	for interval := ca.MinInterval; ; {
-		var err error
-		if !taken && posts <= ca.MaxRetries {
-			posts++
-			taken, err = a.post(ctx, c, w)
-			if no := (*postRefusedError)(nil); errors.As(err, &no) {
-				refusals, err = append(refusals, err), nil
-			}
-			if err != nil {
-				if ca.IsRateLimited(err) && posts == 1 {
-					a.uncount(ctx, w, authz, counted)
-				}
-				return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, err)
-			}
-		}
-		if err := note(); err != nil {
-			return err
-		}
-		if authz, err = a.readAuthorization(ctx, authz.Location); err != nil {
-			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
-		}
-		switch authz.Status {
-		case acme.StatusValid:
-			return a.remember(ctx, w, a.seen)
-		case acme.StatusPending:
-		default:
-			return a.refused(ctx, authz, w, a.seen)
-		}
-		if fresh, ok := ca.FindChallenge(authz); ok {
-			// the CA may have acted on a post whose answer was lost
-			taken = taken || fresh.Status != acme.StatusPending
-		}
-		if err := note(); err != nil {
-			return err
-		}
-		if n := len(refusals); !taken && n > 0 && (n > maxPostRefusals || time.Since(began) > a.patience()) {
-			return fmt.Errorf("asking the CA to validate %s: %w", w.identifier, refusals[len(refusals)-1])
-		}
-		switch {
-		case walltime.Since(since) > a.iss.timeout():
-			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", w.identifier, a.iss.timeout())
-			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.name)))
-		case time.Since(began) > a.patience(), a.iss.Parker != nil && a.Interval(interval) > ca.MaxInlineWait:
-			return a.putAside(ctx, w, since)
-		}
-		a.KeepLock(ctx, w.identifier)
-		if err := ca.Sleep(ctx, a.Interval(interval)); err != nil {
-			return fmt.Errorf("waiting for the validation of %s: %w", w.identifier, err)
-		}
-		interval = min(interval*2, 10*time.Second)
-	}
 }
 
 // post asks for a validation. taken is true if the CA has said that it will
@@ -158,83 +288,41 @@ func (e *postRefusedError) Error() string { return e.err.Error() }
 
 func (e *postRefusedError) Unwrap() error { return e.err }
 
-// countAttempt writes the attempt down before the CA is asked, so that a crash
-// cannot make us ask for ever.
-func (s *session) countAttempt(ctx context.Context, w wanted) (at time.Time, err error) {
-	at = walltime.Now().UTC()
-	return at, s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-		n.AddIdentifier(w.identifier)
-		n.CountAttempt(at)
-		return true
-	})
-}
-
-// uncount takes an attempt back that the CA has put off: nothing was validated, so it costs
-// nothing of the budget. If that cannot be seen, it stays counted.
-func (s *session) uncount(ctx context.Context, w wanted, authz acme.Authorization, at time.Time) {
-	err := s.account.DoUpTo(ctx, "reading the authorization", 0, func(account acme.Account) (err error) {
-		authz, err = s.ACME.GetAuthorization(ctx, account, authz.Location)
-		return err
-	})
-	if err != nil {
-		return
-	}
-	if c, ok := ca.FindChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
-		return
-	}
-	if err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-		before := len(n.Attempts)
-		n.Attempts = slices.DeleteFunc(n.Attempts, at.Equal)
-		return len(n.Attempts) != before
-	}); err != nil {
-		s.logger.Warn("an attempt that the CA has put off stays counted", zap.String("identifier", w.identifier), zap.Error(err))
-	}
-}
-
-// remember notes that the CA has accepted the record as it stands.
-func (s *session) remember(ctx context.Context, w wanted, seen propagation.Report) error {
-	return s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-		n.AddIdentifier(w.identifier)
-		n.Accept(seen.Values, w.want, s.account.URL, walltime.Now())
-		return true
-	})
-}
-
-// refused makes the error for an authorization that the CA has not given.
-func (s *session) refused(ctx context.Context, authz acme.Authorization, w wanted, seen propagation.Report) error {
-	var reason error = fmt.Errorf("the authorization is %s", authz.Status)
+// refused makes the error for an authorization that the CA has not given, and notes what it means.
+func (a *attempt) refused(ctx context.Context) error {
+	var reason error = fmt.Errorf("the authorization is %s", a.authz.Status)
 	problem := ""
-	for _, c := range authz.Challenges {
+	for _, c := range a.authz.Challenges {
 		if c.Error != nil {
 			reason = *c.Error
 			problem = strings.TrimPrefix(c.Error.Type, acme.ProblemTypeNamespace)
 		}
 	}
-	if w.record.Name == "" {
-		name, err := record.ValidationName(w.identifier)
-		if err != nil {
-			return err
-		}
-		w.record.Name = name
+	var seen propagation.Report
+	if a.facts.report != nil {
+		seen = *a.facts.report
 	}
-	if problem == "serverInternal" {
-		return s.failedByCA(ctx, w, reason)
-	}
-	// the CA's word beats our model: what it refuses is no longer presumed good
-	disagrees := disagrees(seen, w.want)
+	name, want, isInternal := a.facts.name.Name, a.site.want, problem == "serverInternal"
+	// the CA's answer beats our model: what it refuses is no longer presumed good
+	disagrees := !isInternal && disagrees(seen, want)
 	var retry time.Time
-	err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-		n.Refuse(seen.Values, w.want, s.account.URL, problem, walltime.Now())
+	err := a.store.UpdateName(ctx, name, func(n *state.Name) bool {
+		if isInternal {
+			// the CA counts it, so it costs an attempt; what is known of the values stays
+			n.NotBefore = n.AskAgainAt(propagation.Report{}, a.iss.cacheCap(), walltime.Now())
+			return true
+		}
+		n.Refuse(seen.Values, want, a.account.URL, problem, walltime.Now())
 		if disagrees || problem == "dns" {
-			retry = n.AskAgainAt(seen, s.iss.cacheCap(), walltime.Now())
+			retry = n.AskAgainAt(seen, a.iss.cacheCap(), walltime.Now())
 			n.NotBefore = retry
 		}
 		return true
 	})
 	if disagrees {
 		return errors.Join(&DisagreementError{
-			Identifier: w.identifier, Name: w.record.Name, CA: s.iss.CA, Report: seen.Shortened(weigh(w.want)), RetryAt: retry, Err: reason, problem: problem,
+			Identifier: a.domain, Name: name, CA: a.iss.CA, Report: seen.Shortened(weigh(want)), RetryAt: retry, Err: reason, problem: problem,
 		}, err)
 	}
-	return errors.Join(&RefusedError{Identifier: w.identifier, Name: w.record.Name, Err: reason}, err)
+	return errors.Join(&RefusedError{Identifier: a.domain, Name: name, Internal: isInternal, Err: reason}, err)
 }

@@ -3,19 +3,13 @@ package acmepersist
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
-	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
-
-// caaRetry is how often CAA records that forbid the certificate are looked at again.
-const caaRetry = 30 * time.Minute
 
 // CAAError says that CAA records (RFC 8659) forbid the CA to issue. Nothing was asked
 // of the CA.
@@ -41,57 +35,39 @@ func (iss *Issuer) caaChecker() *propagation.Checker {
 	return iss.Checker
 }
 
-// checkCAA looks whether the CA may issue for the name at all: it would refuse, and
+// lookForCAA looks whether the CA may issue for the name at all: it would refuse, and
 // count it. Resolvers that cannot tell veto nothing.
-func (s *session) checkCAA(ctx context.Context, w wanted, job job) error {
-	if s.iss.caaChecker() == nil {
-		return nil
-	}
-	verdict, at := s.evaluateCAA(ctx, w)
-	switch verdict.Outlook {
-	case record.OutlookGood:
-		return nil
-	case record.OutlookDepends:
-		s.logger.Warn("not every CA reads the CAA records as allowing it to issue; asking all the same",
-			zap.String("identifier", w.identifier), zap.String("at", at), zap.String("ca", s.iss.CA), zap.String("reason", verdict.Reason))
-		return nil
-	}
-	if ok, err := s.caaOverruled(ctx, w, job, verdict.Reason); ok || err != nil {
-		return err
-	}
-	err := &CAAError{Identifier: w.identifier, At: at, CA: s.iss.CA, Reason: verdict.Reason}
-	return s.park(ctx, Parking{Identifier: w.identifier, Record: w.record, Retry: walltime.Now().Add(caaRetry), Err: err})
-}
-
-// caaOverruled reports whether the CA is asked all the same: when the certificate runs out,
-// and for a first one after an hour and then every six. Our resolvers may see other records
-// than the CA's.
-func (s *session) caaOverruled(ctx context.Context, w wanted, job job, reason string) (bool, error) {
-	overruled := job.certificate != nil && !walltime.Now().Before(clock{certificate: job.certificate, ratio: s.iss.windowRatio()}.due())
-	if job.certificate == nil {
-		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-			n.AddIdentifier(w.identifier)
-			now := walltime.Now().UTC()
-			switch {
-			case n.CAASince.IsZero():
-				n.CAASince = now
-			case now.Sub(n.CAASince) >= PartialPatience:
-				overruled = true
-				n.CAASince = now.Add(askInterval - PartialPatience)
-			default:
-				return false
-			}
-			return true
-		})
+func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
+	if !a.site.worked { // nobody looks for the record
+		t, err := a.Terms(a.offer)
+		if err == nil {
+			err = a.workOut(ctx, t)
+		}
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	if overruled {
-		s.logger.Warn("asking the CA although CAA records seem to forbid it",
-			zap.String("identifier", w.identifier), zap.String("reason", reason))
+	if a.iss.caaChecker() == nil {
+		return new(caaFacts), nil
 	}
-	return overruled, nil
+	verdict, at := a.evaluateCAA(ctx, a.site.wanted)
+	switch verdict.Outlook {
+	case record.OutlookGood:
+		return new(caaFacts), nil
+	case record.OutlookDepends:
+		a.logger.Warn("not every CA reads the CAA records as allowing it to issue; asking all the same",
+			zap.String("identifier", a.domain), zap.String("at", at), zap.String("ca", a.iss.CA), zap.String("reason", verdict.Reason))
+		return new(caaFacts), nil
+	}
+	a.caa = &CAAError{Identifier: a.domain, At: at, CA: a.iss.CA, Reason: verdict.Reason}
+	return &caaFacts{forbid: true}, nil
+}
+
+// overruleCAA goes on although CAA records forbid the certificate.
+func (a *attempt) overruleCAA() {
+	a.facts.caa.overruled = true
+	a.logger.Warn("asking the CA although CAA records seem to forbid it",
+		zap.String("identifier", a.domain), zap.NamedError("reason", a.caa))
 }
 
 // CodeCAADepends says that CAs differ in what the CAA records allow.

@@ -66,7 +66,7 @@ func newTenants(t *testing.T, change func(*acmepersist.Config)) *tenants {
 	config := acmepersist.Config{
 		CA: i.ca.Directory(), Storage: &certmagic.FileStorage{Path: i.dir}, Transport: i.ca.HTTPClient().Transport,
 		Checker: propagation.NewChecker(propagation.Config{Resolvers: []string{i.dns.Resolver()}, Exchanger: i.dns.Exchanger(), AllowPrivate: true}),
-		Settle:  time.Millisecond, Parker: standAlone{}, CacheCap: -1,
+		Settle:  time.Millisecond, CacheCap: -1,
 		Publishing: &acmepersist.Publishing{Provider: p, Mode: acmepersist.PublishKeep, Interval: 10 * time.Millisecond},
 		Delegation: &acmepersist.Delegation{Zone: platform, OwnLabels: true},
 	}

@@ -20,7 +20,13 @@ type WaitingError struct {
 	Report propagation.Report
 	// Retry is when the CA will be asked whatever DNS shows; zero if never.
 	Retry time.Time
+	// Err is what else somebody has to know: that the validation name leads elsewhere, or that the record
+	// could not be published. Nil if there is nothing.
+	Err error
 }
+
+// Unwrap returns Err.
+func (e *WaitingError) Unwrap() error { return e.Err }
 
 // Code is a stable word for the kind of wait: record_absent, record_partial,
 // record_settling or dns_blocked.
@@ -42,7 +48,11 @@ func (e *WaitingError) Error() string {
 	if e.Record.Target != "" && !e.Report.Alias().LeadsTo(e.Record.Target) {
 		what = fmt.Sprintf("%s to be an alias (CNAME) of %s", e.Record.Name, e.Record.Target)
 	}
-	return fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
+	text := fmt.Sprintf("%s: waiting for %s, nothing was asked of the CA: %s", e.Code(), what, e.Report.Summary())
+	if e.Err != nil {
+		text += "; " + e.Err.Error()
+	}
+	return text
 }
 
 // UnsupportedNameError says that a name can never be validated this way.
@@ -114,3 +124,40 @@ func (r Record) AliasLine() string {
 	}
 	return r.Name + ". 3600 IN CNAME " + r.Target + "."
 }
+
+// ProcessingError says that the CA has been asked and has not decided yet. The order is
+// kept and looked at again, also after a restart.
+type ProcessingError struct {
+	// Identifier is the name that is being validated.
+	Identifier string
+	// CA is the directory URL.
+	CA string
+	// Since is when the CA was asked, RetryAt when it is looked at again.
+	Since, RetryAt time.Time
+}
+
+func (e *ProcessingError) Error() string {
+	return fmt.Sprintf("ca_processing: %s has been validating %s since %s and has not decided; its order is kept and looked at again after %s",
+		e.CA, e.Identifier, e.Since.UTC().Format(time.RFC3339), e.RetryAt.UTC().Format(time.RFC3339))
+}
+
+// RefusedError says that the CA has not validated a name.
+type RefusedError struct {
+	// Identifier is the name, Name its validation name.
+	Identifier, Name string
+	// Internal is true if that was a fault inside the CA, of which the record and DNS know
+	// nothing.
+	Internal bool
+	// Err is what the CA said.
+	Err error
+}
+
+func (e *RefusedError) Error() string {
+	if e.Internal {
+		return fmt.Sprintf("a fault inside the CA kept it from validating %s; neither the record at %s nor DNS is the cause, and it is asked again later: %v",
+			e.Identifier, e.Name, e.Err)
+	}
+	return fmt.Sprintf("the CA did not validate %s by the record at %s: %v", e.Identifier, e.Name, e.Err)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }

@@ -18,6 +18,60 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
+// fetchCertificate finalizes the order and fetches its certificate.
+func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateRequest) (cert *certmagic.IssuedCertificate, err error) {
+	if a.order.Status == acme.StatusPending || a.order.Status == acme.StatusInvalid {
+		if a.order, err = a.readReady(ctx, a.order); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("finalizing the order: %w", context.Cause(ctx))
+	}
+	ctx, done := finish(ctx, finishFor)
+	defer done()
+	a.noteFinalize(ctx)
+	if a.order, err = a.finalize(ctx, a.order, csr); err != nil {
+		if a.order.Status == acme.StatusInvalid {
+			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
+		}
+		return nil, err
+	}
+	if cert, err = a.download(ctx, a.order); err != nil {
+		return nil, err
+	}
+	if a.resumed {
+		// the CA's answer came while nobody looked
+		if err := a.remember(ctx); err != nil {
+			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.domain), zap.Error(err))
+		}
+	}
+	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.site.worked {
+		a.warnOfExpiry(ctx, a.site.wanted, leaf.NotAfter.Sub(leaf.NotBefore))
+	}
+	if err := a.store.Remove(ctx, a.store.OrderKey(a.domain)); err != nil {
+		a.logger.Warn("the finished order stays in storage", zap.String("identifier", a.domain), zap.Error(err))
+	}
+	return cert, nil
+}
+
+// readReady waits until the order has seen that its authorizations are valid.
+func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, error) {
+	for range 10 {
+		var err error
+		if order, err = s.readOrder(ctx, order); err != nil {
+			return order, err
+		}
+		if order.Status != acme.StatusPending {
+			return order, nil
+		}
+		if err := ca.Sleep(ctx, s.Interval(ca.MinInterval)); err != nil {
+			return order, err
+		}
+	}
+	return order, errors.New("all authorizations are valid, but the order stays pending: this is the CA's fault")
+}
+
 // finalize sends the CSR and returns the order as soon as it is valid. Whatever
 // the CA answers, the order itself is read at once: the answer may have been cut
 // off after the CA has issued, or a failure may have ended the order.
@@ -108,6 +162,9 @@ func csrName(csr *x509.CertificateRequest) string {
 }
 
 const (
+	// finalizePatience is how long an attempt waits after finalize: the key is known to
+	// this attempt alone, so nothing can wait in its place.
+	finalizePatience = 10 * time.Minute
 	// downloadPatience is how long a certificate that was issued is fetched: to give up costs
 	// another one, of the few that CAs issue for the same names in a week.
 	downloadPatience = 24 * time.Hour
@@ -162,13 +219,13 @@ func keyOf(csr *x509.CertificateRequest) string {
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
 // the same one, it fetches the certificate that this one could not.
 func (a *attempt) noteFinalize(ctx context.Context) {
-	kept, found, err := a.keptOrder(ctx, a.name)
+	kept, found, err := a.keptOrder(ctx, a.domain)
 	if err == nil && found && kept.FinalizedFor != a.requestKey {
 		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
-		err = a.store.Save(ctx, a.store.OrderKey(a.name), kept)
+		err = a.store.Save(ctx, a.store.OrderKey(a.domain), kept)
 	}
 	if err != nil {
-		a.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", a.name), zap.Error(err))
+		a.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", a.domain), zap.Error(err))
 	}
 }
 

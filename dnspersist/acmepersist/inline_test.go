@@ -68,8 +68,9 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 
 	began := time.Now()
 	// it is due when a quarter of its life is left
-	renewal := clock{certificate: &x509.Certificate{NotBefore: began.Add(-88 * time.Second), NotAfter: began.Add(32 * time.Second)}, ratio: 1.0 / 3}
-	report := s.waitInline(t.Context(), "www.example.test", target, gate, checker.Check(t.Context(), target, gate), renewal)
+	a := &attempt{session: s, domain: "www.example.test", site: site{target: target, gate: gate}}
+	a.facts = facts{certificate: &x509.Certificate{NotBefore: began.Add(-88 * time.Second), NotAfter: began.Add(32 * time.Second)}, ratio: 1.0 / 3}
+	report := a.waitInline(t.Context(), checker.Check(t.Context(), target, gate))
 	if report.Status != propagation.StatusPartial {
 		t.Fatalf("the record is %s, want partial", report.Status)
 	}

@@ -4,201 +4,139 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"time"
+	"fmt"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
-// job is what is known of one attempt.
-type job struct {
-	// certificate is the one that is renewed, nil for a first one.
-	certificate *x509.Certificate
-	// renewal is true also where another issuer's certificate is renewed.
-	renewal bool
-	// watched is the last report of the watch, if the name was parked.
-	watched *propagation.Report
+// Request is what is known of an attempt beside the CSR.
+type Request struct {
+	// Seen is what a watch has last shown of the domain's record, less than ReportFresh ago. If the record
+	// is ready, no further look is needed. May be nil.
+	Seen *propagation.Report
+	// Progress is called when the attempt reaches a phase. It must not block. May be nil.
+	Progress func(Phase)
 }
 
-func (j job) notAfter() time.Time {
-	if j.certificate == nil {
-		return time.Time{}
-	}
-	return j.certificate.NotAfter
-}
+// Phase is what an attempt is at.
+type Phase string
+
+// Phases of an attempt.
+const (
+	// PhaseLooking: it looks for the record.
+	PhaseLooking Phase = "looking"
+	// PhasePublishing: the DNS provider is writing the record.
+	PhasePublishing Phase = "publishing"
+	// PhaseOrdering: the CA is asked for the certificate.
+	PhaseOrdering Phase = "ordering"
+)
 
 // Issue obtains a certificate for the CSR. It implements certmagic.Issuer.
-//
-// Nothing is asked of the CA before the record stands everywhere, except when the
-// certificate runs out. The errors WaitingError, NotOfferedError, AccountError,
-// AccountURIError, UnsupportedNameError and BudgetError say what holds it up.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	name, err := NameFromCSR(csr)
+	return iss.Obtain(ctx, csr, Request{})
+}
+
+// Obtain obtains a certificate for the CSR, which is for one domain.
+//
+// Nothing is asked of the CA before the account is confirmed and the record is published everywhere, except
+// when the certificate runs out. A *Hold in the error says what the domain has to wait for, and until when;
+// the errors in it, such as WaitingError or NotOfferedError, tell the details.
+func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req Request) (*certmagic.IssuedCertificate, error) {
+	domain, err := NameFromCSR(csr)
 	if err != nil {
 		return nil, err
 	}
-	job := job{}
-	if iss.Parker != nil {
-		if job.watched, err = iss.Parker.Parked(ctx, name); err != nil {
+	for range 2 {
+		var a *attempt
+		var cert *certmagic.IssuedCertificate
+		if a, err = iss.begin(ctx, csr, domain, req); err == nil {
+			cert, err = a.run(ctx)
+		}
+		iss.noteDown(err, walltime.Now())
+		if err == nil {
+			return cert, nil
+		}
+		err = a.asHold(err)
+		again, recoverErr := iss.recovered(ctx, domain, err)
+		if recoverErr != nil {
+			return nil, a.asHold(errors.Join(err, recoverErr))
+		}
+		if !again {
 			return nil, err
 		}
+		req.Seen = nil // it may be about the former account's record
 	}
-	cert, err := iss.issue(ctx, csr, name, job)
+	return nil, err
+}
+
+// recovered reports whether the cause of an error has gone: the account's key was changed meanwhile, or
+// the lost account is replaced.
+func (iss *Issuer) recovered(ctx context.Context, domain string, err error) (bool, error) {
 	var changed *account.KeyChangedError
 	if errors.As(err, &changed) {
 		iss.logger().Info("the account's key was changed meanwhile; going on with the new one",
-			zap.String("identifier", name), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
-		cert, err = iss.issue(ctx, csr, name, job)
+			zap.String("identifier", domain), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
+		return true, nil
 	}
 	var lost *AccountError
-	if errors.As(err, &lost) && lost.URL != "" && lost.DeactivatedAt.IsZero() &&
-		iss.OnAccountLost == OnAccountLostReplace && iss.AccountURL == "" {
-		s, openErr := iss.open(ctx)
-		if openErr != nil {
-			return nil, errors.Join(err, openErr)
-		}
-		if replaceErr := s.account.Replace(ctx, lost); replaceErr != nil {
-			return nil, errors.Join(err, replaceErr)
-		}
-		job.watched = nil
-		cert, err = iss.issue(ctx, csr, name, job)
-	}
-	switch {
-	case iss.Parker == nil:
-	case err == nil:
-		iss.Parker.Unpark(name)
-	default:
-		err = iss.parkUntilTold(ctx, name, err)
-	}
-	return cert, err
-}
-
-func (iss *Issuer) issue(ctx context.Context, csr *x509.CertificateRequest, name string, job job) (*certmagic.IssuedCertificate, error) {
-	job.certificate = StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), name)
-	job.renewal = job.certificate != nil || iss.Renewal != nil && iss.Renewal(ctx, name)
-
-	s, err := iss.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.requestKey, s.notAfter = keyOf(csr), job.notAfter()
-	o, err := s.iss.ca.LoadOffer(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Refusal(o, job.renewal); err != nil {
-		return nil, s.notOffered(ctx, name, err)
-	}
-	if err := s.account.Bind(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.CompareDirectory(ctx, s.account.URL, "", s.announceChange); err != nil {
-		s.logger.Warn("what the directory says was not noted", zap.String("ca", iss.CA), zap.Error(err))
-	}
-	// a plain name is noted with its first attempt: thousands that wait for their records are
-	// not written to storage for that, and on demand anybody can ask for a name
-	if record.IsWildcard(name) && !iss.OnDemand {
-		vname, err := record.ValidationName(name)
-		if err == nil {
-			err = s.store.UpdateName(ctx, vname, func(n *state.Name) bool { return n.AddIdentifier(name) })
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if !s.HasTerms(o) {
-		// a directory of the deployed drafts shows neither the challenge nor the
-		// issuer's names: the first name's order does, and is kept for it
-		if o, err = s.firstContact(ctx, name, job); err != nil {
-			return nil, err
-		}
-	}
-	a := &attempt{session: s, name: name, offer: o, job: job}
-	return a.obtain(ctx, csr)
-}
-
-// firstContact learns from an order what the CA offers, one order at a time in
-// the whole cluster, so that a thousand names cost one.
-func (s *session) firstContact(ctx context.Context, name string, job job) (ca.Offer, error) {
-	var o ca.Offer
-	known := func() (bool, error) {
-		var err error
-		if o, err = s.iss.ca.ReloadOffer(ctx); err != nil || o.IsYes() {
-			return o.IsYes(), err
-		}
-		if err := s.Refusal(o, job.renewal); err != nil {
-			return false, s.notOffered(ctx, name, err)
-		}
+	if !errors.As(err, &lost) || lost.URL == "" || !lost.DeactivatedAt.IsZero() ||
+		iss.OnAccountLost != OnAccountLostReplace || iss.AccountURL != "" {
 		return false, nil
 	}
-	err := s.store.Locked(ctx, "dns_persist_first_contact_"+s.store.Safe(IssuerKey(s.iss.CA)), known, func() error {
-		// another node may have asked while we waited
-		if ok, err := known(); ok || err != nil {
-			return err
+	s, openErr := iss.open(ctx)
+	if openErr != nil {
+		return false, openErr
+	}
+	return true, s.account.Replace(ctx, lost)
+}
+
+// mostSteps is more than an attempt can need.
+const mostSteps = 32
+
+// run makes the steps of an attempt one after another, until it has the certificate or has to wait.
+func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, err error) {
+	for range mostSteps {
+		next, change := decide(a.facts, walltime.Now())
+		if err := a.note(ctx, change); err != nil {
+			return nil, err
 		}
-		order, err := s.order(ctx, name)
+		switch next.do {
+		case doBind:
+			err = a.bindAccount(ctx)
+		case doResume:
+			err = a.resumeOrder(ctx)
+		case doLearn:
+			err = a.learnOffer(ctx)
+		case doLook:
+			err = a.look(ctx)
+		case doConfirm:
+			err = a.account.Check(ctx)
+			a.facts.confirmed = err == nil
+		case doPublish:
+			err = a.publishRecord(ctx)
+		case doCAA:
+			a.facts.caa, err = a.lookForCAA(ctx)
+		case doOverrule:
+			a.overruleCAA()
+		case doOrder:
+			err = a.makeOrder(ctx)
+		case doPost:
+			err = a.askToValidate(ctx, change.attempt)
+		case doPoll:
+			err = a.awaitValidation(ctx)
+		case doFinish:
+			return a.fetchCertificate(ctx, a.csr)
+		case doHold:
+			return nil, a.holdAt(ctx, next)
+		}
 		if err != nil {
-			return err
-		}
-		authzs, err := s.authorizations(ctx, order)
-		if err != nil {
-			return err
-		}
-		if o, err = s.iss.ca.LoadOffer(ctx); err != nil {
-			return err
-		}
-		for _, a := range authzs {
-			if _, ok := ca.FindChallenge(a); a.Status == acme.StatusPending && !ok {
-				return s.refusedByCA(ctx, name)
-			}
-		}
-		return nil
-	})
-	return o, err
-}
-
-// refusedByCA drops an order that our challenge cannot complete and says so.
-func (s *session) refusedByCA(ctx context.Context, name string) error {
-	if err := s.store.Remove(ctx, s.store.OrderKey(name)); err != nil {
-		return err
-	}
-	o, err := s.iss.ca.LoadOffer(ctx)
-	if err != nil {
-		return err
-	}
-	retry := o.SeenAt.Add(s.iss.ca.NotOfferedRetry)
-	return s.notOffered(ctx, name, &ca.NotOfferedError{CA: s.iss.CA, Offered: o.OtherTypes, SeenAt: o.SeenAt, RetryAt: retry})
-}
-
-// notOffered parks the name until the CA is asked again.
-func (s *session) notOffered(ctx context.Context, identifier string, err error) error {
-	var no *ca.NotOfferedError
-	if !errors.As(err, &no) {
-		return err
-	}
-	return s.park(ctx, Parking{Identifier: identifier, Retry: no.RetryAt, Err: err})
-}
-
-// readReady waits until the order has seen that its authorizations are valid.
-func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, error) {
-	for range 10 {
-		var err error
-		if order, err = s.readOrder(ctx, order); err != nil {
-			return order, err
-		}
-		if order.Status != acme.StatusPending {
-			return order, nil
-		}
-		if err := ca.Sleep(ctx, s.Interval(ca.MinInterval)); err != nil {
-			return order, err
+			return nil, err
 		}
 	}
-	return order, errors.New("all authorizations are valid, but the order stays pending: this is the CA's fault")
+	return nil, fmt.Errorf("the attempt for %s did not come to an end: this is a bug, please report it", a.domain)
 }

@@ -2,8 +2,10 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -81,10 +83,10 @@ type Config struct {
 	Profile             string
 	PreferredChains     certmagic.ChainPreference
 	CertificateLifetime time.Duration
-	// Timeout is how long the CA may take to validate. With a Parker the attempt ends
-	// after a minute of it, and the order is looked at again. Default: 12 hours.
+	// Timeout is how long the CA may take to validate. Default: 12 hours.
 	Timeout time.Duration
-	// InlineProcessing is that minute.
+	// InlineProcessing is how long of it one attempt waits, before the order is looked at again by a later
+	// one. Default: 5 minutes.
 	InlineProcessing time.Duration
 	// Limiter paces new orders; nil for no limit. See SharedLimiter.
 	Limiter func(account string) *rate.Limiter
@@ -140,8 +142,6 @@ type Config struct {
 	// configuration serves an identifier now, of those with this CA and account; nil if none
 	// does. If it is nil itself, this one serves all.
 	Siblings func() func(identifier string) *Issuer
-	// Parker takes over names whose record is not there. May be nil.
-	Parker Parker
 	// Publishing writes records through a DNS provider; nil without one.
 	Publishing *Publishing
 	// Delegation says where records stand in place of the validation names; nil for there.
@@ -161,6 +161,10 @@ type Issuer struct {
 	accounts *account.Holder
 	// process is what is known of the DNS provider, unless Publishing has what the process knows.
 	process publish.Process
+
+	mu sync.Mutex
+	// downSince is since when the CA has been down, zero if it is not.
+	downSince time.Time
 }
 
 // New returns an Issuer for the configuration.
@@ -207,6 +211,30 @@ func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificat
 		return acme.RenewalInfo{}, fmt.Errorf("the CA %s offers no renewal information", iss.CA)
 	}
 	return s.ACME.GetRenewalInfo(ctx, cert.Leaf)
+}
+
+// noteDown notes how an attempt has ended: whether the CA is down.
+func (iss *Issuer) noteDown(err error, now time.Time) {
+	var down *ca.DownError
+	isDown := errors.As(err, &down)
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	switch {
+	case !isDown:
+		iss.downSince = time.Time{}
+	case iss.downSince.IsZero():
+		iss.downSince = now
+	}
+}
+
+// downFor is how long the CA has been down.
+func (iss *Issuer) downFor(now time.Time) time.Duration {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	if iss.downSince.IsZero() {
+		return 0
+	}
+	return now.Sub(iss.downSince)
 }
 
 // Interface guards

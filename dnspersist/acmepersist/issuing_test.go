@@ -25,13 +25,6 @@ import (
 
 const issuedName = "www.example.test"
 
-// standAlone is a Parker that leaves everything to the caller.
-type standAlone struct{}
-
-func (standAlone) Parked(context.Context, string) (*propagation.Report, error) { return nil, nil }
-func (standAlone) Park(_ context.Context, p acmepersist.Parking) error         { return p.Err }
-func (standAlone) Unpark(string)                                               {}
-
 // issuing is an issuer at a CA of its own, with a record that stands.
 type issuing struct {
 	*acmepersist.Issuer
@@ -59,7 +52,7 @@ func (i *issuing) another() *acmepersist.Issuer {
 	return acmepersist.New(acmepersist.Config{
 		CA: i.ca.Directory(), Storage: &certmagic.FileStorage{Path: i.dir}, Transport: i.ca.HTTPClient().Transport,
 		Checker:          propagation.NewChecker(propagation.Config{Resolvers: []string{i.dns.Resolver()}, Exchanger: i.dns.Exchanger()}),
-		InlineProcessing: time.Second, Parker: standAlone{},
+		InlineProcessing: time.Second,
 	})
 }
 

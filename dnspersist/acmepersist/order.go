@@ -24,9 +24,9 @@ func (s *session) keptOrder(ctx context.Context, name string) (kept state.Order,
 	return kept, found && kept.Account == s.account.URL && kept.Profile == s.iss.Profile, err
 }
 
-// order returns the kept order for the name, or makes one. That one is to be made is noted
+// keptOrNewOrder returns the kept order for the name, or makes one. That one is to be made is noted
 // first: a storage that takes nothing would cost an order at each attempt.
-func (s *session) order(ctx context.Context, name string) (acme.Order, error) {
+func (s *session) keptOrNewOrder(ctx context.Context, name string) (acme.Order, error) {
 	kept, found, err := s.keptOrder(ctx, name)
 	if err != nil {
 		return acme.Order{}, err

@@ -1,8 +1,8 @@
 package acmepersist_test
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -13,21 +13,10 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
-// notedParker is a Parker that keeps what it was last told.
-type notedParker struct {
-	standAlone
-	last acmepersist.Parking
-}
-
-func (n *notedParker) Park(_ context.Context, p acmepersist.Parking) error {
-	n.last = p
-	return p.Err
-}
-
 // Whatever a renewal waits for, it is known to be one: a first certificate is asked for by managing the
 // name, of which CertMagic makes nothing while it has the old certificate, and the name would be left
 // to its back-off of hours.
-func TestParkedRenewalIsKnownAsOne(t *testing.T) {
+func TestHeldRenewalIsKnownAsOne(t *testing.T) {
 	t.Parallel()
 	for what, hold := range map[string]func(i *issuing){
 		"a limit of the CA": func(i *issuing) { i.ca.Inject(lab.TooMany("example.test", time.Hour)) },
@@ -49,15 +38,14 @@ func TestParkedRenewalIsKnownAsOne(t *testing.T) {
 			if err := i.Storage.Store(t.Context(), certmagic.StorageKeys.SiteCert(i.IssuerKey(), issuedName), cert.Certificate); err != nil {
 				t.Fatal(err)
 			}
-			parker := new(notedParker)
 			i.Issuer = i.another()
-			i.Parker = parker
 			hold(i)
-			if err := i.issue(t.Context()); err == nil {
-				t.Fatal("there is a certificate")
+			var held *acmepersist.Hold
+			if err := i.issue(t.Context()); !errors.As(err, &held) {
+				t.Fatalf("the error is %v", err)
 			}
-			if p := parker.last; p.Identifier != issuedName || p.NotAfter.IsZero() {
-				t.Errorf("parked is %q with a certificate until %v: %v", p.Identifier, p.NotAfter, p.Err)
+			if held.Domain != issuedName || held.NotAfter.IsZero() {
+				t.Errorf("%q is held with a certificate until %v: %v", held.Domain, held.NotAfter, held.Err)
 			}
 		})
 	}

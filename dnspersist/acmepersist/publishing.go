@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
@@ -60,41 +58,8 @@ func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.K
 	return k.For(publish.Identity{CA: s.iss.CA, Account: id.URL, Thumbprint: id.Thumbprint, Earlier: id.EarlierThumbprints})
 }
 
-// published writes the record if no server has it, and looks at the name anew. It comes
-// before the clock's word: a certificate that runs out is better asked for with a record.
-func (s *session) published(ctx context.Context, w *wanted, t propagation.Target, gate *propagation.Gate, r propagation.Report, known state.Name, o ca.Offer, c clock) (propagation.Report, error) {
-	lacking := r.Status == propagation.StatusAbsent ||
-		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
-	if !s.iss.publishes() || !lacking || w.disputed != nil || s.ownersTurn(*w, r) {
-		return r, nil
-	}
-	err := s.publishMissing(ctx, w, t, r, known, o)
-	var bound *publish.BoundError
-	var before *publish.WrittenBeforeError
-	switch {
-	case err == nil:
-		r = s.iss.Checker.Check(ctx, t, gate)
-		return s.waitInline(ctx, w.identifier, t, gate, r, c), nil
-	case errors.As(err, &bound):
-		s.logger.Debug("a record is not written on demand yet", zap.String("identifier", w.identifier), zap.Error(err))
-	case errors.As(err, &before):
-		s.logger.Warn("the record was written once and is gone or was changed since; it is not written again",
-			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
-		return r, nil
-	case errors.Is(err, publish.ErrInBackground) || ctx.Err() != nil:
-	default:
-		s.logger.Error("the record could not be published; it may be published by hand meanwhile",
-			zap.String("identifier", w.identifier), zap.String("name", t.Name), zap.Error(err))
-	}
-	return r, err
-}
-
-// publishMissing writes the record of a name that no server has.
+// publishMissing writes the record of a name that no server has. The CA has confirmed the account.
 func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o ca.Offer) error {
-	// the account check of section 4.5 comes before each write
-	if err := s.account.Check(ctx); err != nil {
-		return err
-	}
 	if err := s.claim(ctx, s.iss.Checker, w); err != nil {
 		return err
 	}

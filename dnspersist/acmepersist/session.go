@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -30,12 +31,11 @@ func newServer(cfg Config) *ca.Server {
 	server := ca.Config{
 		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent,
 		Dialect: cfg.Dialect, IssuerDomainName: cfg.IssuerDomainName,
-		NotOfferedRetry: cfg.NotOfferedRetry, NotOfferedRenewalRetry: cfg.NotOfferedRenewalRetry,
+		LongestWait:            ca.MaxInlineWait,
+		NotOfferedRetry:        cmp.Or(cfg.NotOfferedRetry, notOfferedRetry),
+		NotOfferedRenewalRetry: cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry),
 	}
 	server.Store.Logger = cfg.Logger
-	if cfg.Parker != nil {
-		server.LongestWait = ca.MaxInlineWait
-	}
 	return ca.New(server)
 }
 

@@ -67,8 +67,6 @@ func New(cfg Config) *Server {
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, "caddy-dnspersist")
 	cfg.Dialect = cmp.Or(cfg.Dialect, DialectAuto)
 	cfg.LongestWait = cmp.Or(cfg.LongestWait, maxRetryWait)
-	cfg.NotOfferedRetry = cmp.Or(cfg.NotOfferedRetry, notOfferedRetry)
-	cfg.NotOfferedRenewalRetry = cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry)
 	return &Server{Config: cfg}
 }
 

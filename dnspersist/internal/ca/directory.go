@@ -207,7 +207,7 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 	if lastErr == nil {
 		lastErr = context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("fetching the directory %s: %w; check the URL and that this machine reaches the CA", url, lastErr)
+	return nil, &DownError{CA: url, Err: fmt.Errorf("fetching the directory %s: %w; check the URL and that this machine reaches the CA", url, lastErr)}
 }
 
 func fetchDirectoryOnce(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*Directory, time.Duration, error) {

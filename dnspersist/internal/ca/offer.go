@@ -18,14 +18,6 @@ import (
 // section 4).
 const ChallengeType = "dns-persist-01"
 
-const (
-	// notOfferedRetry is how long a CA's "no" is believed for first certificates,
-	// notOfferedRenewalRetry for renewals: only an order shows whether a CA of the
-	// deployed drafts has begun to offer the challenge.
-	notOfferedRetry        = 24 * time.Hour
-	notOfferedRenewalRetry = time.Hour
-)
-
 // Offer is what is known of a CA, learned from authorizations, kept in storage.
 type Offer struct {
 	CA string `json:"ca"`

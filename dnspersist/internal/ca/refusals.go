@@ -75,3 +75,14 @@ func IsProblem(err error, types ...string) bool {
 	}
 	return false
 }
+
+// DownError says that a CA does not answer, or answers with errors of its own.
+type DownError struct {
+	// CA is the directory URL.
+	CA  string
+	Err error
+}
+
+func (e *DownError) Error() string { return e.Err.Error() }
+
+func (e *DownError) Unwrap() error { return e.Err }

@@ -80,8 +80,10 @@ func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func()
 			wait = MinInterval
 		case again && !persist && c.IsLimited(err, wait, attempt):
 			return fmt.Errorf("%s: %w", name, c.RateLimit(err, wait))
-		case !again, attempt >= retries && !persist:
+		case !again:
 			return fmt.Errorf("%s: %w", name, err)
+		case attempt >= retries && !persist:
+			return &DownError{CA: c.server.URL, Err: fmt.Errorf("%s: %w", name, err)}
 		}
 		c.logger.Warn("ACME request failed; trying again",
 			zap.String("step", name),

@@ -1,0 +1,149 @@
+package acmepersist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
+)
+
+// look looks for the record, and waits for it as long as an attempt may where some servers show it.
+func (a *attempt) look(ctx context.Context) error {
+	a.progress(PhaseLooking)
+	if !a.site.worked {
+		t, err := a.Terms(a.offer)
+		if err != nil {
+			return err
+		}
+		if err := a.workOut(ctx, t); err != nil {
+			return err
+		}
+	}
+	if seen := a.request.Seen; seen != nil && seen.Status == propagation.StatusReady {
+		a.request.Seen = nil // it counts once
+		return a.saw(ctx, *seen)
+	}
+	if a.site.gate == nil {
+		a.site.gate = propagation.NewGate(a.iss.Grace, a.iss.Settle)
+	}
+	report := a.iss.Checker.Check(ctx, a.site.target, a.site.gate)
+	return a.saw(ctx, a.waitInline(ctx, report))
+}
+
+// workOut works out the record, and ends what earlier attempts have begun at its place.
+func (a *attempt) workOut(ctx context.Context, t ca.Terms) (err error) {
+	if a.site.wanted, err = a.want(ctx, a.domain, t); err != nil {
+		return err
+	}
+	a.site.worked, a.site.gate = true, nil
+	a.site.target = a.target(a.site.wanted, a.facts.name)
+	if a.iss.Checker == nil {
+		return nil
+	}
+	if a.iss.publishes() {
+		at, err := a.place(a.site.wanted, a.site.target)
+		if err != nil {
+			return err
+		}
+		if err := a.endWrites(ctx, a.iss.Publishing, a.iss.Checker, at); err != nil {
+			a.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
+				zap.String("name", a.site.record.Name), zap.Error(err))
+		}
+	}
+	return a.noteInterest(ctx, a.site.wanted, a.site.target)
+}
+
+// saw takes what a look has shown. An alias may lead to another place, and change the record.
+func (a *attempt) saw(ctx context.Context, r propagation.Report) error {
+	err := a.follow(ctx, a.iss.Checker, &a.site.wanted, r)
+	if ctx.Err() != nil {
+		return fmt.Errorf("looking for the record of %s: %w", a.domain, context.Cause(ctx))
+	}
+	if err != nil {
+		return err
+	}
+	w := a.site.wanted
+	lacking := r.Status == propagation.StatusAbsent ||
+		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
+	a.facts.report, a.facts.lookedAt = &r, walltime.Now()
+	a.facts.writable = a.iss.publishes() && lacking && w.disputed == nil && !a.ownersTurn(w, r)
+	return nil
+}
+
+// waitInline looks again while at least one server shows the record, for as long
+// as one attempt may take and the certificate can wait.
+func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagation.Report {
+	if a.iss.NoWait {
+		return r
+	}
+	start, clockAtStart := time.Now(), walltime.Now()
+	c := a.facts.clock()
+	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
+		waited := time.Since(start)
+		left := a.iss.propagationTimeout() - waited
+		if end := c.waitUntil(r.Status == propagation.StatusSettling, clockAtStart); !end.IsZero() {
+			left = min(left, walltime.Until(end))
+		}
+		if left <= 0 {
+			return r
+		}
+		a.KeepLock(ctx, a.domain)
+		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.pollInterval()), left)) != nil {
+			return r
+		}
+		r = a.iss.Checker.Check(ctx, a.site.target, a.site.gate)
+	}
+	return r
+}
+
+// nextLook is how long to wait until the next look: a tenth of what was waited, and
+// not beyond the moment at which the record may be ready by itself.
+func nextLook(r propagation.Report, waited, shortest time.Duration) time.Duration {
+	interval := min(max(waited/10, shortest), 5*time.Second)
+	if !r.LookAgainAt.IsZero() {
+		interval = min(interval, max(time.Until(r.LookAgainAt), 10*time.Millisecond))
+	}
+	return interval
+}
+
+// publishRecord has the record published. What becomes of it is a fact, not an error: the name is watched
+// all the same, for somebody may publish it.
+func (a *attempt) publishRecord(ctx context.Context) error {
+	a.progress(PhasePublishing)
+	a.facts.written = new(writeFacts)
+	err := a.publishMissing(ctx, &a.site.wanted, a.site.target, *a.facts.report, a.facts.name, a.offer)
+	name := a.site.record.Place()
+	var (
+		before *publish.WrittenBeforeError
+		bound  *publish.BoundError
+		failed *PublishError
+	)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("publishing the record of %s: %w", a.domain, context.Cause(ctx))
+	case err == nil:
+		a.facts.report = nil // to be looked at anew
+		return nil
+	case errors.As(err, &before):
+		a.logger.Warn("the record was written once and is gone or was changed since; it is not written again",
+			zap.String("identifier", a.domain), zap.String("name", name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
+		return nil
+	case errors.Is(err, publish.ErrInBackground): // what was sent to the provider may be on its way already; it is noted
+	case errors.As(err, &bound):
+		a.logger.Debug("a record is not written on demand yet", zap.String("identifier", a.domain), zap.Error(err))
+	default:
+		a.logger.Error("the record could not be published; it may be published by hand meanwhile",
+			zap.String("identifier", a.domain), zap.String("name", name), zap.Error(err))
+	}
+	if errors.As(err, &failed) {
+		a.unpublished, a.facts.written.retryAt = err, failed.RetryAt
+	}
+	return nil
+}
