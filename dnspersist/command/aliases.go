@@ -106,7 +106,7 @@ func aliasSet(s operator.RecordSet) (one formats.RRset, ok bool) {
 		}
 		one.Zone, one.Known = strings.TrimSuffix(d.Zone, "."), d.Error == ""
 		if d.Alias != "" {
-			one.Standing = []string{d.Alias}
+			one.Published = []string{d.Alias}
 		}
 	}
 	return one, true

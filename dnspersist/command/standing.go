@@ -225,7 +225,7 @@ func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) er
 				}
 			}
 		} else {
-			one.Zone, one.Standing, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
+			one.Zone, one.Published, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
 			if d.Alias != "" {
 				one.Name = d.Alias
 				one.Comment = append(one.Comment, s.Name+" is an alias of this name")

@@ -53,13 +53,13 @@ func TestAliases(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", f, got, aliasOutputs[f])
 		}
 		there := set
-		there.Standing = []string{set.CNAME}
+		there.Published = []string{set.CNAME}
 		if got := string(mustWrite(t, f, []RRset{there})); strings.Contains(got, "update add") || strings.Contains(got, "UPSERT") || strings.Contains(got, " IN CNAME") {
-			t.Errorf("%s adds what stands:\n%s", f, got)
+			t.Errorf("%s adds what is published:\n%s", f, got)
 		}
 		for what, bad := range map[string]func(*RRset){
-			"is an alias of":     func(s *RRset) { s.Standing = []string{"other.example"} },
-			"cannot stand":       func(s *RRset) { s.Add = []string{ours} },
+			"is an alias of":     func(s *RRset) { s.Published = []string{"other.example"} },
+			"one or the other":   func(s *RRset) { s.Add = []string{ours} },
 			"its target \"a b\"": func(s *RRset) { s.CNAME = "a b" },
 		} {
 			s := set

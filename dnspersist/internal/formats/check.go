@@ -25,7 +25,7 @@ func refuse(s RRset, format string, args ...any) error {
 	return fmt.Errorf("the record set %q: %w", s.Name, fmt.Errorf(format, args...))
 }
 
-// check refuses what would make the output say something else than the sets do.
+// check refuses what would make the output mean something else than the sets do.
 func check(f Format, sets []RRset) error {
 	seen := make(map[string]bool, len(sets))
 	for _, s := range sets {
@@ -51,13 +51,13 @@ func check(f Format, sets []RRset) error {
 			if err := checkName(s.CNAME); err != nil {
 				return refuse(s, "its target %q %w; give a domain name in lower case ASCII without the final dot", s.CNAME, err)
 			}
-			for _, v := range s.Standing {
+			for _, v := range s.Published {
 				if v != s.CNAME {
-					return refuse(s, "it is an alias of %q by now, and is not changed to %q; leave it out, or remove what stands", v, s.CNAME)
+					return refuse(s, "it is an alias of %q now, and is not changed to %q; leave it out, or remove the alias", v, s.CNAME)
 				}
 			}
 			if len(s.Add) > 0 {
-				return refuse(s, "it is an alias and has values, which cannot stand beside each other; give one of them")
+				return refuse(s, "it is an alias and has values, and a name has one or the other; give one of them")
 			}
 		}
 		for _, v := range s.Add {
@@ -66,13 +66,13 @@ func check(f Format, sets []RRset) error {
 			}
 		}
 		if f.Replaces() && !s.Known {
-			return refuse(s, "what stands there is not known, and %s would remove it; look the name up first, or use %s or %s", f, Zone, NSUpdate)
+			return refuse(s, "what is published there is not known, and %s would remove it; look the name up first, or use %s or %s", f, Zone, NSUpdate)
 		}
 	}
 	return nil
 }
 
-// checkName lets through only names that mean themselves in each of the formats.
+// checkName refuses names that would mean something else in some format.
 func checkName(name string) error {
 	if len(name) > maxName {
 		return fmt.Errorf("has %d octets, over %d", len(name), maxName)

@@ -19,7 +19,7 @@ func TestReplaces(t *testing.T) {
 
 // Sets that leave nothing to do, in all formats.
 func TestNothing(t *testing.T) {
-	done := RRset{Name: "_x.example.com", Zone: "example.com", TTL: 60, Known: true, Add: []string{ours}, Standing: []string{"foreign", ours}}
+	done := RRset{Name: "_x.example.com", Zone: "example.com", TTL: 60, Known: true, Add: []string{ours}, Published: []string{"foreign", ours}}
 	empty := RRset{Name: "_y.example.com", Zone: "example.com", TTL: 60, Known: true}
 	for _, f := range All {
 		for _, sets := range [][]RRset{nil, {empty}, {done, empty}} {
@@ -32,7 +32,7 @@ func TestNothing(t *testing.T) {
 	}
 }
 
-// The sets and their slices stay as they are, and what stands keeps its order.
+// The sets and their slices stay as they are, and the published values keep their order.
 func TestInput(t *testing.T) {
 	for _, f := range All {
 		sets := samples(f)
@@ -46,7 +46,7 @@ func TestInput(t *testing.T) {
 			t.Errorf("%s writes differently each time", f)
 		}
 	}
-	s := RRset{Known: true, Standing: []string{"z", "a", "z"}, Add: []string{"m", "a", "b", "m"}}
+	s := RRset{Known: true, Published: []string{"z", "a", "z"}, Add: []string{"m", "a", "b", "m"}}
 	if got := fmt.Sprint(s.whole(), s.additions()); got != "[z a m b] [m b]" {
 		t.Error(got)
 	}
@@ -104,7 +104,7 @@ func TestNSUpdateMessages(t *testing.T) {
 			t.Errorf("%s: %d messages, want %d", what, n, tt.sends)
 		}
 		if n := strings.Count(string(output), "zone example.com.\n"); n != min(1, len(tt.zone)) {
-			t.Errorf("%s: the zone stands %d times", what, n)
+			t.Errorf("%s: the zone is there %d times", what, n)
 		}
 	}
 }

@@ -17,7 +17,7 @@ func TestErrors(t *testing.T) {
 		return []RRset{s}
 	}
 	named := func(name string) []RRset { return with(func(s *RRset) { s.Name, s.Zone = name, "" }) }
-	standing := func(v string) []RRset { return with(func(s *RRset) { s.Standing = []string{"x", v} }) }
+	published := func(v string) []RRset { return with(func(s *RRset) { s.Published = []string{"x", v} }) }
 	adding := func(f Format) []Format {
 		return slices.DeleteFunc(slices.Clone(All), func(x Format) bool { return x != f })
 	}
@@ -49,18 +49,18 @@ func TestErrors(t *testing.T) {
 		"not read":           {replacing, with(func(s *RRset) { s.Known = false }), []string{n, "not known", "would remove it", "use zone or nsupdate"}},
 		"not read, complete": {replacing, with(func(s *RRset) { s.Known, s.Add = false, nil }), []string{n, "not known"}},
 		"octodns, no zone":   {adding(OctoDNS), named(n), []string{n, "zone is not known", "give the zone"}},
-		"octodns, binary":    {adding(OctoDNS), standing("\xff"), []string{n, `"\xff"`, "not ASCII", "use another format"}},
-		"octodns, UTF-8":     {adding(OctoDNS), standing("\u00fc"), []string{n, "not ASCII"}},
-		"octodns, control":   {adding(OctoDNS), standing("a\nb"), []string{n, `"a\nb"`, "control character"}},
-		"octodns, backslash": {adding(OctoDNS), standing(`a\;b`), []string{n, "backslash"}},
-		"octodns, empty":     {adding(OctoDNS), standing(""), []string{n, "is empty"}},
-		"octodns, quoted":    {adding(OctoDNS), standing(`"a"`), []string{n, "begins with a quote"}},
-		"octodns, joined":    {adding(OctoDNS), standing(`a" "b`), []string{n, `'" "'`}},
-		"terraform, binary":  {adding(Terraform), standing("\xff"), []string{n, "not UTF-8", "use another format"}},
-		"terraform, NFD":     {adding(Terraform), standing("e\u0301"), []string{n, "normalization"}},
-		"route53, value":     {adding(Route53), standing(strings.Repeat("\xff", 1000)), []string{n, "4011 characters", "4000"}},
+		"octodns, binary":    {adding(OctoDNS), published("\xff"), []string{n, `"\xff"`, "not ASCII", "use another format"}},
+		"octodns, UTF-8":     {adding(OctoDNS), published("\u00fc"), []string{n, "not ASCII"}},
+		"octodns, control":   {adding(OctoDNS), published("a\nb"), []string{n, `"a\nb"`, "control character"}},
+		"octodns, backslash": {adding(OctoDNS), published(`a\;b`), []string{n, "backslash"}},
+		"octodns, empty":     {adding(OctoDNS), published(""), []string{n, "is empty"}},
+		"octodns, quoted":    {adding(OctoDNS), published(`"a"`), []string{n, "begins with a quote"}},
+		"octodns, joined":    {adding(OctoDNS), published(`a" "b`), []string{n, `'" "'`}},
+		"terraform, binary":  {adding(Terraform), published("\xff"), []string{n, "not UTF-8", "use another format"}},
+		"terraform, NFD":     {adding(Terraform), published("e\u0301"), []string{n, "normalization"}},
+		"route53, value":     {adding(Route53), published(strings.Repeat("\xff", 1000)), []string{n, "4011 characters", "4000"}},
 		"route53, characters": {adding(Route53), with(func(s *RRset) {
-			s.Standing = []string{strings.Repeat("a", 8000), strings.Repeat("b", 8000)}
+			s.Published = []string{strings.Repeat("a", 8000), strings.Repeat("b", 8000)}
 		}), []string{n, "over the limits", "remove values"}},
 		"route53, zones": {adding(Route53), []RRset{good, {Name: "b", Zone: "b", Known: true, Add: []string{"x"}}}, []string{"one zone", "fewer names", "2 batches"}},
 	} {

@@ -10,13 +10,13 @@ import (
 
 func ExampleWrite() {
 	sets := []formats.RRset{{
-		Name:     "_validation-persist.example.com",
-		Zone:     "example.com",
-		TTL:      3600,
-		Add:      []string{"ca.example; accounturi=https://ca.example/acct/1"},
-		Standing: []string{"other.example; accounturi=https://other.example/7"},
-		Known:    true,
-		Comment:  []string{"example.com at ca.example"},
+		Name:      "_validation-persist.example.com",
+		Zone:      "example.com",
+		TTL:       3600,
+		Add:       []string{"ca.example; accounturi=https://ca.example/acct/1"},
+		Published: []string{"other.example; accounturi=https://other.example/7"},
+		Known:     true,
+		Comment:   []string{"example.com at ca.example"},
 	}}
 	for _, f := range []formats.Format{formats.NSUpdate, formats.OctoDNS} {
 		if err := formats.Write(os.Stdout, f, sets); err != nil {

@@ -18,18 +18,18 @@ type RRset struct {
 	Name string
 	// Zone is the apex of its zone without a final dot; empty if it is not known.
 	Zone string
-	// TTL is in seconds, and is used for what is written. Where a record set stands, it should
+	// TTL is in seconds, and is used for what is written. Where there is a record set, it should
 	// be the TTL of that, for all records of a set have the same.
 	TTL uint32
-	// Add are the whole values, not split, that are to be added. If they all stand, nothing
+	// Add are the whole values, not split, that are to be added. If all are published, nothing
 	// changes.
 	Add []string
-	// Standing are the whole values that stand today, those of others included.
-	Standing []string
-	// Known says that Standing was read, rather than left empty.
+	// Published are the whole values that are published now, those of others included.
+	Published []string
+	// Known is set if Published was read, rather than left empty.
 	Known bool
 	// CNAME is the target, without final dot, if the set is an alias in place of TXT records.
-	// Add is empty then, and Standing the target that it has, if it has one: the same.
+	// Add is empty then, and Published the target that it has, if it has one: the same.
 	CNAME string
 	// Comment are lines for the formats that have comments.
 	Comment []string
@@ -54,14 +54,14 @@ const (
 	// Terraform is a file of variables, such as records.auto.tfvars.json, with a map
 	// dns_persist_records by name for a for_each. It is to hold all names each time, for a
 	// for_each removes what is no longer listed. Values are not split: how a provider wants
-	// those over 255 octets is its own affair.
+	// those over 255 octets is for the provider to know.
 	Terraform Format = "terraform"
 )
 
-// All are the formats in the order in which they are told to people.
+// All are the formats in the order in which they are listed to people.
 var All = []Format{Zone, NSUpdate, Route53, OctoDNS, Terraform}
 
-// Replaces says that the format sets the whole record set of a name: what it does not list
+// Replaces reports whether the format sets the whole record set of a name: what it does not list
 // is removed. It needs sets that are Known.
 func (f Format) Replaces() bool {
 	return f == Route53 || f == OctoDNS || f == Terraform
@@ -95,31 +95,31 @@ func listed(list []Format) string {
 	return strings.Join(names, ", ")
 }
 
-// additions are the values that do not stand yet, each once. Of a set that was not read
-// nothing is taken to stand.
+// additions are the values that are not published yet, each once. Of a set that was not read
+// nothing is taken to be published.
 func (s RRset) additions() []string {
 	if s.CNAME != "" {
-		if s.Known && len(s.Standing) > 0 {
+		if s.Known && len(s.Published) > 0 {
 			return nil
 		}
 		return []string{s.CNAME}
 	}
 	var list []string
 	for _, v := range s.Add {
-		if !slices.Contains(list, v) && (!s.Known || !slices.Contains(s.Standing, v)) {
+		if !slices.Contains(list, v) && (!s.Known || !slices.Contains(s.Published, v)) {
 			list = append(list, v)
 		}
 	}
 	return list
 }
 
-// whole is the record set as it is to be: what stands, in its order, and then what is added.
+// whole is the record set as it is to be: the published values, in their order, and then what is added.
 func (s RRset) whole() []string {
 	if s.CNAME != "" {
 		return []string{s.CNAME}
 	}
 	var list []string
-	for _, v := range slices.Concat(s.Standing, s.Add) {
+	for _, v := range slices.Concat(s.Published, s.Add) {
 		if !slices.Contains(list, v) {
 			list = append(list, v)
 		}

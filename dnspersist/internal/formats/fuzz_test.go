@@ -32,10 +32,10 @@ func fuzz(f *testing.F, format Format) {
 	f.Add("a b.\nsend", "b;", uint32(1), true, "x", "", "\\;", "\u00fc", "")
 	f.Add("_validation-persist.second.example", "second.example", uint32(60), true, ours, "x", "y", "z", "# x.yaml\n---")
 	f.Add("y", "no", uint32(1<<31), true, "null", "~", "*a", "&a", "")
-	f.Fuzz(func(t *testing.T, name, zone string, ttl uint32, known bool, add1, add2, stands1, stands2, comment string) {
+	f.Fuzz(func(t *testing.T, name, zone string, ttl uint32, known bool, add1, add2, published1, published2, comment string) {
 		sets := []RRset{
-			{Name: name, Zone: zone, TTL: ttl, Add: []string{add1, add2}, Standing: []string{stands1, stands2}, Known: known, Comment: []string{comment, add1}},
-			{Name: "_validation-persist.second.example", Zone: "second.example", TTL: 60, Add: []string{ours}, Standing: []string{"foreign"}, Known: true},
+			{Name: name, Zone: zone, TTL: ttl, Add: []string{add1, add2}, Published: []string{published1, published2}, Known: known, Comment: []string{comment, add1}},
+			{Name: "_validation-persist.second.example", Zone: "second.example", TTL: 60, Add: []string{ours}, Published: []string{"foreign"}, Known: true},
 		}
 		if format == Route53 {
 			sets[1].Zone = zone // one batch is for one zone
@@ -52,7 +52,7 @@ func fuzz(f *testing.F, format Format) {
 		case err == nil && !good:
 			t.Fatalf("no error for %+v", sets)
 		case err != nil:
-			plain := !slices.ContainsFunc([]string{add1, add2, stands1, stands2}, func(v string) bool { return !plainValue.MatchString(v) })
+			plain := !slices.ContainsFunc([]string{add1, add2, published1, published2}, func(v string) bool { return !plainValue.MatchString(v) })
 			if good && plain && (zone != "" || format != OctoDNS) {
 				t.Fatalf("%v, for %+v", err, sets)
 			}

@@ -18,7 +18,7 @@ func TestGolden(t *testing.T) {
 				sets = append(sets,
 					RRset{Name: "_validation-persist.example.net", Zone: "example.net", TTL: 60, Known: true, Add: []string{ours}},
 					RRset{Name: "_validation-persist.host10.example.com", Zone: "example.com", TTL: 60, Known: true, Add: []string{ours}},
-					RRset{Name: "_validation-persist.host9.example.com", Zone: "example.com", TTL: 60, Known: true, Standing: []string{"x"}})
+					RRset{Name: "_validation-persist.host9.example.com", Zone: "example.com", TTL: 60, Known: true, Published: []string{"x"}})
 			}
 			if !f.Replaces() {
 				sets = append(sets, RRset{Name: "_validation-persist.example.org", TTL: 60, Add: []string{ours}})

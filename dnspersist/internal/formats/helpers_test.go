@@ -24,14 +24,14 @@ func foreign(f Format) []string {
 	return []string{`say "hi"; C:\dir`, "", "nul\x00 bell\a\r\n\xff gr\u00fc\u00dfe \u2028", strings.Repeat("\x80", 300)}
 }
 
-// samples are sets of one zone: a plain one, a long one, one where others stand, and one that
-// stands already.
+// samples are sets of one zone: a plain one, a long one, one beside the values of others, and one that
+// is published already.
 func samples(f Format) []RRset {
 	return []RRset{
 		{Name: "_validation-persist.www.example.com", Zone: "example.com", TTL: 3600, Known: true, Add: []string{ours}, Comment: []string{"www.example.com at ca.example"}},
 		{Name: "_validation-persist.example.com", Zone: "example.com", TTL: 3600, Known: true, Add: []string{long, ours}},
-		{Name: "_validation-persist.shop.example.com", Zone: "example.com", TTL: 60, Known: true, Add: []string{ours, ours}, Standing: foreign(f), Comment: []string{"one\ntwo \x1b[1m", ""}},
-		{Name: "_validation-persist.old.example.com", Zone: "example.com", TTL: 300, Known: true, Add: []string{ours}, Standing: []string{ours}, Comment: []string{"old"}},
+		{Name: "_validation-persist.shop.example.com", Zone: "example.com", TTL: 60, Known: true, Add: []string{ours, ours}, Published: foreign(f), Comment: []string{"one\ntwo \x1b[1m", ""}},
+		{Name: "_validation-persist.old.example.com", Zone: "example.com", TTL: 300, Known: true, Add: []string{ours}, Published: []string{ours}, Comment: []string{"old"}},
 	}
 }
 
@@ -59,17 +59,17 @@ func (c content) add(t testing.TB, name, zone string, ttl uint32, value string) 
 	c[name] = p
 }
 
-// intended is the change that sets ask for, told from the definition.
+// intended is the change that sets ask for, from the definition.
 func intended(f Format, sets []RRset) content {
 	c := make(content)
 	for _, s := range sets {
-		standing := make(map[string]bool)
-		for _, v := range s.Standing {
-			standing[v] = s.Known
+		already := make(map[string]bool)
+		for _, v := range s.Published {
+			already[v] = s.Known
 		}
 		values := make(map[string]bool)
 		for _, v := range s.Add {
-			if !standing[v] {
+			if !already[v] {
 				values[v] = true
 			}
 		}
@@ -77,7 +77,7 @@ func intended(f Format, sets []RRset) content {
 			continue
 		}
 		if f.Replaces() {
-			for v := range standing {
+			for v := range already {
 				values[v] = true
 			}
 			for _, v := range s.Add {

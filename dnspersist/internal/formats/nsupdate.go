@@ -24,7 +24,7 @@ func writeNSUpdate(b *bytes.Buffer, sets []RRset) error {
 	for _, s := range sets {
 		if len(s.additions()) == 0 {
 			b.WriteString(comments(";", s.Comment))
-			fmt.Fprintf(b, stands, ";", s.Name)
+			fmt.Fprintf(b, nothingToAdd, ";", s.Name)
 			continue
 		}
 		if byZone[s.Zone] == nil && s.Zone != "" {

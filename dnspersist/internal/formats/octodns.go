@@ -12,7 +12,7 @@ import (
 const mergeOctoDNS = "# To be merged into the file of the zone: octoDNS removes records that the file does not list.\n"
 
 // writeOctoDNS writes one document for each zone, in the order of the zones' first sets. Names
-// and values stand in single quotes, where YAML has no escape but the doubled quote, and no
+// and values are in single quotes, where YAML has no escape but the doubled quote, and no
 // name is taken for a number or null. octoDNS splits values itself.
 func writeOctoDNS(b *bytes.Buffer, sets []RRset) error {
 	var zones []string
@@ -59,7 +59,7 @@ func quoteYAML(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 }
 
-// notForOctoDNS says why octoDNS would refuse a value or publish another one.
+// notForOctoDNS is why octoDNS would refuse a value or publish another one.
 func notForOctoDNS(v string) string {
 	for i := range len(v) {
 		switch c := v[i]; {

@@ -13,10 +13,10 @@ func TestBatches(t *testing.T) {
 		zone := fmt.Sprintf("zone%d.example", i%3)
 		s := RRset{Name: fmt.Sprintf("_validation-persist.n%d.%s", i, zone), Zone: zone, TTL: 60, Known: true, Add: []string{ours}}
 		for j := range i % 5 {
-			s.Standing = append(s.Standing, strings.Repeat(fmt.Sprint(j), i%300))
+			s.Published = append(s.Published, strings.Repeat(fmt.Sprint(j), i%300))
 		}
 		if i%7 == 0 {
-			s.Standing = append(s.Standing, ours)
+			s.Published = append(s.Published, ours)
 		}
 		sets = append(sets, s)
 	}

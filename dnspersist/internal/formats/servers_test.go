@@ -72,7 +72,7 @@ func TestFormatZone(t *testing.T) {
 		t, Zone,
 		RRset{Name: name, TTL: 60, Add: []string{value, value}, Comment: []string{"one\n@ TXT injected", ""}},
 		RRset{Name: apex, Zone: example, TTL: 7200, Add: nasty()},
-		RRset{Name: "_validation-persist.old." + example, TTL: 60, Known: true, Add: []string{value}, Standing: []string{value}},
+		RRset{Name: "_validation-persist.old." + example, TTL: 60, Known: true, Add: []string{value}, Published: []string{value}},
 	)
 	for make, start := range map[string]func(testing.TB, ...realdns.Zone) *realdns.Server{"BIND": realdns.BIND, "Knot": realdns.Knot} {
 		t.Run(make, func(t *testing.T) {
@@ -90,23 +90,23 @@ func TestFormatZone(t *testing.T) {
 func TestFormatNSUpdate(t *testing.T) {
 	const other = "other.test"
 	const apex, elsewhere = "_validation-persist." + example, "_validation-persist." + other
-	standing := []string{`v=x; "foreign" \ value`, "gr\u00fc\u00dfe", ""}
+	published := []string{`v=x; "foreign" \ value`, "gr\u00fc\u00dfe", ""}
 	sets := []RRset{
-		{Name: name, Zone: example, TTL: 60, Known: true, Add: []string{value}, Standing: standing, Comment: []string{"one\nupdate delete " + name + ".", strings.Repeat("x", 131070) + "update delete " + name + "."}},
+		{Name: name, Zone: example, TTL: 60, Known: true, Add: []string{value}, Published: published, Comment: []string{"one\nupdate delete " + name + ".", strings.Repeat("x", 131070) + "update delete " + name + "."}},
 		{Name: elsewhere, Zone: other, TTL: 300, Add: nasty()},
 		{Name: apex, Zone: example, TTL: 60, Known: true, Add: nasty()},
-		{Name: "_validation-persist.old." + example, Zone: example, TTL: 60, Known: true, Add: []string{value}, Standing: []string{value}},
+		{Name: "_validation-persist.old." + example, Zone: example, TTL: 60, Known: true, Add: []string{value}, Published: []string{value}},
 	}
 	for i := range 240 { // more than two messages
 		sets = append(sets, RRset{Name: fmt.Sprintf("_validation-persist.n%d.%s", i, example), Zone: example, TTL: 60, Add: []string{value}})
 	}
 	script := written(t, NSUpdate, sets...)
-	foreign := strings.ReplaceAll(written(t, Zone, RRset{Name: name, TTL: 60, Add: standing}), "\r", "")
+	foreign := strings.ReplaceAll(written(t, Zone, RRset{Name: name, TTL: 60, Add: published}), "\r", "")
 	for make, start := range map[string]func(testing.TB, ...realdns.Zone) *realdns.Server{"BIND": realdns.BIND, "Knot": realdns.Knot} {
 		t.Run(make, func(t *testing.T) {
 			nsupdate := realdns.Program(t, "nsupdate", "bind9-dnsutils")
 			s := start(t, realdns.Zone{Origin: example, Text: ns + foreign}, realdns.Zone{Origin: other, Text: ns})
-			mustHave(t, s, name, 60, standing...)
+			mustHave(t, s, name, 60, published...)
 			key := s.Write("update.key", fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };\n", realdns.Key, realdns.KeySecret))
 			before := serial(t, s, example)
 			var after [2]uint32
@@ -114,7 +114,7 @@ func TestFormatNSUpdate(t *testing.T) {
 				if out := s.Run(fmt.Sprintf("server 127.0.0.1 %d\n%s", s.Port, script), nsupdate, "-k", key); out != "" {
 					t.Errorf("nsupdate says %q", out)
 				}
-				mustHave(t, s, name, 60, append([]string{value}, standing...)...)
+				mustHave(t, s, name, 60, append([]string{value}, published...)...)
 				mustHave(t, s, apex, 60, nasty()...)
 				mustHave(t, s, elsewhere, 300, nasty()...)
 				mustHave(t, s, "_validation-persist.old."+example, 0)

@@ -52,7 +52,7 @@ func writeTerraform(b *bytes.Buffer, sets []RRset) error {
 	return writeJSON(b, file)
 }
 
-// notForTerraform says why Terraform would have another value.
+// notForTerraform is why Terraform would have another value.
 func notForTerraform(v string) string {
 	if !utf8.ValidString(v) {
 		return "is not UTF-8, which JSON cannot hold"

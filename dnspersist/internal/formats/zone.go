@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// stands is said of a set with nothing to add, in the formats that only add.
-const stands = "%s %s.: nothing to add, it stands already\n"
+// nothingToAdd is the line for a set that is published already, in the formats that only add.
+const nothingToAdd = "%s %s.: nothing to add, it is published already\n"
 
 // writeZone writes zone file lines. Names are absolute, so that no $ORIGIN changes them.
 func writeZone(b *bytes.Buffer, sets []RRset) error {
@@ -14,7 +14,7 @@ func writeZone(b *bytes.Buffer, sets []RRset) error {
 		b.WriteString(comments(";", s.Comment))
 		add := s.additions()
 		if len(add) == 0 {
-			fmt.Fprintf(b, stands, ";", s.Name)
+			fmt.Fprintf(b, nothingToAdd, ";", s.Name)
 		}
 		for _, v := range add {
 			b.WriteString(line(s, v))
