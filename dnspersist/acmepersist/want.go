@@ -148,7 +148,7 @@ func weigh(want record.Want) func(value string) int {
 		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
 			switch {
 			case v.Outlook != record.OutlookBad:
-				return propagation.WeightWanted
+				return propagation.WeightRecord
 			case v.Code != record.CodeForeign:
 				return propagation.WeightNear
 			}

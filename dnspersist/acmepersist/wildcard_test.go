@@ -119,7 +119,7 @@ func TestZoneOfAWriteIsItsServers(t *testing.T) {
 	shown := propagation.Shown{Name: "_validation-persist.new.example.test", Zone: "new.example.test", Servers: []propagation.ServerReport{
 		{Zone: "new.example.test", Addr: n.dns.Address(1) + ":53", Verdict: propagation.VerdictNo},
 	}}
-	if err := checks[0].Checker.ConfirmZone(t.Context(), shown); err == nil || !strings.Contains(err.Error(), "says that it is in the zone example.test") {
+	if err := checks[0].Checker.ConfirmZone(t.Context(), shown); err == nil || !strings.Contains(err.Error(), "has it in the zone example.test") {
 		t.Errorf("a wrong zone: %v", err)
 	}
 	shown.Zone, shown.Servers[0].Zone = "example.test", "example.test"

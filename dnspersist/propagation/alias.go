@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// AliasKind says what CNAMEs at a name mean for a record there.
+// AliasKind is what CNAMEs at a name mean for a record there.
 type AliasKind string
 
 const (
@@ -30,14 +30,14 @@ type Alias struct {
 	// Targets are the names that the CNAMEs lead to, one after the other; of AliasWildcard what
 	// the wildcard leads to, of AliasNotAgreed all that servers show where they differ.
 	Targets []string
-	// Loop says that they lead nowhere.
+	// Loop is set if they lead nowhere.
 	Loop bool
 	// at is the name about which servers differ.
 	at string
 }
 
-// AliasError says that what is published at a name cannot be told, for its servers differ about
-// a CNAME or it leads nowhere.
+// AliasError is why it is not known what is published at a name: its servers differ about a CNAME,
+// or it leads nowhere.
 type AliasError struct{ Alias Alias }
 
 func (e *AliasError) Error() string {
@@ -137,7 +137,7 @@ func plainName(name string) string { return strings.ToLower(strings.TrimSuffix(n
 type Shown struct {
 	// Name is the name, Zone its zone, empty in recursive mode.
 	Name, Zone string
-	// Servers are those that have told.
+	// Servers are those that have answered.
 	Servers []ServerReport
 	// Values are all that any of them shows, sorted; TTL is theirs in seconds.
 	Values []string
@@ -177,7 +177,7 @@ func shownAt(name, asked string, servers []ServerReport) Shown {
 
 // Published is what is published at the place of the name's record: at the end of an alias that
 // is agreed, else at the name itself, whatever a wildcard answers. That is not always what a CA
-// sees now, which follows a wildcard as well: see Values. An error says why it is not known.
+// sees now, which follows a wildcard as well: see Values. An error is why it is not known.
 func (r Report) Published() (Shown, error) {
 	place, err := r.Alias().Place()
 	if err != nil {
@@ -188,7 +188,7 @@ func (r Report) Published() (Shown, error) {
 		at.Zone = r.Zone
 	}
 	if len(at.Servers) == 0 {
-		return at, fmt.Errorf("no server tells what is published at %s: %s", place, r.Reason)
+		return at, fmt.Errorf("no server shows what is published at %s: %s", place, r.Reason)
 	}
 	return at, nil
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
-// errCannotTell says that no authoritative server has told what a name has.
-var errCannotTell = errors.New("no authoritative server tells what is there")
+var errNoAnswer = errors.New("no authoritative server shows what is there")
 
 // Answers asks one authoritative server which of the types it answers with at the target's name: one
 // question each, beside a look. What a wildcard makes up is an answer, for a host may live on it; and
@@ -49,5 +48,5 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 		}
 		return has, nil
 	}
-	return nil, fmt.Errorf("%s: %w", zones.Display(name), errCannotTell)
+	return nil, fmt.Errorf("%s: %w", zones.Display(name), errNoAnswer)
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
-// ConfirmZone asks the servers that have told what is published whether the zone is theirs, by
+// ConfirmZone asks the servers that have shown what is published whether the zone is theirs, by
 // its SOA record. Where a zone ends is first known from a resolver, and a write into another one
-// would go astray. An error says that it is not to be written to.
+// would go astray. If that is an error, it is not to be written to.
 func (c *Checker) ConfirmZone(ctx context.Context, at Shown) error {
 	zone := dns.CanonicalName(at.Zone)
 	var err error
@@ -32,18 +32,18 @@ func (c *Checker) confirmZone(ctx context.Context, zone string, at Shown) error 
 			addrs = append(addrs, s.Addr)
 		}
 	}
-	says := make([]error, len(addrs))
+	errs := make([]error, len(addrs))
 	var wg sync.WaitGroup
 	for i, addr := range addrs {
-		wg.Go(func() { says[i] = c.confirms(ctx, zone, addr) })
+		wg.Go(func() { errs[i] = c.confirms(ctx, zone, addr) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	for i, err := range says {
+	for i, err := range errs {
 		if err != nil {
-			return fmt.Errorf("%s is not written to: the resolvers say that it is a zone, and its server %s %w; check the delegation, or resolvers", at.Zone, addrs[i], err)
+			return fmt.Errorf("%s is not written to: by the resolvers it is a zone, but its server %s %w; check the delegation, or resolvers", at.Zone, addrs[i], err)
 		}
 	}
 	if len(addrs) == 0 {
@@ -52,17 +52,17 @@ func (c *Checker) confirmZone(ctx context.Context, zone string, at Shown) error 
 	return nil
 }
 
-// confirms says what is wrong with the SOA record of the zone at one of its servers.
+// confirms returns what is wrong with the SOA record of the zone at one of its servers.
 func (c *Checker) confirms(ctx context.Context, zone, addr string) error {
 	ans, err := c.asker.Ask(ctx, addr, zone, dns.TypeSOA, false)
 	switch {
 	case err != nil:
-		return fmt.Errorf("does not say whether it is: %w", err)
+		return fmt.Errorf("has not answered: %w", err)
 	case slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool { return owns(rr, zone, dns.TypeSOA) }):
 		return nil
 	}
 	if soa := zones.SOAOf(ans.Ns, zone); soa != nil {
-		return fmt.Errorf("says that it is in the zone %s", zones.Display(dns.CanonicalName(soa.Hdr.Name)))
+		return fmt.Errorf("has it in the zone %s", zones.Display(dns.CanonicalName(soa.Hdr.Name)))
 	}
 	return fmt.Errorf("has no SOA record of it (%s)", ask.RcodeText(ans.Msg))
 }

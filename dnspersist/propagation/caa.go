@@ -11,9 +11,9 @@ import (
 )
 
 // CAA asks the resolvers for the CAA records that hold for a name: its own, or those of
-// the closest name above it that has any (RFC 8659 section 3). at is where they stand,
+// the closest name above it that has any (RFC 8659 section 3). at is where they are,
 // without a final dot; it is empty if there are none up to the top-level domain. An
-// error says that the resolvers could not tell: a CA that cannot either must refuse.
+// error is that of the resolvers: a CA that meets it must refuse.
 // It has a budget as a look has.
 func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
 	ctx, _, cancel := ask.Begin(ctx)

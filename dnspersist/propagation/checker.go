@@ -48,7 +48,7 @@ func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
 // budget, of questions, zone cuts, aliases, hosts and time: what runs out is in Round.Err.
 func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1, nil) }
 
-// glance asks one server, another for each n. It tells cheaply that nothing
+// glance asks one server, another for each n: a cheap way to see that nothing
 // has changed.
 func (c *Checker) glance(ctx context.Context, t Target, n int) Round {
 	return c.round(ctx, t, max(n, 0), nil)
@@ -120,10 +120,10 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	return r, w
 }
 
-// Check looks and tells g. Where the record stands complete at the first
+// Check looks and has g observe it. Where the record is complete at the first
 // look, the second one that g asks for follows at once. If ctx ends, the look
 // does not count, and the report is the last one; only where a deadline cuts the
-// first look, the report says so.
+// first look, that is in the report.
 //
 // In recursive mode nobody is asked before Report.NextLookNotBefore.
 func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
@@ -144,10 +144,10 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 	return rep
 }
 
-// bogus asks a resolver that validates whether the record of a signed zone stands up to
-// that: CAs refuse what does not. It is asked only when the authoritative servers have the
-// record, so that it does not get to cache a "no". It returns what the resolver says of a
-// failure; nothing if the record validates, or if the resolver fails for another reason.
+// bogus asks a resolver that validates whether the record of a signed zone does: CAs refuse
+// what does not. It is asked only when the authoritative servers have the
+// record, so that it does not get to cache a "no". It returns the resolver's answer if it
+// fails; nothing if the record validates, or if the resolver fails for another reason.
 func (c *Checker) bogus(ctx context.Context, name string) string {
 	for _, addr := range c.finder.Resolvers.Addrs {
 		ans, err := c.asker.Send(ctx, addr, zones.ValidationQuery(name, dns.TypeTXT, false))

@@ -30,7 +30,7 @@ type outcome struct {
 // acceptFunc is Target.Accept.
 type acceptFunc func(values []string) (good bool, reason string)
 
-// classify says what m, the answer of a server of zone to a TXT question for
+// classify returns what m, the answer of a server of zone to a TXT question for
 // name, means. What counts is what a validating resolver would make of it.
 func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 	o := outcome{ServerReport: ServerReport{Rcode: ask.RcodeText(m)}}
@@ -88,7 +88,7 @@ func refersBelow(zone, name string, m *dns.Msg) bool {
 }
 
 // fromAnswer judges the answer section: what is at name itself. What a server
-// adds of the target of a CNAME is for that zone's servers to say.
+// adds of the target of a CNAME is for that zone's servers to show.
 func (o *outcome) fromAnswer(name string, m *dns.Msg, accept acceptFunc) bool {
 	for _, rr := range m.Answer {
 		if c, ok := rr.(*dns.CNAME); ok && dns.CanonicalName(c.Hdr.Name) == name {
@@ -127,7 +127,7 @@ func (o outcome) broken(defect Code, reason string) outcome {
 	return o
 }
 
-// classifyError says what it means that no usable answer came.
+// classifyError returns what it means that no usable answer came.
 func classifyError(err error) outcome {
 	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error(), Defect: CodeUnreachable}}
 	if errors.Is(err, ask.ErrBadReply) {
@@ -152,7 +152,7 @@ func classifyFailure(ctx context.Context, err error) outcome {
 	return o
 }
 
-// classifyRecursive says what m, the answer of a resolver, means: here the
+// classifyRecursive returns what m, the answer of a resolver, means: here the
 // chain of CNAMEs is followed inside the answer.
 func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 	o := outcome{ServerReport: ServerReport{Rcode: ask.RcodeText(m)}}

@@ -62,7 +62,7 @@ func FuzzClassify(f *testing.F) {
 	isWanted := func(v string) bool { return strings.HasPrefix(v, "ok") }
 	weigh := func(v string) int {
 		if isWanted(v) {
-			return WeightWanted
+			return WeightRecord
 		}
 		return len(v) % 2
 	}

@@ -8,7 +8,7 @@ import (
 // Code is a stable word for what was found, for programs and alerts.
 type Code = ask.Code
 
-// Codes of a [Diagnostic]. The first group says where a name stands, the second what is
+// Codes of a [Diagnostic]. The first group is how far a record is visible, the second what is
 // wrong with a server, the third what is wrong on the way to the record.
 const (
 	CodeAbsent   Code = "absent"
@@ -43,7 +43,7 @@ const (
 	CodeResolverFailed        = zones.CodeResolverFailed
 	CodeBogus                 = zones.CodeBogus
 	CodeResolverNegative Code = "resolver_negative"
-	CodeWrongName        Code = "wrong_name" // the record stands elsewhere
+	CodeWrongName        Code = "wrong_name" // the record is published elsewhere
 	CodeWildcardBreaks   Code = "wildcard_will_break"
 	CodeUnsigned         Code = "zone_unsigned"
 	CodeTooManyServers   Code = "too_many_servers"

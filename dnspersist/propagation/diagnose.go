@@ -77,8 +77,8 @@ func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
 		case good:
 			d.Place = zones.Display(name)
 			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", zones.Display(p.name), zones.Display(name), place.Why)
-		case place.Telling && !p.wildcard:
-			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the one that is wanted either", zones.Display(p.name), zones.Display(name), place.Why)
+		case place.Conclusive && !p.wildcard:
+			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the right one either", zones.Display(p.name), zones.Display(name), place.Why)
 		default:
 			continue
 		}

@@ -19,11 +19,11 @@ type Diagnostic struct {
 	// Place is the name at which the record is by mistake, with CodeWrongName and an
 	// acceptable record.
 	Place string `json:"place,omitempty"`
-	// Text says what was found where, and what to do.
+	// Text is what was found where, and what to do.
 	Text string `json:"text"`
 }
 
-// Diagnostics lists what the report has to say: first where the name stands, then what is
+// Diagnostics lists what was found: first how far the record is visible, then what is
 // wrong on the way to the record, then with servers.
 func (r Report) Diagnostics() []Diagnostic {
 	all := []Diagnostic{{Code: r.code(), Text: r.Summary()}}
@@ -46,7 +46,7 @@ func (r Report) Codes() []Code {
 	return slices.Compact(codes)
 }
 
-// code is the one that says most about where the name stands.
+// code is the most telling one about the record.
 func (r Report) code() Code {
 	switch {
 	case r.Problem != "":
@@ -88,13 +88,13 @@ func (r Report) wayDiagnostics() []Diagnostic {
 			"a resolver keeps its \"no\" until %s; asking earlier is of no use", r.NextLookNotBefore.UTC().Format(time.RFC3339))})
 	}
 	if r.Status == StatusAbsent && r.Zone != "" && !strings.Contains(r.Zone, ".") && r.dead(r.Name) {
-		// a zone of one's own may be a top-level one, so this is said and not concluded from
+		// a zone of one's own may be a top-level one, so this is reported and not concluded from
 		all = append(all, Diagnostic{Code: CodeNotDelegated, Text: fmt.Sprintf(
-			"%s does not exist, says the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
+			"%s does not exist in the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
 	}
 	if r.Wildcard != "" && r.FirstYes.IsZero() {
 		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
-			"%s is answered by a wildcard record above it (%s): it stops applying when the record stands at exactly this name, so publish it", r.Name, r.Wildcard)})
+			"%s is answered by a wildcard record above it (%s): it stops applying when the record is published at exactly this name, so publish it", r.Name, r.Wildcard)})
 	}
 	if r.Shadows != "" && r.FirstYes.IsZero() {
 		all = append(all, Diagnostic{Code: CodeWildcardBreaks, Text: r.Shadows})
@@ -132,8 +132,7 @@ func (r Report) inside() []string {
 	return all
 }
 
-// dead reports whether every server that was asked for the target says that it does not
-// exist.
+// dead reports whether the target exists at none of the servers that were asked for it.
 func (r Report) dead(target string) bool {
 	target = strings.TrimSuffix(target, ".")
 	asked := 0
@@ -154,9 +153,9 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	add := func(code Code, format string, args ...any) {
 		all = append(all, Diagnostic{Code: code, Host: s.Host, Addr: s.Addr, Text: h.shown() + " " + fmt.Sprintf(format, args...)})
 	}
-	standing := "blocking until its grace is over"
+	counts := "blocking until its grace is over"
 	if slices.Contains(r.Excused, s.Host) {
-		standing = "excused, for the CA's resolver goes to the others"
+		counts = "excused, for the CA's resolver goes to the others"
 	}
 	since := ""
 	if !s.BadSince.IsZero() {
@@ -165,11 +164,11 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	switch s.Defect {
 	case "":
 	case CodeUnreachable:
-		add(s.Defect, "does not answer on port 53 over UDP or TCP%s (%s)", since, standing)
+		add(s.Defect, "does not answer on port 53 over UDP or TCP%s (%s)", since, counts)
 	case CodeServfail:
-		add(s.Defect, "answers %s%s: the zone has expired or is not loaded there (%s)", s.Rcode, since, standing)
+		add(s.Defect, "answers %s%s: the zone has expired or is not loaded there (%s)", s.Rcode, since, counts)
 	case CodeLame:
-		add(s.Defect, "is listed for %s but not authoritative for it%s: %s; take it off the delegation or configure the zone there (%s)", s.Zone, since, s.Reason, standing)
+		add(s.Defect, "is listed for %s but not authoritative for it%s: %s; take it off the delegation or configure the zone there (%s)", s.Zone, since, s.Reason, counts)
 	case CodeTCPBlocked:
 		add(s.Defect, "truncates its answer and cannot be asked over TCP%s: CAs fail there (%s)", since, s.Reason)
 	case CodePrivate:
@@ -181,7 +180,7 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	case CodeAAMissing:
 		add(s.Defect, "has the record but does not set AA: CAs' resolvers may not take it")
 	default:
-		add(s.Defect, "%s%s (%s)", s.Reason, since, standing)
+		add(s.Defect, "%s%s (%s)", s.Reason, since, counts)
 	}
 	switch s.Listed {
 	case "parent":

@@ -69,7 +69,7 @@ func TestScenario47RecursiveBogus(t *testing.T) {
 	})
 }
 
-// The resolver knows a zone of which the zone above says NXDOMAIN, for a public CA and for
+// The resolver knows a zone of which the zone above answers NXDOMAIN, for a public CA and for
 // one of this network.
 func TestScenario52ParentDenies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

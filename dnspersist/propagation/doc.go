@@ -10,9 +10,9 @@
 //
 // The parts, from the bottom up: an [Exchanger] sends one query to one
 // address; a [Checker] finds the zone and its servers and asks all of them
-// ([Checker.Look]) or one of them ([Checker.Glance]); a [Gate] turns rounds of
+// ([Checker.Look]) or one of them, when it polls; a [Gate] turns rounds of
 // answers into a [Report]; a [Scheduler] polls many names for a whole process.
 //
 // The package knows nothing of ACME or of the syntax of a record: what is
-// acceptable is for [Target.Accept] to say.
+// acceptable is for [Target.Accept] to decide.
 package propagation

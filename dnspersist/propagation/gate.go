@@ -24,9 +24,9 @@ const (
 	maxNegativeWait = 15 * time.Minute
 )
 
-// Gate decides when a CA can be asked. It is fed rounds and reports where the
-// name stands; it asks nobody and reads no clock, the time being that of the
-// rounds. It is open when, for every zone on the way to the record,
+// Gate decides when a CA can be asked. It observes rounds and reports how far the
+// record is visible; it asks nobody and reads no clock, the time being that of the
+// rounds. The record is ready when, for every zone on the way to the record,
 //
 //   - no address says no,
 //   - at least one host says yes, and hosts that say yes are at least half,
@@ -46,7 +46,7 @@ type Gate struct {
 
 	// streakSince is since when all looks in a row have shown the record
 	// wherever servers answer usefully; zero if the last did not. appeared
-	// says that some look did not. clean counts the full looks in a row in
+	// is set if some look did not. clean counts the full looks in a row in
 	// which moreover nobody's grace lasted.
 	streakSince time.Time
 	appeared    bool
@@ -163,7 +163,7 @@ func (g *Gate) keep(rep Report, r Round) {
 	g.bad = bad
 }
 
-// sameAnswer reports whether a says what b does.
+// sameAnswer reports whether two answers are the same.
 func sameAnswer(a, b ServerReport) bool {
 	a.RTT, a.TTL, a.NegativeTTL, a.BadSince, a.BadLooks = b.RTT, b.TTL, b.NegativeTTL, b.BadSince, b.BadLooks
 	return reflect.DeepEqual(a, b)

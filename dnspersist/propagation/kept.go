@@ -19,17 +19,17 @@ const (
 	maxKept        = 10 << 10 // octets of a Report
 	maxKeptValues  = 3 << 10  // octets of different values
 	maxKeptCount   = 20       // different values
-	maxKeptValue   = 512      // octets of one that has little to do with what is wanted
-	maxWantedValue = 2 << 10  // octets of one that is wanted
-	maxKeptText    = 512      // octets of what a server has to say
+	maxKeptValue   = 512      // octets of one that has little to do with the record
+	maxRecordValue = 2 << 10  // octets of the record
+	maxKeptText    = 512      // octets of what a server answers
 	maxKeptReason  = 1 << 10  // octets of Report.Reason
 )
 
 // Weights of a value, by which those that are kept are chosen; see Target.Weigh.
 const (
-	WeightNone   = iota // it has nothing to do with what is wanted
-	WeightNear          // it was meant to be what is wanted, or looks like it
-	WeightWanted        // it is what is wanted
+	WeightNone   = iota // it has nothing to do with the record
+	WeightNear          // it was meant to be the record, or looks like it
+	WeightRecord        // it is the record
 )
 
 // Shortened is the report with what is worth keeping: equal texts once, the values that weigh
@@ -146,8 +146,8 @@ func (k *keeper) choose(r Report, weigh func(string) int) {
 	size := 0
 	for _, v := range all {
 		most := maxKeptValue
-		if weights[v] == WeightWanted {
-			most = maxWantedValue
+		if weights[v] == WeightRecord {
+			most = maxRecordValue
 		}
 		length := len(v)
 		if length > most {
@@ -155,7 +155,7 @@ func (k *keeper) choose(r Report, weigh func(string) int) {
 			if weights[v] == WeightNone {
 				continue
 			}
-			length = most // of a near miss the beginning says most
+			length = most // of a near miss the beginning matters most
 		}
 		if size+length > maxKeptValues || len(k.chosen) == maxKeptCount {
 			k.left[v] = true
@@ -211,7 +211,7 @@ func (k *keeper) text(s string, most int) string {
 	return kept
 }
 
-// digest tells the values that are left out from others.
+// digest identifies the values that are left out.
 func (k *keeper) digest() string {
 	sum := sha256.New()
 	for _, v := range slices.Sorted(maps.Keys(k.left)) {

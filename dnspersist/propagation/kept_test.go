@@ -109,7 +109,7 @@ func TestGateKeepsHonestZones(t *testing.T) {
 // digest that changes with them.
 func TestValuesKept(t *testing.T) {
 	long := strings.Repeat("n", 700)
-	weights := map[string]int{"wanted " + strings.Repeat("w", 1500): WeightWanted, "near " + long: WeightNear}
+	weights := map[string]int{"wanted " + strings.Repeat("w", 1500): WeightRecord, "near " + long: WeightNear}
 	r := Report{Name: validationName, Servers: make([]ServerReport, 2)}
 	for v := range weights {
 		r.Servers[0].Values = append(r.Servers[0].Values, v)

@@ -37,16 +37,16 @@ func (s *Scheduler) work(j *job) {
 	if !ok {
 		return
 	}
-	// Told before it is queued again, so never twice at a time.
+	// Reported before it is queued again, so never twice at a time.
 	if notify := s.note(j, rep); notify != nil {
 		notify(rep)
 	}
 }
 
-// poll asks and tells the gate. A look that was cut short, by Close or as it took too much, does
+// poll asks, and has the gate observe it. A look that was cut short, by Close or as it took too much, does
 // not count. Where those that lacked the record cannot all be asked again, for they were taken
 // off the delegation or are behind a zone above that has to be asked first, all are: else
-// nothing would be heard, and the old "no" would stand.
+// nothing would be heard, and the old "no" would stay.
 func (s *Scheduler) poll(j *job) (Report, bool) {
 	spent := &ask.Account{Limiter: s.limiter, Sent: func(all int64) {
 		if all > maxCheap {
@@ -81,7 +81,7 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	return j.watch.gate.Report(), true // which is what may be kept
 }
 
-// note draws the conclusions for the schedule, and returns whom to tell.
+// note draws the conclusions for the schedule, and returns whom to notify.
 func (s *Scheduler) note(j *job, rep Report) func(Report) {
 	w := j.watch
 	s.mu.Lock()

@@ -49,7 +49,7 @@ func (r Report) where() string {
 	return strings.Join(parts, "; ")
 }
 
-// explain says why a name is not ready, and what to do.
+// explain returns why a name is not ready, and what to do.
 func explain(rep Report, err error, groups []group, v view, waiting []string) string {
 	switch rep.Status {
 	case StatusReady:
@@ -57,7 +57,7 @@ func explain(rep Report, err error, groups []group, v view, waiting []string) st
 	case StatusSettling:
 		return "all servers that count agree; a second look follows"
 	case StatusAbsent:
-		return sayings(groups, VerdictNo)
+		return answersOf(groups, VerdictNo)
 	case StatusBlocked:
 		if err != nil {
 			return err.Error()
@@ -70,7 +70,7 @@ func explain(rep Report, err error, groups []group, v view, waiting []string) st
 
 	var parts []string
 	if v.no > 0 {
-		parts = append(parts, "missing on "+sayings(groups, VerdictNo)+"; the CA may ask any server, so all must have it (check zone transfers)")
+		parts = append(parts, "missing on "+answersOf(groups, VerdictNo)+"; the CA may ask any server, so all must have it (check zone transfers)")
 	}
 	if len(waiting) > 0 {
 		until := ""
@@ -80,28 +80,28 @@ func explain(rep Report, err error, groups []group, v view, waiting []string) st
 		if rep.Mode == ModeRecursive {
 			until = " (all resolvers must show the record; remove those that do not work from resolvers)"
 		}
-		parts = append(parts, "waiting"+until+" for "+sayings(groups, VerdictBroken, VerdictSilent))
+		parts = append(parts, "waiting"+until+" for "+answersOf(groups, VerdictBroken, VerdictSilent))
 	} else if v.no == 0 && (v.few || v.none) {
-		parts = append(parts, "fewer than half of the servers answer usefully: "+sayings(groups, VerdictBroken, VerdictSilent)+"; check that port 53 is reachable from here over UDP and TCP")
+		parts = append(parts, "fewer than half of the servers answer usefully: "+answersOf(groups, VerdictBroken, VerdictSilent)+"; check that port 53 is reachable from here over UDP and TCP")
 	}
 	return strings.Join(parts, "; ")
 }
 
 func explainBlocked(rep Report, groups []group) string {
-	said := sayings(groups, VerdictBroken, VerdictSilent)
+	answered := answersOf(groups, VerdictBroken, VerdictSilent)
 	if rep.Mode == ModeRecursive {
-		return "no resolver answers usefully: " + said + "; check or set resolvers"
+		return "no resolver answers usefully: " + answered + "; check or set resolvers"
 	}
-	if said == "" {
+	if answered == "" {
 		return "no name server was found; check the delegation, or set resolvers"
 	}
-	return "no name server of " + groups[len(groups)-1].zone + " answers usefully: " + said +
+	return "no name server of " + groups[len(groups)-1].zone + " answers usefully: " + answered +
 		"; check the name servers, and that port 53 is reachable from here over UDP and TCP"
 }
 
-// sayings lists the hosts that have one of verdicts with what they say:
+// answersOf lists the hosts that have one of verdicts with what they answer:
 // "ns1.example.net (192.0.2.1:53), ns2.example.net (192.0.2.2:53): no TXT record, serial 7".
-func sayings(groups []group, verdicts ...Verdict) string {
+func answersOf(groups []group, verdicts ...Verdict) string {
 	var texts []string // in the order of appearance
 	hosts := make(map[string][]string)
 	for _, g := range groups {
@@ -109,7 +109,7 @@ func sayings(groups []group, verdicts ...Verdict) string {
 			if !slices.Contains(verdicts, h.verdict) {
 				continue
 			}
-			text := h.says()
+			text := h.answered()
 			if hosts[text] == nil {
 				texts = append(texts, text)
 			}
@@ -137,8 +137,8 @@ func (h host) shown() string {
 	return h.key.host + " (" + h.report.Addr + ")"
 }
 
-// says is what the host said.
-func (h host) says() string {
+// answered is what the host answered.
+func (h host) answered() string {
 	if h.report.Serial != 0 {
 		return fmt.Sprintf("%s, serial %d", h.report.Reason, h.report.Serial)
 	}

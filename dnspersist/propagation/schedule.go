@@ -81,7 +81,7 @@ func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	}
 	due := now.Add(interval)
 	if again := rep.LookAgainAt; !again.IsZero() && again.Before(due) {
-		// Not at once, whatever the gate says: no poll may spin.
+		// Not at once, whatever the gate asks for: no poll may spin.
 		due = later(again, now.Add(s.cfg.MinInterval/10))
 	}
 	if dear := w.questions - freeQueries; dear > 0 {

@@ -97,10 +97,10 @@ func (s *Scheduler) Close() {
 	s.wg.Wait()
 }
 
-// Watch polls t with c until stop is called, and tells notify when the status, the codes, the
+// Watch polls t with c until stop is called, and calls notify when the status, the codes, the
 // values or the servers that lack the record change and, once ready, after every poll. notify
 // is called from a worker of the Scheduler, for one key never twice at a time, and should
-// return soon; what was under way when stop was called may still be told.
+// return soon; what was under way when stop was called may still be reported.
 //
 // A further Watch with the same key replaces c, t and notify, and makes the
 // earlier stop do nothing; the schedule and the gate stay, so that a reload of

@@ -32,7 +32,7 @@ func hostOf(t Target) string {
 // shadows finds out whether what the host has comes from a wildcard record: a record below the
 // host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2). It does
 // if a name beside it and one below it, which nobody has, get the same, and no wildcard of the
-// host's own is why. It says which records to add before; empty if the host loses nothing.
+// host's own is why. It returns which records to add before; empty if the host loses nothing.
 func (w *walk) shadows(ctx context.Context, host string) string {
 	st := w.last
 	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
@@ -56,7 +56,7 @@ func (w *walk) shadows(ctx context.Context, host string) string {
 			continue
 		}
 		// A wildcard exists itself, so nothing answers for what is below it; where nothing does
-		// below one that nobody has either, the server does not tell.
+		// below one that nobody has either, the server does not show it.
 		below, err := w.c.asker.Ask(ctx, addr, randomBelow("*."+host), qtype, false)
 		if err == nil && below.Rcode == dns.RcodeNameError && sameContent(has, ask(randomBelow("*."+randomBelow(zones.Parent(host))), qtype)) {
 			return ""
@@ -110,10 +110,10 @@ func listed(owners []string, rrs []dns.RR) string {
 	return strings.Join(all, ", ")
 }
 
-// sameContent reports whether records say the same, apart from owner and TTL.
+// sameContent reports whether records are the same, apart from owner and TTL.
 func sameContent(a, b []dns.RR) bool { return slices.Equal(content(a), content(b)) }
 
-// content is what rrs say, without owner and TTL, sorted.
+// content is what rrs have, without owner and TTL, sorted.
 func content(rrs []dns.RR) []string {
 	var all []string
 	for _, rr := range rrs {

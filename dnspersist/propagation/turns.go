@@ -135,8 +135,8 @@ type polled struct {
 	part float64 // of the polls that ask one server, those that ask it
 }
 
-// note takes from a report which servers the name has. Every one of them counts: had one no say
-// in whose turn it is, names that differ in all others would wait for it with a worker each.
+// note takes from a report which servers the name has. Every one of them counts: if one did
+// not, names that differ in all others would wait for it with a worker each.
 func (w *watch) note(rep Report) {
 	at := make(map[string]int) // how many servers a name on the way has
 	for _, s := range rep.Servers {

@@ -19,7 +19,7 @@ type Exchanger = ask.Exchanger
 // NetExchanger is the [Exchanger] that uses real sockets.
 type NetExchanger = ask.NetExchanger
 
-// Mode says who is asked for the record.
+// Mode is who is asked for the record.
 type Mode string
 
 const (
@@ -49,7 +49,7 @@ type Config struct {
 	// mode they serve to find zones and the addresses of name servers and
 	// are never asked for the validation name itself. If empty, those of
 	// the system's resolv.conf are used; where there is none (Windows), every
-	// look reports an error that says to set resolvers.
+	// look reports an error that asks to set resolvers.
 	Resolvers []string
 
 	// AllowPrivate permits to ask name servers at private, loopback and
@@ -67,7 +67,7 @@ type Config struct {
 	// is excused. Default: a minute.
 	Grace time.Duration
 
-	// Settle is how long a record that was seen to appear must stand
+	// Settle is how long a record that was seen to appear must be visible
 	// everywhere before it counts. Default: DefaultSettle.
 	Settle time.Duration
 
@@ -92,11 +92,11 @@ type Target struct {
 	// from Name.
 	Host string
 
-	// Accept says whether values, one joined string for each TXT record, are
-	// what is wanted, and why not. If nil, any TXT record is.
+	// Accept reports whether values, one joined string for each TXT record, are
+	// acceptable, and why not. If nil, any TXT record is.
 	Accept func(values []string) (good bool, reason string)
 
-	// Weigh says how much a value has to do with what is wanted, one of the Weight
+	// Weigh returns how much a value has to do with the record, one of the Weight
 	// constants: a Gate keeps those that weigh most, as servers may show very many. May
 	// be nil.
 	Weigh func(value string) int
@@ -111,8 +111,8 @@ type Place struct {
 	Name string // without final dot
 	Why  string // what was mistaken
 
-	// Telling says that any TXT record at Name was meant for the validation name.
-	Telling bool
+	// Conclusive is set if any TXT record at Name was meant for the validation name.
+	Conclusive bool
 }
 
 // host is Host in canonical form.
@@ -123,7 +123,7 @@ func (t Target) host() string {
 	return dns.CanonicalName(t.Host)
 }
 
-// Verdict is what one server said in one round.
+// Verdict is how one server answered in one round.
 type Verdict string
 
 const (
@@ -132,7 +132,7 @@ const (
 	VerdictYes Verdict = "yes"
 	// VerdictNo: the server answered for the zone and has no acceptable record.
 	VerdictNo Verdict = "no"
-	// VerdictBroken: an answer came and says nothing about the record.
+	// VerdictBroken: an answer came that shows nothing about the record.
 	VerdictBroken Verdict = "broken"
 	// VerdictSilent: no answer came.
 	VerdictSilent Verdict = "silent"
@@ -145,12 +145,12 @@ type ServerReport struct {
 	Host    string   `json:"host"`              // name of the server, without final dot; a resolver's address in recursive mode
 	Addr    string   `json:"addr,omitempty"`    // "ip:port"; empty if the host has no address
 	Network string   `json:"network,omitempty"` // "udp" or "tcp", whatever the answer came by
-	Verdict Verdict  `json:"verdict"`           // what it said
+	Verdict Verdict  `json:"verdict"`           // how it answered
 	Rcode   string   `json:"rcode,omitempty"`   // "NOERROR", "NXDOMAIN", …; empty if no answer came
 	Values  []string `json:"values,omitempty"`
 	Alias   string   `json:"alias,omitempty"` // target of the CNAME it has at Name, if it has one
 	Via     string   `json:"via,omitempty"`   // where the CNAMEs at Name end, that a resolver has followed
-	// FromWildcard says that a wildcard record has made the CNAME at Name, see Report.Alias, or the
+	// FromWildcard is set if a wildcard record has made the CNAME at Name, see Report.Alias, or the
 	// Values, none of which is the record.
 	FromWildcard bool   `json:"from_wildcard,omitempty"`
 	Reason       string `json:"reason,omitempty"` // why the verdict is not yes, or a defect beside a yes
@@ -178,11 +178,11 @@ type Round struct {
 	When    time.Time
 	Servers []ServerReport
 
-	// Err says why nobody, or not everybody, could be asked: no zone, no
+	// Err is why nobody, or not everybody, could be asked: no zone, no
 	// servers, a CNAME loop. It is never a reason to stop watching.
 	Err error
 
-	// Bogus is what a validating resolver says of a zone whose DNSSEC signatures do not
+	// Bogus is the answer of a validating resolver for a zone whose DNSSEC signatures do not
 	// validate, although the servers have the record; else empty.
 	Bogus string
 	// Dropped is how many addresses, or hosts that were not looked up, of a zone were left out
@@ -191,7 +191,7 @@ type Round struct {
 	// Wildcard is what a wildcard record above the name answers in place of the record, a
 	// type and its value; empty if none does.
 	Wildcard string
-	// Shadows says what a record at the name would take from the host, which a wildcard record
+	// Shadows is what a record at the name would take from the host, which a wildcard record
 	// answers for, and what to add first; empty if nothing.
 	Shadows string
 	weigh   func(value string) int // Target.Weigh
@@ -199,7 +199,7 @@ type Round struct {
 	// Questions is how many questions were asked, those to resolvers included and
 	// retransmissions apart.
 	Questions int
-	// Port53Open says that some name server, of whichever zone, has answered lately: where
+	// Port53Open is set if some name server, of whichever zone, has answered lately: where
 	// none of this zone's does, they are down, and the network is not to blame.
 	Port53Open bool
 
@@ -224,7 +224,7 @@ func (r Round) isPrompt() bool {
 	})
 }
 
-// Status is where a name stands.
+// Status is how far the record of a name is visible.
 type Status string
 
 const (
@@ -232,8 +232,8 @@ const (
 	StatusAbsent Status = "absent"
 	// StatusPartial: some servers have it, but not all that count.
 	StatusPartial Status = "partial"
-	// StatusBlocked: nothing can be said, as no server answers or none could
-	// be found. Report.Reason says what to do.
+	// StatusBlocked: nothing is known, as no server answers or none could
+	// be found. Report.Reason has what to do.
 	StatusBlocked Status = "blocked"
 	// StatusSettling: all servers that count have it; a second look is due.
 	StatusSettling Status = "settling"

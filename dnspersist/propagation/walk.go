@@ -34,7 +34,7 @@ type walk struct {
 	dropped int
 	signed  bool    // a zone on the way is
 	madeNS  string  // the wildcard NS record that answers at the name, if one does
-	bogus   string  // what a resolver said that validates
+	bogus   string  // the answer of a resolver that validates
 	last    answers // those for the validation name itself
 }
 
@@ -123,7 +123,7 @@ func (w *walk) station(ctx context.Context, st station) (zone string, targets []
 			// A CA starts from there. Resolvers may know a zone that the Internet
 			// does not, for a CA that asks them too: then that is configured.
 			return z.Name, nil, ask.Coded(CodeNotDelegated, fmt.Errorf(
-				"%s: the zone above, %s, says NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", zones.Display(z.Name), zones.Display(z.Denied), zones.OptionAllowPrivate))
+				"%s: the zone above, %s, answers NXDOMAIN: the domain is not delegated; check its registration, or, if it is for a network of your own, set %s", zones.Display(z.Name), zones.Display(z.Denied), zones.OptionAllowPrivate))
 		}
 		w.dropped = max(w.dropped, z.Dropped())
 		w.signed = w.signed || z.Signed
@@ -219,7 +219,7 @@ func (w *walk) toAsk(z *zones.Zone) []zones.Server {
 	case w.nth < 0 || len(servers) == 0:
 		return servers
 	}
-	// A poll of one server tells nothing at an address that was silent lately, or at a host without
+	// A poll of one server shows nothing at an address that was silent lately, or at a host without
 	// any. On a machine without IPv6 every other poll would be in vain.
 	answering := slices.DeleteFunc(slices.Clone(servers), func(s zones.Server) bool {
 		return !s.Addr.IsValid() || w.c.asker.Memory.IsSilent(zones.DNSAddr(s.Addr))

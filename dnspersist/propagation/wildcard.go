@@ -48,7 +48,7 @@ func (w *walk) noteWildcards(ctx context.Context, a answers) {
 	}
 }
 
-// answerOf is what tells an answer that a wildcard may have made from others: the target of a
+// answerOf is what identifies an answer that a wildcard may have made: the target of a
 // CNAME, or the texts where they are not the record; empty for all else.
 func answerOf(o outcome) string {
 	switch {
@@ -81,13 +81,13 @@ func (w *walk) isFromWildcard(ctx context.Context, a answers, answer, addr strin
 }
 
 // madeCut reports whether the referral at the name itself comes from a wildcard NS record: the
-// name below gets one of its own then. A record at the name takes the place of that, too; what
-// such servers have said is turned into a "no".
+// name below gets one of its own then. A record at the name takes the place of that, too; the
+// referrals of such servers are turned into a "no".
 func (w *walk) madeCut(ctx context.Context, a answers, del zones.Delegation) bool {
 	if del.Zone != a.name || len(del.Hosts) == 0 {
 		return false
 	}
-	said := w.c.finder.Remember(a.name+" NS", a.zone, func() (string, bool) {
+	made := w.c.finder.Remember(a.name+" NS", a.zone, func() (string, bool) {
 		probe := randomBelow(a.name)
 		ans, err := w.c.asker.Ask(ctx, zones.DNSAddr(del.From), probe, dns.TypeTXT, false)
 		if err != nil {
@@ -98,17 +98,17 @@ func (w *walk) madeCut(ctx context.Context, a answers, del zones.Delegation) boo
 		}
 		return "NS " + zones.Display(del.Hosts[0]), true
 	})
-	if said == "" {
+	if made == "" {
 		return false
 	}
 	for i, o := range a.outcomes {
 		if o.deeper == a.name {
 			o.deeper, o.hosts, o.glue, o.Defect = "", nil, nil, ""
-			o.Verdict, o.Reason = VerdictNo, "a wildcard record answers ("+said+")"
+			o.Verdict, o.Reason = VerdictNo, "a wildcard record answers ("+made+")"
 			a.outcomes[i] = o
 		}
 	}
-	w.madeNS = said
+	w.madeNS = made
 	return true
 }
 
@@ -145,7 +145,7 @@ func (w *walk) judgeMade(chain []station) (kept bool) {
 }
 
 // wildcard is what a wildcard record answers at the name, a type and its value, where that is
-// not what is wanted; empty if none does.
+// not the record; empty if none does.
 func (w *walk) wildcard() string {
 	if w.madeNS != "" {
 		return w.madeNS

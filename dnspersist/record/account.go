@@ -19,7 +19,7 @@ const (
 )
 
 // AnyDomain takes the place of the name in a hash that is to serve many names
-// (draft -02 section 4.1). Whoever sees such values can tell that one account serves them.
+// (draft -02 section 4.1). Whoever sees such values knows that one account serves them.
 const AnyDomain = "*"
 
 // hashAlgorithm is the one that every CA of draft -02 accepts, as registered by RFC 6920.
@@ -32,7 +32,7 @@ const thumbprintLen = 43
 const maxHashedURI = len(hashAlgorithm) + 1 + thumbprintLen
 
 // HashedAccountURI returns the account URI of draft -02 (section 4.1) for the name
-// being validated, also when its record stands at the end of a CNAME; a leading "*." is
+// being validated, also when its record is at the end of a CNAME; a leading "*." is
 // taken off. With AnyDomain as the domain one value serves all names of the account.
 // The prefix is the CA's `accountHashPrefix`, the thumbprint that of the account's
 // current key (RFC 7638, SHA-256, base64url without padding).

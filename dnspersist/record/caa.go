@@ -18,7 +18,7 @@ type CAA struct {
 
 // Flags of a CAA record.
 const (
-	// caaCritical says that a CA that does not know the tag must refuse.
+	// caaCritical is the flag by which a CA that does not know the tag must refuse.
 	caaCritical = 128
 	// caaMistaken has so often been taken for it that Boulder does so as well.
 	caaMistaken = 1
@@ -41,11 +41,11 @@ type CAAWant struct {
 type CAAVerdict struct {
 	// Outlook is OutlookBad if no CA may issue, and OutlookDepends where CAs differ.
 	Outlook Outlook
-	// Reason says which record is wrong or doubtful; it is empty if all CAs may issue.
+	// Reason names the record that is wrong or doubtful; it is empty if all CAs may issue.
 	Reason string
 }
 
-// rfc8657 is said where a verdict comes from its parameters.
+// rfc8657 is added where a verdict comes from its parameters.
 const rfc8657 = " (RFC 8657: CAs have to honour it from 15 March 2027, some do already)"
 
 // EvaluateCAA predicts what a CA makes of the CAA records of one name, those of the closest

@@ -9,7 +9,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// Want is what a CA has to find at a name, and what else it may be content with.
+// Want is what a CA has to find at a name, and what else it may accept.
 type Want struct {
 	// IssuerDomainNames are the names under which the CA accepts a record.
 	IssuerDomainNames []string
@@ -36,7 +36,7 @@ type Want struct {
 
 // Evaluate predicts what a CA makes of the TXT values at a validation name, at the
 // given time (sections 4.1, 4.2 and 9.3.1 of draft -02). One good value is enough,
-// whatever stands beside it.
+// whatever is beside it.
 func Evaluate(txts []string, want Want, now time.Time) Result {
 	j := &judge{Want: want, now: now}
 	r := Result{Verdicts: make([]Verdict, 0, len(txts)), judge: j}
@@ -89,8 +89,8 @@ func (j *judge) value(txt string) (v Verdict, reason string) {
 	return v, reason
 }
 
-// malformed says what is wrong with a value of this CA's issuer, in the words of what people
-// did rather than of the grammar where that can be told.
+// malformed explains what is wrong with a value of this CA's issuer, in the words of what people
+// did rather than of the grammar, where that is known.
 func (j *judge) malformed(txt string, p Parsed, err error) string {
 	if isCut(txt, p) {
 		return reasonCut
@@ -147,7 +147,7 @@ func (j *judge) parsed(v *Verdict, p Parsed) (reason string) {
 	if v.Outlook != OutlookBad {
 		v.Outlook = OutlookDepends
 		if j.explain {
-			reason = fmt.Sprintf("the tag %q stands twice: some CAs take the value for malformed", p.RepeatedTag)
+			reason = fmt.Sprintf("the tag %q appears twice: some CAs take the value for malformed", p.RepeatedTag)
 		}
 	}
 	return reason

@@ -164,7 +164,7 @@ func TestEvaluateHashed(t *testing.T) {
 		"staging account, URL wanted":    {"https://staging.ca.example/acct/7", deployed, CodeWrongAccount, OutlookBad, "unauthorized", "staging"},
 		"account in other case":          {"https://CA.example/acct/123", deployed, CodeWrongAccount, OutlookBad, "unauthorized", "upper and lower case"},
 		"account with one slash more":    {vectorURL + "/", deployed, CodeWrongAccount, OutlookBad, "unauthorized", "slash"},
-		"unknown tag twice":              {vectorURI + "; x=1; X=2", want, CodeGood, OutlookDepends, "malformed", `"x" stands twice`},
+		"unknown tag twice":              {vectorURI + "; x=1; X=2", want, CodeGood, OutlookDepends, "malformed", `"x" appears twice`},
 		"unknown tag twice, bad account": {vectorPrefix + "sha-256/" + vectorThumbprint + "; x=1; x=2", want, CodeWrongAccount, OutlookBad, "malformed unauthorized", "thumbprint of the key"},
 		"until the year one":             {vectorURI + "; persistUntil=-62135596800", want, CodeExpired, OutlookDepends, "unauthorized", "is past"},
 	} {

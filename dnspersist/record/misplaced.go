@@ -6,10 +6,10 @@ import "strings"
 type Misplacement struct {
 	// Name is where the record may be, without final dot.
 	Name string
-	// Why says what was mistaken.
+	// Why is what was mistaken.
 	Why string
-	// Telling says that any TXT record at Name was meant for the validation name.
-	Telling bool
+	// Conclusive is set if any TXT record at Name was meant for the validation name.
+	Conclusive bool
 }
 
 // misspelled are ways to write Label that were seen, or are near.

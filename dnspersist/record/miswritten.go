@@ -39,8 +39,8 @@ var repairs = []repair{
 }
 
 // miswritten explains a value that this CA does not take for its own, or for malformed, and
-// would if it were written properly. It is empty for all others. p and err are what Parse has
-// said of it.
+// would if it were written properly. It is empty for all others. p and err are the results
+// of Parse.
 func (j *judge) miswritten(txt string, p Parsed, err error) string {
 	if err == nil && looksLikeName(p.IssuerDomainName) || !j.mentions(txt) {
 		return "" // a proper record of another CA, or something else

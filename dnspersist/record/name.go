@@ -11,7 +11,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Label is the label below which the record stands (section 4 of the draft).
+// Label is the first label of a validation name (section 4 of the draft).
 const Label = "_validation-persist"
 
 // maxIdentifierLen is the longest name in octets that can be validated: the label and
@@ -86,7 +86,7 @@ func isLDH(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-'
 }
 
-// ValidationName returns the name at which the record for an identifier stands. A
+// ValidationName returns the name at which the record for an identifier is published. A
 // name and its wildcard share it.
 func ValidationName(identifier string) (string, error) {
 	normal, err := Normalize(identifier)
@@ -188,7 +188,7 @@ func ValidAccountURI(uri string) error {
 	const allowed = "-._~:/?#[]@!&()*+,=%"
 	for i := range len(uri) {
 		if c := uri[i]; !isAlpha(c) && (c < '0' || c > '9') && strings.IndexByte(allowed, c) < 0 {
-			return fmt.Errorf("the account URI %q holds %q, which cannot stand in a record", uri, c)
+			return fmt.Errorf("the account URI %q holds %q, which a record cannot hold", uri, c)
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func isSlip(a, b string) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// nearly reports whether it takes a close look to tell a text from another.
+// nearly reports whether two texts are hard to distinguish.
 func nearly(a, b string) bool {
 	common, restA, restB := ends(a, b)
 	return common > len(b)/2 && len(restA) <= mostDiffering && len(restB) <= mostDiffering
@@ -76,7 +76,7 @@ func (j *judge) nearlyNamesUs(uri string) bool {
 	return isSlip(uri, j.AccountURI) || strings.EqualFold(uri, j.AccountURI)
 }
 
-// difference says where two long texts differ that hardly do, for nobody finds a letter in
+// difference shows where two long texts differ that hardly do, for nobody finds a letter in
 // eighty.
 func difference(published, wanted string) string {
 	if !nearly(published, wanted) {
@@ -96,7 +96,7 @@ func (j *judge) nearMissOfPrefix(uri string) string {
 	case strings.Contains(uri, "staging") != strings.Contains(j.AccountHashPrefix, "staging"):
 		return reasonStaging
 	case found && j.isOurs(hash):
-		return ": the hash is right, what stands before it is not the CA's account hash prefix"
+		return ": the hash is right, what is before it is not the CA's account hash prefix"
 	}
 	return ""
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// notOurs says whose a value is that the CA reads over.
+// notOurs explains a value that the CA ignores: whose it is, if that is known.
 func (j *judge) notOurs(txt string, p Parsed, err error) (Code, string) {
 	if reason := j.miswritten(txt, p, err); reason != "" {
 		return CodeMiswritten, reason
@@ -66,7 +66,7 @@ func looksLikeName(issuer string) bool {
 	return dotted && len(issuer) <= 253
 }
 
-// Explain says in a few words why no value is good; it is empty if one is.
+// Explain returns in a few words why no value is good; it is empty if one is.
 func (r Result) Explain() string {
 	v, ok := r.closest()
 	switch {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Value is what a record says (section 4 of the draft).
+// Value is the content of a record (section 4 of the draft).
 type Value struct {
 	// IssuerDomainName names the CA.
 	IssuerDomainName string
@@ -93,7 +93,7 @@ type Parsed struct {
 	PolicyRaw string
 	// HasPersistUntil is true if there is an end, also one before 1970.
 	HasPersistUntil bool
-	// RepeatedTag is an unknown tag that stands twice, in lower case: some CAs take
+	// RepeatedTag is an unknown tag that appears twice, in lower case: some CAs take
 	// the value for malformed, others read over it.
 	RepeatedTag string
 }
@@ -141,7 +141,7 @@ func Parse(txt string) (Parsed, error) {
 		case !slices.Contains(tags, tag):
 			tags = append(tags, tag)
 		case isKnown(tag):
-			return p, fmt.Errorf("%w: %q stands twice", errMalformed, tag)
+			return p, fmt.Errorf("%w: %q appears twice", errMalformed, tag)
 		default:
 			p.RepeatedTag = tag
 		}

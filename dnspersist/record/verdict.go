@@ -6,12 +6,12 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// Code says what a value is worth.
+// Code is what a value is worth.
 type Code string
 
 // Codes of a Verdict.
 const (
-	// CodeGood: it says all that the CA wants to see.
+	// CodeGood: it has all that the CA wants to see.
 	CodeGood Code = "good"
 	// CodePolicyMissing: policy=wildcard is missing.
 	CodePolicyMissing Code = "policy_missing"
@@ -30,11 +30,11 @@ const (
 	// CodeMiswritten: it was meant for this CA, but is written so that the CA does not take it
 	// for its own: quotes in the value, commas for semicolons, no issuer domain name.
 	CodeMiswritten Code = "miswritten"
-	// CodeForeign: it is no record of this kind at all.
+	// CodeForeign: it is not a record of this kind.
 	CodeForeign Code = "foreign"
 )
 
-// Outlook is what a CA will say.
+// Outlook is what to expect of a CA.
 type Outlook string
 
 const (
@@ -62,7 +62,7 @@ const (
 
 // Verdict is what a CA makes of one value.
 type Verdict struct {
-	// Text is the value as it stands.
+	// Text is the value as published.
 	Text string
 	Code Code
 	// Outlook is OutlookDepends also with CodeGood where CAs differ in spelling.
@@ -74,7 +74,7 @@ type Verdict struct {
 	judge   *judge
 }
 
-// maxReason bounds what is said of a value, which may be long: two account URIs fit.
+// maxReason bounds the explanation of a value, which may be long: two account URIs fit.
 const maxReason = 2000
 
 // Reason explains what is wrong or doubtful to a person, and what to do. It is empty if
@@ -131,7 +131,7 @@ type Result struct {
 	judge *judge
 }
 
-// Outlook says what the CA makes of the name: one good value is enough.
+// Outlook is what to expect of the CA: one good value is enough.
 func (r Result) Outlook() Outlook {
 	outlook := OutlookBad
 	for _, v := range r.Verdicts {

@@ -43,7 +43,7 @@ type line[K comparable, T any] struct {
 	used  float64
 }
 
-// Push lets an item wait under key.
+// Push has an item wait under key.
 func (q *Queue[K, T]) Push(key K, item T) {
 	l := q.line(key)
 	if len(l.items) == 0 {
@@ -73,7 +73,7 @@ func (q *Queue[K, T]) Pop(may func(K) bool) (item T, ok bool) {
 	return item, true
 }
 
-// Charge says that an item of key has used so much, or so much less than was said.
+// Charge notes that an item of key has used so much, or so much less than was noted.
 func (q *Queue[K, T]) Charge(key K, used float64) {
 	q.line(key).used += used
 }

@@ -1,5 +1,5 @@
 // Package foreign makes text that others have written fit for our messages: what a CA, a DNS
-// server, a DNS provider or a certificate on the way to one says ends up in terminals and logs,
+// server, a DNS provider or a certificate on the way to one contains ends up in terminals and logs,
 // which it must not control, and which it must not fill.
 package foreign
 
@@ -94,7 +94,7 @@ type cleanError struct {
 func (e *cleanError) Error() string { return e.text }
 func (e *cleanError) Unwrap() error { return e.err }
 
-// JSON returns encoded JSON with all escaped that is not printable. It still says the same, for
+// JSON returns encoded JSON with all escaped that is not printable. It still means the same, for
 // outside of its strings JSON is ASCII.
 func JSON(data []byte) []byte {
 	if isPlainJSON(data) {

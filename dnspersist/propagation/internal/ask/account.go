@@ -18,14 +18,14 @@ const (
 	LookPatience = 30 * time.Second
 )
 
-// ErrOverBudget says that a look ended before everything was asked.
+// ErrOverBudget is that of a look that ended before everything was asked.
 var ErrOverBudget error = overBudget{}
 
 type overBudget struct{}
 
 func (overBudget) Error() string { return "not asked, as it takes more than one look may" }
 
-// Is makes it an ErrNotAsked: it says nothing about the servers that were not asked.
+// Is makes it an ErrNotAsked: it means nothing for the servers that were not asked.
 func (overBudget) Is(target error) bool { return target == ErrNotAsked }
 
 // Account counts what a look, or the looks of one poll, take, and bounds it. All that is asked

@@ -43,7 +43,7 @@ func NewAsker(e Exchanger) Asker {
 //
 // UDP is tried twice, then TCP, for there are networks that drop either; TCP
 // also where the reply was truncated or unreadable. A server that does not
-// know EDNS is asked again without it: after an answer that says so, and after
+// know EDNS is asked again without it: after an answer that asks for it, and after
 // silence, for some drop what they do not know. Silence of a resolver means that
 // it is busy finding the answer.
 func (a Asker) Ask(ctx context.Context, addr, name string, qtype uint16, recurse bool) (Answer, error) {
@@ -184,7 +184,7 @@ func cause(err error) error {
 var errTimedOut = errors.New("timed out")
 
 // udpPatience is how long an answer over UDP is waited for, zero for the exchanger's time.
-// How quick a resolver was does not tell how quick it is: that was from its cache, perhaps.
+// How quick a resolver was does not show how quick it is: that was from its cache, perhaps.
 func udpPatience(known serverMemory, resolver bool) time.Duration {
 	switch {
 	case known.silent || known.onlyTCP:

@@ -18,7 +18,7 @@ func (e *codedError) Error() string { return e.err.Error() }
 
 func (e *codedError) Unwrap() error { return e.err }
 
-// Coded gives err a code, unless it has one, which then says more.
+// Coded gives err a code, unless it has one, which then is more exact.
 func Coded(code Code, err error) error {
 	if CodeOf(err) != "" {
 		return err

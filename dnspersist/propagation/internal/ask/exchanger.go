@@ -19,8 +19,8 @@ type Exchanger interface {
 	// Exchange sends query over network, "udp" or "tcp", to addr, an
 	// "ip:port" (a resolver may also be given as "host:port"). It must not
 	// change query and returns soon after ctx is done. An error that wraps
-	// [ErrBadReply] says that a reply came and could not be used; any other
-	// error says that none came.
+	// [ErrBadReply] means that a reply came and could not be used; any other
+	// error that none came.
 	Exchange(ctx context.Context, network, addr string, query *dns.Msg) (*dns.Msg, error)
 }
 
@@ -147,7 +147,7 @@ func parseReply(wire []byte, query *dns.Msg) (*dns.Msg, error) {
 	}
 	resp := new(dns.Msg)
 	if err := resp.Unpack(wire); err != nil {
-		// An oversized reply was cut somewhere on its way, perhaps; TCP tells.
+		// An oversized reply was cut somewhere on its way, perhaps; TCP shows.
 		return nil, fmt.Errorf("%w: %w", ErrBadReply, err)
 	}
 	if !repliesTo(resp, query) {

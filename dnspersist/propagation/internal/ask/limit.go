@@ -49,7 +49,7 @@ func newLookLimiter() *Limiter {
 	return l
 }
 
-// ErrNotAsked says nothing about a server: its turn did not come in time.
+// ErrNotAsked means nothing for a server: its turn did not come in time.
 var ErrNotAsked = errors.New("not asked, as too much is asked at present")
 
 // wait blocks until addr may be asked or ctx is done. An error that wraps ErrNotAsked says

@@ -10,7 +10,7 @@ const (
 	// maxRemembered bounds the number of addresses of which something is remembered.
 	maxRemembered = 10_000
 	// memoryFor is how long what was seen of a server counts: more than the day after which
-	// standing records are looked at again.
+	// published records are looked at again.
 	memoryFor = 30 * time.Hour
 	// shortTimeout is how long a server that was silent lately is waited for: it has
 	// cost the full time once.
@@ -146,8 +146,8 @@ func (m *Memory) Silent(addr, zone string) (since time.Time, looks int) {
 	return since, looks
 }
 
-// Useless notes that an answer came that says nothing, and returns what silent does. That a server
-// does not serve one zone says nothing of another.
+// Useless notes that an answer came that shows nothing, and returns what Silent does. That a server
+// does not serve one zone means nothing for another.
 func (m *Memory) Useless(addr, zone string) (since time.Time, looks int) {
 	var before serverMemory // silent until now, and still of no use
 	m.note(addr, func(s *serverMemory) {

@@ -8,13 +8,13 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// Bounds of what a server says about a failure.
+// Bounds of what a server adds to a failure.
 const (
 	maxErrors    = 3   // extended errors of one answer
 	maxErrorText = 100 // octets of the text of one
 )
 
-// RcodeText is the rcode's name, with what the server says about it (extended
+// RcodeText is the rcode's name, with what the server adds to it (extended
 // DNS errors, RFC 8914).
 func RcodeText(m *dns.Msg) string {
 	text, ok := dns.RcodeToString[m.Rcode]

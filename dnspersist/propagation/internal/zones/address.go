@@ -2,7 +2,7 @@ package zones
 
 import "net/netip"
 
-// networks says of which networks a public CA asks name servers. The longest prefix that
+// networks are those in which a public CA asks name servers, and in which it does not. The longest prefix that
 // contains an address decides. They are those of IANA's registries of special-purpose addresses
 // (iana-ipv4-special-registry, iana-ipv6-special-registry, as of October 2025) by their column
 // "Globally Reachable"; of IPv6 only 2000::/3 is assigned for unicast (ipv6-address-space).
@@ -46,7 +46,7 @@ type network struct {
 	public bool
 }
 
-// Prefixes that carry an IPv4 address, which says who is there, and where in the address.
+// Prefixes that carry an IPv4 address, which decides, and where in the address.
 var embeddedIPv4 = []struct {
 	prefix netip.Prefix
 	offset int

@@ -47,7 +47,7 @@ type cacheEntry struct {
 	key     cacheKey
 	zone    *Zone
 	err     error
-	said    string // of kindAnswer
+	found   string // of kindAnswer
 	expires time.Time
 }
 
@@ -159,14 +159,14 @@ func clampTTL(seconds uint32) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second, minZoneTTL), maxZoneTTL)
 }
 
-// Remember returns what find says, from memory for as long as z is known, or for a minute if z is nil. What
+// Remember returns what find returns, from memory for as long as z is known, or for a minute if z is nil. What
 // find is not sure of (ok is false) is not remembered, and empty.
-func (f *Finder) Remember(what string, z *Zone, find func() (said string, ok bool)) string {
+func (f *Finder) Remember(what string, z *Zone, find func() (found string, ok bool)) string {
 	key := f.keyOf(kindAnswer, what)
 	if e, ok := f.cache.get(key); ok && e.zone == z {
-		return e.said
+		return e.found
 	}
-	said, ok := find()
+	found, ok := find()
 	if !ok {
 		return ""
 	}
@@ -174,6 +174,6 @@ func (f *Finder) Remember(what string, z *Zone, find func() (said string, ok boo
 	if z != nil {
 		expires = z.expires
 	}
-	f.cache.put(&cacheEntry{key: key, zone: z, said: said, expires: expires})
-	return said
+	f.cache.put(&cacheEntry{key: key, zone: z, found: found, expires: expires})
+	return found
 }

@@ -16,15 +16,15 @@ import (
 // list of servers.
 const childTries = 3
 
-// Delegation is what servers of one zone say about a zone below it.
+// Delegation is what servers of one zone have of a zone below it.
 type Delegation struct {
 	Zone  string
 	Hosts []string // empty if they are authoritative for it themselves
 	Glue  map[string][]netip.Addr
 	TTL   uint32
-	From  netip.Addr // a server that said so
-	// Signed says that the zone above may be: then this one may be, or be cut off from it by
-	// a broken DS record, which only a resolver that validates tells.
+	From  netip.Addr // a server that has it
+	// Signed is set if the zone above may be: then this one may be, or be cut off from it by
+	// a broken DS record, which only a resolver that validates shows.
 	Signed bool
 }
 
@@ -65,7 +65,7 @@ func (f *Finder) Delegated(ctx context.Context, del Delegation, avoid string) (*
 }
 
 // isKnownAs reports whether z, found through an earlier delegation, will do for d: it has all
-// the hosts of d, or is so fresh that a zone above that says something else at every question
+// the hosts of d, or is so fresh that a zone above with another answer to every question
 // would have it looked up all the time.
 func (d Delegation) isKnownAs(z *Zone) bool {
 	if d.Signed && !z.Signed {

@@ -22,12 +22,12 @@ const (
 	parentFailureTTL = 10 * time.Minute
 )
 
-// parentView is what the zone above says of a zone.
+// parentView is what the zone above has of a zone.
 type parentView struct {
 	hosts  []string // empty if it could not be asked
 	glue   map[string][]netip.Addr
 	signed bool
-	denies string // the zone above, if it says that there is no such zone
+	denies string // the zone above, if there is no such zone in it
 }
 
 // askParent asks a server of the zone above for its delegation, and the resolvers whether

@@ -118,9 +118,9 @@ func (r *Resolvers) Query(ctx context.Context, name string, qtype uint16) (ask.A
 	}
 	if bogus != nil {
 		return ask.Answer{}, "", ask.Coded(CodeBogus, fmt.Errorf(
-			"the DNSSEC signatures of %s do not validate, says the resolver %w: CAs refuse the zone; check the DS record and the signatures", Display(name), bogus))
+			"the DNSSEC signatures of %s do not validate for the resolver %w: CAs refuse the zone; check the DS record and the signatures", Display(name), bogus))
 	}
-	err := fmt.Errorf("no resolver could tell %s of %s: %w; check or set resolvers",
+	err := fmt.Errorf("no resolver has answered for %s of %s: %w; check or set resolvers",
 		dns.TypeToString[qtype], Display(name), failures)
 	if answered {
 		err = &nameError{err}
@@ -128,7 +128,7 @@ func (r *Resolvers) Query(ctx context.Context, name string, qtype uint16) (ask.A
 	return ask.Answer{}, "", err
 }
 
-// nameError says that resolvers work, and one fails for this name, so its servers
+// nameError is that of resolvers that work and fail for this name, so its servers
 // may be at fault.
 type nameError struct{ error }
 
@@ -143,7 +143,7 @@ func alsoFailed(all, err error) error {
 }
 
 // AfterServfail finds out why the resolver at addr answered SERVFAIL: because what it found
-// does not validate, if it has an answer when told not to, and still none when it is to. The
+// does not validate, if it has an answer when it need not validate, and still none when it must. The
 // second half is needed because a resolver that gives up on a slow server has an answer a
 // moment later from what it has learnt since: that one is returned then.
 func (r *Resolvers) AfterServfail(ctx context.Context, addr, name string, qtype uint16, failed ask.Answer) (now ask.Answer, bogus bool) {
@@ -164,7 +164,7 @@ func (r *Resolvers) AfterServfail(ctx context.Context, addr, name string, qtype 
 	return ans, false
 }
 
-// blamesDNSSEC reports whether an answer says that it failed because of DNSSEC, by an
+// blamesDNSSEC reports whether an answer failed because of DNSSEC, by an
 // extended error (RFC 8914, section 4).
 func blamesDNSSEC(m *dns.Msg) bool {
 	opt := m.IsEdns0()
@@ -182,7 +182,7 @@ func blamesDNSSEC(m *dns.Msg) bool {
 	})
 }
 
-// ValidationQuery is a question to a resolver; with unchecked it is told not to validate.
+// ValidationQuery is a question to a resolver; with unchecked it need not validate.
 func ValidationQuery(name string, qtype uint16, unchecked bool) *dns.Msg {
 	query := new(dns.Msg)
 	query.SetQuestion(name, qtype)

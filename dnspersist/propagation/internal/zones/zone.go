@@ -28,7 +28,7 @@ type Zone struct {
 	hosts   []nsHost
 	left    []string // hosts that are not looked up, as there are so many
 	Signed  bool     // the zone above has a DS record of it, or may have
-	Denied  string   // the zone above, if that says that this one does not exist
+	Denied  string   // the zone above, if this one does not exist there
 	fetched time.Time
 	expires time.Time
 }
