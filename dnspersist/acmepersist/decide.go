@@ -173,7 +173,7 @@ func decide(f facts, now time.Time) (step, change) {
 
 // lookAt decides by what DNS shows; wait is false if the CA may be asked.
 func (f facts) lookAt(now time.Time) (s step, c change, wait bool) {
-	if f.report == nil || now.Sub(f.lookedAt).Abs() > ReportFresh {
+	if f.report == nil || f.order.stage == orderNone && now.Sub(f.lookedAt).Abs() > ReportFresh {
 		return step{do: doLook}, change{}, true
 	}
 	if f.report.Status == propagation.StatusReady {
