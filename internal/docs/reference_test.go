@@ -124,8 +124,7 @@ func TestCodes(t *testing.T) {
 	if len(codes) < 40 {
 		t.Errorf("only %d codes were found", len(codes))
 	}
-	// those that begin the text of an error
-	codes = append(codes, "caa", "ca_disagrees", "record_absent", "record_partial", "record_settling", "dns_blocked")
+	codes = append(append(codes, reasons(t)...), "ca_disagrees") // which begins the text of an error
 	table := rows(section(t, page(t, "docs/reference.md"), "## Codes"))
 	var shown []string
 	for _, row := range table {
@@ -136,6 +135,47 @@ func TestCodes(t *testing.T) {
 		shown = append(shown, firstWords([][]string{row}, 0)...)
 	}
 	same(t, "codes", shown, codes)
+}
+
+// reasons are those for which a domain waits.
+func reasons(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, source := range sources(t, "dnspersist/acmepersist", isProduct) {
+		for _, m := range regexp.MustCompile(`\tReason[A-Za-z]+ +Reason += "([a-z_]+)"`).FindAllStringSubmatch(source, -1) {
+			all = append(all, m[1])
+		}
+	}
+	return all
+}
+
+// The life of a name in the design has each reason to wait, and what decide says is what it can say.
+func TestLifeOfAName(t *testing.T) {
+	life := section(t, page(t, "docs/design.md"), "## The life of a name")
+	picture, text, _ := strings.Cut(life, "\nAny step")
+	var drawn []string
+	for _, word := range regexp.MustCompile(`[a-z]+(?:_[a-z]+)*`).FindAllString(picture, -1) {
+		if slices.Contains(reasons(t), word) || strings.Contains(word, "_") {
+			drawn = append(drawn, word)
+		}
+	}
+	same(t, "reasons", drawn, reasons(t))
+
+	var actions, described []string
+	for _, source := range sources(t, "dnspersist/acmepersist", isProduct) {
+		for _, m := range regexp.MustCompile(`\tdo[A-Z][A-Za-z]* +action += "([^"]+)"`).FindAllStringSubmatch(source, -1) {
+			actions = append(actions, m[1])
+		}
+	}
+	for _, row := range rows(text) {
+		for _, action := range strings.Split(quoted.ReplaceAllString(row[0], ""), ",") {
+			action, _, _ = strings.Cut(action, ":")
+			if action = strings.TrimSpace(action); action != "" && !slices.Contains(described, action) {
+				described = append(described, action)
+			}
+		}
+	}
+	same(t, "steps", described, actions)
 }
 
 // The entries of the log that the reference lists are those that the code writes, and so are
