@@ -12,10 +12,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -29,16 +32,46 @@ const (
 	looksFailed = 20
 )
 
+// ReadDirectory reads the CA's directory anew and compares it with what it said before. A change of
+// what records have to say is logged, and makes all names due for LookAtNames. Without an account in
+// storage there is nothing to compare, and nothing is asked.
+func (iss *Issuer) ReadDirectory(ctx context.Context) error {
+	st := iss.ca.Store
+	if known, err := st.Load(ctx, st.Key("ca.json"), new(ca.Offer)); err != nil || !known {
+		return err
+	}
+	iss.ca.Expire()
+	s, err := iss.openKnown(ctx)
+	if err != nil || s == nil {
+		return err
+	}
+	url := ""
+	err = s.account.Do(ctx, "looking up the account", func(account acme.Account) error {
+		account, err := s.ACME.GetAccount(ctx, account)
+		url = account.Location
+		return err
+	})
+	if err != nil {
+		return s.account.Problem(ctx, err)
+	}
+	return s.CompareDirectory(ctx, s.account.URL, url)
+}
+
 // LookAtNames looks in DNS at the record of every name that has a certificate and was not
-// looked at for the given time, by whichever node of a cluster. One that has vanished, is
-// missing on a server, was changed or ends soon is logged at once, long before a renewal
-// needs it. The CA is asked for nothing but its account.
+// looked at for the given time, or since the CA asks for other records, by whichever node of a
+// cluster. One that has vanished, is missing on a server, was changed, ends soon or is to be
+// replaced is logged at once, long before a renewal needs it. The CA is asked for nothing but its
+// account.
 func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	states, err := iss.ca.Store.Names(ctx)
 	if err != nil {
 		return err
 	}
-	run := &lookRun{every: every, serving: iss.serving()}
+	o, err := iss.ca.LoadOffer(ctx)
+	if err != nil {
+		return err
+	}
+	run := &lookRun{every: every, changedAt: o.ChangedAt(), serving: iss.serving()}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	names := make(chan state.Name)
@@ -47,7 +80,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 		wg.Go(func() { run.work(ctx, names, cancel) })
 	}
 	for _, n := range states {
-		if len(n.Accepted) == 0 || walltime.Since(n.LookedAt) < every {
+		if len(n.Accepted) == 0 || !run.isDue(n) {
 			continue
 		}
 		select {
@@ -67,12 +100,19 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 
 // lookRun is one run over the names.
 type lookRun struct {
-	every   time.Duration
-	serving func(identifier string) *Issuer
+	every time.Duration
+	// changedAt is when the CA began to ask for other records.
+	changedAt time.Time
+	serving   func(identifier string) *Issuer
 
 	mu     sync.Mutex
 	err    error // the first
 	failed int
+}
+
+// isDue reports whether a name is to be looked at.
+func (r *lookRun) isDue(n state.Name) bool {
+	return walltime.Since(n.LookedAt) >= r.every || n.LookedAt.Before(r.changedAt)
 }
 
 // work looks at names until there are no more, each with the issuer that serves it.
@@ -101,7 +141,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 		return nil
 	}
 	iss := r.serving(strictest(n.Identifiers))
-	if iss.Checker == nil {
+	if iss.Checker == nil && !n.LookedAt.Before(r.changedAt) {
 		return nil
 	}
 	life, due := iss.certificateOf(ctx, n.Identifiers)
@@ -116,7 +156,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 		}
 		sessions[iss] = s
 	}
-	return s.lookAt(ctx, n.Name, n.Identifiers, r.every, life, due)
+	return r.lookAt(ctx, s, n, life, due)
 }
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
@@ -149,15 +189,15 @@ func (iss *Issuer) certificateOf(ctx context.Context, identifiers []string) (lif
 	return life, due
 }
 
-// lookAt looks at one name for identifiers, unless another node has done so meanwhile.
-func (s *session) lookAt(ctx context.Context, name string, identifiers []string, every, life time.Duration, due time.Time) error {
+// lookAt looks at one name, unless another node has done so meanwhile.
+func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life time.Duration, due time.Time) error {
 	var known state.Name
 	mine := false
-	err := s.store.UpdateName(ctx, name, func(n *state.Name) bool {
-		if mine = walltime.Since(n.LookedAt) >= every; mine {
-			n.LookedAt = walltime.Now().UTC()
+	err := s.store.UpdateName(ctx, n.Name, func(fresh *state.Name) bool {
+		known = *fresh
+		if mine = r.isDue(known); mine {
+			fresh.LookedAt = walltime.Now().UTC()
 		}
-		known = *n
 		return mine
 	})
 	if err != nil || !mine {
@@ -171,59 +211,82 @@ func (s *session) lookAt(ctx context.Context, name string, identifiers []string,
 	if err != nil {
 		return err
 	}
-	known.Identifiers = identifiers
-	w, err := s.want(ctx, strictest(identifiers), t)
+	known.Identifiers = n.Identifiers
+	w, err := s.want(ctx, strictest(known.Identifiers), t)
 	if err != nil {
 		return err
 	}
+	l := look{want: w, known: known, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
+	for _, a := range known.Accepted {
+		l.accepted = append(l.accepted, a.Value)
+	}
+	if s.iss.Checker == nil {
+		return s.reportChange(ctx, l, l.accepted)
+	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	target := s.target(w, known)
-	report := gate.Observe(s.iss.Checker.Look(ctx, target))
+	l.report = gate.Observe(s.iss.Checker.Look(ctx, target))
 	if ctx.Err() != nil {
-		return fmt.Errorf("looking at the record of %s: %w", name, context.Cause(ctx))
+		return fmt.Errorf("looking at the record of %s: %w", n.Name, context.Cause(ctx))
 	}
-	if err := s.follow(ctx, s.iss.Checker, &w, report); err != nil {
+	if err := s.follow(ctx, s.iss.Checker, &l.want, l.report); err != nil {
 		return err
 	}
-	if err := s.refine(&w, report.Values, known, o); err != nil {
+	if err := s.refine(&l.want, l.report.Values, known, o); err != nil {
 		return err
 	}
 	if s.iss.keeps() {
-		err := s.keepAt(ctx, w, known, target, report, life)
-		if err == nil && report.Status == propagation.StatusAbsent && (w.target == "" || report.Alias().LeadsTo(w.target)) {
-			return nil // it stands again
+		err := s.keepAt(ctx, l.want, known, target, l.report, life)
+		if err == nil && l.report.Status == propagation.StatusAbsent && (w.target == "" || l.report.Alias().LeadsTo(w.target)) {
+			return nil // it is published again
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.Error("a record is not kept right; this is tried again with the next look",
-				zap.String("name", name), zap.String("ca", s.iss.CA), zap.Error(err))
+				zap.String("name", n.Name), zap.String("ca", s.iss.CA), zap.Error(err))
 		}
+		l.changed = false // what the CA asks for is published
 	}
-	return s.report(ctx, w, known, report, life, due)
+	return s.report(ctx, l)
 }
 
-// report says what is wrong with a standing record, daily while it is.
-func (s *session) report(ctx context.Context, w wanted, known state.Name, r propagation.Report, life time.Duration, due time.Time) error {
-	fields := []zap.Field{
-		zap.String("name", w.record.Name), zap.Strings("identifiers", known.Identifiers), zap.String("dns", r.Summary()),
-		zap.Int("days_left", int(time.Until(due).Hours()/24)), zap.Time("needed_by", due), zap.String("ca", s.iss.CA),
-	}
-	var standing []string
-	for _, a := range known.Accepted {
-		standing = append(standing, foreign.Text(a.Value))
-	}
-	switch r.Status {
+// look is what was found at a name.
+type look struct {
+	want  wanted
+	known state.Name
+	// accepted are the values that the CA has accepted last.
+	accepted []string
+	report   propagation.Report
+	// life is that of the certificate that is renewed first, and due is when.
+	life time.Duration
+	due  time.Time
+	// changed says that it is the first look since the CA asks for other records.
+	changed bool
+}
+
+// fields are those of a log entry about it.
+func (l look) fields(more ...zap.Field) []zap.Field {
+	return append([]zap.Field{
+		zap.Strings("identifiers", l.known.Identifiers), zap.Int("days_left", int(time.Until(l.due).Hours()/24)), zap.Time("needed_by", l.due),
+	}, more...)
+}
+
+// report logs what is wrong with a published record, daily while it is.
+func (s *session) report(ctx context.Context, l look) error {
+	w, accepted := l.want, foreign.Values(l.accepted)
+	fields := l.fields(zap.String("name", w.record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", s.iss.CA))
+	switch l.report.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
 		if err := s.account.Check(ctx); err != nil {
 			return err
 		}
-		at, _ := w.record.AtEnd(r)
-		fields = append(fields, zap.Strings("accepted_values", standing),
+		at, _ := w.record.AtEnd(l.report)
+		fields = append(fields, zap.Strings("accepted_values", accepted),
 			zap.String("value", w.record.Value), zap.String("zone_line", at.ZoneLine()))
 		if line := w.record.AliasLine(); line != "" {
 			fields = append(fields, zap.String("alias_line", line))
 		}
-		if r.Status == propagation.StatusAbsent {
+		if l.report.Status == propagation.StatusAbsent {
 			s.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 		} else {
 			s.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
@@ -231,12 +294,29 @@ func (s *session) report(ctx context.Context, w wanted, known state.Name, r prop
 	case propagation.StatusBlocked:
 		s.logger.Warn("a record that a certificate is renewed by cannot be looked at", fields...)
 	default:
-		if !slices.ContainsFunc(r.Values, func(v string) bool { return slices.Contains(standing, v) }) {
+		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
 			s.logger.Info("a record was replaced by another one that is good as well",
-				append(fields, zap.String("accepted_values", strings.Join(standing, " | ")))...)
+				append(fields, zap.String("accepted_values", strings.Join(accepted, " | ")))...)
 		}
-		s.warnOfEnd(w, r.Values, life)
+		s.warnOfEnd(w, l.report.Values, l.life)
+		return s.reportChange(ctx, l, l.report.Values)
 	}
+	return nil
+}
+
+// reportChange logs which record to publish where the CA asks for others than before: once, for it may
+// go on to accept the published ones.
+func (s *session) reportChange(ctx context.Context, l look, published []string) error {
+	if !l.changed || record.Evaluate(published, l.want.want, time.Now()).Good() {
+		return nil
+	}
+	if err := s.account.Check(ctx); err != nil {
+		return err
+	}
+	at, _ := l.want.record.AtEnd(l.report)
+	s.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed", l.fields(
+		zap.String("name", at.Place()), zap.String("type", "TXT"), zap.String("value", at.Value), zap.String("zone_line", at.ZoneLine()),
+		zap.Strings("published_values", foreign.Values(published)), zap.String("ca", s.iss.CA))...)
 	return nil
 }
 

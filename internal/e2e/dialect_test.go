@@ -125,12 +125,12 @@ func TestTwoCAsInDifferentDialectsAtOneName(t *testing.T) {
 }
 
 // A CA that moves from -01 to -02 between issuance and renewal is noticed on the day, the
-// new record is announced with the standing one and the time that is left, and once it is
+// new record is logged with the published one and the time that is left, and once it is
 // published the renewal goes through with no failed validation.
 func TestMoveToHashedRecords(t *testing.T) {
 	e := withDraft(t, harness.Options{
 		Lifetime: 60 * time.Second,
-		Tuning:   func(v *tuning.Values) { v.ReadDirectory = time.Second },
+		Tuning:   func(v *tuning.Values) { v.ReadDirectory, v.LookAtNames = time.Second, time.Second },
 	}, "01")
 	// Pebble's renewal window may begin at once, and a renewal before the new record stands
 	// is one that the CA refuses
@@ -150,7 +150,7 @@ func TestMoveToHashedRecords(t *testing.T) {
 	}
 	e.CA.SetDialect(lab.Dialect{Draft: "02"})
 
-	const said = "publish this TXT record beside the standing one"
+	const said = "publish this TXT record beside the published ones"
 	e.Eventually(harness.Soon, "the announcement", func() error { return harness.Want(len(e.Logs(said)), 2) })
 	want := map[string]string{
 		"_validation-persist." + name: hashedValue(e.CA, account, name, false),
@@ -160,8 +160,8 @@ func TestMoveToHashedRecords(t *testing.T) {
 		if at := fmt.Sprint(l["name"]); l["value"] != want[at] {
 			t.Errorf("announced at %s: %v, want %q", at, l["value"], want[at])
 		}
-		if fmt.Sprint(l["standing_values"]) == "[]" || l["needed_by"] == nil || l["days_left"] == nil {
-			t.Errorf("the announcement lacks the standing value or the time that is left: %v", l)
+		if fmt.Sprint(l["published_values"]) == "[]" || l["needed_by"] == nil || l["days_left"] == nil {
+			t.Errorf("the announcement lacks the published values or the time that is left: %v", l)
 		}
 	}
 	e.Publish(name, old, want["_validation-persist."+name])

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -21,8 +23,17 @@ type directoryTerms struct {
 	// issuers at one CA may have accounts of their own.
 	AccountURLs map[string]string `json:"account_urls,omitempty"`
 	At          time.Time         `json:"at"`
-	// Unsaid are changes whose announcement has not succeeded yet.
-	Unsaid []string `json:"unsaid,omitempty"`
+	// ChangedAt is when it was first seen to ask for other records than before.
+	ChangedAt time.Time `json:"changed_at,omitzero"`
+}
+
+// ChangedAt is when the CA's directory was last seen to ask for other records than before, zero if it
+// never did.
+func (o Offer) ChangedAt() time.Time {
+	if o.Directory == nil {
+		return time.Time{}
+	}
+	return o.Directory.ChangedAt
 }
 
 // prefixKept is how long a prefix is remembered that the directory shows no more.
@@ -89,56 +100,40 @@ func (t directoryTerms) merge(old directoryTerms) directoryTerms {
 	return t
 }
 
-// CompareDirectory notes what the directory says, and announces a change, once in a
-// cluster. What was never noted is taken for the deployed dialect: nothing else stands in
-// DNS then. An announcement that fails is tried again with the next comparison.
-func (c *Client) CompareDirectory(ctx context.Context, account, accountURL string, announce func(ctx context.Context, changes []string) error) error {
-	already := func() (bool, error) { return accountURL == "" && c.noted(c.server.cachedOffer()), nil }
+// CompareDirectory notes what the directory says, and logs a change, once in a cluster. What was never
+// noted is taken for the deployed dialect: nothing else is published then. account is the URL of the
+// bound account, named what the CA names it now, empty if it was not asked.
+func (c *Client) CompareDirectory(ctx context.Context, account, named string) error {
+	already := func() (bool, error) { return named == "" && c.noted(c.server.cachedOffer()), nil }
 	if done, _ := already(); done {
 		return nil
 	}
-	// others wait for the announcement, or they would make it as well
+	// another node would log the change as well
 	return c.server.Store.Locked(ctx, "dns_persist_directory_"+c.server.Store.Safe(state.IssuerKey(c.server.URL)), already, func() error {
-		unsaid, err := c.noteDirectory(ctx, account, accountURL)
-		if err != nil || len(unsaid) == 0 {
-			return err
-		}
-		if err := announce(ctx, unsaid); err != nil {
-			return err
-		}
-		return c.server.updateOffer(ctx, func(o *Offer) bool {
-			if o.Directory == nil {
-				return false
+		var changes []string
+		err := c.server.updateOffer(ctx, func(o *Offer) bool {
+			now := c.Directory.now()
+			if named != "" {
+				now.AccountURLs = map[string]string{account: named}
 			}
-			o.Directory.Unsaid = nil
+			if o.Directory != nil {
+				now = now.merge(*o.Directory)
+				changes = now.changes(*o.Directory)
+				now.ChangedAt = o.Directory.ChangedAt
+			} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
+				changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
+			}
+			if len(changes) > 0 {
+				now.ChangedAt = walltime.Now().UTC()
+			}
+			o.Directory = &now
 			return true
 		})
+		if err != nil || len(changes) == 0 {
+			return err
+		}
+		c.logger.Warn("the CA has changed what records have to say; published ones are used until it refuses them, and each record to publish beside them is logged with the next look at it",
+			zap.String("ca", c.server.URL), zap.Strings("changes", changes))
+		return nil
 	})
-}
-
-// noteDirectory notes what the directory says and returns the changes that have to be
-// announced.
-func (c *Client) noteDirectory(ctx context.Context, account, accountURL string) (unsaid []string, err error) {
-	err = c.server.updateOffer(ctx, func(o *Offer) bool {
-		now := c.Directory.now()
-		if accountURL != "" {
-			now.AccountURLs = map[string]string{account: accountURL}
-		}
-		var changes []string
-		if o.Directory != nil {
-			now = now.merge(*o.Directory)
-			changes = now.changes(*o.Directory)
-			now.Unsaid = slices.Clone(o.Directory.Unsaid)
-		} else if now.AccountHashPrefix != "" && o.Dialect == record.DialectAccountURL {
-			changes = now.changes(directoryTerms{IssuerDomainNames: o.IssuerDomainNames})
-		}
-		for _, change := range changes {
-			if !slices.Contains(now.Unsaid, change) {
-				now.Unsaid = append(now.Unsaid, change)
-			}
-		}
-		o.Directory, unsaid = &now, now.Unsaid
-		return true
-	})
-	return unsaid, err
 }

@@ -177,4 +177,7 @@ func (o *Offer) heal(now time.Time) {
 	if o.Directory != nil && state.IsAhead(o.Directory.At, now, 0) {
 		o.Directory.At = now
 	}
+	if o.Directory != nil && state.IsAhead(o.Directory.ChangedAt, now, 0) {
+		o.Directory.ChangedAt = time.Time{}
+	}
 }
