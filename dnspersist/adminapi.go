@@ -14,7 +14,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 func init() {
@@ -160,18 +159,13 @@ type waitingNames struct{ app *App }
 
 // Waiting implements operator.Registry.
 func (n waitingNames) Waiting() []operator.Waiting {
-	s := n.app.shared
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var all []operator.Waiting
-	for _, p := range s.parked {
-		w := operator.Waiting{Domain: p.identifier}
-		if p.hold.Watch != nil {
-			w.ValidationName, w.State = p.hold.Record.Name, p.report.Summary()
-		} else if p.hold.Err != nil {
-			w.ValidationName, w.State = record.Label+"."+record.Base(p.identifier), p.hold.Err.Error()
+	for _, s := range n.app.shared.registry.Snapshot() {
+		if s.Record == (acmepersist.Record{}) && s.Reason == "" {
+			continue // it is served, or nobody knows yet what it waits for
 		}
-		if by, ok := p.newest(); ok && by.iss.rt.app == n.app {
+		w := operator.Waiting{Domain: s.Domain, ValidationName: s.ValidationName(), State: s.Summary()}
+		if by, ok := s.Owner.(owner); ok && by.iss.rt.app == n.app {
 			w.Issuer = running{by.iss}
 		}
 		all = append(all, w)
@@ -180,27 +174,7 @@ func (n waitingNames) Waiting() []operator.Waiting {
 }
 
 // Poke implements operator.Registry.
-func (n waitingNames) Poke(names []string) int {
-	wanted := make(map[string]bool)
-	for _, name := range names {
-		if normal, err := record.Normalize(name); err == nil {
-			wanted[normal] = true
-		}
-	}
-	s := n.app.shared
-	var keys []string
-	s.mu.Lock()
-	for key, p := range s.parked {
-		if p.stopWatch != nil && (len(names) == 0 || wanted[p.identifier]) {
-			keys = append(keys, key)
-		}
-	}
-	s.mu.Unlock()
-	for _, key := range keys {
-		s.scheduler.Poke(key)
-	}
-	return len(keys)
-}
+func (n waitingNames) Poke(names []string) int { return n.app.shared.registry.Poke(names) }
 
 // Interface guard
 var _ caddy.AdminRouter = (*AdminAPI)(nil)

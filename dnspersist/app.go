@@ -3,14 +3,17 @@ package dnspersist
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -19,7 +22,7 @@ func init() {
 	caddy.RegisterModule(App{})
 }
 
-// App watches the names whose record does not stand yet, for all issuers of the
+// App sees to the names that wait for their certificate, for all issuers of the
 // module `tls.issuance.dns_persist`. It is started by them and needs no
 // configuration.
 type App struct {
@@ -29,10 +32,12 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 	shared *shared
+	// waits is this configuration, as far as names wait for it.
+	waits *parking.Configuration
 	// tuning is for tests: it is what was in force when this configuration was provisioned.
 	tuning tuning.Values
 
-	// alive ends when this configuration is replaced: names are handed back with
+	// alive ends when this configuration is replaced: names are retried with
 	// it, so that nothing is issued for a configuration that is gone.
 	alive  context.Context
 	cancel context.CancelFunc
@@ -42,11 +47,10 @@ type App struct {
 	stopped bool
 	// released is true once the reference to the shared watches was given back.
 	released bool
-	// ended is true once the configuration owns no parked name any more, and never will again.
-	// It is guarded by shared.mu.
-	ended bool
 	// wildcards are the names below which a wildcard is managed, by CA, made when first used.
 	wildcards map[string]map[string]bool
+	// managed are the names of the configuration, made when first used.
+	managed map[string]bool
 	// onDemand is OnDemand with its defaults.
 	onDemand OnDemand
 	// takenUp are the names for which an attempt has come to an issuer, but for those on demand.
@@ -63,12 +67,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// pool holds what survives a reload: watches go on, and no name is asked for again.
-var pool = caddy.NewUsagePool()
-
-const poolKey = "dns_persist"
-
-// Provision sets up the app. It reads no other app: issuers are provisioned while
+// Provision sets up the app. It reads no other app but that of events: issuers are provisioned while
 // theirs is.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
@@ -77,23 +76,33 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.alive, a.cancel = context.WithCancel(context.Background())
 	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(a.tuning), nil })
 	if err != nil {
-		return fmt.Errorf("getting the shared watches: %w", err)
+		return fmt.Errorf("getting what survives reloads: %w", err)
 	}
 	a.shared = value.(*shared)
-	a.shared.setLogger(a.logger)
-	return nil
+	a.shared.registry.SetLogger(a.logger)
+	a.waits = &parking.Configuration{
+		Go: a.spawn, Wants: a.wants, Names: a.names, Logger: a.logger,
+		Limits: parking.Limits{
+			MaxWaiting: a.onDemand.MaxWaiting, MaxWaitingPerDomain: a.onDemand.MaxWaitingPerDomain, ForgetAfter: time.Duration(a.onDemand.ForgetAfter),
+		},
+		Timing: parking.Timing{
+			Retry: a.tuning.HandBack, AnnounceWindow: a.tuning.AnnounceWindow, AnnounceAgain: a.tuning.AnnounceAgain,
+			DiagnoseAfter: a.tuning.DiagnoseAfter, Lease: a.tuning.Lease,
+		},
+	}
+	return certificateEvents{a}.subscribe(ctx)
 }
 
 // Validate checks what is configured.
 func (a *App) Validate() error { return a.OnDemand.validate() }
 
-// Start says what the configuration makes of the names in it.
+// Start reports what cannot work, and begins what is done daily.
 func (a *App) Start() error {
-	a.shared.started(a)
+	a.shared.registry.Start(a.waits)
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)
-	a.spawn(a.keepLeases)
+	a.spawn(func(alive context.Context) { a.shared.registry.Poll(alive, a.waits) })
 	a.spawn(a.watchStorage)
 	return nil
 }
@@ -104,6 +113,31 @@ func (a *App) livePlan() managed.Plan[*Issuer] {
 		iss, ok := i.(*Issuer)
 		return iss, ok
 	})
+}
+
+// wants tells for which names this configuration manages certificates of a CA.
+func (a *App) wants() func(ca, domain string) bool {
+	p := a.livePlan()
+	names := make(map[string]bool)
+	for _, name := range p.Names() {
+		names[name] = true
+	}
+	return func(ca, domain string) bool {
+		return names[domain] && slices.ContainsFunc(p.Serving(domain), func(iss *Issuer) bool { return iss.CA == ca })
+	}
+}
+
+// manages reports whether the configuration manages a name with an issuer of ours.
+func (a *App) manages(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.managed == nil {
+		a.managed = make(map[string]bool)
+		for _, n := range a.livePlan().Names() {
+			a.managed[n] = true
+		}
+	}
+	return a.managed[name]
 }
 
 // isWide reports whether a wildcard is managed with a CA below a validation name.
@@ -123,14 +157,14 @@ func (a *App) isWide(ca, validationName string) bool {
 	return bases[strings.TrimPrefix(validationName, record.Label+".")]
 }
 
-// Stop ends the hand-backs of this configuration and waits for them.
+// Stop ends the retries of this configuration and waits for them.
 func (a *App) Stop() error {
 	a.end()
 	a.work.Wait()
 	return nil
 }
 
-// Cleanup gives up the shared watches. It also ends an app that was never started
+// Cleanup gives up what is shared. It also ends an app that was never started
 // because another one failed.
 func (a *App) Cleanup() error {
 	if a.shared == nil {
@@ -157,7 +191,7 @@ func (a *App) end() {
 	a.mu.Unlock()
 	a.cancel()
 	if !stopped {
-		a.shared.disown(a)
+		a.shared.registry.End(a.waits)
 	}
 }
 

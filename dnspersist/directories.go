@@ -52,31 +52,6 @@ func (a *App) readDirectories(ctx context.Context) {
 	}
 }
 
-// soonest is how long after a reload what is due begins at the earliest: Caddy has given the
-// issuers their names by then.
-const soonest = 5 * time.Second
-
-// due returns how long a configuration that has started waits for work that is done in turn by
-// one after the other: until the time at which it is due, but no longer than most. first is how
-// long the first one waits.
-func (s *shared) due(at *time.Time, first, most time.Duration) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at.IsZero() {
-		*at = time.Now().Add(first)
-		return first
-	}
-	return min(max(time.Until(*at), min(soonest, first)), most)
-}
-
-// again notes when such work is due next.
-func (s *shared) again(at *time.Time, wait time.Duration) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*at = time.Now().Add(wait)
-	return wait
-}
-
 const (
 	// lookEvery is how often the record of a name with a certificate is looked at,
 	// lookTick how often it is checked which are due.

@@ -153,12 +153,15 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.rt.active = nil
 }
 
-// ready reports whether Caddy has set the issuer up.
-func (rt *runtime) ready() bool {
+// config is the current CertMagic config; nil before Caddy has set the issuer up.
+func (rt *runtime) config() *certmagic.Config {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	return rt.magic != nil
+	return rt.magic
 }
+
+// ready reports whether Caddy has set the issuer up.
+func (rt *runtime) ready() bool { return rt.config() != nil }
 
 // active returns the issuer for the current CertMagic config.
 func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
@@ -171,7 +174,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.RenewalWindowRatio = cfg.RenewalWindowRatio
 		core.OnDemand = cfg.OnDemand != nil
 		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords
-		core.NoWait = cfg.OnDemand != nil || !alone(cfg)
+		core.NoWait = cfg.OnDemand != nil || len(cfg.Issuers) > 1
 		core.Wildcard = func(validationName string) bool { return iss.rt.app.isWide(iss.CA, validationName) }
 		core.Renewal = iss.renewsOther
 		core.Siblings = iss.siblings
@@ -180,37 +183,37 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 	return iss.rt.active, iss.rt.magic
 }
 
-// alone reports whether ours is the policy's only issuer. Beside others a name is
-// never parked: the next issuer has its turn at once.
-func alone(cfg *certmagic.Config) bool { return len(cfg.Issuers) == 1 }
-
 // PreCheck lets every name pass: CertMagic would skip a refusal without a word, so
 // Issue says it.
 func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil }
 
 // Issue obtains a certificate for the CSR.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	active, cfg := iss.active()
-	if iss.renewedMeanwhile(ctx, cfg, csr) {
-		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
-	}
 	domain, err := acmepersist.NameFromCSR(csr)
 	if err != nil {
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
 	}
-	k := &parker{iss: iss, cfg: cfg}
-	defer k.begins(domain)()
-	cert, err := k.obtain(ctx, active, csr, domain)
-	var hold *acmepersist.Hold
-	switch {
+	o := owner{iss}
+	if o.isRenewedMeanwhile(ctx, domain) {
+		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
+	}
+	if !o.IsOnDemand() {
+		iss.rt.app.takesUp(domain)
+	}
+	attempt, err := iss.rt.app.shared.registry.Begin(ctx, o, domain)
+	if err != nil {
+		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+	}
+	active, _ := iss.active()
+	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: attempt.Seen, Progress: attempt.Progress})
+	switch isHeld := attempt.Settle(ctx, err); {
 	case err == nil:
 		return cert, nil
-	case alone(cfg) && (errors.As(err, &hold) || k.retries(ctx, domain, err)):
-		// frees the job slot and the lock; the app has the domain tried again
+	case isHeld:
+		// frees the job slot and the lock; the registry has the domain tried again
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
-	default:
-		return nil, explained{err}
 	}
+	return nil, explained{err}
 }
 
 // Revoke revokes a certificate with the bound account.

@@ -1,11 +1,8 @@
 package dnspersist
 
 import (
-	"errors"
 	"slices"
 	"testing"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 // All that a configuration has Caddy ask for is managed, whichever part of it does.
@@ -30,23 +27,5 @@ func TestNamesOfOtherParts(t *testing.T) {
 	want := []string{"admin.example", "client.example", "ech.example", "site.example", "upstream.example"}
 	if got := off.Managed(); !slices.Equal(got, want) {
 		t.Errorf("managed are %q, want %q", got, want)
-	}
-}
-
-// What a running Caddy waits for is listed, whoever asked for it.
-func TestWhatWaitsIsManaged(t *testing.T) {
-	a, k := newParker(t, aloneApps)
-	if got := a.operator().Managed(); len(got) > 0 {
-		t.Fatalf("managed are %q", got)
-	}
-	errWait := errors.New("wait")
-	k.Park(t.Context(), &acmepersist.Hold{Domain: "tenant.example", Err: errWait})
-	op := a.operator()
-	if got := op.Managed(); !slices.Equal(got, []string{"tenant.example"}) {
-		t.Errorf("managed are %q", got)
-	}
-	a.end()
-	if got := op.Managed(); len(got) > 0 {
-		t.Errorf("after its configuration has ended: %q", got)
 	}
 }

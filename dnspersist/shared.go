@@ -4,101 +4,81 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
+	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
-const (
-	// orphanFor is how long a watch, or an announcement, goes on while no configuration owns it: during a
-	// reload the old one may be gone before the new one has asked.
-	orphanFor = 2 * time.Minute
-	// handBacks is how many names are retried at once for each CA: one that does not hand
-	// out its certificates keeps nobody else waiting.
-	handBacks = 32
-)
+// pool holds what survives a reload: domains wait on, and no name is asked for again.
+var pool = caddy.NewUsagePool()
+
+const poolKey = "dns_persist"
 
 // shared is the state of the process that survives reloads.
 type shared struct {
-	scheduler *propagation.Scheduler
-	announcer *announcer
-	faults    serverFaults
+	registry *parking.Registry
 	// providers is what is known of the DNS providers.
 	providers publish.Process
 
 	mu sync.Mutex
-	// slots are for the hand-backs, by CA.
-	slots  map[string]chan struct{}
-	parked map[string]*parked
-	guests guests
 	// removals is when records that were written on demand were last looked through, by account.
 	removals map[string]time.Time
-	closed   bool
-	logger   *zap.Logger
-	// apps are those of the configurations that were started and have not ended, the newest last.
-	apps []*App
-	// nextRead and nextLook are when the CAs' directories are compared next, and standing
+	// nextRead and nextLook are when the CAs' directories are compared next, and published
 	// records looked at: a configuration need not last until then.
 	nextRead, nextLook time.Time
-	// leases are nil until they are first looked at.
-	leases *leases
-	// orphan is the timer that ends watches which nobody wants any more.
-	orphan *time.Timer
 }
 
 func newShared(t tuning.Values) *shared {
-	s := &shared{
-		scheduler: propagation.NewScheduler(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
-		slots:     make(map[string]chan struct{}),
-		parked:    make(map[string]*parked),
-		logger:    zap.NewNop(),
-	}
-	s.announcer = newAnnouncer(s.log)
-	return s
+	return &shared{registry: parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll})}
 }
 
 // Destruct implements caddy.Destructor: the last configuration is gone.
 func (s *shared) Destruct() error {
-	s.mu.Lock()
-	s.closed = true
-	var ends []func(*shared)
-	for _, p := range s.parked {
-		ends = append(ends, p.end())
-	}
-	s.parked, s.guests = make(map[string]*parked), guests{}
-	if s.orphan != nil {
-		s.orphan.Stop()
-	}
-	s.mu.Unlock()
-	for _, end := range ends {
-		end(s)
-	}
-	s.announcer.close()
-	s.scheduler.Close()
+	s.registry.Close()
 	return nil
 }
 
-// slotsOf are those of a CA. s.mu is held.
-func (s *shared) slotsOf(ca string) chan struct{} {
-	slots := s.slots[ca]
-	if slots == nil {
-		slots = make(chan struct{}, handBacks)
-		s.slots[ca] = slots
+// soonest is how long after a reload what is due begins at the earliest: Caddy has given the
+// issuers their names then.
+const soonest = 5 * time.Second
+
+// due returns how long a configuration that has started waits for work that is done in turn by
+// one after the other: until the time at which it is due, but no longer than most. first is how
+// long the first one waits.
+func (s *shared) due(at *time.Time, first, most time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.IsZero() {
+		*at = time.Now().Add(first)
+		return first
 	}
-	return slots
+	return min(max(time.Until(*at), min(soonest, first)), most)
 }
 
-// setLogger takes the newest configuration's logger.
-func (s *shared) setLogger(l *zap.Logger) {
+// again notes when such work is due next.
+func (s *shared) again(at *time.Time, wait time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.logger = l
+	*at = time.Now().Add(wait)
+	return wait
 }
 
-func (s *shared) log() *zap.Logger {
+// removeEvery is how often records that were written on demand are looked through.
+const removeEvery = 24 * time.Hour
+
+// mayRemove reports whether it is time to look through the records of an account, and notes it.
+func (s *shared) mayRemove(account string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.logger
+	if now.Sub(s.removals[account]) < removeEvery {
+		return false
+	}
+	if s.removals == nil {
+		s.removals = make(map[string]time.Time)
+	}
+	s.removals[account] = now
+	return true
 }

@@ -141,11 +141,8 @@ func (a *App) dropAttended(names map[string]*Issuer) {
 		delete(names, name)
 	}
 	a.mu.Unlock()
-	for _, p := range a.shared.parkedOf(a) {
-		delete(names, p.identifier)
-	}
-	for name := range names {
-		if len(caddytls.AllMatchingCertificates(name)) > 0 {
+	for name, iss := range names {
+		if a.shared.registry.Waits(owner{iss}, name) || len(caddytls.AllMatchingCertificates(name)) > 0 {
 			delete(names, name)
 		}
 	}

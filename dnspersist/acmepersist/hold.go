@@ -233,14 +233,14 @@ func (h *Hold) Seen(r propagation.Report) *Hold {
 		now.Report = r
 		fresh.Err = &now
 	}
-	if fresh.Reason.isRecord() && watch.Find != nil {
+	if fresh.Reason.IsRecord() && watch.Find != nil {
 		fresh.Reason = reasonOf(r, watch.Find(r))
 	}
 	return &fresh
 }
 
-// isRecord reports whether it is the record in DNS that is waited for.
-func (r Reason) isRecord() bool {
+// IsRecord reports whether it is the record in DNS that is waited for.
+func (r Reason) IsRecord() bool {
 	switch r {
 	case ReasonAbsent, ReasonWrong, ReasonPartial, ReasonSettling, ReasonBlocked:
 		return true

@@ -1,4 +1,4 @@
-package dnspersist
+package parking
 
 import (
 	"fmt"
@@ -81,7 +81,9 @@ func TestServerFaultsAreLoggedOnce(t *testing.T) {
 		{Zone: "example.test", Host: "ns2.test", Addr: "192.0.2.2:53", Verdict: propagation.VerdictNo},
 	}}
 	for range 500 {
-		faults.report(zap.New(core), r, false)
+		for _, d := range faults.news(r, time.Now()) {
+			writeFault(zap.New(core), d, r.Zone, false)
+		}
 	}
 	if n := logs.FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
 		t.Errorf("%d lines", n)

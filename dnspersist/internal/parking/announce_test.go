@@ -1,4 +1,4 @@
-package dnspersist
+package parking
 
 import (
 	"testing"
@@ -26,7 +26,8 @@ func TestAnnouncementSaysWhatToAddFirst(t *testing.T) {
 		"none":     {propagation.Report{Name: name}, name, ""},
 	} {
 		core, logs := observer.New(zap.WarnLevel)
-		announcement{report: c.report}.write(zap.New(core), acmepersist.Record{Name: name, Value: "ca.example"})
+		hold := &acmepersist.Hold{Watch: &acmepersist.Watch{Report: c.report}}
+		entryOfLog{record: acmepersist.Record{Name: name, Value: "ca.example"}, hold: hold}.write(zap.New(core))
 		if logs.Len() != 1 {
 			t.Fatalf("%s: %d lines", what, logs.Len())
 		}

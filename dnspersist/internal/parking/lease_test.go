@@ -1,4 +1,4 @@
-package dnspersist
+package parking
 
 import (
 	"testing"
@@ -61,15 +61,15 @@ func TestLeaseOverReload(t *testing.T) {
 	ctx := t.Context()
 	st := state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
 	st.Logger = zap.NewNop()
-	old, next := new(App), new(App)
-	s := &shared{leases: newLeases("1", "here"), apps: []*App{old, next}}
-	s.leases.take(ctx, st, time.Minute)
-	s.endLeases(ctx, old)
+	old, next := new(Configuration), new(Configuration)
+	r := &Registry{leases: newLeases("1", "here"), configurations: []*Configuration{old, next}}
+	r.leases.take(ctx, st, time.Minute)
+	r.endLeases(ctx, old)
 	if !st.Storage.Exists(ctx, st.Key(leaseFile)) {
 		t.Error("it was given back at the reload")
 	}
-	s.apps = []*App{next}
-	s.endLeases(ctx, next)
+	r.configurations = []*Configuration{next}
+	r.endLeases(ctx, next)
 	if st.Storage.Exists(ctx, st.Key(leaseFile)) {
 		t.Error("it was not given back at the end")
 	}

@@ -1,21 +1,18 @@
-package dnspersist
+package parking
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
-	"path"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
-	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 const (
@@ -69,97 +66,84 @@ func newLeases(node, instance string) *leases {
 	return &leases{node: node, instance: instance, known: make(map[string]bool), held: make(map[string]state.Store)}
 }
 
-// keepLeases lets one node of a cluster do the polling, and notices what it has obtained.
-func (a *App) keepLeases(ctx context.Context) {
-	tick := tuning.Or(a.tuning.Lease, leaseTick)
+// Poll lets one node of a cluster do the polling for a configuration as long as that lives, and
+// notices what the others have obtained.
+func (r *Registry) Poll(alive context.Context, c *Configuration) {
+	tick := cmp.Or(c.Timing.Lease, leaseTick)
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	for {
 		select {
-		case <-ctx.Done():
-			a.shared.endLeases(ctx, a)
+		case <-alive.Done():
+			r.endLeases(alive, c)
 			return
 		case <-timer.C:
 		}
-		a.shared.lead(ctx, a, leaseTicks*tick)
+		r.lead(alive, c, leaseTicks*tick)
 	}
 }
 
-// lead goes through the parked names of a configuration.
-func (s *shared) lead(ctx context.Context, a *App, lasts time.Duration) {
+// lead goes through the domains that wait for a configuration.
+func (r *Registry) lead(ctx context.Context, c *Configuration, lasts time.Duration) {
+	own := r.ownLeases()
 	leads := make(map[string]bool)
-	for _, p := range s.parkedOf(a) {
-		o, ok := s.newest(p)
-		if !ok || o.iss.rt.app != a {
-			continue
-		}
-		ca := o.iss.IssuerKey()
-		if _, known := leads[ca]; !known {
-			st := state.Store{Storage: o.cfg.Storage, Folder: path.Join(state.Root, certmagic.StorageKeys.Safe(ca)), Logger: o.iss.rt.logger}
-			leads[ca] = s.ownLeases().take(ctx, st, lasts)
+	for e, o := range r.heldBy(c) {
+		st := o.Storage()
+		if _, known := leads[st.Folder]; !known {
+			leads[st.Folder] = own.take(ctx, st, lasts)
 		}
 		pace := 1.0
-		if !leads[ca] {
+		if !leads[st.Folder] {
 			pace = followerPace
 		}
-		s.scheduler.Pace(p.key, pace)
-		if !leads[ca] && s.served(ctx, o, p) {
-			s.handBack(p, "another node has its certificate")
+		r.scheduler.Pace(e.key, pace)
+		if !leads[st.Folder] && r.isServed(ctx, o, e) {
+			r.retry(e, "another node has its certificate")
 		}
 	}
 }
 
-// parkedOf lists the names that are parked for a configuration.
-func (s *shared) parkedOf(a *App) []*parked {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []*parked
-	for _, p := range s.parked {
-		for _, o := range p.owners {
-			if o.iss.rt.app == a {
-				all = append(all, p)
-				break
-			}
+// heldBy are the domains that wait and would be retried through a configuration.
+func (r *Registry) heldBy(c *Configuration) map[*entry]Owner {
+	r.mu.Lock()
+	defer r.unlock()
+	all := make(map[*entry]Owner)
+	for _, e := range r.entries {
+		if o := e.newest(); e.isHeld && o != nil && o.Configuration() == c {
+			all[e] = o
 		}
 	}
 	return all
 }
 
-// newest returns the configuration through which a name would be handed back.
-func (s *shared) newest(p *parked) (owner, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return p.newest()
-}
-
-// served reports whether storage has a certificate that is newer than what the name waits
+// isServed reports whether storage has a certificate that is newer than what the domain waits
 // to replace.
-func (s *shared) served(ctx context.Context, o owner, p *parked) bool {
-	s.mu.Lock()
-	notAfter := p.hold.NotAfter
-	s.mu.Unlock()
-	cert := acmepersist.StoredCertificate(ctx, o.cfg.Storage, o.iss.IssuerKey(), p.identifier)
+func (r *Registry) isServed(ctx context.Context, o Owner, e *entry) bool {
+	r.mu.Lock()
+	notAfter := e.hold.NotAfter
+	r.unlock()
+	cert := o.Stored(ctx, e.domain)
 	return cert != nil && time.Now().Before(cert.NotAfter) && (notAfter.IsZero() || cert.NotAfter.After(notAfter))
 }
 
 // ownLeases are those of this process. The first call reads the instance's name from disk.
-func (s *shared) ownLeases() *leases {
+func (r *Registry) ownLeases() *leases {
 	here := instance()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leases == nil {
-		s.leases = newLeases(node, here)
+	r.mu.Lock()
+	defer r.unlock()
+	if r.leases == nil {
+		r.leases = newLeases(node, here)
 	}
-	return s.leases
+	return r.leases
 }
 
 // endLeases gives the leases back when the last configuration ends, so that whoever polls next need
 // not wait until they run out.
-func (s *shared) endLeases(ctx context.Context, a *App) {
-	s.mu.Lock()
-	goesOn := slices.ContainsFunc(s.apps, func(other *App) bool { return other != a })
-	l := s.leases
-	s.mu.Unlock()
+func (r *Registry) endLeases(ctx context.Context, c *Configuration) {
+	r.mu.Lock()
+	goesOn := slices.ContainsFunc(r.configurations, func(other *Configuration) bool { return other != c })
+	l := r.leases
+	r.unlock()
 	if goesOn || l == nil {
 		return
 	}

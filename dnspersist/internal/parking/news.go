@@ -1,9 +1,8 @@
-package dnspersist
+package parking
 
 import (
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -147,10 +146,9 @@ const (
 	mostFaults = 1024
 )
 
-// serverFaults are faults of name servers that were logged: a server has many names, and what
+// serverFaults are when faults of name servers were logged: a server has many names, and what
 // is wrong with it is one fact.
 type serverFaults struct {
-	mu     sync.Mutex
 	logged map[serverFault]time.Time
 }
 
@@ -159,27 +157,31 @@ type serverFault struct {
 	code propagation.Code
 }
 
-// report logs the faults in r that were not logged lately.
-func (s *serverFaults) report(logger *zap.Logger, r propagation.Report, onDemand bool) {
-	for _, d := range r.Diagnostics()[1:] {
-		if d.Addr == "" || !s.isNew(serverFault{d.Addr, d.Code}, time.Now()) {
-			continue
+// news are the faults in a report that were not logged lately, and are now.
+func (s *serverFaults) news(report propagation.Report, now time.Time) []propagation.Diagnostic {
+	var all []propagation.Diagnostic
+	for _, d := range report.Diagnostics()[1:] {
+		if d.Addr != "" && s.isNew(serverFault{d.Addr, d.Code}, now) {
+			all = append(all, d)
 		}
-		level := zapcore.WarnLevel
-		if onDemand {
-			level = zapcore.DebugLevel
-		}
-		logger.Log(level, "a name server does not answer as it should; this is logged once for all its names",
-			zap.String("server", d.Host), zap.String("address", d.Addr), zap.String("zone", r.Zone),
-			zap.String("code", string(d.Code)), zap.String("diagnostic", strings.TrimSpace(d.Text)))
 	}
+	return all
+}
+
+// writeFault logs a fault of a name server.
+func writeFault(logger *zap.Logger, d propagation.Diagnostic, zone string, onDemand bool) {
+	level := zapcore.WarnLevel
+	if onDemand {
+		level = zapcore.DebugLevel
+	}
+	logger.Log(level, "a name server does not answer as it should; this is logged once for all its names",
+		zap.String("server", d.Host), zap.String("address", d.Addr), zap.String("zone", zone),
+		zap.String("code", string(d.Code)), zap.String("diagnostic", strings.TrimSpace(d.Text)))
 }
 
 // isNew notes a fault, and reports whether it was not logged lately. Where too many are known
 // the older half is forgotten.
 func (s *serverFaults) isNew(f serverFault, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if at, ok := s.logged[f]; ok && now.Sub(at) < faultAgain {
 		return false
 	}

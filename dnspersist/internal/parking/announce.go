@@ -1,0 +1,345 @@
+package parking
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+const (
+	// announceWindow collects the records of a start, so that they are logged in one go.
+	announceWindow = 2 * time.Second
+	announceAgain  = time.Hour
+	announceMost   = 24 * time.Hour
+	// diagnoseAfter is how long a record is missing before it is looked for in wrong places: it
+	// may have been published there.
+	diagnoseAfter = 10 * time.Minute
+	// diagnoseEvery is the time between two diagnoses, of some 25 questions each. Names that
+	// began to wait together also come to this together.
+	diagnoseEvery = time.Second
+	// TTL is what is proposed for records, in seconds.
+	TTL = 3600
+)
+
+// announcements are the records that somebody has to publish: each is logged once, then at growing
+// intervals while it is missing, never at every poll.
+type announcements struct {
+	byRecord map[acmepersist.Record]*announcement
+	timer    *time.Timer
+	timerAt  time.Time
+	// diagnosing are records that are diagnosed next, one after another.
+	diagnosing   []diagnosis
+	isDiagnosing bool
+	working      sync.WaitGroup
+	ctx          context.Context
+	cancel       context.CancelFunc
+}
+
+// announcement is a record with the domains that need it.
+type announcement struct {
+	entries    map[*entry]bool
+	misplaced  []string // where else the record was found
+	next       time.Time
+	interval   time.Duration
+	since      time.Time
+	wasLogged  bool
+	diagnoseAt time.Time // for the first time; zero once it is done
+}
+
+// diagnosis is a record that is to be looked for where it is put by mistake.
+type diagnosis struct {
+	record acmepersist.Record
+	// announce says that the record is to be announced again after that.
+	announce bool
+}
+
+func newAnnouncements() *announcements {
+	a := &announcements{byRecord: make(map[acmepersist.Record]*announcement)}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a
+}
+
+// announce has the record of an entry asked for. What was asked for before for the domain, by another
+// policy, dialect, account or delegation, is wanted no more.
+func (r *Registry) announce(e *entry) {
+	record := e.hold.Record
+	for _, other := range r.byDomain[e.domain] {
+		if other != e && other.hold.CA == e.hold.CA && other.asked != nil && other.asked.Record != record {
+			r.withdraw(other)
+		}
+	}
+	w := r.announcements.byRecord[record]
+	if w == nil {
+		t, now := e.newest().Configuration().Timing, time.Now()
+		w = &announcement{
+			entries: make(map[*entry]bool), since: now, next: now.Add(cmp.Or(t.AnnounceWindow, announceWindow)),
+			interval: cmp.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(cmp.Or(t.DiagnoseAfter, diagnoseAfter)),
+		}
+		r.announcements.byRecord[record] = w
+	}
+	w.entries[e], e.asked = true, e.hold
+	r.armAnnouncements(w.due())
+}
+
+// withdraw takes an entry off the record that it is announced with. A record that nobody needs is not
+// announced again.
+func (r *Registry) withdraw(e *entry) {
+	if e.asked == nil {
+		return
+	}
+	record := e.asked.Record
+	e.asked = nil
+	if w := r.announcements.byRecord[record]; w != nil {
+		if delete(w.entries, e); len(w.entries) == 0 {
+			delete(r.announcements.byRecord, record)
+		}
+	}
+}
+
+// due is when something is to be done for the record.
+func (w *announcement) due() time.Time {
+	if w.diagnoseAt.IsZero() || w.next.Before(w.diagnoseAt) {
+		return w.next
+	}
+	return w.diagnoseAt
+}
+
+// armAnnouncements makes the timer fire at the given time at the latest.
+func (r *Registry) armAnnouncements(at time.Time) {
+	a := r.announcements
+	if r.closed || a.timer != nil && !a.timerAt.After(at) {
+		return
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.timerAt = at
+	a.timer = time.AfterFunc(time.Until(at), r.announceDue)
+}
+
+// announceDue logs what is due for the first time, and has diagnosed what is due again.
+func (r *Registry) announceDue() {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.closed {
+		return
+	}
+	r.announcements.timer = nil
+	now := time.Now()
+	var first []entryOfLog
+	onDemand := 0
+	for record, w := range r.announcements.byRecord {
+		if w.isOnDemand() {
+			onDemand++
+		}
+		switch {
+		case !w.next.After(now):
+			w.next = now.Add(w.interval)
+			w.interval = min(w.interval*4, announceMost)
+			if w.wasLogged {
+				r.diagnose(diagnosis{record, true})
+			} else {
+				first = append(first, w.logEntry(record))
+			}
+			w.wasLogged = true
+		case !w.diagnoseAt.IsZero() && !w.diagnoseAt.After(now):
+			w.diagnoseAt = time.Time{}
+			r.diagnose(diagnosis{record, false})
+		}
+		r.armAnnouncements(w.due())
+	}
+	slices.SortFunc(first, func(a, b entryOfLog) int { return strings.Compare(a.record.Name, b.record.Name) })
+	r.log(func(l *zap.Logger) { writeFirst(l, first, onDemand) })
+}
+
+// writeFirst logs the records that are announced for the first time; onDemand is how many are waited
+// for that were asked for on demand.
+func writeFirst(logger *zap.Logger, first []entryOfLog, onDemand int) {
+	asked := 0
+	for _, e := range first {
+		if e.onDemand {
+			asked++
+		}
+	}
+	if asked > 0 {
+		logger.Info("names that were asked for on demand wait for their owners to set records; which ones is logged at level DEBUG",
+			zap.Int("records", asked), zap.Int("waiting", onDemand))
+	}
+	if len(first)-asked > 1 {
+		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(first)-asked))
+	}
+	for _, e := range first {
+		e.write(logger)
+	}
+}
+
+// isOnDemand reports whether nobody but their owners has to act, who do not read this log.
+func (w *announcement) isOnDemand() bool {
+	for e := range w.entries {
+		if e.guest == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// entryOfLog is an announcement for use without the lock.
+type entryOfLog struct {
+	record    acmepersist.Record
+	domains   []string
+	hold      *acmepersist.Hold // of the domain that was looked at last
+	misplaced []string
+	onDemand  bool
+	since     time.Time
+}
+
+func (w *announcement) logEntry(record acmepersist.Record) entryOfLog {
+	l := entryOfLog{record: record, misplaced: w.misplaced, onDemand: w.isOnDemand(), since: w.since, hold: w.latest().asked}
+	for e := range w.entries {
+		l.domains = append(l.domains, e.domain)
+	}
+	slices.Sort(l.domains)
+	l.domains = slices.Compact(l.domains)
+	return l
+}
+
+// latest is the entry that was looked at last.
+func (w *announcement) latest() (last *entry) {
+	for e := range w.entries {
+		if last == nil || e.asked.Watch.Report.When.After(last.asked.Watch.Report.When) {
+			last = e
+		}
+	}
+	return last
+}
+
+// write logs that a record is needed.
+func (e entryOfLog) write(logger *zap.Logger) {
+	report := e.hold.Watch.Report
+	also := zap.Skip()
+	if e.hold.Also != nil {
+		also = zap.String("or_value", e.hold.Also.Value) // as long as the CA is of two minds
+	}
+	message, where := "publish this TXT record once; the certificate follows by itself", zap.Skip()
+	if e.record.Target != "" {
+		message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
+		where = zap.Dict("alias", zap.String("name", e.record.Name), zap.String("type", "CNAME"), zap.String("value", e.record.Target+"."),
+			zap.Int("ttl", TTL), zap.String("zone_line", e.record.AliasLine()))
+	}
+	place, moved := e.record.AtEnd(report)
+	if moved {
+		where = zap.String("alias_of", e.record.Name)
+	}
+	wrong := []zap.Field{zap.Skip()}
+	if report.Shadows != "" {
+		wrong = append(wrong, zap.String("first", report.Shadows))
+	}
+	if finding := found(e.hold, report); len(finding.Values) > 0 {
+		wrong = append(wrong, zap.Strings("found", foundTexts(finding)), zap.String("do", finding.Do))
+	}
+	if len(e.misplaced) > 0 {
+		wrong = append(wrong, zap.Strings("misplaced", e.misplaced))
+	}
+	level := zapcore.WarnLevel
+	if e.onDemand {
+		level = zapcore.DebugLevel
+	}
+	logger.Log(level, message, append([]zap.Field{
+		also, where,
+		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", TTL),
+		zap.String("zone_line", place.ZoneLine()),
+		zap.Strings("identifiers", e.domains), zap.String("ca", e.hold.CA), zap.String("account", e.hold.Account),
+		zap.String("dns", report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)),
+	}, wrong...)...)
+}
+
+// diagnose puts a diagnosis behind those that wait. Nothing runs while none does.
+func (r *Registry) diagnose(d diagnosis) {
+	a := r.announcements
+	if slices.Contains(a.diagnosing, d) {
+		return
+	}
+	a.diagnosing = append(a.diagnosing, d)
+	if !a.isDiagnosing {
+		a.isDiagnosing = true
+		a.working.Go(r.diagnoseAll)
+	}
+}
+
+// diagnoseAll goes on until no diagnosis waits.
+func (r *Registry) diagnoseAll() {
+	for {
+		r.mu.Lock()
+		a := r.announcements
+		if r.closed || len(a.diagnosing) == 0 {
+			a.diagnosing, a.isDiagnosing = nil, false
+			r.unlock()
+			return
+		}
+		next := a.diagnosing[0]
+		a.diagnosing = a.diagnosing[1:]
+		var watch *acmepersist.Watch
+		if w := a.byRecord[next.record]; w != nil {
+			watch = w.latest().asked.Watch
+		}
+		r.unlock()
+		if watch == nil {
+			continue
+		}
+		if watch.Checker == nil {
+			r.diagnosed(next, nil)
+			continue
+		}
+		_, diagnostics := watch.Checker.Diagnose(a.ctx, watch.Target)
+		r.diagnosed(next, misplaced(diagnostics))
+		pause := time.NewTimer(diagnoseEvery)
+		select {
+		case <-pause.C:
+		case <-a.ctx.Done():
+		}
+		pause.Stop()
+	}
+}
+
+// misplaced lists where the record was found.
+func misplaced(diagnostics []propagation.Diagnostic) []string {
+	var all []string
+	for _, d := range diagnostics {
+		if d.Code == propagation.CodeWrongName {
+			all = append(all, d.Text)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// diagnosed logs what a diagnosis has found, once, and the announcement behind it.
+func (r *Registry) diagnosed(d diagnosis, places []string) {
+	r.mu.Lock()
+	defer r.unlock()
+	w := r.announcements.byRecord[d.record]
+	if w == nil || r.closed {
+		return
+	}
+	isNew := len(places) > 0 && !slices.Equal(places, w.misplaced)
+	w.misplaced = places
+	e := w.logEntry(d.record)
+	switch {
+	case d.announce:
+		r.log(e.write)
+	case isNew:
+		r.log(func(l *zap.Logger) {
+			l.Warn("the TXT record was found at another name than the validation name",
+				zap.Strings("identifiers", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
+		})
+	}
+}

@@ -1,0 +1,370 @@
+// Package parking keeps the domains that wait for their certificate. Without it CertMagic would hold a
+// job and a lock for each of them and ask again on a schedule of its own, a reload would begin every
+// wait anew, and nobody would be asked for the record.
+//
+// A domain that waits costs nothing: an attempt that comes for it is answered from memory, while DNS
+// is watched. It is retried once that is worth it, through the newest live configuration that wants
+// it. Waits outlive reloads; one without a configuration ends after two minutes.
+//
+// Only where our issuer is the only one of its policy does a domain wait. Beside others the next one
+// has its turn at once: the record is announced, and CertMagic decides when it tries again.
+//
+// The registry is also the one place that knows where the domains are: Snapshot, Of and Subscribe
+// are for whoever asks.
+package parking
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// Configuration is a configuration of Caddy, as far as domains wait for it.
+type Configuration struct {
+	// Go runs fn until the configuration ends; it reports whether that has not happened yet.
+	Go func(fn func(alive context.Context)) bool
+	// Wants returns whether a certificate of a CA is managed for a domain.
+	Wants func() func(ca, domain string) bool
+	// Names reports whether the configuration names a registered domain.
+	Names  func(domain string) bool
+	Limits Limits
+	Timing Timing
+	Logger *zap.Logger
+
+	// ended is true once it owns no domain any more, and never will again. It is guarded by the registry.
+	ended bool
+	// certificates are by domain, and guarded by the registry.
+	certificates map[string]certificate
+}
+
+// Timing has times that tests shorten; zero means the default.
+type Timing struct {
+	// Retry is the longest time between two attempts, AnnounceWindow how long records are collected to
+	// be announced together, AnnounceAgain when they are announced again.
+	Retry, AnnounceWindow, AnnounceAgain time.Duration
+	// DiagnoseAfter is how long a record is missing before it is looked for in wrong places.
+	DiagnoseAfter time.Duration
+	// Lease is how often it is made sure which node of a cluster polls.
+	Lease time.Duration
+}
+
+// Owner is an issuer of a configuration. It is comparable, and the same for all attempts.
+type Owner interface {
+	Configuration() *Configuration
+	// Key is the same for owners that ask the same CA for the same records: a wait goes on from one to
+	// the other over a reload.
+	Key() string
+	// IsAlone reports whether it is the only issuer of its policy, IsOnDemand whether strangers choose
+	// the domains.
+	IsAlone() bool
+	IsOnDemand() bool
+	// Obtain has CertMagic obtain the certificate of a domain, or renew the one that ends at notAfter.
+	// done means that nothing is waited for any more; else CertMagic may be at work for as long as rest.
+	Obtain(ctx context.Context, domain string, notAfter time.Time) (rest time.Duration, done bool, err error)
+	// Stored is the certificate in storage, nil if there is none.
+	Stored(ctx context.Context, domain string) *x509.Certificate
+	// Storage is where the nodes of a cluster agree about who polls.
+	Storage() state.Store
+}
+
+// Registry has the domains that wait. It outlives configurations.
+type Registry struct {
+	scheduler *propagation.Scheduler
+
+	mu      sync.Mutex
+	closed  bool
+	logger  *zap.Logger
+	entries map[string]*entry
+	// byDomain has the same entries.
+	byDomain map[string][]*entry
+	attempts map[*Attempt]bool
+	// configurations are those that were started and have not ended, the newest last.
+	configurations []*Configuration
+	guests         guests
+	announcements  *announcements
+	faults         serverFaults
+	// slots are for the retries, by CA.
+	slots  map[string]chan struct{}
+	leases *leases // nil until they are first looked at
+	// orphans is the timer that ends the waits which nobody wants any more.
+	orphans     *time.Timer
+	subscribers []*subscriber
+	reported    map[string]string // the phases that subscribers know, by domain
+
+	// todo is done once the lock is given back.
+	todo []func()
+}
+
+// New returns a registry that polls as the scheduler's configuration says.
+func New(polls propagation.SchedulerConfig) *Registry {
+	r := &Registry{
+		scheduler: propagation.NewScheduler(polls),
+		logger:    zap.NewNop(),
+		entries:   make(map[string]*entry),
+		byDomain:  make(map[string][]*entry),
+		attempts:  make(map[*Attempt]bool),
+		slots:     make(map[string]chan struct{}),
+		reported:  make(map[string]string),
+	}
+	r.announcements = newAnnouncements()
+	return r
+}
+
+// unlock gives the lock back and does what has to be done without it.
+func (r *Registry) unlock() {
+	todo := r.todo
+	r.todo = nil
+	r.mu.Unlock()
+	for _, fn := range todo {
+		fn()
+	}
+}
+
+// later has fn run once the lock is given back.
+func (r *Registry) later(fn func()) { r.todo = append(r.todo, fn) }
+
+// log logs once the lock is given back.
+func (r *Registry) log(write func(*zap.Logger)) {
+	logger := r.logger
+	r.later(func() { write(logger) })
+}
+
+// SetLogger takes the newest configuration's logger.
+func (r *Registry) SetLogger(l *zap.Logger) {
+	r.mu.Lock()
+	defer r.unlock()
+	r.logger = l
+}
+
+// Close ends all waits.
+func (r *Registry) Close() {
+	r.mu.Lock()
+	r.closed = true
+	for _, e := range r.entries {
+		r.remove(e)
+	}
+	if r.orphans != nil {
+		r.orphans.Stop()
+	}
+	if r.announcements.timer != nil {
+		r.announcements.timer.Stop()
+	}
+	r.unlock()
+	r.announcements.cancel()
+	r.announcements.working.Wait()
+	r.scheduler.Close()
+}
+
+// entry is a domain that waits, for owners with one key. Its fields are guarded by the registry.
+type entry struct {
+	key    string
+	domain string
+	// isHeld is false for a domain that is announced only.
+	isHeld bool
+	hold   *acmepersist.Hold
+	since  time.Time
+	news   news // what the log has of the watch's report
+	// readyAt is when the watch last saw the record complete.
+	readyAt time.Time
+	// retryAt is when the domain is retried whatever DNS shows; zero once that time has come.
+	retryAt time.Time
+	timer   *time.Timer
+	// due is when that is by the process's own time, which goes on over a change of the clock.
+	due time.Time
+	// busyUntil is while CertMagic works on the domain at our bidding, and atWork counts the attempts
+	// that have come to an issuer of ours, however long they take.
+	busyUntil time.Time
+	atWork    int
+	// failures counts the attempts in a row that failed with something else than a Hold, failure is the
+	// last one, and the domain is not retried before failedUntil.
+	failures    int
+	failure     error
+	failedUntil time.Time
+	// owners are the live ones, the newest last.
+	owners []Owner
+	// heir is a configuration that wants what is announced, and has not asked yet.
+	heir      *Configuration
+	stopWatch func()
+	// asked is the last Hold with something to watch while the record is announced, else nil.
+	asked *acmepersist.Hold
+	// guest is set if the domain was asked for on demand.
+	guest *guest
+}
+
+// keyOf is the key of an owner's entry. Beside other issuers it is another one: there a domain is
+// announced only, while a configuration in which ours is alone may still live.
+func keyOf(o Owner, domain string) string {
+	if !o.IsAlone() {
+		return o.Key() + "|announced|" + domain
+	}
+	return o.Key() + "|" + domain
+}
+
+// report is what DNS has shown last.
+func (e *entry) report() propagation.Report {
+	if e.hold.Watch == nil {
+		return propagation.Report{}
+	}
+	return e.hold.Watch.Report
+}
+
+// insert adds an entry.
+func (r *Registry) insert(e *entry) {
+	r.entries[e.key] = e
+	r.byDomain[e.domain] = append(r.byDomain[e.domain], e)
+}
+
+// remove ends the wait of an entry, its watch and its announcement.
+func (r *Registry) remove(e *entry) {
+	if r.entries[e.key] == e {
+		delete(r.entries, e.key)
+		others := slices.DeleteFunc(r.byDomain[e.domain], func(other *entry) bool { return other == e })
+		if r.byDomain[e.domain] = others; len(others) == 0 {
+			delete(r.byDomain, e.domain)
+		}
+	}
+	r.guests.remove(e)
+	r.withdraw(e)
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	if stop := e.stopWatch; stop != nil {
+		e.stopWatch = nil
+		r.later(stop)
+	}
+	r.changed(e.domain)
+}
+
+// freeAt is when the domain may be retried: CertMagic would begin a second job beside one that is
+// under way, and have it wait for the lock.
+func (e *entry) freeAt(now time.Time) time.Time {
+	at := e.failedUntil
+	if e.busyUntil.After(at) {
+		at = e.busyUntil
+	}
+	if next := now.Add(BackgroundJob); e.atWork > 0 && next.After(at) {
+		at = next
+	}
+	return at
+}
+
+// isBusy reports whether somebody works on the domain.
+func (e *entry) isBusy(now time.Time) bool { return now.Before(e.busyUntil) || e.atWork > 0 }
+
+// own makes an owner the newest one. CertMagic's jobs of a configuration that has ended may
+// still come by: it would own the domain for ever, for it ends only once. A domain that a configuration
+// manages is no guest any more: no handshake would bring it back.
+func (r *Registry) own(e *entry, o Owner) {
+	if o.Configuration().ended {
+		return
+	}
+	e.owners = append(slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o }), o)
+	if !o.IsOnDemand() && e.guest != nil {
+		r.guests.remove(e)
+		e.guest = nil
+	}
+}
+
+// newest is the owner through which the domain is retried; nil if none lives.
+func (e *entry) newest() Owner {
+	e.owners = slices.DeleteFunc(e.owners, func(o Owner) bool { return o.Configuration().ended })
+	if len(e.owners) == 0 {
+		return nil
+	}
+	return e.owners[len(e.owners)-1]
+}
+
+// isOwned reports whether a configuration that lives wants it.
+func (e *entry) isOwned() bool {
+	return e.newest() != nil || e.heir != nil && !e.heir.ended
+}
+
+// Start takes note of a configuration that runs.
+func (r *Registry) Start(c *Configuration) {
+	r.mu.Lock()
+	defer r.unlock()
+	if !c.ended {
+		r.configurations = append(r.configurations, c)
+	}
+}
+
+// orphanFor is how long a wait goes on while no configuration owns it: during a reload the old one may
+// be gone before the new one has asked.
+const orphanFor = 2 * time.Minute
+
+// End takes a configuration that ends out of all waits.
+func (r *Registry) End(c *Configuration) {
+	r.mu.Lock()
+	defer r.unlock()
+	c.ended = true
+	for domain := range c.certificates {
+		delete(c.certificates, domain)
+		r.changed(domain)
+	}
+	r.configurations = slices.DeleteFunc(r.configurations, func(other *Configuration) bool { return other == c })
+	for _, e := range r.entries {
+		if !e.isOwned() && !r.closed {
+			if r.orphans != nil {
+				r.orphans.Stop()
+			}
+			r.orphans = time.AfterFunc(orphanFor, r.dropOrphans)
+			return
+		}
+	}
+}
+
+// dropOrphans ends the waits that no configuration wants any more. What is announced beside other
+// issuers is wanted by whichever configuration manages the domain: there nobody may ask for long.
+func (r *Registry) dropOrphans() {
+	r.mu.Lock()
+	var announced []*entry
+	for _, e := range r.entries {
+		switch {
+		case e.isOwned():
+		case e.isHeld:
+			r.remove(e)
+		default:
+			announced = append(announced, e)
+		}
+	}
+	configurations := slices.Clone(r.configurations)
+	r.unlock()
+	if len(announced) == 0 {
+		return
+	}
+	heirs := make(map[*entry]*Configuration)
+	for _, c := range configurations {
+		asked := make(chan struct{})
+		// its end waits for this, for it takes away what the answer is made of
+		if !c.Go(func(context.Context) {
+			defer close(asked)
+			wants := c.Wants()
+			for _, e := range announced {
+				if wants(e.hold.CA, e.domain) {
+					heirs[e] = c
+				}
+			}
+		}) {
+			continue
+		}
+		<-asked
+	}
+	r.mu.Lock()
+	defer r.unlock()
+	for _, e := range announced {
+		if c := heirs[e]; c != nil && !c.ended {
+			e.heir = c
+		}
+		if !e.isOwned() {
+			r.remove(e)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package parking
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
+)
+
+const (
+	// AttemptTimeout bounds a retry until the CA is asked to finalize: CertMagic would go on for thirty
+	// days.
+	AttemptTimeout = 15 * time.Minute
+	// BackgroundJob is how long a job that CertMagic runs in the background is left alone before the
+	// domain may be retried again.
+	BackgroundJob = time.Minute
+	// retries is how many domains are retried at once for each CA: one that does not hand
+	// out its certificates keeps nobody else waiting.
+	retries = 32
+)
+
+// failureWaits are the times after which a domain that waits is tried again whose attempt has failed
+// with something else than a Hold: the first ones are CertMagic's. The last one repeats.
+var failureWaits = []time.Duration{
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, time.Hour,
+}
+
+// AfterFailures is how long a domain waits after so many failures in a row; notAfter is the end of
+// the certificate that is to be renewed, zero for a first one.
+func AfterFailures(failures int, notAfter, now time.Time) time.Duration {
+	wait := failureWaits[min(failures, len(failureWaits))-1]
+	if left := notAfter.Sub(now); left > 0 {
+		wait = min(wait, max(left/8, 10*time.Second))
+	}
+	return wait
+}
+
+// tryAt has a domain retried at a time of day, such as the end of a certificate asks for. The
+// timer goes on over a change of the clock, and that it has run out counts as well: a clock that
+// is put back keeps nothing waiting.
+func (r *Registry) tryAt(e *entry, at time.Time, why string) {
+	e.retryAt, e.due = at, time.Now().Add(walltime.Until(at))
+	r.arm(e, why)
+}
+
+// arm sets the timer for when a domain is to be retried, or forgotten.
+func (r *Registry) arm(e *entry, why string) {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	at := e.due
+	if forget := e.forgetAt(); !forget.IsZero() && forget.Before(at) {
+		at = forget
+	}
+	e.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { r.timeUp(e, why) })
+}
+
+// timeUp is what arm has set the timer for.
+func (r *Registry) timeUp(e *entry, why string) {
+	r.mu.Lock()
+	defer r.unlock()
+	now := time.Now()
+	switch forget := e.forgetAt(); {
+	case r.entries[e.key] != e:
+	case !forget.IsZero() && !now.Before(forget) && !e.isBusy(now):
+		interest := e.guest.interest
+		r.remove(e)
+		r.log(func(l *zap.Logger) {
+			l.Debug("nobody has asked for the name for long, and no record of it was ever seen; not watching it any more",
+				zap.String("identifier", e.domain), zap.Duration("since", now.Sub(interest)))
+		})
+	case now.Before(e.due):
+		r.arm(e, why) // somebody has asked for it meanwhile
+	case now.Before(e.freeAt(now)):
+		// another timer would not come
+		e.retryAt, e.due = time.Time{}, e.freeAt(now)
+		r.arm(e, why)
+	default:
+		e.retryAt = time.Time{}
+		r.later(func() { r.retry(e, why) })
+	}
+}
+
+// retry has CertMagic try a domain again, through the newest live configuration that wants it. A
+// reload may fail and leave an older one running.
+func (r *Registry) retry(e *entry, why string) {
+	r.mu.Lock()
+	now := time.Now()
+	o := e.newest()
+	if r.entries[e.key] != e || o == nil || now.Before(e.freeAt(now)) {
+		r.unlock()
+		return
+	}
+	e.busyUntil = now.Add(AttemptTimeout)
+	notAfter, slots := e.hold.NotAfter, r.slotsOf(e.hold.CA)
+	r.unlock()
+	if o.Configuration().Go(func(alive context.Context) {
+		rest := time.Duration(0)
+		defer func() { r.retried(e, rest) }()
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-alive.Done():
+			return
+		}
+		level := zapcore.InfoLevel
+		if o.IsOnDemand() {
+			level = zapcore.DebugLevel
+		}
+		logger := o.Configuration().Logger
+		logger.Log(level, "trying again to obtain the certificate", zap.String("identifier", e.domain), zap.String("reason", why))
+		var done bool
+		var err error
+		rest, done, err = o.Obtain(alive, e.domain, notAfter)
+		if done {
+			r.forget(e)
+		}
+		var hold *acmepersist.Hold
+		if err != nil && alive.Err() == nil && !errors.As(err, &hold) {
+			logger.Error("no certificate was obtained", zap.String("identifier", e.domain), zap.Error(err))
+		}
+	}) {
+		return
+	}
+	// it ends at this very moment; the one before it may live
+	r.mu.Lock()
+	e.owners = slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o })
+	e.busyUntil = time.Time{}
+	r.unlock()
+	r.retry(e, why)
+}
+
+// slotsOf are those of a CA.
+func (r *Registry) slotsOf(ca string) chan struct{} {
+	slots := r.slots[ca]
+	if slots == nil {
+		slots = make(chan struct{}, retries)
+		r.slots[ca] = slots
+	}
+	return slots
+}
+
+// retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain
+// that still waits gets its next turn.
+func (r *Registry) retried(e *entry, rest time.Duration) {
+	r.mu.Lock()
+	defer r.unlock()
+	switch now := time.Now(); {
+	case now.Before(e.failedUntil):
+		e.busyUntil = time.Time{} // it has failed already
+	case !e.busyUntil.IsZero():
+		e.busyUntil = now.Add(rest)
+	}
+	if r.entries[e.key] == e && !walltime.Now().Before(e.retryAt) {
+		// retryAt stays past until the domain is held anew, or a job that is still
+		// on its way would be answered from memory
+		wait := rest
+		if wait == 0 {
+			wait = acmepersist.RetryAgain
+		}
+		e.due = time.Now().Add(wait)
+		r.arm(e, "it is time to try again")
+	}
+}
+
+// forget ends the wait of an entry.
+func (r *Registry) forget(e *entry) {
+	r.mu.Lock()
+	defer r.unlock()
+	r.remove(e)
+}
+
+// Forget ends the wait for a domain that strangers have asked for, and reports whether there was one.
+func (r *Registry) Forget(o Owner, domain string) bool {
+	r.mu.Lock()
+	defer r.unlock()
+	e := r.entries[keyOf(o, domain)]
+	if e == nil || e.guest == nil {
+		return false
+	}
+	r.remove(e)
+	return true
+}
+
+// Waits reports whether a domain waits for an owner.
+func (r *Registry) Waits(o Owner, domain string) bool {
+	r.mu.Lock()
+	defer r.unlock()
+	return r.entries[keyOf(o, domain)] != nil
+}

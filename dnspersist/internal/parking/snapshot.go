@@ -1,0 +1,268 @@
+package parking
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// Phase is where a domain is on its way to a certificate.
+type Phase string
+
+// Phases of a domain.
+const (
+	// PhaseWaiting: its record is missing, wrong, on some servers only, or cannot be looked for.
+	PhaseWaiting Phase = "waiting"
+	// PhaseHeld: something else is waited for.
+	PhaseHeld Phase = "held"
+	// PhaseLooking: an attempt looks for the record.
+	PhaseLooking Phase = "looking"
+	// PhasePublishing: the DNS provider is writing the record.
+	PhasePublishing Phase = "publishing"
+	// PhaseOrdering: the CA is asked for the certificate.
+	PhaseOrdering Phase = "ordering"
+	// PhaseProcessing: the CA was asked, and has not decided yet.
+	PhaseProcessing Phase = "processing"
+	// PhaseFailed: an attempt has failed, and CertMagic makes the next one.
+	PhaseFailed Phase = "failed"
+	// PhaseServed: there is a certificate, and nothing is waited for.
+	PhaseServed Phase = "served"
+)
+
+// Status is where a domain is with a CA.
+type Status struct {
+	Domain string
+	// CA is the directory URL; empty if it is not known, as for a certificate of another issuer.
+	CA    string
+	Phase Phase
+	// Reason is why it waits, Err the whole story, Record what has to be published.
+	Reason acmepersist.Reason
+	Err    error
+	Record acmepersist.Record
+	// Report is what DNS showed last; nil where the wait is not for DNS.
+	Report *propagation.Report
+	// Since is since when it waits, or has its certificate, Next when it is tried again at the latest.
+	Since, Next time.Time
+	// IsCertMagics says that CertMagic decides when it is tried again, which is not known.
+	IsCertMagics bool
+	// Issuer is the storage key of the issuer that serves it.
+	Issuer string
+	// Owner is the one through which it is retried; nil if none lives.
+	Owner Owner
+}
+
+// ValidationName is where the record is published, or a CNAME to it.
+func (s Status) ValidationName() string {
+	return cmp.Or(s.Record.Name, record.Label+"."+record.Base(s.Domain))
+}
+
+// Summary is what is waited for, in one line.
+func (s Status) Summary() string {
+	switch {
+	case s.Report != nil:
+		return s.Report.Summary()
+	case s.Err != nil:
+		return s.Err.Error()
+	}
+	return string(s.Phase)
+}
+
+// certificate is what CertMagic has reported of a domain.
+type certificate struct {
+	issuer string
+	at     time.Time
+	err    error // of the last attempt; nil if it is served
+}
+
+// Served takes from CertMagic that a domain has a certificate, of an issuer if that is known. What is
+// announced for it beside other issuers goes on being asked for: it is theirs.
+func (r *Registry) Served(c *Configuration, domain, issuer string) {
+	r.mu.Lock()
+	defer r.unlock()
+	r.note(c, domain, certificate{issuer: issuer, at: time.Now()})
+}
+
+// Failed takes from CertMagic that an attempt for a domain has failed with all its issuers.
+func (r *Registry) Failed(c *Configuration, domain string, err error) {
+	r.mu.Lock()
+	defer r.unlock()
+	if c.certificates[domain].at.IsZero() || c.certificates[domain].err != nil { // else there is one that lasts
+		r.note(c, domain, certificate{at: time.Now(), err: err})
+	}
+}
+
+func (r *Registry) note(c *Configuration, domain string, cert certificate) {
+	if c.ended {
+		return
+	}
+	if c.certificates == nil {
+		c.certificates = make(map[string]certificate)
+	}
+	c.certificates[domain] = cert
+	r.changed(domain)
+}
+
+// Snapshot returns where all domains are, sorted by domain.
+func (r *Registry) Snapshot() []Status {
+	r.mu.Lock()
+	defer r.unlock()
+	domains := make(map[string]bool)
+	for domain := range r.byDomain {
+		domains[domain] = true
+	}
+	for a := range r.attempts {
+		domains[a.domain] = true
+	}
+	for _, c := range r.configurations {
+		for domain := range c.certificates {
+			domains[domain] = true
+		}
+	}
+	var all []Status
+	for domain := range domains {
+		all = append(all, r.of(domain)...)
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.CA, b.CA)) })
+	return all
+}
+
+// Of returns where a domain is, with each CA that a certificate of is wanted from.
+func (r *Registry) Of(domain string) []Status {
+	r.mu.Lock()
+	defer r.unlock()
+	return r.of(domain)
+}
+
+// of joins what configurations wait for with one CA: that of the newest owner counts.
+func (r *Registry) of(domain string) []Status {
+	var all []Status
+	for _, e := range r.byDomain[domain] {
+		s := e.status()
+		i := slices.IndexFunc(all, func(other Status) bool { return other.CA == s.CA })
+		switch {
+		case i < 0:
+			all = append(all, s)
+		case s.Owner != nil:
+			all[i] = s
+		}
+	}
+	for a := range r.attempts {
+		if a.domain != domain {
+			continue
+		}
+		i := slices.IndexFunc(all, func(s Status) bool { return a.entry != nil && s.CA == a.entry.hold.CA })
+		if i < 0 {
+			i = len(all)
+			all = append(all, Status{Domain: domain, Since: a.since, Owner: a.owner})
+		}
+		all[i].Phase, all[i].Next, all[i].IsCertMagics = Phase(a.phase), time.Time{}, false
+	}
+	for _, c := range r.configurations {
+		cert, ok := c.certificates[domain]
+		if !ok {
+			continue
+		}
+		if len(all) == 0 {
+			all = []Status{{Domain: domain}}
+		}
+		for i, s := range all {
+			if s.Phase != "" && (!s.IsCertMagics || s.Owner == nil || s.Owner.Configuration() != c) {
+				continue // it waits, or somebody works on it
+			}
+			if all[i].IsCertMagics = cert.err != nil; cert.err != nil {
+				all[i].Phase, all[i].Err = PhaseFailed, cert.err
+			} else {
+				all[i].Phase, all[i].Since, all[i].Issuer = PhaseServed, cert.at, cert.issuer
+			}
+		}
+	}
+	return all
+}
+
+// status is that of an entry.
+func (e *entry) status() Status {
+	s := Status{
+		Domain: e.domain, CA: e.hold.CA, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
+		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(),
+	}
+	switch {
+	case e.hold.Reason.IsRecord():
+		s.Phase = PhaseWaiting
+	case e.hold.Reason == acmepersist.ReasonProcessing:
+		s.Phase = PhaseProcessing
+	}
+	if e.hold.Watch != nil {
+		report := e.report()
+		s.Report = &report
+	}
+	if e.failure != nil {
+		s.Err = e.failure
+	}
+	return s
+}
+
+// subscriber is somebody who wants to know of changes.
+type subscriber struct {
+	notify func(domain string, now []Status)
+}
+
+// Subscribe has notify called whenever a domain comes into another phase, or waits for another
+// reason; now is where it is, as by Of. It must not block. Calls may overlap, and cancel ends them.
+func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel func()) {
+	s := &subscriber{notify}
+	r.mu.Lock()
+	defer r.unlock()
+	r.subscribers = append(r.subscribers, s)
+	return func() {
+		r.mu.Lock()
+		defer r.unlock()
+		r.subscribers = slices.DeleteFunc(r.subscribers, func(other *subscriber) bool { return other == s })
+	}
+}
+
+// changed tells the subscribers where a domain is, if that is news.
+func (r *Registry) changed(domain string) {
+	if len(r.subscribers) == 0 {
+		return
+	}
+	now := r.of(domain)
+	text := ""
+	for _, s := range now {
+		text += fmt.Sprintln(s.CA, s.Phase, s.Reason)
+	}
+	if r.reported[domain] == text {
+		return
+	}
+	if r.reported[domain] = text; text == "" {
+		delete(r.reported, domain)
+	}
+	for _, s := range r.subscribers {
+		r.later(func() { s.notify(domain, now) })
+	}
+}
+
+// Poke has DNS looked at again at once for those of the domains that wait for their record, for all of
+// them if no domain is given, and returns how many that are.
+func (r *Registry) Poke(domains []string) int {
+	wanted := make(map[string]bool)
+	for _, d := range domains {
+		if normal, err := record.Normalize(d); err == nil {
+			wanted[normal] = true
+		}
+	}
+	r.mu.Lock()
+	defer r.unlock()
+	n := 0
+	for key, e := range r.entries {
+		if e.stopWatch != nil && (len(domains) == 0 || wanted[e.domain]) {
+			n++
+			r.later(func() { r.scheduler.Poke(key) })
+		}
+	}
+	return n
+}

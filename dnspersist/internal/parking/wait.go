@@ -1,0 +1,279 @@
+package parking
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
+)
+
+// Attempt is an attempt for a domain that is under way.
+type Attempt struct {
+	// Seen is what the watch has shown last, for acmepersist.Request; nil if that is too old.
+	Seen *propagation.Report
+
+	registry *Registry
+	owner    Owner
+	domain   string
+	entry    *entry // the one that waited when it began
+	phase    acmepersist.Phase
+	since    time.Time
+}
+
+// Begin is for an attempt that comes for a domain. The error is the one to answer with where the
+// domain has to wait, which costs no query, no storage and no request; else Settle ends the attempt.
+func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt, error) {
+	r.mu.Lock()
+	defer r.unlock()
+	a := &Attempt{registry: r, owner: o, domain: domain, phase: acmepersist.PhaseLooking, since: time.Now()}
+	if e := r.entries[keyOf(o, domain)]; e != nil && e.isHeld {
+		var err error
+		if a.Seen, err = r.answer(ctx, o, e); err != nil {
+			return nil, err
+		}
+		a.entry = e
+		e.atWork++
+	}
+	r.attempts[a] = true
+	r.changed(domain)
+	return a, nil
+}
+
+// answer is what an attempt for a domain that waits is answered with: an error, or the last report.
+func (r *Registry) answer(ctx context.Context, o Owner, e *entry) (*propagation.Report, error) {
+	isNew := !o.Configuration().ended && !slices.Contains(e.owners, o)
+	r.own(e, o)
+	now := time.Now()
+	if isInterest(ctx) {
+		e.noteInterest(now)
+	}
+	switch {
+	case isNew && e.stopWatch == nil && !isLimit(e.hold.Reason):
+		// the wait is not for DNS but for somebody to act, and a reload may be just that
+		return nil, nil
+	case now.Before(e.failedUntil):
+		return nil, e.failure
+	case !e.readyAt.IsZero() && now.Sub(e.readyAt) >= acmepersist.ReportFresh:
+		return nil, nil
+	case !e.readyAt.IsZero(), !e.retryAt.After(walltime.Now()):
+		// not ready, but since when it is partly there counts
+		if e.hold.Watch == nil {
+			return nil, nil
+		}
+		report := e.report()
+		return &report, nil
+	}
+	return nil, e.hold
+}
+
+// isLimit reports whether a reason sets a time before which the CA must not be asked.
+func isLimit(reason acmepersist.Reason) bool {
+	return reason == acmepersist.ReasonRateLimited || reason == acmepersist.ReasonBudget
+}
+
+// isInterest reports whether an attempt is somebody's interest in the domain, not our own.
+func isInterest(ctx context.Context) bool { return !acmepersist.IsInBackground(ctx) }
+
+// Progress notes what the attempt is at.
+func (a *Attempt) Progress(p acmepersist.Phase) {
+	r := a.registry
+	r.mu.Lock()
+	defer r.unlock()
+	a.phase = p
+	r.changed(a.domain)
+}
+
+// Settle ends the attempt with what came of it. It reports whether the registry sees to the domain from
+// now on: CertMagic, which would hold its job and the lock while it waits, must not try it again.
+func (a *Attempt) Settle(ctx context.Context, err error) (isHeld bool) {
+	r := a.registry
+	r.mu.Lock()
+	defer r.unlock()
+	delete(r.attempts, a)
+	if a.entry != nil {
+		a.entry.atWork--
+	}
+	defer r.changed(a.domain)
+	var hold *acmepersist.Hold
+	switch {
+	case err == nil:
+		r.obtained(a.owner, a.domain)
+		return false
+	case errors.As(err, &hold):
+		r.settle(ctx, a.owner, hold)
+		return a.owner.IsAlone()
+	}
+	return a.owner.IsAlone() && ctx.Err() == nil && r.failed(a.owner, a.domain, err)
+}
+
+// obtained ends what was waited for, and asked for, of a domain that has its certificate.
+func (r *Registry) obtained(o Owner, domain string) {
+	key := keyOf(o, domain)
+	for _, e := range slices.Clone(r.byDomain[domain]) {
+		if e.key == key || !e.isHeld {
+			r.remove(e)
+		}
+	}
+}
+
+// settle has a domain wait.
+func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) {
+	c := o.Configuration()
+	if r.closed || c.ended || o.IsOnDemand() && !o.IsAlone() {
+		return // of those on demand in a chain nothing would end what is noted of them
+	}
+	key, now := keyOf(o, hold.Domain), time.Now()
+	e := r.entries[key]
+	if e == nil {
+		e = &entry{key: key, domain: hold.Domain, isHeld: o.IsAlone(), hold: hold, since: now}
+		if o.IsOnDemand() && !r.invite(e, o) {
+			return
+		}
+		r.insert(e)
+	}
+	r.own(e, o)
+	if isInterest(ctx) {
+		e.noteInterest(now)
+	}
+	before := e.hold
+	e.hold, e.heir = hold, nil
+	isNewer := hold.Watch != nil && before.Watch != nil && before.Watch.Report.When.After(hold.Watch.Report.When)
+	if isNewer { // the watch has looked since the attempt did
+		e.hold = hold.Seen(before.Watch.Report)
+	}
+	report := e.report()
+	e.sees(report)
+	finding := found(e.hold, report)
+	if kind := e.news.take(report, finding, now); kind == newsWrong { // the rest is in the error of the attempt
+		r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, o.IsOnDemand()) })
+	}
+	if e.asked != nil && e.asked.Record != hold.Record {
+		r.withdraw(e)
+	}
+	switch {
+	case hold.Watch == nil:
+	case report.Status == propagation.StatusAbsent, report.Status == propagation.StatusBlocked:
+		r.announce(e)
+	case e.asked != nil: // one that some servers already show is on its way
+		e.asked = e.hold
+	}
+	if !e.isHeld {
+		return
+	}
+	r.wait(e, o)
+	if isNewer && report.Status == propagation.StatusReady {
+		e.readyAt = now
+		r.tryAt(e, walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
+	}
+}
+
+// wait has an entry watched and retried.
+func (r *Registry) wait(e *entry, o Owner) {
+	e.readyAt, e.busyUntil = time.Time{}, time.Time{}
+	e.failures, e.failure, e.failedUntil = 0, nil, time.Time{}
+	at := walltime.Now().Add(cmp.Or(o.Configuration().Timing.Retry, acmepersist.HeldAtMost))
+	if until := e.hold.Until; !until.IsZero() && until.Before(at) {
+		at = until
+	}
+	r.tryAt(e, at, "it is time to try again whatever DNS shows")
+	if w := e.hold.Watch; w != nil {
+		// the same key goes on with the same schedule
+		e.stopWatch = r.scheduler.Watch(e.key, w.Checker, w.Target, w.Gate, func(report propagation.Report) { r.observed(e, report) })
+	} else if stop := e.stopWatch; stop != nil {
+		e.stopWatch = nil
+		r.later(stop)
+	}
+}
+
+// invite makes room for a domain that is asked for on demand. It reports whether there is any.
+func (r *Registry) invite(e *entry, o Owner) bool {
+	c := o.Configuration()
+	domain := fair.Domain(record.Base(e.domain))
+	e.guest = &guest{domain: domain, interest: time.Now()}
+	leaves, ok := r.guests.room(domain, !c.Names(domain), c.Limits, time.Now())
+	if !ok {
+		r.log(func(l *zap.Logger) {
+			l.Debug("too many names that were asked for on demand wait for their records; this one is not watched, and looked at again when it is asked for",
+				zap.String("identifier", e.domain), zap.String("domain", domain))
+		})
+		return false
+	}
+	if leaves != nil {
+		r.remove(leaves)
+	}
+	r.guests.add(e)
+	return true
+}
+
+// failed has a domain that waits tried again after an error that is not a Hold. It reports whether the
+// domain waits: while CertMagic waits to do so itself, a second job would begin beside it.
+func (r *Registry) failed(o Owner, domain string, err error) bool {
+	e := r.entries[keyOf(o, domain)]
+	if e == nil {
+		return false
+	}
+	now := time.Now()
+	e.failures++
+	e.failure, e.readyAt = err, time.Time{}
+	e.failedUntil = now.Add(AfterFailures(e.failures, e.hold.NotAfter, now))
+	r.tryAt(e, e.failedUntil, "it is time to try again after a failure")
+	return true
+}
+
+// observed takes the report of a poll.
+func (r *Registry) observed(e *entry, report propagation.Report) {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.entries[e.key] != e || e.hold.Watch == nil {
+		return
+	}
+	finding := found(e.hold, report)
+	hold, onDemand := e.hold, e.guest != nil
+	kind := e.news.take(report, finding, time.Now())
+	isGone := e.report().Status != report.Status && report.Status == propagation.StatusAbsent
+	e.hold = e.hold.Seen(report)
+	e.sees(report)
+	r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, onDemand) })
+	for _, fault := range r.faults.news(report, time.Now()) {
+		r.log(func(l *zap.Logger) { writeFault(l, fault, report.Zone, onDemand) })
+	}
+	switch {
+	case isGone && e.newest() != nil:
+		r.announce(e) // some servers had it when the wait began, so it was not announced
+	case e.asked != nil:
+		e.asked = e.hold
+	}
+	isReady := report.Status == propagation.StatusReady
+	if e.readyAt = (time.Time{}); isReady {
+		e.readyAt = time.Now()
+	}
+	now := walltime.Now()
+	switch at, why := e.hold.Due(report, now); {
+	case at.IsZero():
+	case !at.After(now):
+		if !isReady {
+			e.retryAt = time.Time{}
+		}
+		r.later(func() { r.retry(e, why) })
+	case at.Before(e.retryAt):
+		r.tryAt(e, at, why)
+	}
+	r.changed(e.domain)
+}
+
+// found explains what a report shows that is not the record.
+func found(h *acmepersist.Hold, report propagation.Report) acmepersist.Finding {
+	if h.Watch == nil || h.Watch.Find == nil {
+		return acmepersist.Finding{}
+	}
+	return h.Watch.Find(report)
+}

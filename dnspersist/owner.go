@@ -1,0 +1,222 @@
+package dnspersist
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"path"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+)
+
+// owner is an issuer for which domains wait. It implements parking.Owner by CertMagic.
+type owner struct{ iss *Issuer }
+
+// Configuration implements parking.Owner.
+func (o owner) Configuration() *parking.Configuration { return o.iss.rt.app.waits }
+
+// Key implements parking.Owner.
+func (o owner) Key() string { return o.iss.IssuerKey() + "|" + o.iss.rt.fingerprint }
+
+// IsAlone implements parking.Owner.
+func (o owner) IsAlone() bool { return len(o.iss.rt.config().Issuers) == 1 }
+
+// IsOnDemand implements parking.Owner.
+func (o owner) IsOnDemand() bool { return o.iss.rt.config().OnDemand != nil }
+
+// Stored implements parking.Owner.
+func (o owner) Stored(ctx context.Context, domain string) *x509.Certificate {
+	return acmepersist.StoredCertificate(ctx, o.iss.rt.config().Storage, o.iss.IssuerKey(), domain)
+}
+
+// Storage implements parking.Owner.
+func (o owner) Storage() state.Store {
+	return state.Store{
+		Storage: o.iss.rt.config().Storage, Folder: path.Join(state.Root, certmagic.StorageKeys.Safe(o.iss.IssuerKey())), Logger: o.iss.rt.logger,
+	}
+}
+
+// Obtain implements parking.Owner: it asks CertMagic in the way that fits where the domain is. A
+// domain that another node of the cluster has served meanwhile does not wait any longer.
+func (o owner) Obtain(alive context.Context, domain string, notAfter time.Time) (rest time.Duration, done bool, err error) {
+	ctx, end := attemptContext(alive)
+	defer end()
+	cfg := o.iss.rt.config()
+	stored := cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(o.iss.IssuerKey(), domain))
+	switch {
+	case cfg.OnDemand != nil:
+		// CertMagic asks for permission at the handshake only
+		if decide := cfg.OnDemand.DecisionFunc; decide != nil {
+			switch err := decide(ctx, domain); {
+			case isRefusal(err):
+				return 0, true, nil
+			case err != nil:
+				o.iss.rt.logger.Debug("whether the name is permitted is not known; it is tried again",
+					zap.String("identifier", domain), zap.Error(err))
+				return 0, false, nil
+			}
+		}
+		if stored && !notAfter.IsZero() {
+			err = renew(ctx, cfg, domain, notAfter)
+		} else {
+			err = cfg.ObtainCertAsync(ctx, domain)
+		}
+	case notAfter.IsZero():
+		// with the configuration's own life, for the job outlives this call; it loads a
+		// certificate that another node has obtained
+		err = cfg.ManageAsync(alive, []string{domain})
+		if !stored {
+			return parking.BackgroundJob, false, err
+		}
+	default:
+		if err = renew(ctx, cfg, domain, notAfter); err != nil {
+			return 0, false, err
+		}
+		// maintenance takes the new one from storage at one of its next ticks, but not while
+		// it waits after a failure: the old one may run out meanwhile
+		var cert certmagic.Certificate
+		if cert, err = cfg.CacheManagedCertificate(ctx, domain); err == nil {
+			o.renewInTime(domain, cert)
+		}
+	}
+	return 0, err == nil, err
+}
+
+// attemptContext is that of an attempt at our bidding. It ends after parking.AttemptTimeout, unless the
+// attempt has a certificate to lose then.
+func attemptContext(alive context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(acmepersist.InBackground(alive))
+	timeout := time.AfterFunc(parking.AttemptTimeout, cancel)
+	ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
+	return ctx, func() {
+		timeout.Stop()
+		cancel()
+	}
+}
+
+// replacing is the context key of the end of the certificate that a retry renews.
+type replacing struct{}
+
+// errRenewedMeanwhile ends a retry that came second in a cluster.
+var errRenewedMeanwhile = errors.New("another node has renewed the certificate meanwhile")
+
+// renew renews a certificate that ends at notAfter. It is forced, for CertMagic has
+// found it due before the domain began to wait, and what storage knows of the CA's renewal
+// window may be older; Issue then sees to it that a cluster does not renew twice.
+func renew(ctx context.Context, cfg *certmagic.Config, domain string, notAfter time.Time) error {
+	err := cfg.RenewCertAsync(context.WithValue(ctx, replacing{}, notAfter), domain, true)
+	if errors.Is(err, errRenewedMeanwhile) {
+		return nil
+	}
+	return err
+}
+
+// isRenewedMeanwhile reports, under CertMagic's lock, whether the certificate that a
+// retry is to renew is no longer the one in storage.
+func (o owner) isRenewedMeanwhile(ctx context.Context, domain string) bool {
+	notAfter, ok := ctx.Value(replacing{}).(time.Time)
+	if !ok {
+		return false
+	}
+	cert := o.Stored(ctx, domain)
+	return cert != nil && !cert.NotAfter.Equal(notAfter)
+}
+
+// isRefusal reports whether an error of the permission module is its no. Any other says that it
+// could not tell: a name that waits must not be lost to a time-out.
+func isRefusal(err error) bool { return errors.Is(err, caddytls.ErrPermissionDenied) }
+
+// hearPermission has a no of the permission end the watch of the name at once. The answer itself stays
+// what it is.
+func (iss *Issuer) hearPermission(cfg *certmagic.Config) {
+	if cfg.OnDemand == nil || cfg.OnDemand.DecisionFunc == nil || cfg.OnDemand == iss.rt.heard {
+		return
+	}
+	wrapped := *cfg.OnDemand
+	decide := wrapped.DecisionFunc
+	wrapped.DecisionFunc = func(ctx context.Context, name string) error {
+		err := decide(ctx, name)
+		if isRefusal(err) && iss.rt.app.shared.registry.Forget(owner{iss}, name) {
+			iss.rt.logger.Debug("no longer permitted; not watching the name any more", zap.String("identifier", name), zap.Error(err))
+		}
+		return err
+	}
+	cfg.OnDemand = &wrapped
+	iss.rt.heard = &wrapped
+}
+
+// certMagicBackoff is the longest time for which CertMagic's maintenance leaves a name alone after
+// a renewal that failed. It does not learn that the app has renewed the certificate since.
+const certMagicBackoff = 6 * time.Hour
+
+// renewInTime sees to a certificate that the app has renewed, and that comes due while CertMagic
+// may still wait after the failure before: such are those of some hours.
+func (o owner) renewInTime(domain string, cert certmagic.Certificate) {
+	cfg, app := o.iss.rt.config(), o.iss.rt.app
+	r := renewer{
+		ratio: cmp.Or(cfg.RenewalWindowRatio, certmagic.DefaultRenewalWindowRatio),
+		renew: func(ctx context.Context) (*x509.Certificate, error) {
+			if err := cfg.RenewCertAsync(ctx, domain, false); err != nil {
+				return nil, err
+			}
+			next, err := cfg.CacheManagedCertificate(ctx, domain)
+			return next.Leaf, err
+		},
+		waits: func() bool { return app.shared.registry.Waits(o, domain) },
+	}
+	if cert.Leaf != nil && r.wait(cert.Leaf) <= certMagicBackoff {
+		app.spawn(func(alive context.Context) { r.run(alive, cert.Leaf) })
+	}
+}
+
+// renewer renews the certificates of one name in time.
+type renewer struct {
+	ratio float64
+	renew func(context.Context) (*x509.Certificate, error)
+	// waits reports whether the name waits: then it is retried, and what it gets then is seen
+	// to anew.
+	waits func() bool
+}
+
+// wait is the time until a certificate is due. CertMagic rounds, and would find it not due at once.
+func (r renewer) wait(leaf *x509.Certificate) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	window := time.Duration(float64(life) * r.ratio)
+	return max(time.Until(leaf.NotAfter.Add(-window)), 0) + life/100 + time.Second
+}
+
+// run goes on until nothing comes due any more before CertMagic is ready, or the name is another's.
+func (r renewer) run(alive context.Context, leaf *x509.Certificate) {
+	failures, wait := 0, r.wait(leaf)
+	for wait <= certMagicBackoff {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-alive.Done():
+			timer.Stop()
+			return
+		}
+		ctx, end := attemptContext(alive)
+		next, err := r.renew(ctx)
+		end()
+		switch {
+		case err != nil && r.waits():
+			return
+		case err != nil: // CertMagic has logged it
+			failures++
+			wait = parking.AfterFailures(failures, leaf.NotAfter, time.Now())
+		case next == nil || !next.NotAfter.After(leaf.NotAfter):
+			return
+		default:
+			leaf, failures, wait = next, 0, r.wait(next)
+		}
+	}
+}
