@@ -77,7 +77,7 @@ func (iss *Issuer) validatePublishing(dns DNS) []error {
 		errs = append(errs, fmt.Errorf("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach but by dns in the directive dns_persist)", dns.Publish))
 	}
 	if has && iss.rt.publishing.Mode != acmepersist.PublishNever && dns.Check != "" && dns.Check != "authoritative" {
-		errs = append(errs, fmt.Errorf("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what stands at a name, and nothing is written blindly", dns.Check))
+		errs = append(errs, fmt.Errorf("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what is published at a name, and nothing is written blindly", dns.Check))
 	}
 	if iss.PersistFor > 0 {
 		if !has || iss.rt.publishing.Mode != acmepersist.PublishKeep {
