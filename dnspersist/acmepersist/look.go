@@ -44,20 +44,10 @@ func (a *attempt) workOut(ctx context.Context, t ca.Terms) (err error) {
 	}
 	a.site.worked, a.site.gate = true, nil
 	a.site.target = a.target(a.site.wanted, a.facts.name)
-	if a.iss.Checker == nil {
+	if a.iss.Checker == nil || !a.iss.publishes() {
 		return nil
 	}
-	if a.iss.publishes() {
-		at, err := a.place(a.site.wanted, a.site.target)
-		if err != nil {
-			return err
-		}
-		if err := a.endWrites(ctx, a.iss.Publishing, a.iss.Checker, at); err != nil {
-			a.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
-				zap.String("name", a.site.record.Name), zap.Error(err))
-		}
-	}
-	return a.noteInterest(ctx, a.site.wanted, a.site.target)
+	return a.endWrites(ctx, a.site.wanted, a.site.target)
 }
 
 // saw takes what a look has shown. An alias may lead to another place, and change the record.

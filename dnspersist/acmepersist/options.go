@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"context"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,3 +51,14 @@ func orDefault[T comparable](value, def T) T {
 	}
 	return value
 }
+
+// background is the context key of attempts on which no handshake hangs.
+type background struct{}
+
+// InBackground marks an attempt that may take its time also where Config.OnDemand is set.
+func InBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, background{}, true)
+}
+
+// IsInBackground reports whether an attempt is marked so.
+func IsInBackground(ctx context.Context) bool { return ctx.Value(background{}) != nil }

@@ -3,8 +3,9 @@ package acmepersist
 import (
 	"cmp"
 	"context"
-	"errors"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
@@ -94,21 +95,22 @@ func (s *session) ownersTurn(w wanted, r propagation.Report) bool {
 	return s.iss.OnDemand && w.target != "" && s.iss.Delegation.leadsTo(r.Alias(), w.identifier) != w.target
 }
 
-// noteInterest notes that a record which was written on demand is wanted.
-func (s *session) noteInterest(ctx context.Context, w wanted, t propagation.Target) error {
-	if !s.iss.OnDemand || !s.iss.publishes() {
-		return nil
-	}
+// endWrites ends writes and removals of earlier attempts that were cut short, and notes that a record which
+// was written on demand is wanted.
+func (s *session) endWrites(ctx context.Context, w wanted, t propagation.Target) error {
 	at, err := s.place(w, t)
 	if err != nil {
-		return nil //nolint:nilerr // nothing is written there
+		return err
 	}
-	return s.keeper(s.iss.Publishing, s.iss.Checker).NoteInterest(ctx, at)
-}
-
-// endWrites ends writes and removals at a place that were cut short.
-func (s *session) endWrites(ctx context.Context, p *Publishing, checker *propagation.Checker, at propagation.Target) error {
-	return s.keeper(p, checker).Finish(ctx, at)
+	keeper := s.keeper(s.iss.Publishing, s.iss.Checker)
+	if err := keeper.Finish(ctx, at); err != nil {
+		s.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
+			zap.String("name", at.Name), zap.Error(err))
+	}
+	if s.iss.OnDemand {
+		return keeper.NoteInterest(ctx, at)
+	}
+	return nil
 }
 
 // keepAt keeps a name's record right, where it is published: one that is gone, ends, or is not what the
