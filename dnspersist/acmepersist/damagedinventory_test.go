@@ -35,7 +35,7 @@ func TestDamagedInventoryKeepsItsOwnRecordsOnly(t *testing.T) {
 		if err = n.issueFor(t.Context(), "damaged.example.test"); err == nil {
 			return
 		}
-		if !strings.Contains(err.Error(), "record_settling") || time.Now().After(deadline) {
+		if !strings.Contains(err.Error(), "record_confirming") || time.Now().After(deadline) {
 			t.Fatalf("a certificate is held up: %v", err)
 		}
 	}

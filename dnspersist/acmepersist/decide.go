@@ -186,7 +186,7 @@ func (f facts) lookAt(now time.Time) (s step, c change, wait bool) {
 		}
 		return step{do: doPublish}, change{}, true
 	}
-	partial := f.report.Status == propagation.StatusPartial || f.report.Status == propagation.StatusSettling
+	partial := f.report.Status == propagation.StatusPartial || f.report.Status == propagation.StatusConfirming
 	if partial == f.name.PartialSince.IsZero() {
 		since := time.Time{}
 		if partial {

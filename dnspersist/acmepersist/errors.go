@@ -29,13 +29,13 @@ type WaitingError struct {
 func (e *WaitingError) Unwrap() error { return e.Err }
 
 // Code is a stable word for the kind of wait: record_absent, record_partial,
-// record_settling or dns_blocked.
+// record_confirming or dns_blocked.
 func (e *WaitingError) Code() string {
 	switch e.Report.Status {
 	case propagation.StatusPartial:
 		return "record_partial"
-	case propagation.StatusSettling, propagation.StatusReady:
-		return "record_settling"
+	case propagation.StatusConfirming, propagation.StatusReady:
+		return "record_confirming"
 	case propagation.StatusBlocked:
 		return "dns_blocked"
 	default:

@@ -22,8 +22,8 @@ const (
 	ReasonWrong Reason = "record_wrong"
 	// ReasonPartial: not every server shows the record.
 	ReasonPartial Reason = "record_partial"
-	// ReasonSettling: every server shows the record, and has for too short a time to be sure.
-	ReasonSettling Reason = "record_settling"
+	// ReasonConfirming: every server shows the record, and has for too short a time to be sure.
+	ReasonConfirming Reason = "record_confirming"
 	// ReasonBlocked: DNS cannot be looked at.
 	ReasonBlocked Reason = "dns_blocked"
 	// ReasonPublish: the record could not be published by the DNS provider.
@@ -211,8 +211,8 @@ func reasonOf(r propagation.Report, found Finding) Reason {
 	switch r.Status {
 	case propagation.StatusPartial:
 		return ReasonPartial
-	case propagation.StatusSettling, propagation.StatusReady:
-		return ReasonSettling
+	case propagation.StatusConfirming, propagation.StatusReady:
+		return ReasonConfirming
 	case propagation.StatusBlocked:
 		return ReasonBlocked
 	}
@@ -242,7 +242,7 @@ func (h *Hold) Seen(r propagation.Report) *Hold {
 // IsRecord reports whether it is the record in DNS that is waited for.
 func (r Reason) IsRecord() bool {
 	switch r {
-	case ReasonAbsent, ReasonWrong, ReasonPartial, ReasonSettling, ReasonBlocked:
+	case ReasonAbsent, ReasonWrong, ReasonPartial, ReasonConfirming, ReasonBlocked:
 		return true
 	}
 	return false

@@ -19,21 +19,21 @@ func TestWaitUntil(t *testing.T) {
 	}
 	const day = 24 * time.Hour
 	for _, tc := range []struct {
-		name     string
-		clock    clock
-		settling bool
-		began    time.Duration
-		want     time.Duration // after start; negative for no end
+		name       string
+		clock      clock
+		confirming bool
+		began      time.Duration
+		want       time.Duration // after start; negative for no end
 	}{
 		{"a first certificate", clock{partialSince: start}, false, time.Hour, -1},
 		{"90 days: until it is asked for anyway", renewal(90 * day), false, 60 * day, 75 * day},
 		{"90 days, due already", renewal(90 * day), false, 80 * day, 75 * day},
 		{"four minutes", renewal(4 * time.Minute), false, 160 * time.Second, 180 * time.Second},
-		{"settling: a quarter of what is left", renewal(90 * day), true, 86 * day, 87 * day},
-		{"settling in the last seconds", renewal(4 * time.Minute), true, 236 * time.Second, 246 * time.Second},
-		{"settling after the end", renewal(4 * time.Minute), true, time.Hour, time.Hour + 10*time.Second},
+		{"confirming: a quarter of what is left", renewal(90 * day), true, 86 * day, 87 * day},
+		{"confirming in the last seconds", renewal(4 * time.Minute), true, 236 * time.Second, 246 * time.Second},
+		{"confirming after the end", renewal(4 * time.Minute), true, time.Hour, time.Hour + 10*time.Second},
 	} {
-		got := tc.clock.waitUntil(tc.settling, start.Add(tc.began))
+		got := tc.clock.waitUntil(tc.confirming, start.Add(tc.began))
 		switch want := start.Add(tc.want); {
 		case tc.want < 0:
 			if !got.IsZero() {

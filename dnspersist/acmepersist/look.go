@@ -75,10 +75,10 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 	}
 	start, clockAtStart := time.Now(), walltime.Now()
 	c := a.facts.clock()
-	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusSettling {
+	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusConfirming {
 		waited := time.Since(start)
 		left := a.iss.propagationTimeout() - waited
-		if end := c.waitUntil(r.Status == propagation.StatusSettling, clockAtStart); !end.IsZero() {
+		if end := c.waitUntil(r.Status == propagation.StatusConfirming, clockAtStart); !end.IsZero() {
 			left = min(left, walltime.Until(end))
 		}
 		if left <= 0 {

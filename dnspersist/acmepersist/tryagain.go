@@ -103,11 +103,11 @@ func (c clock) due() time.Time {
 // waitUntil is until when an attempt that has begun then may wait within itself: for servers
 // that lack the record until the CA is to be asked anyway, for a record to settle that all of
 // them show a quarter of the remaining life. It is zero for a first certificate, which has time.
-func (c clock) waitUntil(settling bool, began time.Time) time.Time {
+func (c clock) waitUntil(confirming bool, began time.Time) time.Time {
 	switch {
 	case c.certificate == nil:
 		return time.Time{}
-	case settling:
+	case confirming:
 		return began.Add(max(c.certificate.NotAfter.Sub(began)/4, propagation.DefaultSettle))
 	}
 	return c.due()

@@ -137,7 +137,7 @@ func (c *Checker) Check(ctx context.Context, t Target, g *Gate) Report {
 			return last
 		}
 		rep = g.Observe(r)
-		if rep.Status != StatusSettling || rep.LookAgainAt.After(time.Now()) {
+		if rep.Status != StatusConfirming || rep.LookAgainAt.After(time.Now()) {
 			break
 		}
 	}

@@ -11,11 +11,11 @@ type Code = ask.Code
 // Codes of a [Diagnostic]. The first group is how far a record is visible, the second what is
 // wrong with a server, the third what is wrong on the way to the record.
 const (
-	CodeAbsent   Code = "absent"
-	CodePartial  Code = "partial"
-	CodeBlocked  Code = "blocked"
-	CodeSettling Code = "settling"
-	CodeReady    Code = "ready"
+	CodeAbsent     Code = "absent"
+	CodePartial    Code = "partial"
+	CodeBlocked    Code = "blocked"
+	CodeConfirming Code = "confirming"
+	CodeReady      Code = "ready"
 
 	CodeUnreachable Code = "ns_unreachable" // no answer over UDP or TCP
 	CodeServfail    Code = "ns_servfail"

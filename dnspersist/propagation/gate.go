@@ -187,7 +187,7 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 	case g.clean >= minCleanLooks && !r.When.Before(settled):
 		rep.Status = StatusReady
 	default:
-		rep.Status = StatusSettling
+		rep.Status = StatusConfirming
 		if rep.LookAgainAt = settled; settled.Before(r.When) {
 			rep.LookAgainAt = r.When
 		}

@@ -50,27 +50,27 @@ func TestGate(t *testing.T) {
 		name  string
 		steps []step
 	}{
-		{"complete at first look: second round at once", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {3600, "y y", StatusReady}}},
-		{"seen to appear: settle", []step{{0, "n n", StatusAbsent}, {5, "y y", StatusSettling}, {6, "y y", StatusSettling}, {14, "y y", StatusSettling}, {15, "y y", StatusReady}}},
-		{"settle needs two rounds", []step{{0, "n n", StatusAbsent}, {100, "y y", StatusSettling}, {200, "y y", StatusReady}}},
+		{"complete at first look: second round at once", []step{{0, "y y", StatusConfirming}, {0, "y y", StatusReady}, {3600, "y y", StatusReady}}},
+		{"seen to appear: settle", []step{{0, "n n", StatusAbsent}, {5, "y y", StatusConfirming}, {6, "y y", StatusConfirming}, {14, "y y", StatusConfirming}, {15, "y y", StatusReady}}},
+		{"settle needs two rounds", []step{{0, "n n", StatusAbsent}, {100, "y y", StatusConfirming}, {200, "y y", StatusReady}}},
 		{"any no blocks for ever", []step{{0, "y y y y y n", StatusPartial}, {3600, "y y y y y n", StatusPartial}, {1e6, "y y y y y n", StatusPartial}}},
 		{"never first yes", []step{{0, "y n", StatusPartial}, {1, "y n", StatusPartial}}},
-		{"broken streak restarts settle", []step{{0, "n n", StatusAbsent}, {1, "y y", StatusSettling}, {10, "y n", StatusPartial}, {12, "y y", StatusSettling}, {21, "y y", StatusSettling}, {22, "y y", StatusReady}}},
-		{"a no breaks ready", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {5, "y n", StatusPartial}, {6, "y y", StatusSettling}, {7, "y y", StatusSettling}, {16, "y y", StatusReady}}},
-		{"vanished", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {5, "n n", StatusAbsent}}},
-		{"silent host excused after grace", []step{{0, "y s", StatusPartial}, {30, "y s", StatusPartial}, {59, "y s", StatusPartial}, {60, "y s", StatusSettling}, {60, "y s", StatusReady}}},
-		{"broken host excused after grace", []step{{0, "y b", StatusPartial}, {60, "y b", StatusSettling}, {60, "y b", StatusReady}}},
-		{"grace needs two looks", []step{{0, "y y", StatusSettling}, {0, "y y", StatusReady}, {100, "y s", StatusPartial}, {130, "y s", StatusPartial}, {160, "y s", StatusSettling}, {160, "y s", StatusReady}}},
-		{"grace runs while absent", []step{{0, "n s", StatusAbsent}, {100, "n s", StatusAbsent}, {200, "y s", StatusSettling}, {210, "y s", StatusReady}}},
-		{"grace restarts when the host came back", []step{{0, "y s", StatusPartial}, {50, "y y", StatusSettling}, {51, "y s", StatusPartial}, {61, "y s", StatusPartial}, {111, "y s", StatusSettling}, {111, "y s", StatusReady}}},
-		{"host that came back stale", []step{{0, "y s", StatusPartial}, {60, "y s", StatusSettling}, {60, "y s", StatusReady}, {61, "y n", StatusPartial}}},
-		{"half is enough", []step{{0, "y y s b", StatusPartial}, {60, "y y s b", StatusSettling}, {60, "y y s b", StatusReady}}},
+		{"broken streak restarts settle", []step{{0, "n n", StatusAbsent}, {1, "y y", StatusConfirming}, {10, "y n", StatusPartial}, {12, "y y", StatusConfirming}, {21, "y y", StatusConfirming}, {22, "y y", StatusReady}}},
+		{"a no breaks ready", []step{{0, "y y", StatusConfirming}, {0, "y y", StatusReady}, {5, "y n", StatusPartial}, {6, "y y", StatusConfirming}, {7, "y y", StatusConfirming}, {16, "y y", StatusReady}}},
+		{"vanished", []step{{0, "y y", StatusConfirming}, {0, "y y", StatusReady}, {5, "n n", StatusAbsent}}},
+		{"silent host excused after grace", []step{{0, "y s", StatusPartial}, {30, "y s", StatusPartial}, {59, "y s", StatusPartial}, {60, "y s", StatusConfirming}, {60, "y s", StatusReady}}},
+		{"broken host excused after grace", []step{{0, "y b", StatusPartial}, {60, "y b", StatusConfirming}, {60, "y b", StatusReady}}},
+		{"grace needs two looks", []step{{0, "y y", StatusConfirming}, {0, "y y", StatusReady}, {100, "y s", StatusPartial}, {130, "y s", StatusPartial}, {160, "y s", StatusConfirming}, {160, "y s", StatusReady}}},
+		{"grace runs while absent", []step{{0, "n s", StatusAbsent}, {100, "n s", StatusAbsent}, {200, "y s", StatusConfirming}, {210, "y s", StatusReady}}},
+		{"grace restarts when the host came back", []step{{0, "y s", StatusPartial}, {50, "y y", StatusConfirming}, {51, "y s", StatusPartial}, {61, "y s", StatusPartial}, {111, "y s", StatusConfirming}, {111, "y s", StatusReady}}},
+		{"host that came back stale", []step{{0, "y s", StatusPartial}, {60, "y s", StatusConfirming}, {60, "y s", StatusReady}, {61, "y n", StatusPartial}}},
+		{"half is enough", []step{{0, "y y s b", StatusPartial}, {60, "y y s b", StatusConfirming}, {60, "y y s b", StatusReady}}},
 		{"less than half is not", []step{{0, "y s s", StatusPartial}, {60, "y s s", StatusPartial}, {3600, "y s s", StatusPartial}}},
 		{"nothing answers", []step{{0, "s b", StatusBlocked}, {60, "s b", StatusBlocked}, {3600, "s b", StatusBlocked}}},
-		{"dead IPv6 address costs nothing", []step{{0, "ys ys", StatusSettling}, {0, "ys ys", StatusReady}}},
+		{"dead IPv6 address costs nothing", []step{{0, "ys ys", StatusConfirming}, {0, "ys ys", StatusReady}}},
 		{"stale IPv6 address blocks", []step{{0, "yn y", StatusPartial}, {3600, "yn y", StatusPartial}}},
 		{"stale address beside a silent one", []step{{0, "sn y", StatusPartial}}},
-		{"alias with target", []step{{0, "a a | y y", StatusSettling}, {0, "a a | y y", StatusReady}}},
+		{"alias with target", []step{{0, "a a | y y", StatusConfirming}, {0, "a a | y y", StatusReady}}},
 		{"alias without target", []step{{0, "a a | n n", StatusAbsent}}},
 		{"alias, target partial", []step{{0, "a a | y n", StatusPartial}}},
 		{"alias missing on one", []step{{0, "a n | y y", StatusPartial}}},
@@ -101,13 +101,13 @@ func TestGateError(t *testing.T) {
 	if rep := g.Observe(failed); rep.Status != StatusBlocked || rep.Reason != failed.Err.Error() {
 		t.Errorf("report %+v", rep)
 	}
-	if rep := g.Observe(roundOf("y y", time.Second)); rep.Status != StatusSettling || !rep.LookAgainAt.Equal(gateStart.Add(11*time.Second)) {
-		t.Errorf("not seen complete at first look, so settling to the 11th second: %+v", rep)
+	if rep := g.Observe(roundOf("y y", time.Second)); rep.Status != StatusConfirming || !rep.LookAgainAt.Equal(gateStart.Add(11*time.Second)) {
+		t.Errorf("not seen complete at first look, so confirming to the 11th second: %+v", rep)
 	}
 	// An error in between restarts the settle time but not the grace.
 	failed.When = gateStart.Add(2 * time.Second)
 	g.Observe(failed)
-	if rep := g.Observe(roundOf("y y", 11*time.Second)); rep.Status != StatusSettling {
+	if rep := g.Observe(roundOf("y y", 11*time.Second)); rep.Status != StatusConfirming {
 		t.Errorf("report %+v", rep)
 	}
 }
@@ -212,7 +212,7 @@ func TestGraceIsRemembered(t *testing.T) {
 			r.Servers[i].BadSince, r.Servers[i].BadLooks = r.When.Add(-time.Hour), 5
 		}
 	}
-	if rep := g.Observe(r); rep.Status != StatusSettling || len(rep.Excused) != 1 {
+	if rep := g.Observe(r); rep.Status != StatusConfirming || len(rep.Excused) != 1 {
 		t.Errorf("after the first look: %s, excused %v", rep.Status, rep.Excused)
 	}
 }

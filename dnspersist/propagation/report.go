@@ -54,7 +54,7 @@ func explain(rep Report, err error, groups []group, v view, waiting []string) st
 	switch rep.Status {
 	case StatusReady:
 		return ""
-	case StatusSettling:
+	case StatusConfirming:
 		return "all servers that count agree; a second look follows"
 	case StatusAbsent:
 		return answersOf(groups, VerdictNo)

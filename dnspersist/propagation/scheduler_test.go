@@ -226,8 +226,8 @@ func TestSchedulerAppears(t *testing.T) {
 		published := time.Now()
 		time.Sleep(3 * time.Minute)
 		got := l.statuses()
-		if len(got) < 5 || !slices.Equal(got[:4], []Status{StatusAbsent, StatusPartial, StatusSettling, StatusReady}) || got[len(got)-1] != StatusReady {
-			t.Fatalf("told %q, want settling, ready and ready again", got)
+		if len(got) < 5 || !slices.Equal(got[:4], []Status{StatusAbsent, StatusPartial, StatusConfirming, StatusReady}) || got[len(got)-1] != StatusReady {
+			t.Fatalf("told %q, want confirming, ready and ready again", got)
 		}
 		l.mu.Lock()
 		ready := l.reps[3].When.Sub(published)

@@ -235,8 +235,8 @@ const (
 	// StatusBlocked: nothing is known, as no server answers or none could
 	// be found. Report.Reason has what to do.
 	StatusBlocked Status = "blocked"
-	// StatusSettling: all servers that count have it; a second look is due.
-	StatusSettling Status = "settling"
+	// StatusConfirming: all servers that count have it; a second look is due.
+	StatusConfirming Status = "confirming"
 	// StatusReady: the CA can be asked.
 	StatusReady Status = "ready"
 )

@@ -185,7 +185,7 @@ func TestScenario51Vanishes(t *testing.T) {
 	g := gate()
 	w.wait(g, propagation.StatusAbsent)
 	bind.Update(example, add)
-	w.wait(g, propagation.StatusSettling)
+	w.wait(g, propagation.StatusConfirming)
 	bind.Update(example, "delete "+name+". TXT")
 	w.wait(g, propagation.StatusAbsent)
 	bind.Update(example, add)
