@@ -129,7 +129,7 @@ func TestDecide(t *testing.T) {
 			change{partial: since(decideNow)},
 		},
 		{
-			"it settles", func(f *facts) { f.shows(propagation.StatusSettling) },
+			"it settles", func(f *facts) { f.shows(propagation.StatusConfirming) },
 			step{do: doHold, until: minutes(hour)},
 			change{partial: since(decideNow)},
 		},
@@ -190,7 +190,7 @@ func TestDecide(t *testing.T) {
 // happens has a step come out one way or another.
 func (f *facts) happens(s step, now time.Time, r *rand.Rand) {
 	statuses := []propagation.Status{
-		propagation.StatusAbsent, propagation.StatusPartial, propagation.StatusSettling, propagation.StatusBlocked, propagation.StatusReady,
+		propagation.StatusAbsent, propagation.StatusPartial, propagation.StatusConfirming, propagation.StatusBlocked, propagation.StatusReady,
 	}
 	stages := []orderStage{orderNone, orderOpen, orderPosted, orderProcessing, orderRefused, orderValid}
 	switch s.do {
