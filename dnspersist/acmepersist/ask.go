@@ -7,7 +7,6 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -83,13 +82,12 @@ func (a *attempt) askNow(ctx context.Context) error {
 		return a.notOffered(ctx)
 	}
 	a.challenge = c
-	if a.site.wanted, err = a.want(ctx, a.domain, c.Terms); err != nil {
+	if a.site, err = a.session.site(ctx, a.domain, c.Terms); err != nil {
 		return err
 	}
-	a.site.worked = true
 	if a.iss.Checker != nil {
 		gate := propagation.NewGate(a.iss.Grace, a.iss.Settle)
-		report := gate.Observe(a.iss.Checker.Look(ctx, a.target(a.site.wanted, state.Name{})))
+		report := gate.Observe(a.iss.Checker.Look(ctx, a.site.target()))
 		a.facts.report = &report
 	}
 	if c.Status == acme.StatusPending {

@@ -26,8 +26,9 @@ type attempt struct {
 	facts facts
 	// offer is what is known of the CA.
 	offer ca.Offer
-	// site is what is looked for, and where.
-	site site
+	// site is what is looked for, and gate what was seen there; nil before.
+	site *site
+	gate *propagation.Gate
 	// order, authz and challenge are those of the CA, once there is an order; kept is what storage has of it.
 	order     acme.Order
 	authz     acme.Authorization
@@ -38,18 +39,6 @@ type attempt struct {
 	// refusal is the error for the CA's no, written why the record could not be published, and caa what
 	// forbids the certificate.
 	refusal, unpublished, caa error
-}
-
-// site is what has to be published for a domain, where it is looked for, and what was seen there. It is
-// made anew after each look, for an alias changes the record, and after the challenge, which may want
-// another form.
-type site struct {
-	wanted
-	// worked is true once it is known what is wanted.
-	worked bool
-	target propagation.Target
-	// gate is nil before the first look.
-	gate *propagation.Gate
 }
 
 // begin opens an attempt: what needs no account and no order is known afterwards.
@@ -206,12 +195,12 @@ func (a *attempt) holdAt(ctx context.Context, s step) error {
 		return a.hold(s.reason, s.until, a.caa)
 	case ReasonRejected:
 		h := a.hold(s.reason, s.until, a.refusal)
-		if !a.facts.isReady() && a.iss.Checker != nil && a.site.record.Name != "" {
+		if !a.facts.isReady() && a.iss.Checker != nil && a.site != nil {
 			var seen propagation.Report
 			if a.facts.report != nil {
 				seen = a.facts.report.Shortened(weigh(a.site.want))
 			}
-			a.site.target = a.target(a.site.wanted, a.facts.name)
+			a.site.known = a.facts.name
 			h.Watch = a.watch(propagation.NewGate(a.iss.Grace, a.iss.Settle), seen)
 		}
 		return h
@@ -224,21 +213,21 @@ func (a *attempt) waiting(ctx context.Context, s step) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("looking for the record of %s: %w", a.domain, context.Cause(ctx))
 	}
-	w, report := &a.site.wanted, *a.facts.report
-	a.suspectLostStorage(*w, report)
-	if err := a.refine(w, report.Values, a.facts.name, a.offer); err != nil {
+	w, report := a.site, *a.facts.report
+	w.suspectLostStorage(report.Values)
+	if err := w.refine(report.Values, a.offer); err != nil {
 		return err
 	}
-	report = a.site.gate.Report() // what is kept while the name waits
+	report = a.gate.Report() // what is kept while the name waits
 	due := a.facts.clock().due()
 	err := &WaitingError{Identifier: a.domain, Record: w.record, Report: report, Retry: due, Err: a.unpublished}
 	if w.foreign != "" {
-		err.Err = &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}
+		err.Err = &ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}
 		if a.unpublished != nil {
 			err.Err = fmt.Errorf("%w; %w", err.Err, a.unpublished)
 		}
 	}
-	watch := a.watch(a.site.gate, report)
+	watch := a.watch(a.gate, report)
 	if s.reason == "" {
 		s.reason = reasonOf(report, watch.Find(report))
 	}
@@ -249,14 +238,14 @@ func (a *attempt) waiting(ctx context.Context, s step) error {
 
 // suspectLostStorage warns when a new account was registered although DNS shows
 // that this name already trusts another one of the same CA.
-func (s *session) suspectLostStorage(w wanted, r propagation.Report) {
-	if !s.account.IsNew() {
+func (w *site) suspectLostStorage(values []string) {
+	if !w.account.IsNew() {
 		return
 	}
-	for _, v := range record.Evaluate(r.Values, w.want, walltime.Now()).Verdicts {
+	for _, v := range record.Evaluate(values, w.want, walltime.Now()).Verdicts {
 		if v.Code == record.CodeWrongAccount {
-			s.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
-				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", s.account.URL))
+			w.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
+				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", w.account.URL))
 			return
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -77,12 +78,12 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 		t.Names = []string{a.iss.IssuerDomainName}
 	}
 	a.facts.terms = termsShown
-	if a.site.worked {
+	if a.site != nil {
 		if t.Equal(a.site.terms) {
 			return nil
 		}
 		// what is noted of the CA's answer is noted of what it was asked for
-		a.site.terms, a.site.want = t, a.hashedWant(t, a.domain)
+		a.site.terms, a.site.want = t, t.Want(a.domain, a.account.Identity)
 		if !a.facts.looks || a.facts.order.stage == orderPosted {
 			return nil
 		}
@@ -104,7 +105,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 	a.facts.order.postedAt = walltime.Now().UTC()
 	began, refusals := time.Now(), 0
 	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {
-		taken, err := a.post(ctx, a.challenge, a.site.wanted)
+		taken, err := a.post(ctx, a.challenge)
 		no := (*postRefusedError)(nil)
 		if errors.As(err, &no) {
 			refusals++
@@ -138,7 +139,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 
 // awaitValidation waits until the CA has decided, as long as an attempt may.
 func (a *attempt) awaitValidation(ctx context.Context) (err error) {
-	began, noted := time.Now(), false
+	began, noted := time.Now(), a.resumed
 	for interval := ca.MinInterval; ; interval = min(2*interval, 10*time.Second) {
 		if a.taken && !noted {
 			// so that neither the end of this attempt nor of the process costs an order
@@ -196,12 +197,15 @@ func (a *attempt) takeRefusal(ctx context.Context) error {
 // remember notes that the CA has accepted the record as it was seen.
 func (a *attempt) remember(ctx context.Context) error {
 	var values []string
-	if a.facts.report != nil && a.site.worked {
-		values = a.facts.report.Values
+	var want record.Want
+	if a.site != nil {
+		if want = a.site.want; a.facts.report != nil {
+			values = a.facts.report.Values
+		}
 	}
 	return a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
 		n.AddIdentifier(a.domain)
-		n.Accept(values, a.site.want, a.account.URL, walltime.Now())
+		n.Accept(values, want, a.account.URL, walltime.Now())
 		return true
 	})
 }
@@ -256,7 +260,7 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 // post asks for a validation. taken is true if the CA has said that it will
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
-func (s *session) post(ctx context.Context, c ca.Challenge, w wanted) (taken bool, err error) {
+func (s *session) post(ctx context.Context, c ca.Challenge) (taken bool, err error) {
 	status, wait, err := s.account.Once(func(account acme.Account) error {
 		_, err := s.ACME.InitiateChallenge(ctx, account, c.Challenge)
 		return err
@@ -264,7 +268,7 @@ func (s *session) post(ctx context.Context, c ca.Challenge, w wanted) (taken boo
 	if err == nil || status >= 200 && status < 300 {
 		return true, nil
 	}
-	s.logger.Debug("answer to the challenge", zap.String("identifier", w.identifier), zap.Error(err))
+	s.logger.Debug("answer to the challenge", zap.String("challenge", c.URL), zap.Error(err))
 	if s.IsBusy() && s.IsLimited(err, wait, 0) {
 		return false, s.RateLimit(err, wait)
 	}
@@ -302,7 +306,11 @@ func (a *attempt) refused(ctx context.Context) error {
 	if a.facts.report != nil {
 		seen = *a.facts.report
 	}
-	name, want, isInternal := a.facts.name.Name, a.site.want, problem == "serverInternal"
+	var want record.Want
+	if a.site != nil {
+		want = a.site.want
+	}
+	name, isInternal := a.facts.name.Name, problem == "serverInternal"
 	// the CA's answer beats our model: what it refuses is no longer presumed good
 	disagrees := !isInternal && disagrees(seen, want)
 	var retry time.Time

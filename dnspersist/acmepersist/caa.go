@@ -38,7 +38,7 @@ func (iss *Issuer) caaChecker() *propagation.Checker {
 // lookForCAA looks whether the CA may issue for the name at all: it would refuse, and
 // count it. Resolvers that cannot tell veto nothing.
 func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
-	if !a.site.worked { // nobody looks for the record
+	if a.site == nil { // nobody looks for the record
 		t, err := a.Terms(a.offer)
 		if err == nil {
 			err = a.workOut(ctx, t)
@@ -50,7 +50,7 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 	if a.iss.caaChecker() == nil {
 		return new(caaFacts), nil
 	}
-	verdict, at := a.evaluateCAA(ctx, a.site.wanted)
+	verdict, at := a.site.evaluateCAA(ctx)
 	switch verdict.Outlook {
 	case record.OutlookGood:
 		return new(caaFacts), nil
@@ -74,22 +74,22 @@ func (a *attempt) overruleCAA() {
 const CodeCAADepends propagation.Code = "caa_depends"
 
 // evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are.
-func (s *session) evaluateCAA(ctx context.Context, w wanted) (verdict record.CAAVerdict, at string) {
+func (w *site) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at string) {
 	good := record.CAAVerdict{Outlook: record.OutlookGood}
-	if len(s.Directory.Meta.Identities()) == 0 {
+	if len(w.Directory.Meta.Identities()) == 0 {
 		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
-	found, at, err := s.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
+	found, at, err := w.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
 	if err != nil {
-		s.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
+		w.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
 		return good, ""
 	}
 	var list []record.CAA
 	for _, r := range found {
 		list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 	}
-	names := append(s.Directory.Meta.Identities(), w.terms.Names...)
+	names := append(w.Directory.Meta.Identities(), w.terms.Names...)
 	return record.EvaluateCAA(list, record.CAAWant{
-		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: s.account.URL,
+		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: w.account.URL,
 	}), at
 }

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -46,9 +45,8 @@ type Check struct {
 
 	session     *session
 	offer       ca.Offer
-	wanted      wanted
+	site        *site
 	identifiers []string
-	known       state.Name
 }
 
 // Checked is the outcome of a Check.
@@ -109,13 +107,10 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 	err = inParallel(ctx, len(names), func(i int) (err error) {
 		name := names[i]
 		c := &Check{session: s, offer: o, identifiers: groups[name], Checker: checker, Gate: propagation.NewGate(iss.Grace, iss.Settle)}
-		if c.wanted, err = s.want(ctx, strictest(groups[name]), t); err != nil {
+		if c.site, err = s.site(ctx, strictest(groups[name]), t); err != nil {
 			return err
 		}
-		if c.known, err = s.store.Name(ctx, name); err != nil {
-			return err
-		}
-		c.Target = s.target(c.wanted, c.known)
+		c.Target = c.site.target()
 		all[i] = c
 		return nil
 	})
@@ -123,7 +118,7 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 }
 
 // Name returns the validation name.
-func (c *Check) Name() string { return c.wanted.record.Name }
+func (c *Check) Name() string { return c.site.record.Name }
 
 // Look looks at DNS now. A thorough look asks some twenty questions more, to tell a person
 // what is wrong.
@@ -144,25 +139,26 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 
 // Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
 func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
-	s, w := c.session, c.wanted
+	s, copied := c.session, *c.site
+	w := &copied
 	done := Checked{Report: r, Diagnostics: found, Standing: []ValueVerdict{}}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()
 	}
-	if err := s.heedAlias(ctx, &w, r); err != nil {
+	if err := w.applyAlias(ctx, r); err != nil {
 		s.logger.Warn("where the record is delegated to is not known", zap.String("name", w.record.Name), zap.Error(err))
 	}
 	if r.Status != propagation.StatusReady && w.foreign == "" {
-		if why, err := s.taken(ctx, c.Checker, w); err == nil && why != "" {
-			if err := s.yield(&w, why); err != nil {
+		if why, err := w.taken(ctx, c.Checker); err == nil && why != "" {
+			if err := w.yield(why); err != nil {
 				s.logger.Debug("the record at the name's own label is not known", zap.Error(err))
 			}
 		}
 	}
-	if err := s.refine(&w, r.Values, c.known, c.offer); err != nil {
+	if err := w.refine(r.Values, c.offer); err != nil {
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
 	}
-	done.Wanted = s.wanted(w, c.identifiers)
+	done.Wanted = w.wanted(c.identifiers)
 	if done.Note != "" {
 		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: ca.CodeIssuerNotListed, Text: done.Note})
 	}
@@ -172,7 +168,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Standing = append(done.Standing, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
 	}
 	for _, id := range c.identifiers {
-		each := record.Evaluate(r.Values, s.hashedWant(w.terms, id), now)
+		each := record.Evaluate(r.Values, w.terms.Want(id, s.account.Identity), now)
 		done.Verdicts = append(done.Verdicts, IdentifierVerdict{id, each.Outlook(), each.ErrorTypes()})
 	}
 	done.EndsAt = endOf(result)
@@ -182,7 +178,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	if move := moved(at, done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
 		done.Do = move
 	}
-	if w.target != "" {
+	if w.delegated != "" {
 		done.AtTarget = c.atTarget(ctx, w, r)
 		if !done.State.Well() {
 			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
@@ -192,7 +188,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Do = r.Shadows + "; then " + done.Do
 	}
 	if done.State.Well() && s.iss.caaChecker() != nil {
-		done.judgeCAA(s.evaluateCAA(ctx, w))
+		done.judgeCAA(w.evaluateCAA(ctx))
 	}
 	return done
 }
@@ -213,7 +209,7 @@ func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
 }
 
 // judge says where the name stands, and what to do.
-func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (State, string) {
+func (c *Check) judge(w *site, r propagation.Report, result record.Result) (State, string) {
 	at, elsewhere := w.record.AtEnd(r)
 	line := at.ZoneLine()
 	if elsewhere {
@@ -231,7 +227,7 @@ func (c *Check) judge(w wanted, r propagation.Report, result record.Result) (Sta
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.known.Satisfies(r.Values, w.want, c.session.account.URL)
+	_, note := c.site.known.Satisfies(r.Values, w.want, c.session.account.URL)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
 }
 

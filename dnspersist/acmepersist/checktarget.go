@@ -35,17 +35,17 @@ type AtTarget struct {
 
 // atTarget tells what stands at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
-func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *AtTarget {
+func (c *Check) atTarget(ctx context.Context, w *site, r propagation.Report) *AtTarget {
 	d, alias := c.session.iss.Delegation, r.Alias()
-	at := &AtTarget{Name: w.target, Alias: d.leadsTo(alias, w.identifier), State: StateBlocked, Values: []string{}}
+	at := &AtTarget{Name: w.delegated, Alias: d.leadsTo(alias, w.identifier), State: StateBlocked, Values: []string{}}
 	if at.Alias == "" && alias.Kind == propagation.AliasSet {
 		at.Alias = alias.Targets[0]
 	}
-	if at.Alias != w.target {
-		r = c.Checker.Check(ctx, propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: c.Target.Accept, Weigh: c.Target.Weigh}, c.Checker.NewGate())
+	if at.Alias != w.delegated {
+		r = c.Checker.Check(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated), Accept: c.Target.Accept, Weigh: c.Target.Weigh}, c.Checker.NewGate())
 		at.Zone = r.Zone
 	}
-	shown, onward := r.At(w.target), r.AliasOf(w.target)
+	shown, onward := r.At(w.delegated), r.AliasOf(w.delegated)
 	at.Zone = cmp.Or(shown.Zone, at.Zone)
 	switch {
 	case len(shown.Servers) == 0:
@@ -55,7 +55,7 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 		at.Reason = (&propagation.AliasError{Alias: onward}).Error()
 		return at
 	case onward.Kind == propagation.AliasSet:
-		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.target, onward.Targets[0])
+		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.delegated, onward.Targets[0])
 		return at
 	}
 	if err := r.Whole(); err != nil {
@@ -65,7 +65,7 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 	at.State, at.TTL = StateMissing, shown.TTL
 	at.Values = append(at.Values, shown.Values...)
 	switch {
-	case c.session.serves(w, at.Values):
+	case w.serves(at.Values):
 		at.State = StateGood
 	case len(at.Values) > 0:
 		at.State = StateWrong
@@ -74,13 +74,13 @@ func (c *Check) atTarget(ctx context.Context, w wanted, r propagation.Report) *A
 }
 
 // judgeTarget says where a delegated name stands that is not well.
-func judgeTarget(w wanted, at *AtTarget, state State, do string) (State, string) {
+func judgeTarget(w *site, at *AtTarget, state State, do string) (State, string) {
 	publish := "publish " + w.record.ZoneLine()
 	switch {
 	case w.disputed != nil:
 		return StatePartial, w.disputed.Error()
 	case w.foreign != "":
-		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}).Error()
+		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}).Error()
 	case state == StateWrong && at.Alias == "":
 		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.record.Name, w.record.AliasLine())
 	case state != StateMissing && state != StateWrong:
@@ -112,11 +112,11 @@ func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
 // Shares lists other domains whose record stands at the place of this one; more is true if
 // they are too many to be listed.
 func (c *Check) Shares(ctx context.Context) (others []string, more bool, err error) {
-	if c.wanted.target == "" {
+	if c.site.delegated == "" {
 		return nil, false, nil
 	}
-	shared, err := c.session.store.Target(ctx, c.wanted.target)
-	mine := record.Base(c.wanted.identifier)
+	shared, err := c.session.store.Target(ctx, c.site.delegated)
+	mine := record.Base(c.site.identifier)
 	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More || shared.Incomplete, err
 }
 
@@ -125,7 +125,7 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 // among what is managed at the CA, or is served and has a certificate that is still valid. Else
 // it is empty.
 func (c *Check) Twin(ctx context.Context, given []*Check, managedAt func(ca string) []string, serves func(ca, name string) bool) string {
-	base, ca := record.Base(c.wanted.identifier), c.session.iss.CA
+	base, ca := record.Base(c.site.identifier), c.session.iss.CA
 	for _, name := range []string{base, "*." + base} {
 		if slices.ContainsFunc(given, func(o *Check) bool { return o.session.iss.CA == ca && slices.Contains(o.identifiers, name) }) {
 			continue

@@ -2,9 +2,11 @@ package acmepersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -86,42 +88,35 @@ func (d *Delegation) leadsTo(a propagation.Alias, identifier string) string {
 }
 
 // delegate works out where the record of a name stands, from what is known of earlier looks.
-func (s *session) delegate(ctx context.Context, w *wanted, validationName string) error {
-	d := s.iss.Delegation
+func (w *site) delegate(ctx context.Context) error {
+	d := w.iss.Delegation
 	if d == nil {
 		return nil
 	}
-	known := ""
-	if d.OwnLabels {
-		n, err := s.store.Name(ctx, validationName)
-		if err != nil {
-			return err
-		}
-		known = n.Target
-	}
+	known := w.known.Target
 	own := d.Target(w.identifier)
-	if known != own && d.covers(w.identifier)(known) {
-		if why, err := s.pointTo(ctx, w, known); why == "" || err != nil {
+	if d.OwnLabels && known != own && d.covers(w.identifier)(known) {
+		if why, err := w.pointTo(ctx, known); why == "" || err != nil {
 			return err
 		}
 	}
-	_, err := s.pointTo(ctx, w, own)
+	_, err := w.pointTo(ctx, own)
 	return err
 }
 
 // pointTo takes a target, and applies for whom else a record is published there. If that keeps the record
 // of this name from it, why says so, and nothing is taken.
-func (s *session) pointTo(ctx context.Context, w *wanted, target string) (why string, err error) {
-	shared, err := s.store.Target(ctx, target)
+func (w *site) pointTo(ctx context.Context, target string) (why string, err error) {
+	shared, err := w.store.Target(ctx, target)
 	if err != nil {
 		return "", err
 	}
-	return s.share(w, target, shared), nil
+	return w.share(target, shared), nil
 }
 
 // share fits what is wanted to those who share the target, or says why it cannot be among them.
-func (s *session) share(w *wanted, target string, shared state.Target) (why string) {
-	d, domain := s.iss.Delegation, record.Base(w.identifier)
+func (w *site) share(target string, shared state.Target) (why string) {
+	d, domain := w.iss.Delegation, record.Base(w.identifier)
 	switch {
 	case d.Name != "":
 		w.any = true // the operator says so
@@ -130,19 +125,19 @@ func (s *session) share(w *wanted, target string, shared state.Target) (why stri
 	default:
 		w.any = shared.IsShared(domain)
 		if shared.IsStranger(domain) {
-			if why := s.wouldWiden(*w, shared); why != "" {
+			if why := w.wouldWiden(shared); why != "" {
 				return why
 			}
 		}
 	}
-	w.target = target
-	w.wide = w.wide || shared.Wildcard && s.iss.Policy != PolicyExact
+	w.delegated = target
+	w.wide = w.wide || shared.Wildcard && w.iss.Policy != PolicyExact
 	return ""
 }
 
 // wouldWiden says what a stranger to a label would have its record allow that it does not allow now.
 // Whoever knows the label of another domain may lead a CNAME to it.
-func (s *session) wouldWiden(w wanted, shared state.Target) string {
+func (w *site) wouldWiden(shared state.Target) string {
 	switch {
 	case w.wide && !shared.Wildcard:
 		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
@@ -152,9 +147,9 @@ func (s *session) wouldWiden(w wanted, shared state.Target) string {
 	return ""
 }
 
-// heedAlias heeds the CNAME that a look has found.
-func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report) error {
-	d := s.iss.Delegation
+// applyAlias applies the CNAME that a look has found.
+func (w *site) applyAlias(ctx context.Context, r propagation.Report) error {
+	d := w.iss.Delegation
 	if d == nil {
 		return nil
 	}
@@ -168,10 +163,10 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 	case target == "" && alias.Kind == propagation.AliasSet:
 		w.foreign = alias.Targets[0]
 		return nil
-	case target == "" || target == w.target:
+	case target == "" || target == w.delegated:
 		return nil
 	}
-	why, err := s.pointTo(ctx, w, target)
+	why, err := w.pointTo(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -179,61 +174,67 @@ func (s *session) heedAlias(ctx context.Context, w *wanted, r propagation.Report
 		w.foreign, w.why = target, why
 		return nil
 	}
-	w.record, err = s.recordFor(*w, w.terms.Dialect, w.domain())
+	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
 	return err
 }
 
-// follow is heedAlias, and notes where the name leads, unless others have that label, and that it uses
+// follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
 // what stands there.
-func (s *session) follow(ctx context.Context, checker *propagation.Checker, w *wanted, r propagation.Report) error {
-	if s.iss.Delegation == nil {
+func (w *site) follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
+	if w.iss.Delegation == nil {
 		return nil
 	}
-	before := w.target
-	if err := s.heedAlias(ctx, w, r); err != nil || w.foreign != "" || w.disputed != nil {
+	before := w.delegated
+	if err := w.applyAlias(ctx, r); err != nil || w.foreign != "" || w.disputed != nil {
 		return err
 	}
 	isReady := r.Status == propagation.StatusReady
-	if w.target != before && (isReady || s.isFree(ctx, checker, *w)) {
-		err := s.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-			n.Target = w.target
+	free := isReady
+	if w.delegated != before && !isReady {
+		why, err := w.taken(ctx, checker)
+		free = why == "" && err == nil
+	}
+	if w.delegated != before && free {
+		err := w.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+			n.Target = w.delegated
 			return true
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if !isReady || !r.Alias().LeadsTo(w.target) {
+	if !isReady || !r.Alias().LeadsTo(w.delegated) {
 		return nil
 	}
-	return s.joinAt(ctx, w)
+	return w.join(ctx)
 }
 
 // joinAt notes that the name's record is published at its target: names that share one get a record that
 // serves all.
-func (s *session) joinAt(ctx context.Context, w *wanted) error {
-	shared, err := s.store.JoinTarget(ctx, w.target, record.Base(w.identifier), w.wide)
+func (w *site) join(ctx context.Context) error {
+	shared, err := w.store.JoinTarget(ctx, w.delegated, record.Base(w.identifier), w.wide)
 	if err != nil {
 		return err
 	}
-	if why := s.share(w, w.target, shared); why != "" { // another one has come first
-		return s.yield(w, why)
+	if why := w.share(w.delegated, shared); why != "" { // another one has come first
+		return w.yield(why)
 	}
-	w.record, err = s.recordFor(*w, w.terms.Dialect, w.domain())
+	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
 	return err
 }
 
-// place is where the record is to be written, as something to look for.
-func (s *session) place(w wanted, t propagation.Target) (propagation.Target, error) {
+// place is where the record is to be published, as something to look for.
+func (w *site) place() (propagation.Target, error) {
 	switch {
-	case w.target == "":
-		return t, nil
+	case w.delegated == "":
+		return w.target(), nil
 	case w.foreign != "":
-		return t, &ForeignAliasError{w.record.Name, w.foreign, w.target, w.why}
+		return propagation.Target{}, &ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}
 	case w.disputed != nil:
-		return t, w.disputed
+		return propagation.Target{}, w.disputed
 	}
-	return propagation.Target{Name: w.target, Host: placeHost(w.target), Accept: t.Accept, Weigh: t.Weigh}, nil
+	t := w.target()
+	return propagation.Target{Name: w.delegated, Host: placeHost(w.delegated), Accept: t.Accept, Weigh: t.Weigh}, nil
 }
 
 // placeHost is from where the zone of a target is found: above it, for it may not exist yet,
@@ -247,19 +248,58 @@ func placeHost(target string) string {
 
 // elsewhere reports whether a name leads to another target than an attempt has applied:
 // then another attempt can publish there.
-func (s *session) elsewhere(w wanted, seen propagation.Report) func(propagation.Report) bool {
-	d, p := s.iss.Delegation, s.iss.Publishing
+func (w *site) elsewhere(seen propagation.Report) func(propagation.Report) bool {
+	d, p := w.iss.Delegation, w.iss.Publishing
 	if d == nil || p == nil || p.Mode == PublishNever {
 		return nil
 	}
-	applied := w.target
+	applied := w.delegated
 	if w.foreign != "" {
 		applied = w.foreign
-	} else if s.ownersTurn(w, seen) {
+	} else if w.isOwnersTurn(seen) {
 		applied = ""
 	}
 	return func(r propagation.Report) bool {
 		target := d.leadsTo(r.Alias(), w.identifier)
 		return target != "" && target != applied
 	}
+}
+
+// taken returns what others have at the label to which a name leads, where nothing of ours was written
+// yet; empty if nothing. The label that is made from the domain nobody else has.
+func (w *site) taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
+	if d := w.iss.Delegation; d == nil || d.Name != "" || w.delegated == "" || w.delegated == d.Target(w.identifier) {
+		return "", nil
+	}
+	return w.keeper(nil, checker).Taken(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated)})
+}
+
+// yield gives up a label: the name is asked for at its own.
+func (w *site) yield(why string) (err error) {
+	w.foreign, w.why, w.any = w.delegated, why, false
+	w.delegated = w.iss.Delegation.Target(w.identifier)
+	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
+	return err
+}
+
+// claim makes sure, before a record is written, that its place may be used, and notes who uses it.
+func (w *site) claim(ctx context.Context, checker *propagation.Checker) error {
+	if w.delegated == "" || w.foreign != "" {
+		return nil
+	}
+	why, err := w.taken(ctx, checker)
+	switch {
+	case err != nil:
+		return &PublishError{Name: w.delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
+	case why != "":
+		err := w.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+			known := n.Target == w.delegated
+			if known {
+				n.Target = "" // others have come since
+			}
+			return known
+		})
+		return errors.Join(err, w.yield(why))
+	}
+	return w.join(ctx)
 }

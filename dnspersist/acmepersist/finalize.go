@@ -46,8 +46,8 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.domain), zap.Error(err))
 		}
 	}
-	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.site.worked {
-		a.warnOfExpiry(ctx, a.site.wanted, leaf.NotAfter.Sub(leaf.NotBefore))
+	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.site != nil {
+		a.site.warnOfExpiry(ctx, leaf.NotAfter.Sub(leaf.NotBefore))
 	}
 	if err := a.store.Remove(ctx, a.store.OrderKey(a.domain)); err != nil {
 		a.logger.Warn("the finished order stays in storage", zap.String("identifier", a.domain), zap.Error(err))

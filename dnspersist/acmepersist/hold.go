@@ -151,26 +151,24 @@ func (h *Hold) Wait(ctx context.Context) (seen *propagation.Report, err error) {
 func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 	h := &Hold{
 		Reason: reason, Domain: a.domain, CA: a.iss.CA, Account: a.account.URL,
-		Record: a.site.record, Also: a.site.also, Until: until, NotAfter: a.facts.notAfter(), Err: err,
+		Until: until, NotAfter: a.facts.notAfter(), Err: err,
+	}
+	if a.site != nil {
+		h.Record, h.Also = a.site.record, a.site.also
 	}
 	return h
 }
 
 // watch is what a Hold waits for in DNS.
 func (a *attempt) watch(gate *propagation.Gate, report propagation.Report) *Watch {
-	w := a.site.wanted
+	w := *a.site
 	return &Watch{
-		Checker: a.iss.Checker, Target: a.site.target, Gate: gate, Report: report,
-		Find:  finder(w),
-		Moved: a.elsewhere(w, report),
-	}
-}
-
-// finder explains reports on a name.
-func finder(w wanted) func(propagation.Report) Finding {
-	return func(r propagation.Report) Finding {
-		at, _ := w.record.AtEnd(r)
-		return find(at, w.want, r)
+		Checker: a.iss.Checker, Target: w.target(), Gate: gate, Report: report,
+		Find: func(r propagation.Report) Finding {
+			at, _ := w.record.AtEnd(r)
+			return find(at, w.want, r)
+		},
+		Moved: w.elsewhere(report),
 	}
 }
 

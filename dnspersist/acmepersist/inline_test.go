@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
@@ -63,14 +64,16 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 		CA: "https://ca.test/directory", Storage: &certmagic.FileStorage{Path: t.TempDir()}, Checker: checker, PropagationTimeout: 10 * time.Minute,
 	})
 	s := iss.sessionWith(iss.ca.At(&ca.Directory{}))
-	target := propagation.Target{Name: name, Host: "www.example.test", Accept: func(values []string) (bool, string) { return len(values) > 0, "" }}
 	gate := propagation.NewGate(0, 0)
 
 	began := time.Now()
 	// it is due when a quarter of its life is left
-	a := &attempt{session: s, domain: "www.example.test", site: site{target: target, gate: gate}}
+	a := &attempt{session: s, domain: "www.example.test", gate: gate, site: &site{
+		session: s, identifier: "www.example.test", record: Record{Name: name},
+		known: state.Name{Accepted: []state.AcceptedValue{{Value: "value"}}},
+	}}
 	a.facts = facts{certificate: &x509.Certificate{NotBefore: began.Add(-88 * time.Second), NotAfter: began.Add(32 * time.Second)}, ratio: 1.0 / 3}
-	report := a.waitInline(t.Context(), checker.Check(t.Context(), target, gate))
+	report := a.waitInline(t.Context(), checker.Check(t.Context(), a.site.target(), gate))
 	if report.Status != propagation.StatusPartial {
 		t.Fatalf("the record is %s, want partial", report.Status)
 	}

@@ -17,7 +17,7 @@ import (
 // look looks for the record, and waits for it as long as an attempt may where some servers show it.
 func (a *attempt) look(ctx context.Context) error {
 	a.progress(PhaseLooking)
-	if !a.site.worked {
+	if a.site == nil {
 		t, err := a.Terms(a.offer)
 		if err != nil {
 			return err
@@ -30,40 +30,39 @@ func (a *attempt) look(ctx context.Context) error {
 		a.request.Seen = nil // it counts once
 		return a.saw(ctx, *seen)
 	}
-	if a.site.gate == nil {
-		a.site.gate = propagation.NewGate(a.iss.Grace, a.iss.Settle)
+	if a.gate == nil {
+		a.gate = propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
-	report := a.iss.Checker.Check(ctx, a.site.target, a.site.gate)
+	report := a.iss.Checker.Check(ctx, a.site.target(), a.gate)
 	return a.saw(ctx, a.waitInline(ctx, report))
 }
 
 // workOut works out the record, and ends what earlier attempts have begun at its place.
 func (a *attempt) workOut(ctx context.Context, t ca.Terms) (err error) {
-	if a.site.wanted, err = a.want(ctx, a.domain, t); err != nil {
+	if a.site, err = a.session.site(ctx, a.domain, t); err != nil {
 		return err
 	}
-	a.site.worked, a.site.gate = true, nil
-	a.site.target = a.target(a.site.wanted, a.facts.name)
+	a.gate = nil
 	if a.iss.Checker == nil || !a.iss.publishes() {
 		return nil
 	}
-	return a.endWrites(ctx, a.site.wanted, a.site.target)
+	return a.site.endWrites(ctx)
 }
 
 // saw takes what a look has shown. An alias may lead to another place, and change the record.
 func (a *attempt) saw(ctx context.Context, r propagation.Report) error {
-	err := a.follow(ctx, a.iss.Checker, &a.site.wanted, r)
+	err := a.site.follow(ctx, a.iss.Checker, r)
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking for the record of %s: %w", a.domain, context.Cause(ctx))
 	}
 	if err != nil {
 		return err
 	}
-	w := a.site.wanted
+	w := a.site
 	lacking := r.Status == propagation.StatusAbsent ||
-		w.target != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
+		w.delegated != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
 	a.facts.report, a.facts.lookedAt = &r, walltime.Now()
-	a.facts.writable = a.iss.publishes() && lacking && w.disputed == nil && !a.ownersTurn(w, r)
+	a.facts.writable = a.iss.publishes() && lacking && w.disputed == nil && !w.isOwnersTurn(r)
 	return nil
 }
 
@@ -88,7 +87,7 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.pollInterval()), left)) != nil {
 			return r
 		}
-		r = a.iss.Checker.Check(ctx, a.site.target, a.site.gate)
+		r = a.iss.Checker.Check(ctx, a.site.target(), a.gate)
 	}
 	return r
 }
@@ -108,7 +107,7 @@ func nextLook(r propagation.Report, waited, shortest time.Duration) time.Duratio
 func (a *attempt) publishRecord(ctx context.Context) error {
 	a.progress(PhasePublishing)
 	a.facts.written = new(writeFacts)
-	err := a.publishMissing(ctx, &a.site.wanted, a.site.target, *a.facts.report, a.facts.name, a.offer)
+	err := a.site.publishMissing(ctx, a.facts.report.Values, a.offer)
 	name := a.site.record.Place()
 	var (
 		before *publish.WrittenBeforeError

@@ -10,7 +10,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -60,20 +59,20 @@ func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.K
 }
 
 // publishMissing writes the record of a name that no server has. The CA has confirmed the account.
-func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.Target, r propagation.Report, known state.Name, o ca.Offer) error {
-	if err := s.claim(ctx, s.iss.Checker, w); err != nil {
+func (w *site) publishMissing(ctx context.Context, values []string, o ca.Offer) error {
+	if err := w.claim(ctx, w.iss.Checker); err != nil {
 		return err
 	}
-	if err := s.refine(w, r.Values, known, o); err != nil {
+	if err := w.refine(values, o); err != nil {
 		return err
 	}
-	at, err := s.place(*w, t)
+	at, err := w.place()
 	if err != nil {
 		return err
 	}
-	p := s.iss.Publishing
+	p := w.iss.Publishing
 	write := publish.Write{
-		At: at, Once: p.Mode == PublishOnce, OnDemand: s.iss.OnDemand, Handshake: s.iss.OnDemand && !IsInBackground(ctx),
+		At: at, Once: p.Mode == PublishOnce, OnDemand: w.iss.OnDemand, Handshake: w.iss.OnDemand && !IsInBackground(ctx),
 		Value: func(values []string) (string, error) {
 			// one that is good may have come meanwhile
 			if good, _ := at.Accept(values); good {
@@ -82,32 +81,32 @@ func (s *session) publishMissing(ctx context.Context, w *wanted, t propagation.T
 			return p.Lasting(w.record.Value, time.Now()), nil
 		},
 	}
-	if s.iss.OnDemand {
-		write.Bounds = &publish.Bounds{Domain: fair.Domain(record.Base(w.identifier)), PerHour: s.iss.WritesPerHour, MaxRecords: s.iss.MaxRecords}
+	if w.iss.OnDemand {
+		write.Bounds = &publish.Bounds{Domain: fair.Domain(record.Base(w.identifier)), PerHour: w.iss.WritesPerHour, MaxRecords: w.iss.MaxRecords}
 	}
-	return s.keeper(p, s.iss.Checker).Try(ctx, write)
+	return w.keeper(p, w.iss.Checker).Try(ctx, write)
 }
 
 // ownersTurn reports whether a record is not written yet because the owner of the domain has to act
 // first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
 // the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
-func (s *session) ownersTurn(w wanted, r propagation.Report) bool {
-	return s.iss.OnDemand && w.target != "" && s.iss.Delegation.leadsTo(r.Alias(), w.identifier) != w.target
+func (w *site) isOwnersTurn(r propagation.Report) bool {
+	return w.iss.OnDemand && w.delegated != "" && w.iss.Delegation.leadsTo(r.Alias(), w.identifier) != w.delegated
 }
 
 // endWrites ends writes and removals of earlier attempts that were cut short, and notes that a record which
 // was written on demand is wanted.
-func (s *session) endWrites(ctx context.Context, w wanted, t propagation.Target) error {
-	at, err := s.place(w, t)
+func (w *site) endWrites(ctx context.Context) error {
+	at, err := w.place()
 	if err != nil {
 		return err
 	}
-	keeper := s.keeper(s.iss.Publishing, s.iss.Checker)
+	keeper := w.keeper(w.iss.Publishing, w.iss.Checker)
 	if err := keeper.Finish(ctx, at); err != nil {
-		s.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
+		w.logger.Warn("a write that was cut short could not be ended; this is tried again with the next attempt",
 			zap.String("name", at.Name), zap.Error(err))
 	}
-	if s.iss.OnDemand {
+	if w.iss.OnDemand {
 		return keeper.NoteInterest(ctx, at)
 	}
 	return nil
@@ -116,20 +115,20 @@ func (s *session) endWrites(ctx context.Context, w wanted, t propagation.Target)
 // keepAt keeps a name's record right, where it is published: one that is gone, ends, or is not what the
 // configuration and the CA want now is followed by another one first, and removed once that one is in use.
 // What is published and is better than it has to be stays.
-func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t propagation.Target, r propagation.Report, life time.Duration) error {
+func (w *site) keep(ctx context.Context, r propagation.Report, life time.Duration) error {
 	if w.disputed != nil {
 		return nil // a change is on its way
 	}
-	if err := s.claim(ctx, s.iss.Checker, &w); err != nil {
+	if err := w.claim(ctx, w.iss.Checker); err != nil {
 		return err
 	}
-	at, err := s.place(w, t)
+	at, err := w.place()
 	if err != nil {
 		return err
 	}
-	if w.target != "" {
+	if w.delegated != "" {
 		// also while the owner's CNAME is missing: it is to find the record when it comes
-		r = propagation.NewGate(s.iss.Grace, s.iss.Settle).Observe(s.iss.Checker.Look(ctx, at))
+		r = propagation.NewGate(w.iss.Grace, w.iss.Settle).Observe(w.iss.Checker.Look(ctx, at))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -137,20 +136,20 @@ func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t prop
 	if r.Status == propagation.StatusBlocked || r.Status == propagation.StatusPartial {
 		return nil // a change is on its way, or nothing is known
 	}
-	p := s.iss.Publishing
-	keeper := s.keeper(p, s.iss.Checker)
+	p := w.iss.Publishing
+	keeper := w.keeper(p, w.iss.Checker)
 	if err := keeper.Finish(ctx, at); err != nil {
 		return err
 	}
-	need := s.need(w, known, life)
+	need := w.need(life)
 	if need.IsMet(r.Values, time.Now()) {
 		return keeper.Retire(ctx, at, r.Values, need)
 	}
 	// the account check of section 4.5 comes before each write
-	if err := s.account.Check(ctx); err != nil {
+	if err := w.account.Check(ctx); err != nil {
 		return err
 	}
-	return keeper.Try(ctx, publish.Write{At: at, OnDemand: s.iss.OnDemand, Value: func(values []string) (string, error) {
+	return keeper.Try(ctx, publish.Write{At: at, OnDemand: w.iss.OnDemand, Value: func(values []string) (string, error) {
 		if now := time.Now(); !need.IsMet(values, now) {
 			return p.Lasting(w.record.Value, now), nil
 		}
@@ -159,11 +158,11 @@ func (s *session) keepAt(ctx context.Context, w wanted, known state.Name, t prop
 }
 
 // need is what a name needs of the values that are published for it.
-func (s *session) need(w wanted, known state.Name, life time.Duration) publish.Need {
-	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: s.margin(life)}
+func (w *site) need(life time.Duration) publish.Need {
+	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: w.margin(life)}
 	n.Want.Wildcard = n.Want.Wildcard || w.wide
-	for _, a := range known.Accepted {
-		if a.Account == s.account.URL {
+	for _, a := range w.known.Accepted {
+		if a.Account == w.account.URL {
 			n.Accepted = append(n.Accepted, a.Value)
 		}
 	}
@@ -192,21 +191,22 @@ func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }
 
 // Place is the name at which the record is written: the validation name, or where it is
 // known to be delegated to.
-func (c *Check) Place() string { return c.wanted.record.Place() }
+func (c *Check) Place() string { return c.site.record.Place() }
 
 // Publish adds the value that is missing at the validation name, if one is, whatever the
 // mode. It keeps other nodes and commands away meanwhile.
 func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, error) {
-	w := c.wanted
+	copied := *c.site
+	w := &copied
 	if c.session.iss.Delegation != nil {
-		if err := c.session.follow(ctx, c.Checker, &w, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
+		if err := w.follow(ctx, c.Checker, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
 			return publish.Result{}, err
 		}
-		if err := c.session.claim(ctx, c.Checker, &w); err != nil {
+		if err := w.claim(ctx, c.Checker); err != nil {
 			return publish.Result{}, err
 		}
 	}
-	at, err := c.session.place(w, c.Target)
+	at, err := w.place()
 	if err != nil {
 		return publish.Result{}, err
 	}
@@ -215,23 +215,23 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, err
 		return publish.Result{}, err
 	}
 	return keeper.Put(ctx, publish.Write{At: at, OnDemand: c.session.iss.OnDemand, Value: func(values []string) (string, error) {
-		if c.session.serves(w, values) {
+		if w.serves(values) {
 			return "", nil
 		}
-		err := c.session.refine(&w, values, c.known, c.offer)
+		err := w.refine(values, c.offer)
 		return p.Lasting(w.record.Value, time.Now()), err
 	}})
 }
 
 // serves reports whether one of the values is good, also for those who share the place.
-func (s *session) serves(w wanted, values []string) bool {
+func (w *site) serves(values []string) bool {
 	need := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed}
 	return need.IsMet(values, time.Now())
 }
 
 // Unpublish removes one value of the inventory from the place of the name.
 func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
-	at, err := c.session.place(c.wanted, c.Target)
+	at, err := c.site.place()
 	if err != nil {
 		return publish.Removed{}, err
 	}

@@ -69,7 +69,6 @@ func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order
 	if kept.Seen != nil {
 		a.facts.report, a.facts.lookedAt = kept.Seen, walltime.Now()
 	}
-	a.site.wanted = wanted{identifier: a.domain, record: Record{Name: a.facts.name.Name}}
 	var (
 		t   ca.Terms
 		err = errors.New("nothing is known of what the CA wants to see")
@@ -80,10 +79,7 @@ func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order
 		t, err = a.Terms(a.offer)
 	}
 	if err == nil {
-		var w wanted
-		if w, err = a.want(ctx, a.domain, t); err == nil {
-			a.site.wanted, a.site.worked = w, true
-		}
+		a.site, err = a.session.site(ctx, a.domain, t)
 	}
 	if err != nil {
 		a.logger.Debug("what the CA was asked for is not known any more", zap.String("identifier", a.domain), zap.Error(err))

@@ -211,33 +211,32 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 	if err != nil {
 		return err
 	}
-	known.Identifiers = n.Identifiers
-	w, err := s.want(ctx, strictest(known.Identifiers), t)
+	w, err := s.site(ctx, strictest(n.Identifiers), t)
 	if err != nil {
 		return err
 	}
-	l := look{want: w, known: known, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
+	w.known.Identifiers = n.Identifiers
+	l := look{site: w, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
 	for _, a := range known.Accepted {
 		l.accepted = append(l.accepted, a.Value)
 	}
 	if s.iss.Checker == nil {
-		return s.reportChange(ctx, l, l.accepted)
+		return l.reportChange(ctx, l.accepted)
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
-	target := s.target(w, known)
-	l.report = gate.Observe(s.iss.Checker.Look(ctx, target))
+	l.report = gate.Observe(s.iss.Checker.Look(ctx, w.target()))
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", n.Name, context.Cause(ctx))
 	}
-	if err := s.follow(ctx, s.iss.Checker, &l.want, l.report); err != nil {
+	if err := w.follow(ctx, s.iss.Checker, l.report); err != nil {
 		return err
 	}
-	if err := s.refine(&l.want, l.report.Values, known, o); err != nil {
+	if err := w.refine(l.report.Values, o); err != nil {
 		return err
 	}
 	if s.iss.keeps() {
-		err := s.keepAt(ctx, l.want, known, target, l.report, life)
-		if err == nil && l.report.Status == propagation.StatusAbsent && (w.target == "" || l.report.Alias().LeadsTo(w.target)) {
+		err := w.keep(ctx, l.report, life)
+		if err == nil && l.report.Status == propagation.StatusAbsent && (w.delegated == "" || l.report.Alias().LeadsTo(w.delegated)) {
 			return nil // it is published again
 		}
 		if err != nil && ctx.Err() == nil {
@@ -246,13 +245,12 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 		}
 		l.changed = false // what the CA asks for is published
 	}
-	return s.report(ctx, l)
+	return l.log(ctx)
 }
 
 // look is what was found at a name.
 type look struct {
-	want  wanted
-	known state.Name
+	*site
 	// accepted are the values that the CA has accepted last.
 	accepted []string
 	report   propagation.Report
@@ -270,14 +268,14 @@ func (l look) fields(more ...zap.Field) []zap.Field {
 	}, more...)
 }
 
-// report logs what is wrong with a published record, daily while it is.
-func (s *session) report(ctx context.Context, l look) error {
-	w, accepted := l.want, foreign.Values(l.accepted)
-	fields := l.fields(zap.String("name", w.record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", s.iss.CA))
+// log logs what is wrong with a published record, daily while it is.
+func (l look) log(ctx context.Context) error {
+	w, accepted := l.site, foreign.Values(l.accepted)
+	fields := l.fields(zap.String("name", w.record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", w.iss.CA))
 	switch l.report.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
-		if err := s.account.Check(ctx); err != nil {
+		if err := w.account.Check(ctx); err != nil {
 			return err
 		}
 		at, _ := w.record.AtEnd(l.report)
@@ -287,36 +285,36 @@ func (s *session) report(ctx context.Context, l look) error {
 			fields = append(fields, zap.String("alias_line", line))
 		}
 		if l.report.Status == propagation.StatusAbsent {
-			s.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
+			w.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 		} else {
-			s.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
+			w.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
 		}
 	case propagation.StatusBlocked:
-		s.logger.Warn("a record that a certificate is renewed by cannot be looked at", fields...)
+		w.logger.Warn("a record that a certificate is renewed by cannot be looked at", fields...)
 	default:
 		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
-			s.logger.Info("a record was replaced by another one that is good as well",
+			w.logger.Info("a record was replaced by another one that is good as well",
 				append(fields, zap.String("accepted_values", strings.Join(accepted, " | ")))...)
 		}
-		s.warnOfEnd(w, l.report.Values, l.life)
-		return s.reportChange(ctx, l, l.report.Values)
+		w.warnOfEnd(l.report.Values, l.life)
+		return l.reportChange(ctx, l.report.Values)
 	}
 	return nil
 }
 
 // reportChange logs which record to publish where the CA asks for others than before: once, for it may
 // go on to accept the published ones.
-func (s *session) reportChange(ctx context.Context, l look, published []string) error {
-	if !l.changed || record.Evaluate(published, l.want.want, time.Now()).Good() {
+func (l look) reportChange(ctx context.Context, published []string) error {
+	if !l.changed || record.Evaluate(published, l.want, time.Now()).Good() {
 		return nil
 	}
-	if err := s.account.Check(ctx); err != nil {
+	if err := l.account.Check(ctx); err != nil {
 		return err
 	}
-	at, _ := l.want.record.AtEnd(l.report)
-	s.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed", l.fields(
+	at, _ := l.record.AtEnd(l.report)
+	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed", l.fields(
 		zap.String("name", at.Place()), zap.String("type", "TXT"), zap.String("value", at.Value), zap.String("zone_line", at.ZoneLine()),
-		zap.Strings("published_values", foreign.Values(published)), zap.String("ca", s.iss.CA))...)
+		zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)
 	return nil
 }
 

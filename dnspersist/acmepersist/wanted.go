@@ -10,7 +10,6 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -59,9 +58,9 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	if err != nil {
 		return nil, err
 	}
-	ws := make([]wanted, len(names))
+	sites := make([]*site, len(names))
 	err = inParallel(ctx, len(names), func(i int) (err error) {
-		ws[i], err = s.want(ctx, strictest(groups[names[i]]), t)
+		sites[i], err = s.site(ctx, strictest(groups[names[i]]), t)
 		return err
 	})
 	if err != nil {
@@ -69,11 +68,11 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	}
 	var all []Wanted
 	for i, name := range names {
-		w := ws[i]
-		if err := s.refine(&w, nil, state.Name{}, o); err != nil {
+		w := sites[i]
+		if err := w.refine(nil, o); err != nil {
 			return nil, err
 		}
-		tell := s.wanted(w, groups[name])
+		tell := w.wanted(groups[name])
 		tell.Presumed = s.iss.IssuerDomainName == "" && !s.HasTerms(o)
 		all = append(all, tell)
 		for _, other := range standby {
@@ -82,12 +81,12 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 			}
 			spare := *s
 			spare.account = &account.Book{Identity: ca.Identity{URL: other.URL, URI: cmp.Or(iss.AccountURI, other.URL), Thumbprint: other.Thumbprint}}
-			r, err := spare.recordFor(w, t.Dialect, w.domain())
-			if err != nil {
+			theirs := *w
+			theirs.session, theirs.also = &spare, nil
+			if theirs.record, err = theirs.recordFor(t.Dialect, w.domain()); err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
 			}
-			w.record, w.also = r, nil
-			second := spare.wanted(w, groups[name])
+			second := theirs.wanted(groups[name])
 			second.Standby = true
 			all = append(all, second)
 		}
@@ -96,11 +95,11 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 }
 
 // wanted tells what was worked out.
-func (s *session) wanted(w wanted, identifiers []string) Wanted {
+func (w *site) wanted(identifiers []string) Wanted {
 	tell := Wanted{
-		Name: w.record.Name, Identifiers: identifiers, CA: s.iss.CA, Account: s.account.URL,
+		Name: w.record.Name, Identifiers: identifiers, CA: w.iss.CA, Account: w.account.URL,
 		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.Dialect,
-		Note: s.UnlistedIssuer(),
+		Note: w.UnlistedIssuer(),
 	}
 	if w.also != nil {
 		tell.OrValue = w.also.Value

@@ -12,8 +12,11 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// wanted is what a CA has to find for one identifier.
-type wanted struct {
+// site is a domain at the place where its record belongs: what the CA has to find, the record that is to be
+// published, and what is remembered of the name. It is made anew after each look, for an alias changes the
+// record, and after the challenge, which may want another form.
+type site struct {
+	*session
 	identifier string
 	want       record.Want
 	terms      ca.Terms
@@ -22,96 +25,88 @@ type wanted struct {
 	also *Record
 	// wide is whether the record asked for serves wildcards.
 	wide bool
-	// target is where the record stands in place of the validation name, empty without a
+	// delegated is where the record is published in place of the validation name, empty without a
 	// Delegation; any is whether it has to serve several domains there, foreign to what else the
 	// validation name leads, and why what keeps its record from there.
-	target, foreign, why string
-	any                  bool
+	delegated, foreign, why string
+	any                     bool
 	// disputed says that the servers of the validation name differ about its CNAME: nothing is
 	// written until they agree.
 	disputed error
+	// known is what is remembered of the name.
+	known state.Name
 }
 
 // domain is the one in the hash of a record of draft -02.
-func (w wanted) domain() string {
+func (w *site) domain() string {
 	if w.any {
 		return record.AnyDomain
 	}
 	return record.Base(w.identifier)
 }
 
-// want works out the record for an identifier. The record to ask for serves all names
+// site works out the record for an identifier. The record to ask for serves all names
 // that share the validation name; the CA is content with less.
-func (s *session) want(ctx context.Context, identifier string, t ca.Terms) (wanted, error) {
+func (s *session) site(ctx context.Context, identifier string, t ca.Terms) (*site, error) {
 	if len(t.Names) == 0 {
-		return wanted{}, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
+		return nil, fmt.Errorf("no issuer domain name of %s is known for %s: set issuer_domain_name to the one in the CA's documentation", s.iss.CA, identifier)
 	}
-	vname, err := record.ValidationName(identifier)
+	name, err := record.ValidationName(identifier)
 	if err != nil {
-		return wanted{}, &UnsupportedNameError{identifier, err}
+		return nil, &UnsupportedNameError{identifier, err}
 	}
-	wildcard := record.IsWildcard(identifier)
-	if wildcard && s.iss.Policy == PolicyExact {
-		return wanted{}, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
+	wildcard, policy := record.IsWildcard(identifier), s.iss.Policy
+	if wildcard && policy == PolicyExact {
+		return nil, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
 	}
-	w := wanted{identifier: identifier, want: s.hashedWant(t, identifier), terms: t, wide: wildcard}
-	switch {
-	case s.iss.Policy == PolicyWildcard:
-		w.wide = true
-	case !wildcard && s.iss.Policy != PolicyExact:
-		if w.wide, err = s.servesWildcard(ctx, vname); err != nil {
-			return wanted{}, err
-		}
+	w := &site{session: s, identifier: identifier, want: t.Want(identifier, s.account.Identity), terms: t}
+	if w.known, err = s.store.Name(ctx, name); err != nil { // a name and its wildcard share it
+		return nil, err
 	}
-	if err := s.delegate(ctx, &w, vname); err != nil {
-		return wanted{}, err
+	// a wildcard is managed, or was in earlier runs, for a record is never narrowed
+	w.wide = wildcard || policy == PolicyWildcard || policy != PolicyExact &&
+		(s.iss.Wildcard != nil && s.iss.Wildcard(name) || slices.ContainsFunc(w.known.Identifiers, record.IsWildcard))
+	if err := w.delegate(ctx); err != nil {
+		return nil, err
 	}
-	w.record, err = s.recordFor(w, t.Dialect, w.domain())
-	return w, err
-}
-
-// servesWildcard reports whether the record of a validation name has to serve a wildcard as well:
-// one is managed, or was in earlier runs, for a record is never narrowed.
-func (s *session) servesWildcard(ctx context.Context, validationName string) (bool, error) {
-	if s.iss.Wildcard != nil && s.iss.Wildcard(validationName) {
-		return true, nil
+	if w.record, err = w.recordFor(t.Dialect, w.domain()); err != nil {
+		return nil, err
 	}
-	n, err := s.store.Name(ctx, validationName) // a name and its wildcard share it
-	return slices.ContainsFunc(n.Identifiers, record.IsWildcard), err
+	return w, nil
 }
 
 // recordFor makes the record in one dialect. The domain is AnyDomain or the name that is
 // validated.
-func (s *session) recordFor(w wanted, dialect record.Dialect, domain string) (Record, error) {
+func (w *site) recordFor(dialect record.Dialect, domain string) (Record, error) {
 	vname, err := record.ValidationName(w.identifier)
 	if err != nil {
 		return Record{}, &UnsupportedNameError{w.identifier, err}
 	}
-	uri := s.account.Identity.URI
+	uri := w.account.Identity.URI
 	if dialect == record.DialectHashed {
-		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, s.account.Thumbprint, s.account.URL); err != nil {
+		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, w.account.Thumbprint, w.account.URL); err != nil {
 			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)
 		}
 	} else if err := record.ValidAccountURI(uri); err != nil {
 		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.identifier, err)
 	}
 	value := record.Value{IssuerDomainName: w.terms.Names[0], AccountURI: uri, Wildcard: w.wide}
-	return Record{Name: vname, Target: w.target, Value: value.String()}, nil
+	return Record{Name: vname, Target: w.delegated, Value: value.String()}, nil
 }
 
 // refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
-func (s *session) refine(w *wanted, values []string, known state.Name, o ca.Offer) error {
+func (w *site) refine(values []string, o ca.Offer) error {
 	dialect, domain := w.terms.Dialect, w.domain()
-	if s.iss.ca.Dialect == ca.DialectAuto && w.terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
+	if w.iss.ca.Dialect == ca.DialectAuto && w.terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL
-		if r, err := s.recordFor(*w, dialect, domain); err == nil && known.HasRefused(r.Value, s.account.URL) {
+		if r, err := w.recordFor(dialect, domain); err == nil && w.known.HasRefused(r.Value, w.account.URL) {
 			dialect, other = other, dialect
 		}
-		also, err := s.recordFor(*w, other, domain)
-		if err == nil && !known.HasRefused(also.Value, s.account.URL) && !slices.Contains(values, also.Value) {
+		also, err := w.recordFor(other, domain)
+		if err == nil && !w.known.HasRefused(also.Value, w.account.URL) && !slices.Contains(values, also.Value) {
 			w.also = &also
 		}
 	}
@@ -121,20 +116,20 @@ func (s *session) refine(w *wanted, values []string, known state.Name, o ca.Offe
 		}
 	}
 	var err error
-	w.record, err = s.recordFor(*w, dialect, domain)
+	w.record, err = w.recordFor(dialect, domain)
 	return err
 }
 
 // target makes the wanted record a thing to look for in DNS.
-func (s *session) target(w wanted, known state.Name) propagation.Target {
-	account := s.account.URL
+func (w *site) target() propagation.Target {
+	want, known, account, identifier := w.want, w.known, w.account.URL, w.identifier
 	return propagation.Target{
 		Name:   w.record.Name,
 		Host:   record.Base(w.identifier),
-		Accept: func(values []string) (bool, string) { return known.Satisfies(values, w.want, account) },
+		Accept: func(values []string) (bool, string) { return known.Satisfies(values, want, account) },
 		Weigh:  weigh(w.want),
 		Mistaken: func(zone string) (places []propagation.Place) {
-			for _, m := range record.Misplacements(w.identifier, zone) {
+			for _, m := range record.Misplacements(identifier, zone) {
 				places = append(places, propagation.Place(m))
 			}
 			return places
