@@ -138,7 +138,7 @@ func (a *attempt) learnOffer(ctx context.Context) error {
 		return a.offer.IsYes() || !a.facts.notOffered.IsZero(), nil
 	}
 	a.facts.terms = termsHidden
-	return a.store.Locked(ctx, "dns_persist_first_contact_"+a.store.Safe(IssuerKey(a.iss.CA)), known, func() error {
+	return a.store.Locked(ctx, "dns_persist_first_contact_"+state.Safe(IssuerKey(a.iss.CA)), known, func() error {
 		// another node may have asked while we waited
 		if ok, err := known(); ok || err != nil {
 			return err

@@ -22,7 +22,7 @@ func TestClockWasAhead(t *testing.T) {
 		PartialSince: later, LookedAt: later, NotBefore: later, CAASince: later,
 		Accepted: []state.AcceptedValue{{Value: "v", Account: "a", At: later}},
 	}
-	key := st.Key("names", st.Safe(name)+".json")
+	key := st.Key("names", state.Safe(name)+".json")
 	if err := st.Save(t.Context(), key, wrong); err != nil {
 		t.Fatal(err)
 	}

@@ -233,5 +233,5 @@ func (f *files) contact() []string {
 // locked runs fn under the lock that is held while the account is changed, unless done reports that
 // another job has done the work.
 func (f *files) locked(ctx context.Context, done func() (bool, error), fn func() error) error {
-	return f.store.Locked(ctx, "dns_persist_account_"+f.store.Safe(state.IssuerKey(f.CA.URL)), done, fn)
+	return f.store.Locked(ctx, "dns_persist_account_"+state.Safe(state.IssuerKey(f.CA.URL)), done, fn)
 }

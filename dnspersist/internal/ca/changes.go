@@ -109,7 +109,7 @@ func (c *Client) CompareDirectory(ctx context.Context, account, named string) er
 		return nil
 	}
 	// another node would log the change as well
-	return c.server.Store.Locked(ctx, "dns_persist_directory_"+c.server.Store.Safe(state.IssuerKey(c.server.URL)), already, func() error {
+	return c.server.Store.Locked(ctx, "dns_persist_directory_"+state.Safe(state.IssuerKey(c.server.URL)), already, func() error {
 		var changes []string
 		err := c.server.updateOffer(ctx, func(o *Offer) bool {
 			now := c.Directory.now()

@@ -55,8 +55,8 @@ func (l *limit) Check() error {
 
 // limitKeys are where limits of a name and of its registered domain lie.
 func (c *Client) limitKeys(name string) (own, domain string) {
-	own = c.server.Store.Key("limits", c.server.Store.Safe(name)+".json")
-	domain = c.server.Store.Key("limits", "below_"+c.server.Store.Safe(fair.Domain(record.Base(name)))+".json")
+	own = c.server.Store.Key("limits", state.Safe(name)+".json")
+	domain = c.server.Store.Key("limits", "below_"+state.Safe(fair.Domain(record.Base(name)))+".json")
 	return own, domain
 }
 

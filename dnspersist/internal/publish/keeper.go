@@ -191,7 +191,7 @@ func (k *Keeper) change(at propagation.Target) *change { return &change{k, at} }
 
 // locked runs fn while no other node and no command changes the place.
 func (c *change) locked(ctx context.Context, fn func() error) error {
-	return c.Store.Locked(ctx, "dns_persist_publish_"+c.Store.Safe(c.at.Name), nil, fn)
+	return c.Store.Locked(ctx, "dns_persist_publish_"+state.Safe(c.at.Name), nil, fn)
 }
 
 func (c *change) put(ctx context.Context, w Write, done *Result) error {

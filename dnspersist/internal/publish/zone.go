@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
 // runningCall is a call for a zone, of the client of one configuration, that was given up and has not
@@ -46,7 +48,7 @@ type providerCall func(ctx context.Context) error
 // zone, change it, and write it back whole. Its time begins when it is its turn.
 func (c *change) inZone(ctx context.Context, zone string, call providerCall) error {
 	key := runningCall{c.Options, zone}
-	return c.Store.Locked(ctx, "dns_persist_zone_"+c.Store.Safe(zone), nil, func() error {
+	return c.Store.Locked(ctx, "dns_persist_zone_"+state.Safe(zone), nil, func() error {
 		if c.Process.isRunning(key) {
 			return fmt.Errorf("an earlier call of the provider for the zone %s was given up and has not ended; "+
 				"it is not called again until then: look whether its API can be reached, and reload or restart Caddy", zone)

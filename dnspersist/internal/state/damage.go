@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// kinds are the files below the folder of a CA. What is no cache cannot be had again: keys of
+// kinds are the files below the folder of a CA. What is not a cache cannot be had again: keys of
 // accounts, and what was written into zones. A cache that cannot be read is a lost one.
 var kinds = []struct {
 	pattern string
@@ -33,7 +33,7 @@ var kinds = []struct {
 	{"poller.json", true},
 }
 
-// kind tells what a file is worth; known is false for one that is in no list, which then counts as
+// kind reports whether a file is a cache; known is false for one that is in no list, which then counts as
 // precious.
 func (s Store) kind(key string) (cache, known bool) {
 	for _, kind := range kinds {
@@ -46,10 +46,10 @@ func (s Store) kind(key string) (cache, known bool) {
 
 func (s Store) relative(key string) string { return strings.TrimPrefix(key, s.Folder+"/") }
 
-// errVersion says that a file is in a form that another release has written.
+// errVersion is that of a file which another release has written.
 var errVersion = errors.New("which this release does not know")
 
-// DamagedError says that a file in storage is there and cannot be read, while the storage works.
+// DamagedError is that of a file in storage that is there and cannot be read, while the storage works.
 type DamagedError struct {
 	Key string
 	Err error
@@ -73,7 +73,8 @@ func (e *DamagedError) Error() string {
 
 func (e *DamagedError) Unwrap() error { return e.Err }
 
-// damage tells a file that cannot be read from a storage that does not work; nil for the latter.
+// damage returns what is wrong with a file that cannot be read; nil if it is the storage that does not
+// work.
 func (s Store) damage(ctx context.Context, key string, err error) *DamagedError {
 	if errors.Is(err, fs.ErrPermission) {
 		return &DamagedError{Key: key, Err: err}
@@ -116,8 +117,8 @@ func decode(data []byte, v any) error {
 // asides are the files that were set aside by this process, so that each is reported once.
 var asides sync.Map
 
-// Tells reports whether somebody reads the warnings: commands have no log.
-func (s Store) Tells() bool { return s.Logger != nil && s.Logger.Core().Enabled(zap.WarnLevel) }
+// isLogged reports whether somebody reads the warnings: commands have no log.
+func (s Store) isLogged() bool { return s.Logger != nil && s.Logger.Core().Enabled(zap.WarnLevel) }
 
 func (s Store) aside(key string) string {
 	if named, ok := s.Storage.(fmt.Stringer); ok {

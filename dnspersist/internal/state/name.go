@@ -173,7 +173,7 @@ func (n *Name) HasRefused(value, account string) bool {
 }
 
 // Satisfies reports whether the CA is to be asked with these values: one is good, or may
-// be and was not refused, or was accepted last time. The note says what is doubtful.
+// be and was not refused, or was accepted last time. The note is what is doubtful.
 func (n *Name) Satisfies(values []string, want record.Want, account string) (ok bool, note string) {
 	result := record.Evaluate(values, want, time.Now())
 	if result.Good() {

@@ -14,8 +14,8 @@ import (
 // their own.
 var nameLocks [256]sync.Mutex
 
-// lockName locks the file of a name, and some others with it: a start with thousands of names must not
-// wait for the storage one by one.
+// lockName locks the file of a name, and some others with it: thousands of names that start together
+// must not wait for the storage one by one.
 func lockName(key string) *sync.Mutex {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key))
@@ -25,7 +25,7 @@ func lockName(key string) *sync.Mutex {
 }
 
 func (s Store) nameKey(validationName string) string {
-	return s.Key("names", s.Safe(validationName)+".json")
+	return s.Key("names", Safe(validationName)+".json")
 }
 
 // Name returns what is remembered of a validation name.
@@ -34,7 +34,8 @@ func (s Store) Name(ctx context.Context, validationName string) (name Name, err 
 	return name, err
 }
 
-// UpdateName loads what is remembered of a validation name, lets change change it, and saves it if that says so.
+// UpdateName loads what is remembered of a validation name, has change change it, and saves it if change
+// returns true.
 // Nothing is cached: other nodes of a cluster count their attempts in the same place.
 func (s Store) UpdateName(ctx context.Context, validationName string, change func(*Name) bool) error {
 	n := &Name{Name: validationName}
@@ -50,7 +51,7 @@ func (s Store) UpdateName(ctx context.Context, validationName string, change fun
 		n.spend(now)
 	}
 	changed := change(n)
-	if !changed && (!lost || !s.Tells()) {
+	if !changed && (!lost || !s.isLogged()) {
 		return nil // a command that only looks leaves a damaged file to Caddy, which logs it
 	}
 	if err := s.Save(ctx, key, n); err != nil && changed {

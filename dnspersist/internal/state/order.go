@@ -38,7 +38,7 @@ func (o *Order) Check() error {
 }
 
 // OrderKey is the storage key of the order for a name.
-func (s Store) OrderKey(name string) string { return s.Key("orders", s.Safe(name)+".json") }
+func (s Store) OrderKey(name string) string { return s.Key("orders", Safe(name)+".json") }
 
 // Order returns the order that is kept for a name.
 func (s Store) Order(ctx context.Context, name string) (order Order, found bool, err error) {

@@ -37,22 +37,20 @@ func IssuerKey(directory string) string {
 }
 
 // Safe makes one part of a storage key of a name.
-func (Store) Safe(name string) string { return safe(name) }
-
-func safe(name string) string { return certmagic.StorageKeys.Safe(name) }
+func Safe(name string) string { return certmagic.StorageKeys.Safe(name) }
 
 // Store keeps the state of one CA in a storage.
 type Store struct {
 	Storage certmagic.Storage
 	// Folder is the state's prefix, one for each CA.
 	Folder string
-	// Logger is told of files that cannot be read. May be nil.
+	// Logger gets a warning of each file that cannot be read. May be nil.
 	Logger *zap.Logger
 }
 
 // New returns the store of the CA with the given directory URL.
 func New(storage certmagic.Storage, directory string) Store {
-	return Store{Storage: storage, Folder: path.Join(Root, safe(IssuerKey(directory)))}
+	return Store{Storage: storage, Folder: path.Join(Root, Safe(IssuerKey(directory)))}
 }
 
 // Key is the storage key of a file in the CA's folder.
@@ -60,8 +58,8 @@ func (s Store) Key(parts ...string) string {
 	return path.Join(append([]string{s.Folder}, parts...)...)
 }
 
-// Load decodes the JSON at key into v, which stays as it is unless found. What cannot be read is
-// an error if it cannot be had again; if it is a cache it is set aside, and counts as not there.
+// Load decodes the JSON at key into v, which stays as it is unless found. A file that cannot be read
+// is an error if what it held cannot be had again; a cache is set aside, and counts as not there.
 func (s Store) Load(ctx context.Context, key string, v any) (found bool, err error) {
 	found, _, err = s.Recall(ctx, key, v)
 	return found, err
@@ -97,8 +95,8 @@ func (s Store) read(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// List returns the keys of the files in a folder, sorted. Those without ".json" are nobody's: a
-// write of CertMagic that was cut short leaves such ones.
+// List returns the keys of the files in a folder, sorted. Those without ".json" are left
+// out: a write of CertMagic that was cut short leaves such ones.
 func (s Store) List(ctx context.Context, folder string) ([]string, error) {
 	keys, err := s.Storage.List(ctx, s.Key(folder), false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +107,8 @@ func (s Store) List(ctx context.Context, folder string) ([]string, error) {
 	return keys, nil
 }
 
-// Save writes v as JSON. It refuses a file of which nobody has said whether it may be lost.
+// Save writes v as JSON. It refuses a file that is in no list of kinds, for nobody knows whether it may
+// be lost.
 func (s Store) Save(ctx context.Context, key string, v any) error {
 	if _, known := s.kind(key); !known {
 		return fmt.Errorf("writing %s to storage: it is of no kind of file that is known", key)

@@ -48,7 +48,7 @@ func (t Target) IsShared(domain string) bool {
 	})
 }
 
-func (s Store) targetKey(name string) string { return s.Key("targets", s.Safe(name)+".json") }
+func (s Store) targetKey(name string) string { return s.Key("targets", Safe(name)+".json") }
 
 // Target returns what is remembered of a target.
 func (s Store) Target(ctx context.Context, name string) (t Target, err error) {
@@ -68,7 +68,7 @@ func (s Store) JoinTarget(ctx context.Context, name, domain string, wildcard boo
 	if err != nil || !t.join(domain, wildcard) {
 		return t, err
 	}
-	err = s.Locked(ctx, "dns_persist_target_"+s.Safe(name), nil, func() error {
+	err = s.Locked(ctx, "dns_persist_target_"+Safe(name), nil, func() error {
 		if t, err = s.Target(ctx, name); err != nil || !t.join(domain, wildcard) {
 			return err
 		}

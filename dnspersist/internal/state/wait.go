@@ -102,12 +102,12 @@ func (w *lockWait) report() {
 // lockFile is where CertMagic's storage of files keeps a lock, empty for another storage.
 func (s Store) lockFile(name string) string {
 	if files, ok := s.Storage.(*certmagic.FileStorage); ok {
-		return filepath.Join(files.Path, "locks", safe(name)+".lock")
+		return filepath.Join(files.Path, "locks", Safe(name)+".lock")
 	}
 	return ""
 }
 
-// removing says how a lock is removed by hand.
+// removing is how a lock is removed by hand.
 func (s Store) removing(name string) string {
 	if file := s.lockFile(name); file != "" {
 		return "remove the file " + file
