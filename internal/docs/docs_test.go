@@ -159,6 +159,23 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// Files and folders that pages name exist. Below the product the design leaves its folder out.
+func TestPathsExist(t *testing.T) {
+	named := regexp.MustCompile("`((?:caddyfile|cmd|dnspersist|docs|examples|internal|tools)/[a-z0-9_./-]+)`")
+	for _, name := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(page(t, name), -1) {
+			found := false
+			for _, folder := range []string{"", "dnspersist/", "dnspersist/propagation/"} {
+				_, err := os.Stat(root + folder + m[1])
+				found = found || err == nil
+			}
+			if !found {
+				t.Errorf("%s: there is no %s", name, m[1])
+			}
+		}
+	}
+}
+
 // anchors are the names under which the headings of a page are linked to.
 func anchors(text string) map[string]bool {
 	all := make(map[string]bool)
