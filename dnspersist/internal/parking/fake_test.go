@@ -151,6 +151,14 @@ func (w *world) entryOf(o *owner, domain string) *entry {
 	return w.entries[keyOf(o, domain)]
 }
 
+// change changes the domain's entry.
+func (w *world) change(o *owner, domain string, fn func(*entry)) {
+	e := w.entryOf(o, domain)
+	w.mu.Lock()
+	defer w.unlock()
+	fn(e)
+}
+
 // show is a poll that shows a status.
 func (w *world) show(o *owner, domain string, status propagation.Status) {
 	w.observed(w.entryOf(o, domain), propagation.Report{Name: "_validation-persist." + domain, Status: status, When: time.Now()})

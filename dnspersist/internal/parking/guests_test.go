@@ -16,7 +16,7 @@ func (w *world) invited(t *testing.T, o *owner, domain string, at time.Time) *en
 	_ = w.attempt(t.Context(), o, domain, held(domain, time.Time{}))
 	e := w.entryOf(o, domain)
 	if e != nil {
-		e.guest.interest = at
+		w.change(o, domain, func(e *entry) { e.guest.interest = at })
 	}
 	return e
 }

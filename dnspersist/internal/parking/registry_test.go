@@ -96,7 +96,7 @@ func TestSettleKeepsTheNewerReport(t *testing.T) {
 		if err := w.attempt(t.Context(), o, "a.test", missing("a.test", "v")); err == nil {
 			t.Fatal("it does not wait")
 		}
-		w.entryOf(o, "a.test").retryAt = time.Time{} // its time has come
+		w.change(o, "a.test", func(e *entry) { e.retryAt = time.Time{} }) // its time has come
 		a, err := w.Begin(t.Context(), o, "a.test")
 		if err != nil {
 			t.Fatal(err)
@@ -332,7 +332,7 @@ func TestFailureOfADomainThatWaits(t *testing.T) {
 		}
 		_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
 		for n := range 2 {
-			w.entryOf(o, "a.test").retryAt = time.Time{}
+			w.change(o, "a.test", func(e *entry) { e.retryAt = time.Time{} })
 			time.Sleep(5 * time.Minute)
 			a, err := w.Begin(t.Context(), o, "a.test")
 			if err != nil {

@@ -44,11 +44,13 @@ func TestTimerRunsOutWhileTheDomainIsBusy(t *testing.T) {
 			defer w.end(o)
 			_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
 			e := w.entryOf(o, "a.test")
-			hold(w, o, e)
+			w.change(o, "a.test", func(e *entry) { hold(w, o, e) })
 			w.observed(e, propagation.Report{Status: propagation.StatusPartial, FirstYes: time.Now().Add(-2 * time.Hour), When: time.Now()})
-			e.timer.Stop()
+			w.change(o, "a.test", func(e *entry) { e.timer.Stop() })
 			w.timeUp(e, "test")
-			if !e.timer.Stop() {
+			isArmed := false
+			w.change(o, "a.test", func(e *entry) { isArmed = e.timer.Stop() })
+			if !isArmed {
 				t.Errorf("%s: no timer is left, and only a record on every server would have it tried again", what)
 			}
 		})
@@ -109,9 +111,9 @@ func TestClockIsSetWhileADomainWaits(t *testing.T) {
 		o := w.configure("a")
 		defer w.end(o)
 		waits := func() bool {
-			a, err := w.Begin(t.Context(), o, "a.test")
-			if err == nil {
-				a.entry.atWork--
+			_, err := w.Begin(t.Context(), o, "a.test")
+			if err == nil { // nobody makes the attempt
+				w.change(o, "a.test", func(e *entry) { e.atWork-- })
 			}
 			return errors.Is(err, errWait)
 		}
