@@ -33,6 +33,7 @@ const (
 // announcements are the records that somebody has to publish: each is logged once, then at growing
 // intervals while it is missing, never at every poll.
 type announcements struct {
+	registry *Registry
 	byRecord map[acmepersist.Record]*announcement
 	timer    *time.Timer
 	timerAt  time.Time
@@ -62,45 +63,45 @@ type diagnosis struct {
 	announce bool
 }
 
-func newAnnouncements() *announcements {
-	a := &announcements{byRecord: make(map[acmepersist.Record]*announcement)}
+func newAnnouncements(r *Registry) *announcements {
+	a := &announcements{registry: r, byRecord: make(map[acmepersist.Record]*announcement)}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a
 }
 
-// announce has the record of an entry asked for. What was asked for before for the domain, by another
+// add has the record of an entry asked for. What was asked for before for the domain, by another
 // policy, dialect, account or delegation, is wanted no more.
-func (r *Registry) announce(e *entry) {
+func (a *announcements) add(e *entry) {
 	record := e.hold.Record
-	for _, other := range r.byDomain[e.domain] {
+	for _, other := range a.registry.byDomain[e.domain] {
 		if other != e && other.hold.CA == e.hold.CA && other.asked != nil && other.asked.Record != record {
-			r.withdraw(other)
+			a.remove(other)
 		}
 	}
-	w := r.announcements.byRecord[record]
+	w := a.byRecord[record]
 	if w == nil {
 		t, now := e.newest().Configuration().Timing, time.Now()
 		w = &announcement{
 			entries: make(map[*entry]bool), since: now, next: now.Add(cmp.Or(t.AnnounceWindow, announceWindow)),
 			interval: cmp.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(cmp.Or(t.DiagnoseAfter, diagnoseAfter)),
 		}
-		r.announcements.byRecord[record] = w
+		a.byRecord[record] = w
 	}
 	w.entries[e], e.asked = true, e.hold
-	r.armAnnouncements(w.due())
+	a.arm(w.due())
 }
 
-// withdraw takes an entry off the record that it is announced with. A record that nobody needs is not
+// remove takes an entry off the record that it is announced with. A record that nobody needs is not
 // announced again.
-func (r *Registry) withdraw(e *entry) {
+func (a *announcements) remove(e *entry) {
 	if e.asked == nil {
 		return
 	}
 	record := e.asked.Record
 	e.asked = nil
-	if w := r.announcements.byRecord[record]; w != nil {
+	if w := a.byRecord[record]; w != nil {
 		if delete(w.entries, e); len(w.entries) == 0 {
-			delete(r.announcements.byRecord, record)
+			delete(a.byRecord, record)
 		}
 	}
 }
@@ -113,31 +114,30 @@ func (w *announcement) due() time.Time {
 	return w.diagnoseAt
 }
 
-// armAnnouncements makes the timer fire at the given time at the latest.
-func (r *Registry) armAnnouncements(at time.Time) {
-	a := r.announcements
-	if r.closed || a.timer != nil && !a.timerAt.After(at) {
+// arm makes the timer fire at the given time at the latest.
+func (a *announcements) arm(at time.Time) {
+	if a.registry.closed || a.timer != nil && !a.timerAt.After(at) {
 		return
 	}
 	if a.timer != nil {
 		a.timer.Stop()
 	}
 	a.timerAt = at
-	a.timer = time.AfterFunc(time.Until(at), r.announceDue)
+	a.timer = time.AfterFunc(time.Until(at), a.fire)
 }
 
-// announceDue logs what is due for the first time, and has diagnosed what is due again.
-func (r *Registry) announceDue() {
-	r.mu.Lock()
-	defer r.unlock()
-	if r.closed {
+// fire logs what is due for the first time, and has diagnosed what is due again.
+func (a *announcements) fire() {
+	a.registry.mu.Lock()
+	defer a.registry.unlock()
+	if a.registry.closed {
 		return
 	}
-	r.announcements.timer = nil
+	a.timer = nil
 	now := time.Now()
 	var first []entryOfLog
 	onDemand := 0
-	for record, w := range r.announcements.byRecord {
+	for record, w := range a.byRecord {
 		if w.isOnDemand() {
 			onDemand++
 		}
@@ -146,19 +146,19 @@ func (r *Registry) announceDue() {
 			w.next = now.Add(w.interval)
 			w.interval = min(w.interval*4, announceMost)
 			if w.wasLogged {
-				r.diagnose(diagnosis{record, true})
+				a.diagnose(diagnosis{record, true})
 			} else {
 				first = append(first, w.logEntry(record))
 			}
 			w.wasLogged = true
 		case !w.diagnoseAt.IsZero() && !w.diagnoseAt.After(now):
 			w.diagnoseAt = time.Time{}
-			r.diagnose(diagnosis{record, false})
+			a.diagnose(diagnosis{record, false})
 		}
-		r.armAnnouncements(w.due())
+		a.arm(w.due())
 	}
 	slices.SortFunc(first, func(a, b entryOfLog) int { return strings.Compare(a.record.Name, b.record.Name) })
-	r.log(func(l *zap.Logger) { writeFirst(l, first, onDemand) })
+	a.registry.log(func(l *zap.Logger) { writeFirst(l, first, onDemand) })
 }
 
 // writeFirst logs the records that are announced for the first time; onDemand is how many are waited
@@ -263,26 +263,24 @@ func (e entryOfLog) write(logger *zap.Logger) {
 }
 
 // diagnose puts a diagnosis behind those that wait. Nothing runs while none does.
-func (r *Registry) diagnose(d diagnosis) {
-	a := r.announcements
+func (a *announcements) diagnose(d diagnosis) {
 	if slices.Contains(a.diagnosing, d) {
 		return
 	}
 	a.diagnosing = append(a.diagnosing, d)
 	if !a.isDiagnosing {
 		a.isDiagnosing = true
-		a.working.Go(r.diagnoseAll)
+		a.working.Go(a.diagnoseAll)
 	}
 }
 
 // diagnoseAll goes on until no diagnosis waits.
-func (r *Registry) diagnoseAll() {
+func (a *announcements) diagnoseAll() {
 	for {
-		r.mu.Lock()
-		a := r.announcements
-		if r.closed || len(a.diagnosing) == 0 {
+		a.registry.mu.Lock()
+		if a.registry.closed || len(a.diagnosing) == 0 {
 			a.diagnosing, a.isDiagnosing = nil, false
-			r.unlock()
+			a.registry.unlock()
 			return
 		}
 		next := a.diagnosing[0]
@@ -291,16 +289,16 @@ func (r *Registry) diagnoseAll() {
 		if w := a.byRecord[next.record]; w != nil {
 			watch = w.latest().asked.Watch
 		}
-		r.unlock()
+		a.registry.unlock()
 		if watch == nil {
 			continue
 		}
 		if watch.Checker == nil {
-			r.diagnosed(next, nil)
+			a.diagnosed(next, nil)
 			continue
 		}
 		_, diagnostics := watch.Checker.Diagnose(a.ctx, watch.Target)
-		r.diagnosed(next, misplaced(diagnostics))
+		a.diagnosed(next, misplaced(diagnostics))
 		pause := time.NewTimer(diagnoseEvery)
 		select {
 		case <-pause.C:
@@ -323,11 +321,11 @@ func misplaced(diagnostics []propagation.Diagnostic) []string {
 }
 
 // diagnosed logs what a diagnosis has found, once, and the announcement behind it.
-func (r *Registry) diagnosed(d diagnosis, places []string) {
-	r.mu.Lock()
-	defer r.unlock()
-	w := r.announcements.byRecord[d.record]
-	if w == nil || r.closed {
+func (a *announcements) diagnosed(d diagnosis, places []string) {
+	a.registry.mu.Lock()
+	defer a.registry.unlock()
+	w := a.byRecord[d.record]
+	if w == nil || a.registry.closed {
 		return
 	}
 	isNew := len(places) > 0 && !slices.Equal(places, w.misplaced)
@@ -335,9 +333,9 @@ func (r *Registry) diagnosed(d diagnosis, places []string) {
 	e := w.logEntry(d.record)
 	switch {
 	case d.announce:
-		r.log(e.write)
+		a.registry.log(e.write)
 	case isNew:
-		r.log(func(l *zap.Logger) {
+		a.registry.log(func(l *zap.Logger) {
 			l.Warn("the TXT record was found at another name than the validation name",
 				zap.Strings("identifiers", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
 		})

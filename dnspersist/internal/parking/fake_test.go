@@ -161,5 +161,5 @@ func (w *world) change(o *owner, domain string, fn func(*entry)) {
 
 // show is a poll that shows a status.
 func (w *world) show(o *owner, domain string, status propagation.Status) {
-	w.observed(w.entryOf(o, domain), propagation.Report{Name: "_validation-persist." + domain, Status: status, When: time.Now()})
+	w.entryOf(o, domain).observed(propagation.Report{Name: "_validation-persist." + domain, Status: status, When: time.Now()})
 }

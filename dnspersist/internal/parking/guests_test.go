@@ -90,7 +90,7 @@ func TestOnDemandWatchEnds(t *testing.T) {
 			e := w.invited(t, o, "a.example", time.Now().Add(-24*time.Hour+time.Second))
 			c.change(t, w, o, e)
 			time.Sleep(2 * time.Second)
-			w.timeUp(e, "test")
+			e.timeUp("test")
 			if synctest.Wait(); w.Waits(o, "a.example") != c.stays {
 				t.Errorf("%s: it waits: %v", what, !c.stays)
 			}
@@ -108,7 +108,7 @@ func TestManagedDomainIsNotAGuest(t *testing.T) {
 		asked.onDemand = true
 		e := w.invited(t, asked, "a.example", time.Now().Add(-48*time.Hour))
 		_, _ = w.Begin(t.Context(), manages, "a.example")
-		w.timeUp(e, "test")
+		e.timeUp("test")
 		if !w.Waits(manages, "a.example") || w.guests.count != 0 {
 			t.Errorf("the managed name is forgotten (%d guests)", w.guests.count)
 		}

@@ -69,25 +69,32 @@ func newLeases(node, instance string) *leases {
 // Poll lets one node of a cluster do the polling for a configuration as long as that lives, and
 // notices what the others have obtained.
 func (r *Registry) Poll(alive context.Context, c *Configuration) {
+	p := &poller{r, c}
 	tick := cmp.Or(c.Timing.Lease, leaseTick)
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	for {
 		select {
 		case <-alive.Done():
-			r.endLeases(alive, c)
+			p.end(alive)
 			return
 		case <-timer.C:
 		}
-		r.lead(alive, c, leaseTicks*tick)
+		p.lead(alive, leaseTicks*tick)
 	}
 }
 
-// lead goes through the domains that wait for a configuration.
-func (r *Registry) lead(ctx context.Context, c *Configuration, lasts time.Duration) {
-	own := r.ownLeases()
+// poller sees to it that one node polls what waits for a configuration.
+type poller struct {
+	*Registry
+	configuration *Configuration
+}
+
+// lead goes through the domains that wait for the configuration.
+func (p *poller) lead(ctx context.Context, lasts time.Duration) {
+	own := p.ownLeases()
 	leads := make(map[string]bool)
-	for e, o := range r.heldBy(c) {
+	for e, o := range p.held() {
 		st := o.Storage()
 		if _, known := leads[st.Folder]; !known {
 			leads[st.Folder] = own.take(ctx, st, lasts)
@@ -96,20 +103,20 @@ func (r *Registry) lead(ctx context.Context, c *Configuration, lasts time.Durati
 		if !leads[st.Folder] {
 			pace = followerPace
 		}
-		r.scheduler.Pace(e.key, pace)
-		if !leads[st.Folder] && r.isServed(ctx, o, e) {
-			r.retry(e, "another node has its certificate")
+		p.scheduler.Pace(e.key, pace)
+		if !leads[st.Folder] && e.isServed(ctx, o) {
+			e.retry("another node has its certificate")
 		}
 	}
 }
 
-// heldBy are the domains that wait and would be retried through a configuration.
-func (r *Registry) heldBy(c *Configuration) map[*entry]Owner {
-	r.mu.Lock()
-	defer r.unlock()
+// held are the domains that wait and would be retried through the configuration.
+func (p *poller) held() map[*entry]Owner {
+	p.mu.Lock()
+	defer p.unlock()
 	all := make(map[*entry]Owner)
-	for _, e := range r.entries {
-		if o := e.newest(); e.isHeld && o != nil && o.Configuration() == c {
+	for _, e := range p.entries {
+		if o := e.newest(); e.isHeld && o != nil && o.Configuration() == p.configuration {
 			all[e] = o
 		}
 	}
@@ -118,32 +125,32 @@ func (r *Registry) heldBy(c *Configuration) map[*entry]Owner {
 
 // isServed reports whether storage has a certificate that is newer than what the domain waits
 // to replace.
-func (r *Registry) isServed(ctx context.Context, o Owner, e *entry) bool {
-	r.mu.Lock()
+func (e *entry) isServed(ctx context.Context, o Owner) bool {
+	e.registry.mu.Lock()
 	notAfter := e.hold.NotAfter
-	r.unlock()
+	e.registry.unlock()
 	cert := o.Stored(ctx, e.domain)
 	return cert != nil && time.Now().Before(cert.NotAfter) && (notAfter.IsZero() || cert.NotAfter.After(notAfter))
 }
 
 // ownLeases are those of this process. The first call reads the instance's name from disk.
-func (r *Registry) ownLeases() *leases {
+func (p *poller) ownLeases() *leases {
 	here := instance()
-	r.mu.Lock()
-	defer r.unlock()
-	if r.leases == nil {
-		r.leases = newLeases(node, here)
+	p.mu.Lock()
+	defer p.unlock()
+	if p.leases == nil {
+		p.leases = newLeases(node, here)
 	}
-	return r.leases
+	return p.leases
 }
 
-// endLeases gives the leases back when the last configuration ends, so that whoever polls next need
+// end gives the leases back when the last configuration ends, so that whoever polls next need
 // not wait until they run out.
-func (r *Registry) endLeases(ctx context.Context, c *Configuration) {
-	r.mu.Lock()
-	goesOn := slices.ContainsFunc(r.configurations, func(other *Configuration) bool { return other != c })
-	l := r.leases
-	r.unlock()
+func (p *poller) end(ctx context.Context) {
+	p.mu.Lock()
+	goesOn := slices.ContainsFunc(p.configurations, func(other *Configuration) bool { return other != p.configuration })
+	l := p.leases
+	p.unlock()
 	if goesOn || l == nil {
 		return
 	}

@@ -64,12 +64,12 @@ func TestLeaseOverReload(t *testing.T) {
 	old, next := new(Configuration), new(Configuration)
 	r := &Registry{leases: newLeases("1", "here"), configurations: []*Configuration{old, next}}
 	r.leases.take(ctx, st, time.Minute)
-	r.endLeases(ctx, old)
+	(&poller{r, old}).end(ctx)
 	if !st.Storage.Exists(ctx, st.Key(leaseFile)) {
 		t.Error("it was given back at the reload")
 	}
 	r.configurations = []*Configuration{next}
-	r.endLeases(ctx, next)
+	(&poller{r, next}).end(ctx)
 	if st.Storage.Exists(ctx, st.Key(leaseFile)) {
 		t.Error("it was not given back at the end")
 	}

@@ -92,7 +92,7 @@ type Registry struct {
 	announcements  *announcements
 	faults         serverFaults
 	// slots are for the retries, by CA.
-	slots  map[string]chan struct{}
+	slots  slots
 	leases *leases // nil until they are first looked at
 	// orphans is the timer that ends the waits which nobody wants any more.
 	orphans     *time.Timer
@@ -111,10 +111,10 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		entries:   make(map[string]*entry),
 		byDomain:  make(map[string][]*entry),
 		attempts:  make(map[*Attempt]bool),
-		slots:     make(map[string]chan struct{}),
+		slots:     make(slots),
 		reported:  make(map[string]string),
 	}
-	r.announcements = newAnnouncements()
+	r.announcements = newAnnouncements(r)
 	return r
 }
 
@@ -149,7 +149,7 @@ func (r *Registry) Close() {
 	r.mu.Lock()
 	r.closed = true
 	for _, e := range r.entries {
-		r.remove(e)
+		e.remove()
 	}
 	if r.orphans != nil {
 		r.orphans.Stop()
@@ -165,8 +165,9 @@ func (r *Registry) Close() {
 
 // entry is a domain that waits, for owners with one key. Its fields are guarded by the registry.
 type entry struct {
-	key    string
-	domain string
+	registry *Registry
+	key      string
+	domain   string
 	// isHeld is false for a domain that is announced only.
 	isHeld bool
 	hold   *acmepersist.Hold
@@ -223,7 +224,8 @@ func (r *Registry) insert(e *entry) {
 }
 
 // remove ends the wait of an entry, its watch and its announcement.
-func (r *Registry) remove(e *entry) {
+func (e *entry) remove() {
+	r := e.registry
 	if r.entries[e.key] == e {
 		delete(r.entries, e.key)
 		others := slices.DeleteFunc(r.byDomain[e.domain], func(other *entry) bool { return other == e })
@@ -232,7 +234,7 @@ func (r *Registry) remove(e *entry) {
 		}
 	}
 	r.guests.remove(e)
-	r.withdraw(e)
+	r.announcements.remove(e)
 	if e.timer != nil {
 		e.timer.Stop()
 	}
@@ -262,13 +264,13 @@ func (e *entry) isBusy(now time.Time) bool { return now.Before(e.busyUntil) || e
 // own makes an owner the newest one. CertMagic's jobs of a configuration that has ended may
 // still come by: it would own the domain for ever, for it ends only once. A domain that a configuration
 // manages is no guest any more: no handshake would bring it back.
-func (r *Registry) own(e *entry, o Owner) {
+func (e *entry) own(o Owner) {
 	if o.Configuration().ended {
 		return
 	}
 	e.owners = append(slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o }), o)
 	if !o.IsOnDemand() && e.guest != nil {
-		r.guests.remove(e)
+		e.registry.guests.remove(e)
 		e.guest = nil
 	}
 }
@@ -330,7 +332,7 @@ func (r *Registry) dropOrphans() {
 		switch {
 		case e.isOwned():
 		case e.isHeld:
-			r.remove(e)
+			e.remove()
 		default:
 			announced = append(announced, e)
 		}
@@ -364,7 +366,7 @@ func (r *Registry) dropOrphans() {
 			e.heir = c
 		}
 		if !e.isOwned() {
-			r.remove(e)
+			e.remove()
 		}
 	}
 }

@@ -44,13 +44,13 @@ func AfterFailures(failures int, notAfter, now time.Time) time.Duration {
 // tryAt has a domain retried at a time of day, such as the end of a certificate asks for. The
 // timer goes on over a change of the clock, and that it has run out counts as well: a clock that
 // is put back keeps nothing waiting.
-func (r *Registry) tryAt(e *entry, at time.Time, why string) {
+func (e *entry) tryAt(at time.Time, why string) {
 	e.retryAt, e.due = at, time.Now().Add(walltime.Until(at))
-	r.arm(e, why)
+	e.arm(why)
 }
 
 // arm sets the timer for when a domain is to be retried, or forgotten.
-func (r *Registry) arm(e *entry, why string) {
+func (e *entry) arm(why string) {
 	if e.timer != nil {
 		e.timer.Stop()
 	}
@@ -58,11 +58,12 @@ func (r *Registry) arm(e *entry, why string) {
 	if forget := e.forgetAt(); !forget.IsZero() && forget.Before(at) {
 		at = forget
 	}
-	e.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { r.timeUp(e, why) })
+	e.timer = time.AfterFunc(max(time.Until(at), time.Second), func() { e.timeUp(why) })
 }
 
 // timeUp is what arm has set the timer for.
-func (r *Registry) timeUp(e *entry, why string) {
+func (e *entry) timeUp(why string) {
+	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
 	now := time.Now()
@@ -70,26 +71,27 @@ func (r *Registry) timeUp(e *entry, why string) {
 	case r.entries[e.key] != e:
 	case !forget.IsZero() && !now.Before(forget) && !e.isBusy(now):
 		interest := e.guest.interest
-		r.remove(e)
+		e.remove()
 		r.log(func(l *zap.Logger) {
 			l.Debug("nobody has asked for the name for long, and no record of it was ever seen; not watching it any more",
 				zap.String("identifier", e.domain), zap.Duration("since", now.Sub(interest)))
 		})
 	case now.Before(e.due):
-		r.arm(e, why) // somebody has asked for it meanwhile
+		e.arm(why) // somebody has asked for it meanwhile
 	case now.Before(e.freeAt(now)):
 		// another timer would not come
 		e.retryAt, e.due = time.Time{}, e.freeAt(now)
-		r.arm(e, why)
+		e.arm(why)
 	default:
 		e.retryAt = time.Time{}
-		r.later(func() { r.retry(e, why) })
+		r.later(func() { e.retry(why) })
 	}
 }
 
 // retry has CertMagic try a domain again, through the newest live configuration that wants it. A
 // reload may fail and leave an older one running.
-func (r *Registry) retry(e *entry, why string) {
+func (e *entry) retry(why string) {
+	r := e.registry
 	r.mu.Lock()
 	now := time.Now()
 	o := e.newest()
@@ -98,11 +100,11 @@ func (r *Registry) retry(e *entry, why string) {
 		return
 	}
 	e.busyUntil = now.Add(AttemptTimeout)
-	notAfter, slots := e.hold.NotAfter, r.slotsOf(e.hold.CA)
+	notAfter, slots := e.hold.NotAfter, r.slots.of(e.hold.CA)
 	r.unlock()
 	if o.Configuration().Go(func(alive context.Context) {
 		rest := time.Duration(0)
-		defer func() { r.retried(e, rest) }()
+		defer func() { e.retried(rest) }()
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
@@ -133,22 +135,24 @@ func (r *Registry) retry(e *entry, why string) {
 	e.owners = slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o })
 	e.busyUntil = time.Time{}
 	r.unlock()
-	r.retry(e, why)
+	e.retry(why)
 }
 
-// slotsOf are those of a CA.
-func (r *Registry) slotsOf(ca string) chan struct{} {
-	slots := r.slots[ca]
-	if slots == nil {
-		slots = make(chan struct{}, retries)
-		r.slots[ca] = slots
+// slots are for retries, by CA.
+type slots map[string]chan struct{}
+
+// of are those of a CA.
+func (s slots) of(ca string) chan struct{} {
+	if s[ca] == nil {
+		s[ca] = make(chan struct{}, retries)
 	}
-	return slots
+	return s[ca]
 }
 
 // retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain
 // that still waits gets its next turn.
-func (r *Registry) retried(e *entry, rest time.Duration) {
+func (e *entry) retried(rest time.Duration) {
+	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
 	switch now := time.Now(); {
@@ -165,7 +169,7 @@ func (r *Registry) retried(e *entry, rest time.Duration) {
 			wait = acmepersist.RetryAgain
 		}
 		e.due = time.Now().Add(wait)
-		r.arm(e, "it is time to try again")
+		e.arm("it is time to try again")
 	}
 }
 
@@ -173,7 +177,7 @@ func (r *Registry) retried(e *entry, rest time.Duration) {
 func (r *Registry) forget(e *entry) {
 	r.mu.Lock()
 	defer r.unlock()
-	r.remove(e)
+	e.remove()
 }
 
 // Forget ends the wait for a domain that strangers have asked for, and reports whether there was one.
@@ -184,7 +188,7 @@ func (r *Registry) Forget(o Owner, domain string) bool {
 	if e == nil || e.guest == nil {
 		return false
 	}
-	r.remove(e)
+	e.remove()
 	return true
 }
 

@@ -45,9 +45,9 @@ func TestTimerRunsOutWhileTheDomainIsBusy(t *testing.T) {
 			_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
 			e := w.entryOf(o, "a.test")
 			w.change(o, "a.test", func(e *entry) { hold(w, o, e) })
-			w.observed(e, propagation.Report{Status: propagation.StatusPartial, FirstYes: time.Now().Add(-2 * time.Hour), When: time.Now()})
+			e.observed(propagation.Report{Status: propagation.StatusPartial, FirstYes: time.Now().Add(-2 * time.Hour), When: time.Now()})
 			w.change(o, "a.test", func(e *entry) { e.timer.Stop() })
-			w.timeUp(e, "test")
+			e.timeUp("test")
 			isArmed := false
 			w.change(o, "a.test", func(e *entry) { isArmed = e.timer.Stop() })
 			if !isArmed {
@@ -136,7 +136,7 @@ func TestClockIsSetWhileADomainWaits(t *testing.T) {
 		}
 		// what another attempt has set meanwhile stays
 		_ = w.attempt(t.Context(), o, "a.test", held("a.test", walltime.Now().Add(time.Hour)))
-		if w.timeUp(w.entryOf(o, "a.test"), "an older timer"); !waits() {
+		if w.entryOf(o, "a.test").timeUp("an older timer"); !waits() {
 			t.Error("an older timer ends another wait")
 		}
 	})

@@ -37,7 +37,7 @@ func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt,
 	a := &Attempt{registry: r, owner: o, domain: domain, phase: acmepersist.PhaseLooking, since: time.Now()}
 	if e := r.entries[keyOf(o, domain)]; e != nil && e.isHeld {
 		var err error
-		if a.Seen, err = r.answer(ctx, o, e); err != nil {
+		if a.Seen, err = e.answer(ctx, o); err != nil {
 			return nil, err
 		}
 		a.entry = e
@@ -49,9 +49,9 @@ func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt,
 }
 
 // answer is what an attempt for a domain that waits is answered with: an error, or the last report.
-func (r *Registry) answer(ctx context.Context, o Owner, e *entry) (*propagation.Report, error) {
+func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error) {
 	isNew := !o.Configuration().ended && !slices.Contains(e.owners, o)
-	r.own(e, o)
+	e.own(o)
 	now := time.Now()
 	if isInterest(ctx) {
 		e.noteInterest(now)
@@ -120,7 +120,7 @@ func (r *Registry) obtained(o Owner, domain string) {
 	key := keyOf(o, domain)
 	for _, e := range slices.Clone(r.byDomain[domain]) {
 		if e.key == key || !e.isHeld {
-			r.remove(e)
+			e.remove()
 		}
 	}
 }
@@ -134,13 +134,13 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	key, now := keyOf(o, hold.Domain), time.Now()
 	e := r.entries[key]
 	if e == nil {
-		e = &entry{key: key, domain: hold.Domain, isHeld: o.IsAlone(), hold: hold, since: now}
+		e = &entry{registry: r, key: key, domain: hold.Domain, isHeld: o.IsAlone(), hold: hold, since: now}
 		if o.IsOnDemand() && !r.invite(e, o) {
 			return
 		}
 		r.insert(e)
 	}
-	r.own(e, o)
+	e.own(o)
 	if isInterest(ctx) {
 		e.noteInterest(now)
 	}
@@ -157,37 +157,38 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, o.IsOnDemand()) })
 	}
 	if e.asked != nil && e.asked.Record != hold.Record {
-		r.withdraw(e)
+		r.announcements.remove(e)
 	}
 	switch {
 	case hold.Watch == nil:
 	case report.Status == propagation.StatusAbsent, report.Status == propagation.StatusBlocked:
-		r.announce(e)
+		r.announcements.add(e)
 	case e.asked != nil: // one that some servers already show is on its way
 		e.asked = e.hold
 	}
 	if !e.isHeld {
 		return
 	}
-	r.wait(e, o)
+	e.wait(o)
 	if isNewer && report.Status == propagation.StatusReady {
 		e.readyAt = now
-		r.tryAt(e, walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
+		e.tryAt(walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
 	}
 }
 
 // wait has an entry watched and retried.
-func (r *Registry) wait(e *entry, o Owner) {
+func (e *entry) wait(o Owner) {
+	r := e.registry
 	e.readyAt, e.busyUntil = time.Time{}, time.Time{}
 	e.failures, e.failure, e.failedUntil = 0, nil, time.Time{}
 	at := walltime.Now().Add(cmp.Or(o.Configuration().Timing.Retry, acmepersist.HeldAtMost))
 	if until := e.hold.Until; !until.IsZero() && until.Before(at) {
 		at = until
 	}
-	r.tryAt(e, at, "it is time to try again whatever DNS shows")
+	e.tryAt(at, "it is time to try again whatever DNS shows")
 	if w := e.hold.Watch; w != nil {
 		// the same key goes on with the same schedule
-		e.stopWatch = r.scheduler.Watch(e.key, w.Checker, w.Target, w.Gate, func(report propagation.Report) { r.observed(e, report) })
+		e.stopWatch = r.scheduler.Watch(e.key, w.Checker, w.Target, w.Gate, func(report propagation.Report) { e.observed(report) })
 	} else if stop := e.stopWatch; stop != nil {
 		e.stopWatch = nil
 		r.later(stop)
@@ -208,7 +209,7 @@ func (r *Registry) invite(e *entry, o Owner) bool {
 		return false
 	}
 	if leaves != nil {
-		r.remove(leaves)
+		leaves.remove()
 	}
 	r.guests.add(e)
 	return true
@@ -225,12 +226,13 @@ func (r *Registry) failed(o Owner, domain string, err error) bool {
 	e.failures++
 	e.failure, e.readyAt = err, time.Time{}
 	e.failedUntil = now.Add(AfterFailures(e.failures, e.hold.NotAfter, now))
-	r.tryAt(e, e.failedUntil, "it is time to try again after a failure")
+	e.tryAt(e.failedUntil, "it is time to try again after a failure")
 	return true
 }
 
 // observed takes the report of a poll.
-func (r *Registry) observed(e *entry, report propagation.Report) {
+func (e *entry) observed(report propagation.Report) {
+	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
 	if r.entries[e.key] != e || e.hold.Watch == nil {
@@ -248,7 +250,7 @@ func (r *Registry) observed(e *entry, report propagation.Report) {
 	}
 	switch {
 	case isGone && e.newest() != nil:
-		r.announce(e) // some servers had it when the wait began, so it was not announced
+		r.announcements.add(e) // some servers had it when the wait began, so it was not announced
 	case e.asked != nil:
 		e.asked = e.hold
 	}
@@ -263,9 +265,9 @@ func (r *Registry) observed(e *entry, report propagation.Report) {
 		if !isReady {
 			e.retryAt = time.Time{}
 		}
-		r.later(func() { r.retry(e, why) })
+		r.later(func() { e.retry(why) })
 	case at.Before(e.retryAt):
-		r.tryAt(e, at, why)
+		e.tryAt(at, why)
 	}
 	r.changed(e.domain)
 }
