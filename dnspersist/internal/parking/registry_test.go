@@ -397,8 +397,8 @@ func TestSubscribe(t *testing.T) {
 		cancel()
 		w.Served(o.configuration, "b.test", "ca.test-dir")
 		want := []string{
-			"a.test looking", "a.test waiting record_absent", "a.test waiting record_partial", "a.test waiting record_settling",
-			"a.test looking record_settling", "a.test ordering record_settling", "a.test", "a.test served",
+			"a.test looking", "a.test waiting record_absent", "a.test waiting record_partial", "a.test waiting record_confirming",
+			"a.test looking record_confirming", "a.test ordering record_confirming", "a.test", "a.test served",
 		}
 		if !slices.Equal(heard, want) {
 			t.Errorf("heard:\n%s\nwant:\n%s", strings.Join(heard, "\n"), strings.Join(want, "\n"))
