@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -290,7 +291,7 @@ func (w *site) claim(ctx context.Context, checker *propagation.Checker) error {
 	why, err := w.taken(ctx, checker)
 	switch {
 	case err != nil:
-		return &PublishError{Name: w.delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
+		return &publish.Error{Name: w.delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
 	case why != "":
 		err := w.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			known := n.Target == w.delegated

@@ -112,7 +112,7 @@ func (a *attempt) publishRecord(ctx context.Context) error {
 	var (
 		before *publish.WrittenBeforeError
 		bound  *publish.BoundError
-		failed *PublishError
+		failed *publish.Error
 	)
 	switch {
 	case ctx.Err() != nil:

@@ -27,8 +27,6 @@ const (
 type (
 	// Publishing writes records through the DNS provider of their zones.
 	Publishing = publish.Options
-	// PublishError means that a record could not be written yet, and has the time of the next try.
-	PublishError = publish.Error
 	// ShadowingError means that a record at the validation name would take the name from a
 	// wildcard record that answers for it today.
 	ShadowingError = publish.ShadowingError
