@@ -74,6 +74,11 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
+	for _, folder := range layers {
+		if !slices.Contains(packages, folder) && !strings.HasPrefix(folder, "internal/") {
+			t.Errorf("there is no package %s: take it out of the design, and out of here", folder)
+		}
+	}
 }
 
 // The design names each package, in its picture and in a section.
