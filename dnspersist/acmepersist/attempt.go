@@ -45,7 +45,7 @@ type attempt struct {
 func (iss *Issuer) begin(ctx context.Context, csr *x509.CertificateRequest, domain string, req Request) (*attempt, error) {
 	a := &attempt{session: iss.sessionWith(nil), domain: domain, csr: csr, request: req}
 	certificate := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), domain)
-	a.facts = facts{looks: iss.Checker != nil, ratio: iss.windowRatio(), shortest: iss.MinAskInterval, certificate: certificate}
+	a.facts = facts{looks: iss.Checker != nil, ratio: iss.RenewalWindowRatio, shortest: iss.MinAskInterval, certificate: certificate}
 	s, err := iss.open(ctx)
 	if err != nil {
 		return a, err

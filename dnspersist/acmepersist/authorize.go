@@ -162,8 +162,8 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			a.facts.order.stage = orderRefused
 			return a.takeRefusal(ctx)
 		}
-		if walltime.Since(a.facts.order.postedAt) > a.iss.timeout() {
-			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.timeout())
+		if walltime.Since(a.facts.order.postedAt) > a.iss.Timeout {
+			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.Timeout)
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
 		pause := a.Interval(interval)
@@ -180,7 +180,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 
 // patience is how long this attempt waits for a validation.
 func (a *attempt) patience() time.Duration {
-	return min(a.iss.timeout(), orDefault(a.iss.InlineProcessing, inlineProcessing))
+	return min(a.iss.Timeout, a.iss.InlineProcessing)
 }
 
 // takeRefusal notes that the CA has said no, and drops the order, which is of no more use.
@@ -317,12 +317,12 @@ func (a *attempt) refused(ctx context.Context) error {
 	err := a.store.UpdateName(ctx, name, func(n *state.Name) bool {
 		if isInternal {
 			// the CA counts it, so it costs an attempt; what is known of the values stays
-			n.NotBefore = n.AskAgainAt(propagation.Report{}, a.iss.cacheCap(), walltime.Now())
+			n.NotBefore = n.AskAgainAt(propagation.Report{}, max(a.iss.CacheCap, 0), walltime.Now())
 			return true
 		}
 		n.Refuse(seen.Values, want, a.account.URL, problem, walltime.Now())
 		if disagrees || problem == "dns" {
-			retry = n.AskAgainAt(seen, a.iss.cacheCap(), walltime.Now())
+			retry = n.AskAgainAt(seen, max(a.iss.CacheCap, 0), walltime.Now())
 			n.NotBefore = retry
 		}
 		return true

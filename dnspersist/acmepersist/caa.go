@@ -27,14 +27,6 @@ func (e *CAAError) Error() string {
 		e.At, e.CA, e.Identifier, e.Reason)
 }
 
-// caaChecker looks for CAA records; nil if nobody does.
-func (iss *Issuer) caaChecker() *propagation.Checker {
-	if iss.Checker == nil {
-		return iss.CAAChecker
-	}
-	return iss.Checker
-}
-
 // lookForCAA looks whether the CA may issue for the name at all: it would refuse, and
 // count it. Resolvers that cannot tell veto nothing.
 func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
@@ -47,7 +39,7 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 			return nil, err
 		}
 	}
-	if a.iss.caaChecker() == nil {
+	if a.iss.CAAChecker == nil {
 		return new(caaFacts), nil
 	}
 	verdict, at := a.site.evaluateCAA(ctx)
@@ -79,7 +71,7 @@ func (w *site) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at s
 	if len(w.Directory.Meta.Identities()) == 0 {
 		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
-	found, at, err := w.iss.caaChecker().CAA(ctx, record.Base(w.identifier))
+	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.identifier))
 	if err != nil {
 		w.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
 		return good, ""

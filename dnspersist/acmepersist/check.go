@@ -187,7 +187,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	if r.Shadows != "" && done.State == StateMissing {
 		done.Do = r.Shadows + "; then " + done.Do
 	}
-	if done.State.Well() && s.iss.caaChecker() != nil {
+	if done.State.Well() && s.iss.CAAChecker != nil {
 		done.judgeCAA(w.evaluateCAA(ctx))
 	}
 	return done

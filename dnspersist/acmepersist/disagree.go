@@ -69,14 +69,9 @@ func (e *DisagreementError) hint() string {
 	return "the CA has seen other data than we have: check for servers that answer differently from elsewhere (anycast, geographic answers, split horizon)"
 }
 
-// cacheCap is the longest time for which the CA's resolvers keep an answer.
-func (iss *Issuer) cacheCap() time.Duration {
-	switch {
-	case iss.CacheCap < 0:
-		return 0
-	case iss.CacheCap > 0:
-		return iss.CacheCap
-	case strings.Contains(iss.CA, "letsencrypt.org"):
+// cacheCap is the longest time for which the resolvers of a CA keep an answer.
+func cacheCap(directory string) time.Duration {
+	if strings.Contains(directory, "letsencrypt.org") {
 		return cacheCapLetsEncrypt
 	}
 	return cacheCapOthers

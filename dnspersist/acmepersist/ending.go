@@ -40,7 +40,7 @@ func (w *site) warnOfExpiry(ctx context.Context, life time.Duration) {
 // warnOfEnd says that all the values that a CA may accept end before the third renewal
 // from now.
 func (w *site) warnOfEnd(values []string, life time.Duration) {
-	if w.iss.keeps() {
+	if keeps(w.iss.Publishing) {
 		return // it is followed without anybody's doing
 	}
 	var end time.Time
@@ -54,7 +54,7 @@ func (w *site) warnOfEnd(values []string, life time.Duration) {
 			end, value = v.Value.PersistUntil, v.Text
 		}
 	}
-	interval := time.Duration(float64(life) * (1 - w.iss.windowRatio()))
+	interval := time.Duration(float64(life) * (1 - w.iss.RenewalWindowRatio))
 	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
 		return
 	}

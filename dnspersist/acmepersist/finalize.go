@@ -80,7 +80,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	var said error // what the CA answered last
 	var next time.Time
 	tries, refusals := 0, 0
-	patience := min(s.iss.timeout(), finalizePatience)
+	patience := min(s.iss.Timeout, finalizePatience)
 	deadline := time.Now().Add(patience)
 	s.LockName = csrName(csr)
 	for interval := ca.MinInterval; ; {

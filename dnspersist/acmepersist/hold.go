@@ -199,7 +199,7 @@ func (a *attempt) asHold(err error) error {
 	case errors.As(err, &account):
 		return a.hold(ReasonAccount, now.Add(accountRetry), err)
 	case errors.As(err, &down):
-		return a.hold(ReasonCADown, now.Add(afterDown(a.iss.downFor(now), a.facts.notAfter().Sub(now))), err)
+		return a.hold(ReasonCADown, now.Add(afterDown(a.iss.outage.lasts(now), a.facts.notAfter().Sub(now))), err)
 	}
 	return err
 }

@@ -57,7 +57,7 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 		if a, err = iss.begin(ctx, csr, domain, req); err == nil {
 			cert, err = a.run(ctx)
 		}
-		iss.noteDown(err, walltime.Now())
+		iss.outage.note(err, walltime.Now())
 		if err == nil {
 			return cert, nil
 		}
@@ -79,7 +79,7 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 func (iss *Issuer) recovered(ctx context.Context, domain string, err error) (bool, error) {
 	var changed *account.KeyChangedError
 	if errors.As(err, &changed) {
-		iss.logger().Info("the account's key was changed meanwhile; going on with the new one",
+		iss.Logger.Info("the account's key was changed meanwhile; going on with the new one",
 			zap.String("identifier", domain), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
 		return true, nil
 	}

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,8 +100,8 @@ type Config struct {
 	IssuerDomainName string
 	// Checker looks for records; nil trusts the operator and asks the CA at once.
 	Checker *propagation.Checker
-	// CAAChecker looks for CAA records where there is no Checker, and after a certificate for the
-	// end of the record; nil for none.
+	// CAAChecker looks for CAA records, and after a certificate for the end of the record, where there is
+	// no Checker; nil for none.
 	CAAChecker *propagation.Checker
 	// Grace and Settle are those of the gate, see propagation.NewGate. Zero for
 	// the defaults.
@@ -162,15 +163,38 @@ type Issuer struct {
 	// process is what is known of the DNS provider, unless Publishing has what the process knows.
 	process publish.Process
 
-	mu sync.Mutex
-	// downSince is since when the CA has been down, zero if it is not.
-	downSince time.Time
+	outage outage
+}
+
+// outage is a CA that is down.
+type outage struct {
+	mu    sync.Mutex
+	since time.Time // zero if it is not down
 }
 
 // New returns an Issuer for the configuration.
 func New(cfg Config) *Issuer {
+	cfg.Logger = cmp.Or(cfg.Logger, zap.NewNop())
+	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
+	cfg.InlineProcessing = cmp.Or(cfg.InlineProcessing, inlineProcessing)
+	cfg.MinAskInterval = cmp.Or(cfg.MinAskInterval, minAskInterval)
+	cfg.PropagationTimeout = cmp.Or(cfg.PropagationTimeout, defaultPropagationTimeout)
+	cfg.PollInterval = cmp.Or(cfg.PollInterval, defaultPollInterval)
+	cfg.RenewalWindowRatio = cmp.Or(cfg.RenewalWindowRatio, defaultWindowRatio)
+	cfg.CAAChecker = cmp.Or(cfg.Checker, cfg.CAAChecker)
+	if cfg.CacheCap == 0 {
+		cfg.CacheCap = cacheCap(cfg.CA)
+	}
 	server := newServer(cfg)
 	return &Issuer{Config: cfg, ca: server, accounts: newHolder(cfg, server)}
+}
+
+// serving is Siblings, or this issuer for all.
+func (iss *Issuer) serving() func(identifier string) *Issuer {
+	if iss.Siblings == nil {
+		return func(string) *Issuer { return iss }
+	}
+	return iss.Siblings()
 }
 
 // IssuerKey returns the key under which certificates are filed. It implements
@@ -213,29 +237,40 @@ func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificat
 	return s.ACME.GetRenewalInfo(ctx, cert.Leaf)
 }
 
-// noteDown notes how an attempt has ended: whether the CA is down.
-func (iss *Issuer) noteDown(err error, now time.Time) {
+// note notes how an attempt has ended.
+func (o *outage) note(err error, now time.Time) {
 	var down *ca.DownError
 	isDown := errors.As(err, &down)
-	iss.mu.Lock()
-	defer iss.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch {
 	case !isDown:
-		iss.downSince = time.Time{}
-	case iss.downSince.IsZero():
-		iss.downSince = now
+		o.since = time.Time{}
+	case o.since.IsZero():
+		o.since = now
 	}
 }
 
-// downFor is how long the CA has been down.
-func (iss *Issuer) downFor(now time.Time) time.Duration {
-	iss.mu.Lock()
-	defer iss.mu.Unlock()
-	if iss.downSince.IsZero() {
+// lasts is how long the CA has been down.
+func (o *outage) lasts(now time.Time) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() {
 		return 0
 	}
-	return now.Sub(iss.downSince)
+	return now.Sub(o.since)
 }
+
+// background is the context key of attempts on which no handshake hangs.
+type background struct{}
+
+// InBackground marks an attempt that may take its time also where Config.OnDemand is set.
+func InBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, background{}, true)
+}
+
+// IsInBackground reports whether an attempt is marked so.
+func IsInBackground(ctx context.Context) bool { return ctx.Value(background{}) != nil }
 
 // Interface guards
 var (

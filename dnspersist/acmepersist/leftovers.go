@@ -132,7 +132,7 @@ func (iss *Issuer) RemoveUnused(ctx context.Context, unusedFor time.Duration, ma
 			continue
 		}
 		by := serving(domain)
-		if by == nil || !by.publishes() || by.Checker == nil {
+		if by == nil || !publishes(by.Publishing) || by.Checker == nil {
 			continue // a person may, by unpublish --stale
 		}
 		if removed++; removed > removalsAtOnce {

@@ -43,7 +43,7 @@ func (a *attempt) workOut(ctx context.Context, t ca.Terms) (err error) {
 		return err
 	}
 	a.gate = nil
-	if a.iss.Checker == nil || !a.iss.publishes() {
+	if a.iss.Checker == nil || !publishes(a.iss.Publishing) {
 		return nil
 	}
 	return a.site.endWrites(ctx)
@@ -62,7 +62,7 @@ func (a *attempt) saw(ctx context.Context, r propagation.Report) error {
 	lacking := r.Status == propagation.StatusAbsent ||
 		w.delegated != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
 	a.facts.report, a.facts.lookedAt = &r, walltime.Now()
-	a.facts.writable = a.iss.publishes() && lacking && w.disputed == nil && !w.isOwnersTurn(r)
+	a.facts.writable = publishes(a.iss.Publishing) && lacking && w.disputed == nil && !w.isOwnersTurn(r)
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 	c := a.facts.clock()
 	for r.Status == propagation.StatusPartial || r.Status == propagation.StatusConfirming {
 		waited := time.Since(start)
-		left := a.iss.propagationTimeout() - waited
+		left := a.iss.PropagationTimeout - waited
 		if end := c.waitUntil(r.Status == propagation.StatusConfirming, clockAtStart); !end.IsZero() {
 			left = min(left, walltime.Until(end))
 		}
@@ -84,7 +84,7 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 			return r
 		}
 		a.KeepLock(ctx, a.domain)
-		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.pollInterval()), left)) != nil {
+		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.PollInterval), left)) != nil {
 			return r
 		}
 		r = a.iss.Checker.Check(ctx, a.site.target(), a.gate)

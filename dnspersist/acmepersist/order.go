@@ -103,8 +103,8 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 	if err := s.CheckLimits(ctx, s.account.URL, name); err != nil {
 		return order, err
 	}
-	if limiter := s.iss.limiter(s.account.URL); limiter != nil {
-		if err := limiter.Wait(ctx); err != nil {
+	if s.iss.Limiter != nil {
+		if err := s.iss.Limiter(s.account.URL).Wait(ctx); err != nil {
 			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
 		}
 		// another name may have learnt of a limit meanwhile

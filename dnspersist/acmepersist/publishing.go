@@ -32,14 +32,6 @@ type (
 	ShadowingError = publish.ShadowingError
 )
 
-// publishes reports whether the issuer writes records by itself.
-func (iss *Issuer) publishes() bool {
-	return iss.Publishing != nil && iss.Publishing.Mode != PublishNever
-}
-
-// keeps reports whether the issuer keeps records right by itself.
-func (iss *Issuer) keeps() bool { return iss.Publishing != nil && iss.Publishing.Mode == PublishKeep }
-
 // Inventory is what was written into zones for this CA.
 func (iss *Issuer) Inventory() *publish.Inventory {
 	return &publish.Inventory{Store: iss.ca.Store}
@@ -170,7 +162,7 @@ func (w *site) need(life time.Duration) publish.Need {
 // margin is how long before its end a record is followed: three renewals and a third of its
 // life, but not most of that, for then a new one would be followed at once.
 func (s *session) margin(life time.Duration) time.Duration {
-	renewals := time.Duration(renewalsAhead * float64(life) * (1 - s.iss.windowRatio()))
+	renewals := time.Duration(renewalsAhead * float64(life) * (1 - s.iss.RenewalWindowRatio))
 	whole := s.iss.Publishing.PersistFor
 	if whole <= 0 {
 		return renewals
@@ -235,3 +227,9 @@ func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (pub
 	}
 	return c.session.keeper(p, c.Checker).Remove(ctx, at, value, nil)
 }
+
+// publishes reports whether records are written.
+func publishes(p *Publishing) bool { return p != nil && p.Mode != PublishNever }
+
+// keeps reports whether records are kept right.
+func keeps(p *Publishing) bool { return p != nil && p.Mode == PublishKeep }

@@ -89,7 +89,7 @@ func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order
 // isPosted reports whether the CA has taken a post of the challenge that it may still be at
 // work on: some CAs leave it pending meanwhile.
 func (s *session) isPosted(kept state.Order, challenge string) bool {
-	return kept.Challenge == challenge && walltime.Since(kept.PostedAt) < s.iss.timeout()
+	return kept.Challenge == challenge && walltime.Since(kept.PostedAt) < s.iss.Timeout
 }
 
 // notePost keeps with the order that the CA has taken the post of the challenge, and what DNS

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 		return result.Good(), result.Explain()
 	}}
 	gate := propagation.NewGate(s.Grace, s.Settle)
-	ctx, cancel := context.WithTimeout(ctx, orDefault(s.Timeout, 2*time.Minute))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Timeout, 2*time.Minute))
 	defer cancel()
 	start := time.Now()
 	for {
@@ -96,7 +97,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 		if report.Status == propagation.StatusReady {
 			return nil
 		}
-		if ca.Sleep(ctx, nextLook(report, time.Since(start), orDefault(s.PollInterval, defaultPollInterval))) != nil {
+		if ca.Sleep(ctx, nextLook(report, time.Since(start), cmp.Or(s.PollInterval, defaultPollInterval))) != nil {
 			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report}
 		}
 	}

@@ -174,14 +174,14 @@ func (iss *Issuer) openKnown(ctx context.Context) (*session, error) {
 
 // certificateOf returns the length of life of the certificate that is renewed first, and
 // when that is; zero if none of the names has one that is valid.
-func (iss *Issuer) certificateOf(ctx context.Context, identifiers []string) (life time.Duration, due time.Time) {
+func (cfg *Config) certificateOf(ctx context.Context, identifiers []string) (life time.Duration, due time.Time) {
 	for _, id := range identifiers {
-		cert := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), id)
+		cert := StoredCertificate(ctx, cfg.Storage, IssuerKey(cfg.CA), id)
 		if cert == nil || walltime.Now().After(cert.NotAfter) {
 			continue
 		}
 		l := cert.NotAfter.Sub(cert.NotBefore)
-		at := cert.NotAfter.Add(-time.Duration(float64(l) * iss.windowRatio()))
+		at := cert.NotAfter.Add(-time.Duration(float64(l) * cfg.RenewalWindowRatio))
 		if due.IsZero() || at.Before(due) {
 			life, due = l, at
 		}
@@ -234,7 +234,7 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 	if err := w.refine(l.report.Values, o); err != nil {
 		return err
 	}
-	if s.iss.keeps() {
+	if keeps(s.iss.Publishing) {
 		err := w.keep(ctx, l.report, life)
 		if err == nil && l.report.Status == propagation.StatusAbsent && (w.delegated == "" || l.report.Alias().LeadsTo(w.delegated)) {
 			return nil // it is published again

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"cmp"
 	"crypto/x509"
 	"time"
 
@@ -88,7 +89,7 @@ func (c clock) due() time.Time {
 	case c.certificate != nil:
 		left := c.left()
 		at = c.certificate.NotAfter.Add(-left)
-		interval = min(max(left/8, orDefault(c.shortest, minAskInterval)), askInterval)
+		interval = min(max(left/8, cmp.Or(c.shortest, minAskInterval)), askInterval)
 	case !c.partialSince.IsZero():
 		at = c.partialSince.Add(partialPatience)
 	default:
