@@ -11,9 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 )
 
 func init() {
@@ -116,42 +116,9 @@ func (a *App) operator() *operator.Operator {
 	return &operator.Operator{Registry: waitingNames{a}, Plan: func() managed.Plan[operator.Issuer] {
 		return managed.Loaded(a.ctx, func(i certmagic.Issuer) (operator.Issuer, bool) {
 			iss, ok := i.(*Issuer)
-			return running{iss}, ok
+			return owner{iss}, ok
 		})
 	}}
-}
-
-// running is an issuer of a configuration that runs, for an operator.
-type running struct{ *Issuer }
-
-// Directory implements operator.Issuer.
-func (r running) Directory() string { return r.CA }
-
-// Identity implements operator.Issuer.
-func (r running) Identity() string {
-	var storage certmagic.Storage
-	if r.rt.ready() {
-		_, cfg := r.active()
-		storage = cfg.Storage
-	}
-	return r.identity(storage)
-}
-
-// ACME implements operator.Issuer.
-func (r running) ACME() (*acmepersist.Issuer, error) {
-	if !r.rt.ready() {
-		return nil, fmt.Errorf("the issuer for %s is not in use", r.CA)
-	}
-	active, _ := r.active()
-	return active, nil
-}
-
-// Refuses implements operator.Issuer.
-func (r running) Refuses(name string) error { return r.refuses(name) }
-
-// identity is the same for issuers that do the same.
-func (iss *Issuer) identity(storage certmagic.Storage) string {
-	return iss.CA + "|" + iss.rt.fingerprint + "|" + operator.StorageKey(storage)
 }
 
 // waitingNames is the operator.Registry of a configuration that runs.
@@ -161,12 +128,12 @@ type waitingNames struct{ app *App }
 func (n waitingNames) Waiting() []operator.Waiting {
 	var all []operator.Waiting
 	for _, s := range n.app.shared.registry.Snapshot() {
-		if s.Record == (acmepersist.Record{}) && s.Reason == "" {
-			continue // it is served, or nobody knows yet what it waits for
+		if s.Reason == "" || s.Phase == parking.PhaseServed {
+			continue
 		}
 		w := operator.Waiting{Domain: s.Domain, ValidationName: s.ValidationName(), State: s.Summary()}
 		if by, ok := s.Owner.(owner); ok && by.iss.rt.app == n.app {
-			w.Issuer = running{by.iss}
+			w.Issuer = by
 		}
 		all = append(all, w)
 	}

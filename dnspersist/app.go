@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -47,16 +48,12 @@ type App struct {
 	stopped bool
 	// released is true once the reference to the shared watches was given back.
 	released bool
-	// wildcards are the names below which a wildcard is managed, by CA, made when first used.
-	wildcards map[string]map[string]bool
-	// managed are the names of the configuration, made when first used.
-	managed map[string]bool
+	// planned is what the configuration manages, worked out when it is first asked for.
+	planned func() planned
 	// onDemand is OnDemand with its defaults.
 	onDemand OnDemand
 	// takenUp are the names for which an attempt has come to an issuer, but for those on demand.
 	takenUp map[string]bool
-	// namedDomains are the registered domains of the configuration's names, made when first used.
-	namedDomains map[string]bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -72,7 +69,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
 	a.work, a.mu = new(sync.WaitGroup), new(sync.Mutex)
-	a.onDemand = a.OnDemand.withDefaults()
+	a.onDemand, a.planned = a.OnDemand.withDefaults(), sync.OnceValue(a.newPlanned)
 	a.alive, a.cancel = context.WithCancel(context.Background())
 	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(a.tuning), nil })
 	if err != nil {
@@ -81,7 +78,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.shared = value.(*shared)
 	a.shared.registry.SetLogger(a.logger)
 	a.waits = &parking.Configuration{
-		Go: a.spawn, Wants: a.wants, Names: a.names, Logger: a.logger,
+		Go: a.spawn, Logger: a.logger,
+		Wants: func(ca, domain string) bool { return a.planned().wants(ca, domain) },
+		Names: func(domain string) bool { return a.planned().domains[domain] },
 		Limits: parking.Limits{
 			MaxWaiting: a.onDemand.MaxWaiting, MaxWaitingPerDomain: a.onDemand.MaxWaitingPerDomain, ForgetAfter: time.Duration(a.onDemand.ForgetAfter),
 		},
@@ -107,54 +106,41 @@ func (a *App) Start() error {
 	return nil
 }
 
-// livePlan is that of the loaded configuration. All apps are provisioned when it is asked for.
-func (a *App) livePlan() managed.Plan[*Issuer] {
-	return managed.Loaded(a.ctx, func(i certmagic.Issuer) (*Issuer, bool) {
+// planned is what a configuration manages.
+type planned struct {
+	managed.Plan[*Issuer]
+	// names are those with a certificate, domains the registered ones of all that it names.
+	names, domains map[string]bool
+}
+
+// newPlanned works out what the configuration manages. All apps are provisioned when it is asked for.
+func (a *App) newPlanned() planned {
+	p := planned{names: make(map[string]bool), domains: make(map[string]bool)}
+	p.Plan = managed.Loaded(a.ctx, func(i certmagic.Issuer) (*Issuer, bool) {
 		iss, ok := i.(*Issuer)
 		return iss, ok
 	})
-}
-
-// wants tells for which names this configuration manages certificates of a CA.
-func (a *App) wants() func(ca, domain string) bool {
-	p := a.livePlan()
-	names := make(map[string]bool)
-	for _, name := range p.Names() {
-		names[name] = true
+	names := p.Names()
+	for _, n := range names {
+		p.names[n] = true
 	}
-	return func(ca, domain string) bool {
-		return names[domain] && slices.ContainsFunc(p.Serving(domain), func(iss *Issuer) bool { return iss.CA == ca })
-	}
-}
-
-// manages reports whether the configuration manages a name with an issuer of ours.
-func (a *App) manages(name string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.managed == nil {
-		a.managed = make(map[string]bool)
-		for _, n := range a.livePlan().Names() {
-			a.managed[n] = true
+	for _, n := range append(names, p.Subjects()...) {
+		if normal, err := record.Normalize(n); err == nil {
+			p.domains[fair.Domain(record.Base(normal))] = true
 		}
 	}
-	return a.managed[name]
+	return p
+}
+
+// wants reports whether a certificate of a CA is managed for a name.
+func (p planned) wants(ca, name string) bool {
+	return p.names[name] && slices.ContainsFunc(p.Serving(name), func(iss *Issuer) bool { return iss.CA == ca })
 }
 
 // isWide reports whether a wildcard is managed with a CA below a validation name.
-func (a *App) isWide(ca, validationName string) bool {
-	a.mu.Lock()
-	bases, known := a.wildcards[ca]
-	a.mu.Unlock()
-	if !known {
-		bases = a.livePlan().Wildcards(func(iss *Issuer) bool { return iss.CA == ca })
-		a.mu.Lock()
-		if a.wildcards == nil {
-			a.wildcards = make(map[string]map[string]bool)
-		}
-		a.wildcards[ca] = bases
-		a.mu.Unlock()
-	}
-	return bases[strings.TrimPrefix(validationName, record.Label+".")]
+func (p planned) isWide(ca, validationName string) bool {
+	base := strings.TrimPrefix(validationName, record.Label+".")
+	return slices.ContainsFunc(p.Below(base), func(iss *Issuer) bool { return iss.CA == ca })
 }
 
 // Stop ends the retries of this configuration and waits for them.

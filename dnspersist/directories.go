@@ -38,8 +38,8 @@ func (a *App) readDirectories(ctx context.Context) {
 				a.logger.Warn("the CA's directory was not compared with what it said before; this is tried again later",
 					zap.String("ca", iss.CA), zap.Error(err))
 			}
-			if iss.rt.publishing != nil && a.shared.mayRemove(iss.accountOf(), time.Now()) {
-				if err := active.RemoveUnused(ctx, time.Duration(a.onDemand.RemoveAfter), a.livePlan().Names()); err != nil && ctx.Err() == nil {
+			if iss.rt.publishing != nil && a.shared.mayRemove(owner{iss}.account(), time.Now()) {
+				if err := active.RemoveUnused(ctx, time.Duration(a.onDemand.RemoveAfter), a.planned().Names()); err != nil && ctx.Err() == nil {
 					a.logger.Warn("what was written on demand could not be looked through; this is tried again in a day",
 						zap.String("ca", iss.CA), zap.Error(err))
 				}
@@ -93,11 +93,11 @@ func (a *App) lookAtNames(ctx context.Context) {
 func (a *App) issuers() []*Issuer {
 	var all []*Issuer
 	seen := make(map[string]bool)
-	for _, iss := range a.livePlan().Issuers() {
+	for _, iss := range a.planned().Issuers() {
 		if iss.rt == nil || !iss.rt.ready() {
 			continue
 		}
-		if id := iss.accountOf(); !seen[id] {
+		if id := (owner{iss}).account(); !seen[id] {
 			seen[id] = true
 			all = append(all, iss)
 		}

@@ -32,12 +32,12 @@ func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
 	case "cached_managed_cert":
 		domains, _ := event.Data["sans"].([]string)
 		for _, domain := range domains {
-			if e.app.manages(domain) {
+			if e.app.planned().names[domain] {
 				r.Served(c, domain, "")
 			}
 		}
 	case "cert_obtained":
-		if issuer, _ := event.Data["issuer"].(string); e.app.manages(domain) {
+		if issuer, _ := event.Data["issuer"].(string); e.app.planned().names[domain] {
 			r.Served(c, domain, issuer)
 		}
 	case "cert_failed":
@@ -45,7 +45,7 @@ func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
 		if err == nil {
 			err = errors.New(fmt.Sprint(event.Data["error"]))
 		}
-		if e.app.manages(domain) {
+		if e.app.planned().names[domain] {
 			r.Failed(c, domain, err)
 		}
 	}

@@ -175,9 +175,9 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 		core.OnDemand = cfg.OnDemand != nil
 		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords
 		core.NoWait = cfg.OnDemand != nil || len(cfg.Issuers) > 1
-		core.Wildcard = func(validationName string) bool { return iss.rt.app.isWide(iss.CA, validationName) }
-		core.Renewal = iss.renewsOther
-		core.Siblings = iss.siblings
+		core.Wildcard = func(validationName string) bool { return iss.rt.app.planned().isWide(iss.CA, validationName) }
+		core.Renewal = owner{iss}.renewsOther
+		core.Siblings = owner{iss}.siblings
 		iss.rt.active = acmepersist.New(core)
 	}
 	return iss.rt.active, iss.rt.magic
@@ -220,17 +220,6 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResource, reason int) error {
 	active, _ := iss.active()
 	return active.Revoke(ctx, cert, reason)
-}
-
-// renewsOther reports whether another issuer of the policy has a certificate for the name.
-func (iss *Issuer) renewsOther(ctx context.Context, name string) bool {
-	_, cfg := iss.active()
-	for _, other := range cfg.Issuers {
-		if cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(other.IssuerKey(), name)) {
-			return true
-		}
-	}
-	return false
 }
 
 // Interface guards

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -89,8 +90,9 @@ func offlineOperator(ctx caddy.Context, c managed.Config) (*operator.Operator, e
 		}
 		var all []operator.Issuer
 		for _, iss := range issuers {
-			iss.wildcards = func() map[string]bool {
-				return p.Wildcards(func(other operator.Issuer) bool { return other.Directory() == iss.CA })
+			iss.isWide = func(validationName string) bool {
+				below := p.Below(strings.TrimPrefix(validationName, record.Label+"."))
+				return slices.ContainsFunc(below, func(other operator.Issuer) bool { return other.Directory() == iss.CA })
 			}
 			all = append(all, iss)
 		}
@@ -111,24 +113,22 @@ type offline struct {
 	*Issuer
 	storage certmagic.Storage
 	ratio   float64
-	// wildcards are the names below which a wildcard is managed with its CA.
-	wildcards func() map[string]bool
-	made      *acmepersist.Issuer
+	isWide  func(validationName string) bool
+	made    *acmepersist.Issuer
 }
 
 // Directory implements operator.Issuer.
 func (o *offline) Directory() string { return o.CA }
 
 // Identity implements operator.Issuer.
-func (o *offline) Identity() string { return o.identity(o.storage) }
+func (o *offline) Identity() string { return identity(o.Issuer, o.storage) }
 
 // ACME implements operator.Issuer.
 func (o *offline) ACME() (*acmepersist.Issuer, error) {
 	if o.made == nil {
 		core := o.rt.core
 		core.Storage, core.RenewalWindowRatio = o.storage, o.ratio
-		bases := o.wildcards()
-		core.Wildcard = func(validationName string) bool { return bases[strings.TrimPrefix(validationName, record.Label+".")] }
+		core.Wildcard = o.isWide
 		o.made = acmepersist.New(core)
 	}
 	return o.made, nil

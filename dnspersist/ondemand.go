@@ -6,9 +6,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // OnDemand bounds what names of on-demand TLS cost: whoever opens a connection chooses them, as far as
@@ -91,24 +88,3 @@ func (o *OnDemand) validate() error {
 const leastRemoveAfter = caddy.Duration(48 * time.Hour)
 
 var errRemoveAfter = errors.New("it has to be 48h or more, for it is noted once a day that a record is still wanted")
-
-// names reports whether the configuration has a name of the registered domain. All apps are
-// provisioned now.
-func (a *App) names(domain string) bool {
-	a.mu.Lock()
-	known := a.namedDomains
-	a.mu.Unlock()
-	if known == nil {
-		known = make(map[string]bool)
-		plan := a.livePlan()
-		for _, n := range append(plan.Names(), plan.Subjects()...) {
-			if normal, err := record.Normalize(n); err == nil {
-				known[fair.Domain(record.Base(normal))] = true
-			}
-		}
-		a.mu.Lock()
-		a.namedDomains = known
-		a.mu.Unlock()
-	}
-	return known[domain]
-}

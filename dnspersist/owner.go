@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -13,11 +16,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
-// owner is an issuer for which domains wait. It implements parking.Owner by CertMagic.
+// owner is an issuer that Caddy runs: for what waits, and for an operator. It implements parking.Owner
+// by CertMagic.
 type owner struct{ iss *Issuer }
 
 // Configuration implements parking.Owner.
@@ -42,6 +47,63 @@ func (o owner) Storage() state.Store {
 	return state.Store{
 		Storage: o.iss.rt.config().Storage, Folder: path.Join(state.Root, certmagic.StorageKeys.Safe(o.iss.IssuerKey())), Logger: o.iss.rt.logger,
 	}
+}
+
+// Directory implements operator.Issuer.
+func (o owner) Directory() string { return o.iss.CA }
+
+// Identity implements operator.Issuer.
+func (o owner) Identity() string {
+	var storage certmagic.Storage
+	if cfg := o.iss.rt.config(); cfg != nil {
+		storage = cfg.Storage
+	}
+	return identity(o.iss, storage)
+}
+
+// identity is the same for issuers that do the same.
+func identity(iss *Issuer, storage certmagic.Storage) string {
+	return iss.CA + "|" + iss.rt.fingerprint + "|" + operator.StorageKey(storage)
+}
+
+// ACME implements operator.Issuer.
+func (o owner) ACME() (*acmepersist.Issuer, error) {
+	if !o.iss.rt.ready() {
+		return nil, fmt.Errorf("the issuer for %s is not in use", o.iss.CA)
+	}
+	active, _ := o.iss.active()
+	return active, nil
+}
+
+// Refuses implements operator.Issuer.
+func (o owner) Refuses(name string) error { return o.iss.refuses(name) }
+
+// account is the same for issuers that use one account: of a CA, in a storage.
+func (o owner) account() string {
+	return strings.Join([]string{o.iss.CA, o.iss.AccountURL, o.iss.AccountKey, operator.StorageKey(o.iss.rt.config().Storage)}, " ")
+}
+
+// siblings is the acmepersist.Config.Siblings: issuers with one account may publish by different
+// providers, at different places, for their sites.
+func (o owner) siblings() func(identifier string) *acmepersist.Issuer {
+	p, mine := o.iss.rt.app.planned(), o.account()
+	return func(identifier string) *acmepersist.Issuer {
+		for _, other := range p.Serving(identifier) {
+			if other.rt != nil && other.rt.ready() && (owner{other}).account() == mine {
+				active, _ := other.active()
+				return active
+			}
+		}
+		return nil
+	}
+}
+
+// renewsOther reports whether another issuer of the policy has a certificate for the name.
+func (o owner) renewsOther(ctx context.Context, name string) bool {
+	cfg := o.iss.rt.config()
+	return slices.ContainsFunc(cfg.Issuers, func(other certmagic.Issuer) bool {
+		return cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(other.IssuerKey(), name))
+	})
 }
 
 // Obtain implements parking.Owner: it asks CertMagic in the way that fits where the domain is. A

@@ -26,7 +26,7 @@ const (
 func newOwner(t *testing.T, apps string) (*App, owner) {
 	t.Helper()
 	a, _ := provisionedApp(t, apps)
-	return a, owner{a.livePlan().Issuers()[0]}
+	return a, owner{a.planned().Issuers()[0]}
 }
 
 // onDemand has names of the owner asked for on demand, as far as decide permits them.

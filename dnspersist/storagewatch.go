@@ -108,7 +108,7 @@ func (w *storageWatch) try(ctx context.Context) (over bool) {
 
 // managedBy returns the names that are managed, each with the issuer of ours that comes first.
 func (a *App) managedBy() map[string]*Issuer {
-	p := a.livePlan()
+	p := a.planned()
 	names := make(map[string]*Issuer)
 	for _, name := range p.Names() {
 		iss := p.Serving(name)[0]

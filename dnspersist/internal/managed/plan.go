@@ -32,6 +32,8 @@ type Plan[I any] struct {
 	// counts, and catchAll is the first without subjects, -1 if there is none.
 	bySubject map[string]int
 	catchAll  int
+	// wildcards are the issuers of wildcards, by the names above these.
+	wildcards map[string][]I
 }
 
 // Policy is an automation policy: the names that it is for, all if there are none, and those of its
@@ -41,7 +43,7 @@ type Policy[I any] struct {
 	Issuers  []I
 }
 
-// indexed prepares Serving. It writes all names in one way: those of certificates.automate
+// indexed prepares Serving and Below. It writes all names in one way: those of certificates.automate
 // Caddy takes as they are, and a placeholder may stand for any.
 func (p Plan[I]) indexed() Plan[I] {
 	p.names = asciiAll(p.names)
@@ -51,7 +53,7 @@ func (p Plan[I]) indexed() Plan[I] {
 	}
 	p.forced = forced
 	p.identity.Subjects = asciiAll(p.identity.Subjects)
-	p.bySubject, p.catchAll = make(map[string]int), -1
+	p.bySubject, p.catchAll, p.wildcards = make(map[string]int), -1, make(map[string][]I)
 	for i, policy := range p.policies {
 		if len(policy.Subjects) == 0 && p.catchAll < 0 {
 			p.catchAll = i
@@ -61,6 +63,12 @@ func (p Plan[I]) indexed() Plan[I] {
 			if _, ok := p.bySubject[s]; !ok {
 				p.bySubject[s] = i
 			}
+			p.addWildcard(policy.Issuers, s)
+		}
+	}
+	for _, n := range p.names {
+		if record.IsWildcard(n) {
+			p.addWildcard(p.Serving(n), n)
 		}
 	}
 	return p
@@ -142,25 +150,15 @@ func (p Plan[I]) policyOf(name string) int {
 	return first
 }
 
-// Wildcards returns the names below which a wildcard is managed, by one of the issuers for which
-// counts is true: by the subjects of its policies, and by the names that they serve.
-func (p Plan[I]) Wildcards(counts func(I) bool) map[string]bool {
-	bases := make(map[string]bool)
-	add := func(issuers []I, name string) {
-		normal, err := record.Normalize(name)
-		if err == nil && record.IsWildcard(normal) && slices.ContainsFunc(issuers, counts) {
-			bases[record.Base(normal)] = true
-		}
+// Below returns the issuers that manage a wildcard below a name: by the subjects of their policies,
+// and by the names that they serve.
+func (p Plan[I]) Below(base string) []I { return p.wildcards[base] }
+
+// addWildcard notes a name that issuers manage, if it is a wildcard.
+func (p Plan[I]) addWildcard(issuers []I, name string) {
+	if normal, err := record.Normalize(name); err == nil && record.IsWildcard(normal) {
+		p.wildcards[record.Base(normal)] = append(p.wildcards[record.Base(normal)], issuers...)
 	}
-	for _, policy := range p.policies {
-		for _, subject := range policy.Subjects {
-			add(policy.Issuers, subject)
-		}
-	}
-	for _, n := range p.names {
-		add(p.Serving(n), n)
-	}
-	return bases
 }
 
 // site adds the sites' names, and the policies that Caddy makes for those that no policy names:

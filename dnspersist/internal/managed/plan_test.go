@@ -2,7 +2,6 @@ package managed
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -59,7 +58,7 @@ func BenchmarkServing(b *testing.B) {
 	}
 }
 
-func TestWildcards(t *testing.T) {
+func TestBelow(t *testing.T) {
 	p := Plan[string]{
 		policies: []Policy[string]{
 			{Subjects: []string{"*.sub.example.com", "plain.example.com"}, Issuers: []string{"a"}},
@@ -69,14 +68,12 @@ func TestWildcards(t *testing.T) {
 		},
 		names: []string{"*.sub.example.com", "*.Site.example.com", "*.other.example.com", "www.example.com", "*"},
 	}.indexed()
-	for ca, want := range map[string][]string{
-		"a": {"both.example.com", "sub.example.com"},
-		"b": {"both.example.com", "site.example.com"},
-		"c": nil,
+	for base, want := range map[string][]string{
+		"both.example.com": {"a", "b"}, "sub.example.com": {"a"}, "site.example.com": {"b"}, "other.example.com": nil, "plain.example.com": nil,
 	} {
-		bases := p.Wildcards(func(issuer string) bool { return issuer == ca })
-		if got := slices.Sorted(maps.Keys(bases)); !slices.Equal(got, want) {
-			t.Errorf("%s: %q, want %q", ca, got, want)
+		got := slices.Compact(slices.Sorted(slices.Values(p.Below(base))))
+		if !slices.Equal(got, want) {
+			t.Errorf("below %s: %q, want %q", base, got, want)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func (w *world) configure(key string, domains ...string) *owner {
 			o.work.Go(func() { fn(alive) })
 			return true
 		},
-		Wants:  func() func(_, domain string) bool { return func(_, domain string) bool { return managed[domain] } },
+		Wants:  func(_, domain string) bool { return managed[domain] },
 		Names:  func(domain string) bool { return managed[domain] },
 		Limits: Limits{MaxWaiting: 6, MaxWaitingPerDomain: 3, ForgetAfter: 24 * time.Hour},
 		Logger: w.logger,

@@ -31,8 +31,8 @@ import (
 type Configuration struct {
 	// Go runs fn until the configuration ends; it reports whether that has not happened yet.
 	Go func(fn func(alive context.Context)) bool
-	// Wants returns whether a certificate of a CA is managed for a domain.
-	Wants func() func(ca, domain string) bool
+	// Wants reports whether a certificate of a CA is managed for a domain.
+	Wants func(ca, domain string) bool
 	// Names reports whether the configuration names a registered domain.
 	Names  func(domain string) bool
 	Limits Limits
@@ -348,9 +348,8 @@ func (r *Registry) dropOrphans() {
 		// its end waits for this, for it takes away what the answer is made of
 		if !c.Go(func(context.Context) {
 			defer close(asked)
-			wants := c.Wants()
 			for _, e := range announced {
-				if wants(e.hold.CA, e.domain) {
+				if c.Wants(e.hold.CA, e.domain) {
 					heirs[e] = c
 				}
 			}
