@@ -53,15 +53,15 @@ func records(args []string, out, complaints io.Writer) error {
 	return nil
 }
 
-func wantOf(d record.Dialect) record.Want {
-	return record.Want{
+func wantOf(d record.Dialect) record.Requirement {
+	return record.Requirement{
 		IssuerDomainNames: []string{issuerName}, Dialect: d,
 		AccountURI: accountURL, Domain: "www.example.com", AccountURL: accountURL,
 		Thumbprint: thumbprint, AccountHashPrefix: hashPrefix,
 	}
 }
 
-func goodValue(w record.Want) (string, error) {
+func goodValue(w record.Requirement) (string, error) {
 	uri := w.AccountURI
 	if w.Dialect == record.DialectHashed {
 		var err error

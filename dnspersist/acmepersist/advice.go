@@ -28,7 +28,7 @@ type Finding struct {
 
 // find explains a report on a name whose record is r. There is nothing to find where no value
 // is published, or one may be good.
-func find(r Record, want record.Want, report propagation.Report) Finding {
+func find(r Record, want record.Requirement, report propagation.Report) Finding {
 	result := record.Evaluate(report.Values, want, time.Now())
 	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad {
 		return Finding{}

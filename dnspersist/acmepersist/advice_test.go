@@ -11,7 +11,7 @@ import (
 // TestFind checks that near misses are replaced, and that what others have is left alone.
 func TestFind(t *testing.T) {
 	const account = "https://ca.example/acct/1"
-	want := record.Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: account}
+	want := record.Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: account}
 	r := Record{Name: "_validation-persist.a.example", Value: "ca.example; accounturi=" + account}
 	for name, tt := range map[string]struct {
 		values []string

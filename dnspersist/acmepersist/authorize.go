@@ -83,7 +83,7 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 			return nil
 		}
 		// what is noted of the CA's answer is noted of what it was asked for
-		a.site.terms, a.site.want = t, t.Want(a.domain, a.account.Identity)
+		a.site.terms, a.site.want = t, t.Requirement(a.domain, a.account.Identity)
 		if !a.facts.looks || a.facts.order.stage == orderPosted {
 			return nil
 		}
@@ -197,7 +197,7 @@ func (a *attempt) takeRefusal(ctx context.Context) error {
 // remember notes that the CA has accepted the record as it was seen.
 func (a *attempt) remember(ctx context.Context) error {
 	var values []string
-	var want record.Want
+	var want record.Requirement
 	if a.site != nil {
 		if want = a.site.want; a.facts.report != nil {
 			values = a.facts.report.Values
@@ -306,7 +306,7 @@ func (a *attempt) refused(ctx context.Context) error {
 	if a.facts.report != nil {
 		seen = *a.facts.report
 	}
-	var want record.Want
+	var want record.Requirement
 	if a.site != nil {
 		want = a.site.want
 	}

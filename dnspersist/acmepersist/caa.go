@@ -81,7 +81,7 @@ func (w *site) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at s
 		list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 	}
 	names := append(w.Directory.Meta.Identities(), w.terms.Names...)
-	return record.EvaluateCAA(list, record.CAAWant{
+	return record.EvaluateCAA(list, record.CAARequest{
 		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: w.account.URL,
 	}), at
 }

@@ -168,7 +168,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Standing = append(done.Standing, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
 	}
 	for _, id := range c.identifiers {
-		each := record.Evaluate(r.Values, w.terms.Want(id, s.account.Identity), now)
+		each := record.Evaluate(r.Values, w.terms.Requirement(id, s.account.Identity), now)
 		done.Verdicts = append(done.Verdicts, IdentifierVerdict{id, each.Outlook(), each.ErrorTypes()})
 	}
 	done.EndsAt = endOf(result)

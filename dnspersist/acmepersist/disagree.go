@@ -78,6 +78,6 @@ func cacheCap(directory string) time.Duration {
 }
 
 // disagrees reports whether what DNS showed should have satisfied the CA.
-func disagrees(seen propagation.Report, want record.Want) bool {
+func disagrees(seen propagation.Report, want record.Requirement) bool {
 	return seen.Status == propagation.StatusReady && record.Evaluate(seen.Values, want, time.Now()).Good()
 }

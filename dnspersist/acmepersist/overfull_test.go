@@ -48,7 +48,7 @@ func (n *overfull) Exchange(_ context.Context, _, addr string, query *dns.Msg) (
 // A name with more values than are handled is judged all the same, but nobody writes all of
 // them again, for some would be lost.
 func TestOverfullName(t *testing.T) {
-	want := record.Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: "https://ca.example/1"}
+	want := record.Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: "https://ca.example/1"}
 	n := &overfull{value: "ca.example; accounturi=https://ca.example/1"}
 	checker := propagation.NewChecker(propagation.Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n})
 	target := propagation.Target{

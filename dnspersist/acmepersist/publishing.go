@@ -149,8 +149,8 @@ func (w *site) keep(ctx context.Context, r propagation.Report, life time.Duratio
 
 // need is what a name needs of the values that are published for it.
 func (w *site) need(life time.Duration) publish.Need {
-	n := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: w.margin(life)}
-	n.Want.Wildcard = n.Want.Wildcard || w.wide
+	n := publish.Need{Requirement: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: w.margin(life)}
+	n.Requirement.Wildcard = n.Requirement.Wildcard || w.wide
 	for _, a := range w.known.Accepted {
 		if a.Account == w.account.URL {
 			n.Accepted = append(n.Accepted, a.Value)
@@ -215,7 +215,7 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, err
 
 // serves reports whether one of the values is good, also for those who share the place.
 func (w *site) serves(values []string) bool {
-	need := publish.Need{Want: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed}
+	need := publish.Need{Requirement: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed}
 	return need.IsMet(values, time.Now())
 }
 

@@ -62,6 +62,6 @@ func (iss *Issuer) sessionWith(client *ca.Client) *session {
 }
 
 // hashedWant is what the CA has to find for an identifier, in whichever dialect.
-func (s *session) hashedWant(t ca.Terms, identifier string) record.Want {
-	return t.Want(identifier, s.account.Identity)
+func (s *session) hashedWant(t ca.Terms, identifier string) record.Requirement {
+	return t.Requirement(identifier, s.account.Identity)
 }

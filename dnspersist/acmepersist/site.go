@@ -18,7 +18,7 @@ import (
 type site struct {
 	*session
 	identifier string
-	want       record.Want
+	want       record.Requirement
 	terms      ca.Terms
 	record     Record
 	// also is the record that other frontends of the CA may want to see.
@@ -59,7 +59,7 @@ func (s *session) site(ctx context.Context, identifier string, t ca.Terms) (*sit
 	if wildcard && policy == PolicyExact {
 		return nil, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
 	}
-	w := &site{session: s, identifier: identifier, want: t.Want(identifier, s.account.Identity), terms: t}
+	w := &site{session: s, identifier: identifier, want: t.Requirement(identifier, s.account.Identity), terms: t}
 	if w.known, err = s.store.Name(ctx, name); err != nil { // a name and its wildcard share it
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (w *site) target() propagation.Target {
 }
 
 // weigh says how much a value has to do with what is wanted.
-func weigh(want record.Want) func(value string) int {
+func weigh(want record.Requirement) func(value string) int {
 	return func(value string) int {
 		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
 			switch {

@@ -181,7 +181,7 @@ func standsAlready(values []string, w acmepersist.Wanted) bool {
 	if err != nil {
 		return false
 	}
-	return record.Evaluate(values, record.Want{
+	return record.Evaluate(values, record.Requirement{
 		IssuerDomainNames: []string{w.IssuerDomainName}, AccountURI: w.AccountURI, Wildcard: value.Wildcard,
 	}, time.Now()).Good()
 }

@@ -24,8 +24,8 @@ const (
 	caaMistaken = 1
 )
 
-// CAAWant is what a CA has to be allowed to do.
-type CAAWant struct {
+// CAARequest is a certificate that the CAA records have to allow.
+type CAARequest struct {
 	// IssuerDomainNames are the CA's.
 	IssuerDomainNames []string
 	// Wildcard is true for a wildcard identifier.
@@ -50,7 +50,7 @@ const rfc8657 = " (RFC 8657: CAs have to honour it from 15 March 2027, some do a
 
 // EvaluateCAA predicts what a CA makes of the CAA records of one name, those of the closest
 // name that has any. One record that allows the CA is enough; one with bad syntax allows nobody.
-func EvaluateCAA(records []CAA, want CAAWant) CAAVerdict {
+func EvaluateCAA(records []CAA, want CAARequest) CAAVerdict {
 	var issue, issuewild []CAA
 	verdict := CAAVerdict{Outlook: OutlookGood}
 	for _, r := range records {
@@ -106,7 +106,7 @@ func EvaluateCAA(records []CAA, want CAAWant) CAAVerdict {
 const maxQuotedCAA = 200
 
 // property judges the value of one issue or issuewild property.
-func (want CAAWant) property(value string) CAAVerdict {
+func (want CAARequest) property(value string) CAAVerdict {
 	issuer, params, err := parseCAA(value)
 	bad := func(reason string) CAAVerdict { return CAAVerdict{OutlookBad, reason} }
 	if err != nil {
@@ -160,7 +160,7 @@ func (want CAAWant) property(value string) CAAVerdict {
 }
 
 // account judges an accounturi (RFC 8657 section 3).
-func (want CAAWant) account(uri string) CAAVerdict {
+func (want CAARequest) account(uri string) CAAVerdict {
 	depends := func(what string) CAAVerdict {
 		return CAAVerdict{OutlookDepends, what + ", which a CA may take for this account, " + want.AccountURL + ", and need not" + rfc8657}
 	}
@@ -198,7 +198,7 @@ func formerURL(uri, ours string) bool {
 const persistentDCV = "ca-tbr-22"
 
 // methods judges a list of validation methods (RFC 8657 section 4).
-func (want CAAWant) methods(list string) CAAVerdict {
+func (want CAARequest) methods(list string) CAAVerdict {
 	verdict := CAAVerdict{OutlookBad, "does not list " + want.Method + " in validationmethods" + rfc8657}
 	for method := range strings.SplitSeq(list, ",") {
 		switch {

@@ -10,7 +10,7 @@ const (
 	caaAccount = "https://acme-v02.api.ca.example/acme/acct/17"
 )
 
-var caaWant = CAAWant{IssuerDomainNames: []string{caaIssuer}, Method: "dns-persist-01", AccountURL: caaAccount}
+var caaWant = CAARequest{IssuerDomainNames: []string{caaIssuer}, Method: "dns-persist-01", AccountURL: caaAccount}
 
 func issue(values ...string) (list []CAA) {
 	for _, v := range values {
@@ -27,7 +27,7 @@ func TestEvaluateCAA(t *testing.T) {
 	const good, depends, bad = OutlookGood, OutlookDepends, OutlookBad
 	for name, tt := range map[string]struct {
 		records []CAA
-		want    CAAWant
+		want    CAARequest
 		outlook Outlook
 		reason  string
 	}{
@@ -133,7 +133,7 @@ func TestEvaluateCAA(t *testing.T) {
 	}
 }
 
-func withAccount(url string) CAAWant {
+func withAccount(url string) CAARequest {
 	want := caaWant
 	want.AccountURL = url
 	return want

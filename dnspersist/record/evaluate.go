@@ -9,8 +9,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// Want is what a CA has to find at a name, and what else it may accept.
-type Want struct {
+// Requirement is what a CA has to find at a name, and what else it may accept.
+type Requirement struct {
 	// IssuerDomainNames are the names under which the CA accepts a record.
 	IssuerDomainNames []string
 	// Dialect is what the CA asks for. Default: DialectAccountURL.
@@ -37,8 +37,8 @@ type Want struct {
 // Evaluate predicts what a CA makes of the TXT values at a validation name, at the
 // given time (sections 4.1, 4.2 and 9.3.1 of draft -02). One good value is enough,
 // whatever is beside it.
-func Evaluate(txts []string, want Want, now time.Time) Result {
-	j := &judge{Want: want, now: now}
+func Evaluate(txts []string, want Requirement, now time.Time) Result {
+	j := &judge{Requirement: want, now: now}
 	r := Result{Verdicts: make([]Verdict, 0, len(txts)), judge: j}
 	for _, txt := range txts {
 		v, _ := j.value(txt)
@@ -47,9 +47,9 @@ func Evaluate(txts []string, want Want, now time.Time) Result {
 	return r
 }
 
-// judge reads values for one Want at one time.
+// judge reads values for one Requirement at one time.
 type judge struct {
-	Want
+	Requirement
 	now time.Time
 	// explain makes reasons; without it there are only codes.
 	explain bool

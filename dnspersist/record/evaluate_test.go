@@ -10,12 +10,12 @@ import (
 func TestEvaluate(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	const good = "ca.example; accounturi=" + testAccount
-	want := Want{IssuerDomainNames: []string{"ca.example", "ca2.example"}, AccountURI: testAccount}
+	want := Requirement{IssuerDomainNames: []string{"ca.example", "ca2.example"}, AccountURI: testAccount}
 	wild := want
 	wild.Wildcard = true
 	tests := map[string]struct {
 		txt    string
-		want   Want
+		want   Requirement
 		code   Code
 		reason string
 	}{
@@ -77,7 +77,7 @@ func TestEvaluate(t *testing.T) {
 // that the explanation is of the closest one.
 func TestEvaluateMany(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
 	const (
 		foreign   = "other.example; accounturi=x:y"
 		wrong     = "ca.example; accounturi=x:y"
@@ -121,7 +121,7 @@ func TestEvaluateMany(t *testing.T) {
 
 // TestExplainForeign checks the explanation of several values that are all not this CA's.
 func TestExplainForeign(t *testing.T) {
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
 	of := func(issuers ...string) (txts []string) {
 		for _, issuer := range issuers {
 			txts = append(txts, issuer+"; accounturi="+testAccount)
@@ -157,7 +157,7 @@ func BenchmarkEvaluate(b *testing.B) {
 		txts = append(txts, fmt.Sprintf("ca%d.example; accounturi=https://ca%d.example/acct/1; policy=wildcard; persistUntil=1900000000", i, i))
 	}
 	txts = append(txts, "ca.example; accounturi="+testAccount+"; policy=wildcard; persistUntil=1900000000")
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
 	now := time.Unix(1_800_000_000, 0)
 	b.ReportAllocs()
 	for b.Loop() {

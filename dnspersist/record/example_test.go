@@ -21,7 +21,7 @@ func Example() {
 	}
 	fmt.Println(name, "TXT", record.Quote(value.String()))
 
-	want := record.Want{
+	want := record.Requirement{
 		IssuerDomainNames: []string{"ca.example"},
 		AccountURI:        "https://ca.example/acct/1",
 		Wildcard:          true,

@@ -22,7 +22,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, txt string) {
 		p, err := Parse(txt)
-		Evaluate([]string{txt}, Want{IssuerDomainNames: []string{p.IssuerDomainName, "ca.example"}, AccountURI: p.AccountURI}, time.Unix(0, 0)).Explain()
+		Evaluate([]string{txt}, Requirement{IssuerDomainNames: []string{p.IssuerDomainName, "ca.example"}, AccountURI: p.AccountURI}, time.Unix(0, 0)).Explain()
 		if err != nil {
 			if !errors.Is(err, errMalformed) {
 				t.Fatalf("Parse(%q): %v does not wrap ErrMalformed", txt, err)
@@ -61,7 +61,7 @@ func FuzzRoundTrip(f *testing.F) {
 		if p.Value != v {
 			t.Fatalf("%q: built of %+v, read as %+v", v, v, p.Value)
 		}
-		r := Evaluate([]string{v.String()}, Want{IssuerDomainNames: []string{strings.ToLower(issuer)}, AccountURI: account, Wildcard: wildcard}, time.Unix(until, 0))
+		r := Evaluate([]string{v.String()}, Requirement{IssuerDomainNames: []string{strings.ToLower(issuer)}, AccountURI: account, Wildcard: wildcard}, time.Unix(until, 0))
 		if !r.Good() {
 			t.Fatalf("%q is not good at its end: %s", v, r.Explain())
 		}
@@ -146,7 +146,7 @@ func FuzzHashedAccountURI(f *testing.F) {
 			base = Base(normal)
 		}
 		value := Value{IssuerDomainName: "ca.example", AccountURI: uri}.String()
-		want := Want{
+		want := Requirement{
 			IssuerDomainNames: []string{"ca.example"}, Dialect: DialectHashed, Domain: base,
 			AccountURL: url, AccountURI: url, Thumbprint: thumbprint, AccountHashPrefix: prefix,
 		}

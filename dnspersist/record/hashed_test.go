@@ -90,8 +90,8 @@ func TestHashedAccountURIRefuses(t *testing.T) {
 }
 
 // hashedWant is what a CA of draft -02 wants to see for the vector's name.
-func hashedWant() Want {
-	return Want{
+func hashedWant() Requirement {
+	return Requirement{
 		IssuerDomainNames: []string{"authority.example", "ca.example.net"}, Dialect: DialectHashed,
 		AccountURI: vectorURL, Domain: "example.com", AccountURL: vectorURL, Thumbprint: vectorThumbprint, AccountHashPrefix: vectorPrefix,
 		EarlierThumbprints: []string{strings.Repeat("B", 43), strings.Repeat("C", 43)},
@@ -114,7 +114,7 @@ func TestEvaluateHashed(t *testing.T) {
 	sha512 := vectorPrefix + "sha-512/" + strings.Repeat("zyRJK2GJgqV4ZxTd5lCWGbr5VcFlN-bGh4XbYHXqm1Y_", 2)[:86]
 	for name, tt := range map[string]struct {
 		value   string
-		want    Want
+		want    Requirement
 		code    Code
 		outlook Outlook
 		types   string

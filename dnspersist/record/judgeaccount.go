@@ -130,7 +130,7 @@ func (j *judge) hashedURI() string {
 // ServesAnyDomain reports whether the value names the account by a hash that serves all
 // its names. Such a value is replaced by one of the same scope: a name is never given
 // both for good, or the CA's vantage points could see different ones.
-func (want Want) ServesAnyDomain(v Value) bool {
+func (want Requirement) ServesAnyDomain(v Value) bool {
 	return want.AccountHashPrefix != "" &&
 		v.AccountURI == want.AccountHashPrefix+hashAlgorithm+"/"+digest(AnyDomain, want.Thumbprint, want.AccountURL)
 }

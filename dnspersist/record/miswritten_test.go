@@ -11,7 +11,7 @@ import (
 // right value takes the place of such a one.
 func TestMiswritten(t *testing.T) {
 	const good = "ca.example; accounturi=" + testAccount + "; policy=wildcard"
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount, Wildcard: true}
 	for name, tt := range map[string]struct {
 		txt    string
 		code   Code
@@ -62,7 +62,7 @@ func TestMiswritten(t *testing.T) {
 
 // TestNotMiswritten checks that what others publish is left to them.
 func TestNotMiswritten(t *testing.T) {
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
 	for _, txt := range []string{
 		"v=spf1 include:ca.example -all", "ca.example-site-verification=abc", "accounturi=https://other.example/1",
 		"other.example; accounturi=https://other.example/acct/9", `"other.example; accounturi=https://other.example/acct/9"`,
@@ -111,7 +111,7 @@ func FuzzMiswritten(f *testing.F) {
 	for _, seed := range []string{"\u201cca.example; accounturi=" + testAccount + "\u201d", "ca.example", "x TXT \"", "accounturi", "\x93ca.example,accounturi=x:y"} {
 		f.Add(seed)
 	}
-	want := Want{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
+	want := Requirement{IssuerDomainNames: []string{"ca.example"}, AccountURI: testAccount}
 	f.Fuzz(func(t *testing.T, txt string) {
 		v := Evaluate([]string{txt}, want, time.Unix(0, 0)).Verdicts[0]
 		if v.IsNearMiss() && v.Outlook == OutlookGood {

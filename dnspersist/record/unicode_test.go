@@ -44,7 +44,7 @@ func TestNormalizeIssuerDomainName(t *testing.T) {
 
 // Some CAs fold an issuer's name as browsers fold what is typed into them, others compare octets.
 func TestFoldedIssuer(t *testing.T) {
-	want := Want{IssuerDomainNames: []string{"ca.example", "k"}, AccountURI: "https://ca.example/1"}
+	want := Requirement{IssuerDomainNames: []string{"ca.example", "k"}, AccountURI: "https://ca.example/1"}
 	for issuer, outlook := range map[string]Outlook{
 		"ca.example":           OutlookGood,
 		"k":                    OutlookGood,

@@ -15,7 +15,7 @@ type prediction struct {
 }
 
 // predict is the only place that asks package record.
-func predict(texts []string, want record.Want, now time.Time) prediction {
+func predict(texts []string, want record.Requirement, now time.Time) prediction {
 	r := record.Evaluate(texts, want, now)
 	return prediction{outlook: r.Outlook(), errorTypes: r.ErrorTypes(), verdicts: r.Verdicts}
 }

@@ -214,7 +214,7 @@ func (w *world) compare(ctx context.Context, s testSet) (comparison, error) {
 	for _, text := range c.texts {
 		c.seen = append(c.seen, pebbleSees(text, s.raw))
 	}
-	want := record.Want{IssuerDomainNames: issuers, AccountURI: judge.account.Location, Wildcard: s.wildcard}
+	want := record.Requirement{IssuerDomainNames: issuers, AccountURI: judge.account.Location, Wildcard: s.wildcard}
 	c.prediction = predict(c.seen, want, now)
 	for _, at := range []time.Time{now.Add(-margin), now.Add(margin)} {
 		c.skipped = c.skipped || predict(c.seen, want, at).outlook != c.prediction.outlook

@@ -31,7 +31,7 @@ func TestCAAIsPredicted(t *testing.T) {
 		for _, r := range set {
 			list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 		}
-		got := record.EvaluateCAA(list, record.CAAWant{IssuerDomainNames: []string{issuer}, Wildcard: wildcard, Method: method, AccountURL: account})
+		got := record.EvaluateCAA(list, record.CAARequest{IssuerDomainNames: []string{issuer}, Wildcard: wildcard, Method: method, AccountURL: account})
 		outcomes[got.Outlook]++
 		allowed := c.allowedByCAA(set, wildcard, method, account)
 		if allowed && got.Outlook == record.OutlookBad || !allowed && got.Outlook == record.OutlookGood {

@@ -169,7 +169,7 @@ func (c *Client) challengeTerms(ctx context.Context, m challengeMembers, id stri
 	}
 	if uri := string(m.AccountURI); uri != "" && t.Dialect == record.DialectAccountURL && uri != who.URI {
 		// a CA on its way may name our hashed account URI there
-		if uri == t.hashedURI(id, who) || t.Want(id, who).ServesAnyDomain(record.Value{AccountURI: uri}) {
+		if uri == t.hashedURI(id, who) || t.Requirement(id, who).ServesAnyDomain(record.Value{AccountURI: uri}) {
 			t.Dialect = record.DialectHashed
 			return t, nil
 		}
@@ -224,9 +224,9 @@ type Identity struct {
 // reserve is how long a record must still be good for when the CA is asked.
 const reserve = time.Minute
 
-// Want is what the CA has to find for an identifier, in whichever dialect.
-func (t Terms) Want(identifier string, who Identity) record.Want {
-	return record.Want{
+// Requirement is what the CA has to find for an identifier, in whichever dialect.
+func (t Terms) Requirement(identifier string, who Identity) record.Requirement {
+	return record.Requirement{
 		IssuerDomainNames:  t.Names,
 		Dialect:            t.Dialect,
 		Wildcard:           record.IsWildcard(identifier),

@@ -141,7 +141,7 @@ func FuzzTerms(f *testing.F) {
 			}
 			text := value.String()
 			p, err := record.Parse(text)
-			if err != nil || !p.Wildcard || strings.ContainsAny(text, "\n\t\"'\\$`") || !record.Evaluate([]string{text}, terms.Want("*.example.com", testIdentity), time.Now()).Good() {
+			if err != nil || !p.Wildcard || strings.ContainsAny(text, "\n\t\"'\\$`") || !record.Evaluate([]string{text}, terms.Requirement("*.example.com", testIdentity), time.Now()).Good() {
 				t.Fatalf("%q is asked for: %v, %+v", text, err, p)
 			}
 		}

@@ -22,8 +22,8 @@ const (
 
 // Need is what a name needs of the values that are published for it.
 type Need struct {
-	// Want is what the CA wants, for all names that share the record.
-	Want record.Want
+	// Requirement is what the CA wants, for all names that share the record.
+	Requirement record.Requirement
 	// AnyDomain is true if a value has to serve several domains.
 	AnyDomain bool
 	// Margin is how long before its end a value is followed by another one.
@@ -34,8 +34,8 @@ type Need struct {
 
 // IsMet reports whether one of the values is all that is needed, for long enough.
 func (n Need) IsMet(values []string, now time.Time) bool {
-	for _, v := range record.Evaluate(values, n.Want, now).Verdicts {
-		if n.AnyDomain && !n.Want.ServesAnyDomain(v.Value) {
+	for _, v := range record.Evaluate(values, n.Requirement, now).Verdicts {
+		if n.AnyDomain && !n.Requirement.ServesAnyDomain(v.Value) {
 			continue // others share the name
 		}
 		if v.Outlook == record.OutlookGood && (v.Value.PersistUntil.IsZero() || v.Value.PersistUntil.Sub(now) > n.Margin) {
@@ -92,7 +92,7 @@ func (k *Keeper) isRetired(e Entry, others []string, need Need, now time.Time) b
 	if err != nil {
 		return false
 	}
-	wide := need.Want
+	wide := need.Requirement
 	wide.Wildcard = wide.Wildcard || was.Wildcard
 	if !record.Evaluate(others, wide, now).Good() {
 		return false // nothing is narrowed

@@ -18,7 +18,7 @@ func TestRetired(t *testing.T) {
 	wide := plain
 	wide.Wildcard = true
 	keeper := Keeper{Options: new(Options)}.For(Identity{Account: account, Thumbprint: thumb})
-	want := record.Want{IssuerDomainNames: []string{"ca.example"}, Dialect: record.DialectAccountURL, AccountURI: account, Domain: "www.example.com"}
+	want := record.Requirement{IssuerDomainNames: []string{"ca.example"}, Dialect: record.DialectAccountURL, AccountURI: account, Domain: "www.example.com"}
 	used := []string{wide.String(), plain.String()}
 	entry := func(v record.Value, change func(*Entry)) Entry {
 		e := Entry{Value: v.String(), Account: account, Thumbprint: thumb, WrittenAt: old, WantedAt: old}
@@ -45,8 +45,8 @@ func TestRetired(t *testing.T) {
 		"another key's":           {entry(plain, func(e *Entry) { e.Thumbprint = "other" }), []string{wide.String()}, used, true, false},
 		"ended, follower not yet": {entry(plain, func(e *Entry) { e.EndsAt = now.Add(-time.Minute) }), []string{wide.String()}, nil, true, true},
 	} {
-		need := Need{Want: want, Margin: time.Hour, Accepted: c.accepted}
-		need.Want.Wildcard = c.wide
+		need := Need{Requirement: want, Margin: time.Hour, Accepted: c.accepted}
+		need.Requirement.Wildcard = c.wide
 		if got := keeper.isRetired(c.entry, c.others, need, now); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -70,8 +70,8 @@ func TestRetire(t *testing.T) {
 		}
 	}
 	need := Need{
-		Want:     record.Want{IssuerDomainNames: []string{"ca.example"}, Dialect: record.DialectAccountURL, AccountURI: account, Domain: "www.example.test", Wildcard: true},
-		Accepted: []string{plain.String()},
+		Requirement: record.Requirement{IssuerDomainNames: []string{"ca.example"}, Dialect: record.DialectAccountURL, AccountURI: account, Domain: "www.example.test", Wildcard: true},
+		Accepted:    []string{plain.String()},
 	}
 	retire := func() {
 		t.Helper()

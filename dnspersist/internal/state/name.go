@@ -174,7 +174,7 @@ func (n *Name) HasRefused(value, account string) bool {
 
 // Satisfies reports whether the CA is to be asked with these values: one is good, or may
 // be and was not refused, or was accepted last time. The note is what is doubtful.
-func (n *Name) Satisfies(values []string, want record.Want, account string) (ok bool, note string) {
+func (n *Name) Satisfies(values []string, want record.Requirement, account string) (ok bool, note string) {
 	result := record.Evaluate(values, want, time.Now())
 	if result.Good() {
 		return true, ""
@@ -196,7 +196,7 @@ func (n *Name) Satisfies(values []string, want record.Want, account string) (ok 
 
 // Accept notes which values the CA has accepted: the good ones, or where there was
 // none those that it may accept.
-func (n *Name) Accept(values []string, want record.Want, account string, now time.Time) {
+func (n *Name) Accept(values []string, want record.Requirement, account string, now time.Time) {
 	n.Attempts, n.Refused = nil, nil
 	n.PartialSince, n.NotBefore, n.CAASince = time.Time{}, time.Time{}, time.Time{}
 	if len(values) == 0 {
@@ -214,7 +214,7 @@ func (n *Name) Accept(values []string, want record.Want, account string, now tim
 // Refuse notes that the CA has refused the values with an error of the type problem: its answer beats our
 // model. Those that it may accept are not tried again, if its error is what it would report of them;
 // a good one may have met a DNS server that did not have it.
-func (n *Name) Refuse(values []string, want record.Want, account, problem string, now time.Time) {
+func (n *Name) Refuse(values []string, want record.Requirement, account, problem string, now time.Time) {
 	n.Accepted = nil
 	n.Refused = slices.DeleteFunc(n.Refused, func(r RefusedValue) bool { return now.Sub(r.At) >= refusedFor })
 	result := record.Evaluate(values, want, now)
