@@ -96,34 +96,32 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	case len(iss.TrustedRootsPEMFiles) == 0:
 		core.Limiter = acmepersist.SharedLimiter(iss.CA, 10, 10*time.Second)
 	}
+	iss.setCheckers(&core, dns)
+	return core
+}
+
+// setCheckers has the record looked for as it is configured.
+func (iss *Issuer) setCheckers(core *acmepersist.Config, dns DNS) {
+	looks := propagation.Config{Resolvers: dns.Resolvers, Exchanger: iss.rt.tuning.Exchanger, Logger: iss.rt.logger}
 	if dns.Check == "none" {
-		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record stands, and each failure counts against its rate limits",
+		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record is published, and each failure counts against its rate limits",
 			zap.String("ca", iss.CA))
 		// CAA records and a record's end are no matter of publishing, and cost no wait
-		core.CAAChecker = propagation.NewChecker(propagation.Config{Mode: propagation.ModeRecursive, Resolvers: dns.Resolvers, Exchanger: t.Exchanger, Logger: iss.rt.logger})
-		return core
+		looks.Mode = propagation.ModeRecursive
+		core.CAAChecker = propagation.NewChecker(looks)
+		return
 	}
-	mode := propagation.ModeAuthoritative
+	looks.Mode, looks.Grace, looks.Settle = propagation.ModeAuthoritative, core.Grace, core.Settle
 	if dns.Check == "recursive" {
-		mode = propagation.ModeRecursive
+		looks.Mode = propagation.ModeRecursive
 	}
-	private := dns.AllowPrivateNS || len(iss.TrustedRootsPEMFiles) > 0
-	if mode == propagation.ModeAuthoritative && !private {
+	// tenants control their NS records; a public CA would not ask such servers either
+	looks.AllowPrivate = dns.AllowPrivateNS || len(iss.TrustedRootsPEMFiles) > 0
+	looks.PrivateNetworks, _ = prefixes(dns.PrivateNetworks) // Validate reports what is wrong with them
+	if looks.Mode == propagation.ModeAuthoritative && !looks.AllowPrivate {
 		iss.rt.insideResolvers = insideOnly(dns.Resolvers)
 	}
-	networks, _ := prefixes(dns.PrivateNetworks) // Validate says what is wrong with them
-	core.Checker = propagation.NewChecker(propagation.Config{
-		Mode:      mode,
-		Resolvers: dns.Resolvers,
-		// tenants control their NS records; a public CA would not ask such servers either
-		AllowPrivate:    private,
-		PrivateNetworks: networks,
-		Grace:           core.Grace,
-		Settle:          core.Settle,
-		Exchanger:       t.Exchanger,
-		Logger:          iss.rt.logger,
-	})
-	return core
+	core.Checker = propagation.NewChecker(looks)
 }
 
 // insideOnly returns those of resolvers that only this network can ask.

@@ -54,10 +54,10 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if iss.ACMEIssuer == nil {
 		iss.ACMEIssuer = new(caddytls.ACMEIssuer)
 	}
-	rt := &runtime{logger: ctx.Logger(), fingerprint: iss.fingerprint(), tuning: tuning.Get()}
+	rt := &runtime{logger: ctx.Logger(), fingerprint: fingerprint(iss), tuning: tuning.Get()}
 
-	warnSecrets(rt.logger, iss.literalSecrets())
-	rt.secretFiles = iss.secretFiles()
+	warnSecrets(rt.logger, literalSecrets(iss))
+	rt.secretFiles = secretFiles(iss)
 	if err := iss.expand(caddy.NewReplacer()); err != nil {
 		return err
 	}
@@ -133,9 +133,9 @@ func (iss *Issuer) expand(repl *caddy.Replacer) error {
 }
 
 // Validate checks what can be known without network and storage.
-func (iss *Issuer) Validate() error { return iss.validateConfig() }
+func (iss *Issuer) Validate() error { return validate(iss) }
 
-// Cleanup closes idle connections and gives up the issuer's parked names.
+// Cleanup closes idle connections.
 func (iss *Issuer) Cleanup() error {
 	if iss.rt != nil && iss.rt.transport != nil {
 		iss.rt.transport.CloseIdleConnections()

@@ -3,7 +3,6 @@ package dnspersist
 import (
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -68,38 +67,35 @@ func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersis
 	return p, nil
 }
 
-// validatePublishing checks the options of publishing.
-func (iss *Issuer) validatePublishing(dns DNS) []error {
-	var errs []error
-	writes := dns.Publish == acmepersist.PublishOnce || dns.Publish == acmepersist.PublishKeep
-	has := iss.rt != nil && iss.rt.publishing != nil
-	if writes && !has {
-		errs = append(errs, fmt.Errorf("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach but by dns in the directive dns_persist)", dns.Publish))
-	}
-	if has && iss.rt.publishing.Mode != acmepersist.PublishNever && dns.Check != "" && dns.Check != "authoritative" {
-		errs = append(errs, fmt.Errorf("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what is published at a name, and nothing is written blindly", dns.Check))
-	}
-	if iss.PersistFor > 0 {
-		if !has || iss.rt.publishing.Mode != acmepersist.PublishKeep {
-			errs = append(errs, errors.New("persist_for needs dns.publish keep and a DNS provider: a record that nobody renews would end the site with it"))
+// checkPublishing checks the options of publishing.
+func (v *validation) checkPublishing() {
+	dns, persistFor := v.dns, time.Duration(v.iss.PersistFor)
+	mode, shortest := acmepersist.PublishNever, 24*time.Hour
+	if rt := v.iss.rt; rt != nil {
+		shortest = tuning.Or(rt.tuning.ShortestPersistFor, shortest)
+		if rt.publishing != nil {
+			mode = rt.publishing.Mode
 		}
-		if shortest := iss.shortestPersistFor(); time.Duration(iss.PersistFor) < shortest {
-			errs = append(errs, fmt.Errorf("persist_for is %s, less than %s: a record has to outlive several renewals", time.Duration(iss.PersistFor), shortest))
+	}
+	has := v.iss.rt != nil && v.iss.rt.publishing != nil
+	if (dns.Publish == acmepersist.PublishOnce || dns.Publish == acmepersist.PublishKeep) && !has {
+		v.fail("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach but by dns in the directive dns_persist)", dns.Publish)
+	}
+	if mode != acmepersist.PublishNever && dns.Check != "" && dns.Check != "authoritative" {
+		v.fail("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what is published at a name, and nothing is written blindly", dns.Check)
+	}
+	if persistFor > 0 {
+		if mode != acmepersist.PublishKeep {
+			v.fail("persist_for needs dns.publish keep and a DNS provider: a record that nobody renews would end the site with it")
+		}
+		if persistFor < shortest {
+			v.fail("persist_for is %s, less than %s: a record has to outlive several renewals", persistFor, shortest)
 		}
 	}
 	switch ttl := time.Duration(dns.TTL); {
 	case ttl > longestTTL:
-		errs = append(errs, fmt.Errorf("dns.ttl is %s, more than DNS can express", ttl))
+		v.fail("dns.ttl is %s, more than DNS can express", ttl)
 	case ttl > 0 && ttl%time.Second != 0:
-		errs = append(errs, fmt.Errorf("dns.ttl is %s: it has to be whole seconds", ttl))
+		v.fail("dns.ttl is %s: it has to be whole seconds", ttl)
 	}
-	return errs
-}
-
-// shortestPersistFor is the shortest lifetime of a published record.
-func (iss *Issuer) shortestPersistFor() time.Duration {
-	if iss.rt == nil {
-		return 24 * time.Hour
-	}
-	return tuning.Or(iss.rt.tuning.ShortestPersistFor, 24*time.Hour)
 }

@@ -15,7 +15,7 @@ var fileSecret = regexp.MustCompile(`\{file\.([^{}]+)\}`)
 
 // literalSecrets lists the options that hold a secret in the configuration itself, with what
 // the secret is. It is called before placeholders are expanded.
-func (iss *Issuer) literalSecrets() map[string]string {
+func literalSecrets(iss *Issuer) map[string]string {
 	found := make(map[string]string)
 	if strings.Contains(iss.AccountKey, "-----BEGIN") {
 		found["account_key"] = "a private key"
@@ -27,7 +27,7 @@ func (iss *Issuer) literalSecrets() map[string]string {
 }
 
 // secretFiles lists the files that secrets are read from.
-func (iss *Issuer) secretFiles() []string {
+func secretFiles(iss *Issuer) []string {
 	texts := []string{iss.AccountKey}
 	if iss.ExternalAccount != nil {
 		texts = append(texts, iss.ExternalAccount.MACKey)

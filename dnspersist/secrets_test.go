@@ -15,15 +15,15 @@ import (
 // A secret in the configuration is named whichever option holds it, and never shown.
 func TestSecretsInTheConfiguration(t *testing.T) {
 	iss := &Issuer{ACMEIssuer: &caddytls.ACMEIssuer{AccountKey: "-----BEGIN PRIVATE KEY-----", ExternalAccount: &acme.EAB{KeyID: "k", MACKey: "hush"}}}
-	found := iss.literalSecrets()
+	found := literalSecrets(iss)
 	if len(found) != 2 || strings.Contains(fmt.Sprint(found), "hush") {
 		t.Errorf("found %v", found)
 	}
 	iss = &Issuer{ACMEIssuer: &caddytls.ACMEIssuer{AccountKey: "{file./a.pem}", ExternalAccount: &acme.EAB{MACKey: "{file./b}"}}}
-	if found := iss.literalSecrets(); len(found) > 0 {
+	if found := literalSecrets(iss); len(found) > 0 {
 		t.Errorf("placeholders: %v", found)
 	}
-	if files := iss.secretFiles(); fmt.Sprint(files) != "[/a.pem /b]" {
+	if files := secretFiles(iss); fmt.Sprint(files) != "[/a.pem /b]" {
 		t.Errorf("files %v", files)
 	}
 }

@@ -88,28 +88,33 @@ func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// checkWord refuses what is not expected in the block.
+func (iss *Issuer) checkWord(d *caddyfile.Dispenser, word string, seen map[string]bool) error {
+	why, isRefused := refused[word]
+	switch {
+	case word == "{":
+		return d.Errf("unexpected {: no word of dns_persist but preferred_chains takes a block")
+	case isRefused:
+		return d.Errf("%s %s", word, why)
+	case seen[word] && word == "dir":
+		return d.Errf("the CA's directory is given twice, as argument or with dir: %s", iss.CA)
+	case seen[word]:
+		return d.Errf("%s is given twice", word)
+	case word == "own_labels":
+		return d.Errf("own_labels belongs behind the zone: delegate_to <zone> own_labels")
+	}
+	return nil
+}
+
 // unmarshalWord reads one line of the block, or one subdirective with its block.
 func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) error {
 	word := d.Val()
-	if word == "{" {
-		return d.Errf("unexpected {: no word of dns_persist but preferred_chains takes a block")
-	}
-	if why, ok := refused[word]; ok {
-		return d.Errf("%s %s", word, why)
-	}
-	if seen[word] {
-		if word == "dir" {
-			return d.Errf("the CA's directory is given twice, as argument or with dir: %s", iss.CA)
-		}
-		return d.Errf("%s is given twice", word)
+	if err := iss.checkWord(d, word, seen); err != nil {
+		return err
 	}
 	seen[word] = true
-
-	if word == "own_labels" {
-		return d.Errf("own_labels belongs behind the zone: delegate_to <zone> own_labels")
-	}
-
-	if word == "preferred_chains" {
+	switch word {
+	case "preferred_chains":
 		chains, err := caddytls.ParseCaddyfilePreferredChainsOptions(d)
 		if err != nil {
 			return err
@@ -119,12 +124,9 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 		}
 		iss.PreferredChains = chains
 		return nil
-	}
-
-	if word == "dns" {
+	case "dns":
 		return iss.unmarshalProvider(d)
 	}
-
 	spec, ok := words[word]
 	if !ok {
 		if near := operator.Near(word, strings.Split(allWords, ", ")); near != "" {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -38,94 +39,105 @@ func (c choice) check(value string) error {
 	return fmt.Errorf("%q is not one of %s", value, strings.Join(c, ", "))
 }
 
-// validateConfig checks what can be known without network and storage. Placeholders
-// are expanded by now.
-func (iss *Issuer) validateConfig() error {
+// validation collects what is wrong with an issuer's configuration.
+type validation struct {
+	iss  *Issuer
+	dns  DNS
+	errs []error
+}
+
+// validate checks what can be known without network and storage. Placeholders are expanded.
+func validate(iss *Issuer) error {
 	if iss.ACMEIssuer == nil {
 		return errors.New("the issuer was not provisioned")
 	}
 	if iss.TestCA != "" {
 		return fmt.Errorf("test_ca (%s) cannot be used with dns_persist, remove it: a standing record names one CA and one account, a second CA would never find its own", iss.TestCA)
 	}
-	dns, limit := DNS{}, RateLimit{Orders: 1, Window: 1}
+	v := validation{iss: iss}
 	if iss.DNS != nil {
-		dns = *iss.DNS
+		v.dns = *iss.DNS
 	}
-	if iss.RateLimit != nil {
-		limit = *iss.RateLimit
-	}
-
-	var errs []error
-	field := func(name, value string, check func(string) error) {
-		if value == "" {
-			return
-		}
-		if err := check(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-	}
-	field("ca", iss.CA, checkDirectoryURL)
-	field("email", iss.Email, checkEmail)
-	field("account_url", iss.AccountURL, checkAccountURL)
-	field("account_uri", iss.AccountURI, record.ValidAccountURI)
-	field("issuer_domain_name", iss.IssuerDomainName, record.ValidIssuerDomainName)
-	field("on_account_lost", iss.OnAccountLost, onAccountLostValues.check)
-	field("policy", iss.Policy, policyValues.check)
-	field("dialect", iss.Dialect, dialectValues.check)
-	field("dns.check", dns.Check, checkValues.check)
-	field("dns.publish", dns.Publish, publishValues.check)
-	field("dns.delegate_to", dns.DelegateTo, checkDelegationName)
-	field("dns.override_domain", dns.OverrideDomain, checkDelegationName)
-	if dns.DelegateTo != "" && dns.OverrideDomain != "" {
-		errs = append(errs, errors.New("dns.delegate_to and dns.override_domain are both set, and a record stands at one place: remove one of them"))
-	}
-	if dns.OwnLabels && dns.DelegateTo == "" {
-		errs = append(errs, errors.New("dns.own_labels is set without dns.delegate_to: it is about labels below that name; set it, or remove own_labels"))
-	}
-	errs = append(errs, iss.validatePublishing(dns)...)
-	for _, server := range dns.Resolvers {
-		if err := checkResolver(server); err != nil {
-			errs = append(errs, fmt.Errorf("dns.resolvers: %w", err))
-		}
-	}
-	if _, err := prefixes(dns.PrivateNetworks); err != nil {
-		errs = append(errs, fmt.Errorf("dns.private_networks: %w", err))
-	}
-	if dns.Check == "recursive" && !iss.hasResolvers() {
-		errs = append(errs, errors.New("dns.check is recursive, but there are no resolvers to ask: name them with resolvers"))
-	}
-
-	for name, value := range map[string]int64{
-		"acme_timeout": int64(iss.ACMETimeout), "certificate_lifetime": int64(iss.CertificateLifetime),
-		"dns.propagation_delay": int64(dns.PropagationDelay), "dns.ttl": int64(dns.TTL), "persist_for": int64(iss.PersistFor),
-	} {
-		if value < 0 {
-			errs = append(errs, fmt.Errorf("%s is negative", name))
-		}
-	}
-	if dns.PropagationTimeout < 0 {
-		errs = append(errs, errors.New("dns.propagation_timeout is negative; to ask the CA without a look at DNS set dns.check to none"))
-	}
-	if limit.Orders < 1 || limit.Window <= 0 {
-		errs = append(errs, fmt.Errorf("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window)))
-	}
+	v.field("ca", iss.CA, checkDirectoryURL)
+	v.field("email", iss.Email, checkEmail)
+	v.field("account_url", iss.AccountURL, checkAccountURL)
+	v.field("account_uri", iss.AccountURI, record.ValidAccountURI)
+	v.field("issuer_domain_name", iss.IssuerDomainName, record.ValidIssuerDomainName)
+	v.field("on_account_lost", iss.OnAccountLost, onAccountLostValues.check)
+	v.field("policy", iss.Policy, policyValues.check)
+	v.field("dialect", iss.Dialect, dialectValues.check)
+	v.checkDNS()
+	v.checkPublishing()
+	v.checkNumbers()
 	if eab := iss.ExternalAccount; eab != nil {
 		if (eab.KeyID == "") != (eab.MACKey == "") {
-			errs = append(errs, errors.New("external_account needs both key_id and mac_key"))
+			v.fail("external_account needs both key_id and mac_key")
 		}
 		// the error of the decoder would show a part of the key
 		if _, err := base64.RawURLEncoding.DecodeString(eab.MACKey); err != nil {
-			errs = append(errs, errors.New("external_account (eab): the MAC key is not in base64url without padding (RFC 8555 section 7.3.4): take it as the CA shows it, with - for + and _ for / and without = at its end"))
+			v.fail("external_account (eab): the MAC key is not in base64url without padding (RFC 8555 section 7.3.4): take it as the CA shows it, with - for + and _ for / and without = at its end")
 		}
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
+	slices.SortFunc(v.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(v.errs...)
 }
 
-// hasResolvers reports whether resolvers are configured: with the issuer, or for all of
-// Caddy, which Provision has found out.
-func (iss *Issuer) hasResolvers() bool {
-	return iss.DNS != nil && len(iss.DNS.Resolvers) > 0 || iss.rt != nil && iss.rt.globalResolvers
+// fail notes that something is wrong.
+func (v *validation) fail(format string, args ...any) {
+	v.errs = append(v.errs, fmt.Errorf(format, args...))
+}
+
+// field checks a value, if there is one.
+func (v *validation) field(name, value string, check func(string) error) {
+	if value == "" {
+		return
+	}
+	if err := check(value); err != nil {
+		v.fail("%s: %w", name, err)
+	}
+}
+
+// checkDNS checks how the record is looked for, and where it is.
+func (v *validation) checkDNS() {
+	dns := v.dns
+	v.field("dns.check", dns.Check, checkValues.check)
+	v.field("dns.publish", dns.Publish, publishValues.check)
+	v.field("dns.delegate_to", dns.DelegateTo, checkDelegationName)
+	v.field("dns.override_domain", dns.OverrideDomain, checkDelegationName)
+	if dns.DelegateTo != "" && dns.OverrideDomain != "" {
+		v.fail("dns.delegate_to and dns.override_domain are both set, and a record is at one place: remove one of them")
+	}
+	if dns.OwnLabels && dns.DelegateTo == "" {
+		v.fail("dns.own_labels is set without dns.delegate_to: it is about labels below that name; set it, or remove own_labels")
+	}
+	for _, server := range dns.Resolvers {
+		v.field("dns.resolvers", server, checkResolver)
+	}
+	if _, err := prefixes(dns.PrivateNetworks); err != nil {
+		v.fail("dns.private_networks: %w", err)
+	}
+	hasResolvers := len(dns.Resolvers) > 0 || v.iss.rt != nil && v.iss.rt.globalResolvers
+	if dns.Check == "recursive" && !hasResolvers {
+		v.fail("dns.check is recursive, but there are no resolvers to ask: name them with resolvers")
+	}
+}
+
+// checkNumbers checks times and limits.
+func (v *validation) checkNumbers() {
+	for name, value := range map[string]caddy.Duration{
+		"acme_timeout": v.iss.ACMETimeout, "certificate_lifetime": v.iss.CertificateLifetime,
+		"dns.propagation_delay": v.dns.PropagationDelay, "dns.ttl": v.dns.TTL, "persist_for": v.iss.PersistFor,
+	} {
+		if value < 0 {
+			v.fail("%s is negative", name)
+		}
+	}
+	if v.dns.PropagationTimeout < 0 {
+		v.fail("dns.propagation_timeout is negative; to ask the CA without a look at DNS set dns.check to none")
+	}
+	if limit := v.iss.RateLimit; limit != nil && (limit.Orders < 1 || limit.Window <= 0) {
+		v.fail("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window))
+	}
 }
 
 // unlessPlaceholder leaves a value with a placeholder to Validate.

@@ -37,7 +37,7 @@ func TestValidateConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			iss := newIssuer()
 			test.change(iss)
-			err := iss.validateConfig()
+			err := validate(iss)
 			if len(test.want) == 0 && err != nil {
 				t.Errorf("got the error %v", err)
 			}
