@@ -1,10 +1,14 @@
 package dnspersist
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -314,4 +318,67 @@ func (iss *Issuer) dns() *DNS {
 		iss.DNS = new(DNS)
 	}
 	return iss.DNS
+}
+
+// UseGlobalDNS says which provider the word dns without a name means while a Caddyfile is
+// read: that of the global option dns, which is in reach of directives only. Nil is for none.
+func (iss *Issuer) UseGlobalDNS(provider caddy.Module) {
+	iss.globalDNS = nil
+	if provider != nil {
+		iss.globalDNS = caddyconfig.JSONModuleObject(provider, "name", provider.CaddyModule().ID.Name(), nil)
+	}
+}
+
+// unmarshalProvider reads dns [<provider>] as acme does.
+func (iss *Issuer) unmarshalProvider(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		if len(iss.globalDNS) == 0 {
+			return d.Errf("dns names no provider: it reads dns <provider>; without a name it means the global option dns, which only the directive dns_persist in a site can reach, if it is set")
+		}
+		iss.dns().ProviderRaw = iss.globalDNS
+		return nil
+	}
+	name := d.Val()
+	if _, err := caddy.GetModule("dns.providers." + name); err != nil {
+		return d.Errf("the DNS provider %s is not built in: `caddy list-modules` shows which are, and `xcaddy build --with` a module such as github.com/caddy-dns/%s adds one", name, name)
+	}
+	module, err := caddyfile.UnmarshalModule(d, "dns.providers."+name)
+	if err != nil {
+		return err
+	}
+	iss.dns().ProviderRaw = caddyconfig.JSONModuleObject(module, "name", name, nil)
+	return nil
+}
+
+// noBind takes the place of an ACME issuer's bind_host while a Caddyfile is adapted.
+const noBind = "dns_persist listens nowhere"
+
+// IgnoreBind keeps the Caddyfile adapter from writing a site's `bind` into the issuer, which
+// listens nowhere: two blocks of one host that differ in nothing else would have different
+// policies, and that is an error. Nothing of it gets into the JSON.
+func (iss *Issuer) IgnoreBind() {
+	if iss.Challenges == nil {
+		iss.Challenges = new(caddytls.ChallengesConfig)
+	}
+	if iss.Challenges.BindHost == "" {
+		iss.Challenges.BindHost = noBind
+	}
+}
+
+// MarshalJSON implements json.Marshaler.
+func (iss *Issuer) MarshalJSON() ([]byte, error) {
+	type plain Issuer
+	if iss.ACMEIssuer == nil || iss.Challenges == nil || iss.Challenges.BindHost != noBind {
+		return json.Marshal((*plain)(iss))
+	}
+	challenges := *iss.Challenges
+	challenges.BindHost = ""
+	acme := *iss.ACMEIssuer
+	acme.Challenges = &challenges
+	if reflect.ValueOf(challenges).IsZero() {
+		acme.Challenges = nil
+	}
+	without := *iss
+	without.ACMEIssuer = &acme
+	return json.Marshal((*plain)(&without))
 }
