@@ -89,7 +89,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 			r.Wildcard = w.wildcard()
 			if w.mayShadow(r.Wildcard) && ctx.Err() == nil {
 				r.Shadows = w.c.finder.Remember(w.last.name+" shadows", w.last.zone, func() (string, bool) {
-					return w.shadows(ctx, hostOf(t)), ctx.Err() == nil
+					return w.shadows(ctx, t.host()), ctx.Err() == nil
 				})
 			}
 		}

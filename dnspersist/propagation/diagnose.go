@@ -20,7 +20,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	ctx, _, cancel := ask.Begin(ctx)
 	defer cancel()
 	if w.mayShadow(r.Wildcard) { // what is remembered for polls may be of an hour ago
-		r.Shadows = w.shadows(ctx, hostOf(t))
+		r.Shadows = w.shadows(ctx, t.host())
 	}
 	rep := c.NewGate().Observe(r)
 	all := rep.Diagnostics()
@@ -32,7 +32,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
 			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
 	}
-	p := probe{c: c, zone: w.last.zone.Name, host: hostOf(t), name: w.last.name, addr: zones.DNSAddr(w.last.asked[i].Addr), accept: t.Accept, wildcard: r.Wildcard != ""}
+	p := probe{c: c, zone: w.last.zone.Name, host: t.host(), name: w.last.name, addr: zones.DNSAddr(w.last.asked[i].Addr), accept: t.Accept, wildcard: r.Wildcard != ""}
 	if rep.FirstYes.IsZero() && t.Mistaken != nil {
 		all = append(all, p.wrongNames(ctx, t.Mistaken(zones.Display(p.zone)))...)
 	}

@@ -8,10 +8,10 @@
 // silent servers are excused after a grace; never a majority, never the first
 // yes, and never "go ahead" because a time is up.
 //
-// The parts, from the bottom up: an [Exchanger] sends one query to one
-// address; a [Checker] finds the zone and its servers and asks all of them
-// ([Checker.Look]) or one of them, when it polls; a [Gate] turns rounds of
-// answers into a [Report]; a [Scheduler] polls many names for a whole process.
+// The parts, from the bottom up: internal/ask asks one server one question;
+// internal/zones finds the servers of a name; a [Checker] asks all of them
+// ([Checker.Look]) or, when it polls, one; a [Gate] turns rounds of answers into
+// a [Report]; a [Scheduler] polls many names for a whole process.
 //
 // The package knows nothing of ACME or of the syntax of a record: what is
 // acceptable is for [Target.Accept] to decide.

@@ -1,10 +1,15 @@
 package propagation
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
 )
 
 const (
@@ -176,5 +181,59 @@ func TestGlanceRotates(t *testing.T) {
 	want := []string{"ns1.example.test no", "ns2.other.test yes", "ns1.example.test no"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// mapExchanger cannot be compared, as little as many a caller's own.
+type mapExchanger struct{ seen map[string]bool }
+
+func (m mapExchanger) Exchange(_ context.Context, _, addr string, _ *dns.Msg) (*dns.Msg, error) {
+	return nil, context.DeadlineExceeded
+}
+
+func TestExchangerThatCannotBeCompared(t *testing.T) {
+	c := NewChecker(Config{Exchanger: mapExchanger{map[string]bool{}}, Resolvers: []string{"192.0.2.53"}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	round := c.Look(ctx, Target{Name: "_validation-persist.example.com", Host: "example.com"})
+	if round.Err == nil {
+		t.Error("a look that nobody answers has no error")
+	}
+}
+
+// A deadline that ends while servers are asked is no fault of theirs: what is known stays
+// known, and a first look says that it is incomplete.
+func TestCheckDeadline(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Mode{ModeAuthoritative, ModeRecursive} {
+		for _, known := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet(t)
+				n.publish(t, "192.0.2.1")
+				c := NewChecker(Config{Mode: mode, Resolvers: []string{"192.0.2.53"}, Exchanger: n})
+				g := c.NewGate()
+				before := g.Report()
+				c.Look(t.Context(), target) // the zone is known
+				if known {
+					before = c.Check(t.Context(), target, g)
+					time.Sleep(time.Hour)
+					c.Look(t.Context(), target)
+				}
+				n.latency = 200 * time.Millisecond
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				rep := c.Check(ctx, target, g)
+				codes := rep.Codes()
+				if slices.Contains(codes, CodeUnreachable) || slices.Contains(codes, CodePort53Blocked) {
+					t.Errorf("%s, known %v: servers are blamed: %v", mode, known, codes)
+				}
+				if known && !rep.When.Equal(before.When) {
+					t.Errorf("%s: the look that was cut short counts: %s", mode, rep.Summary())
+				}
+				if !known && (rep.Status != StatusBlocked || rep.Problem != CodeNotAsked) {
+					t.Errorf("%s: %s %v", mode, rep.Summary(), codes)
+				}
+			})
+		}
 	}
 }

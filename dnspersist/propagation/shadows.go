@@ -21,14 +21,6 @@ const (
 	maxShadowedAbove = 3
 )
 
-// hostOf is the target's host, canonical.
-func hostOf(t Target) string {
-	if t.Host == "" {
-		return zones.Parent(dns.CanonicalName(t.Name))
-	}
-	return dns.CanonicalName(t.Host)
-}
-
 // shadows finds out whether what the host has comes from a wildcard record: a record below the
 // host makes it exist, and no wildcard answers for what exists (RFC 4592, section 2.2.2). It does
 // if a name beside it and one below it, which nobody has, get the same, and no wildcard of the
