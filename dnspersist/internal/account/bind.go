@@ -161,7 +161,7 @@ func (b *Book) bindNew(ctx context.Context, storageKey string) (binding, error) 
 }
 
 // bindPinnedKey looks the configured key's account up at the CA. It is registered
-// only if nothing says that it must exist already.
+// only if nothing shows that it must exist already.
 func (b *Book) bindPinnedKey(ctx context.Context, storageKey string) (binding, error) {
 	key, err := binding{KeyPEM: b.PinnedKeyPEM}.signer()
 	if err != nil {

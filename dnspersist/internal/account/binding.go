@@ -26,7 +26,7 @@ const (
 	originKey        = "account_key"
 )
 
-// binding is the account that every standing record names, as it is kept in
+// binding is the account that every published record names, as it is kept in
 // storage: one file with all that is needed to go on after everything else is lost.
 type binding struct {
 	// CA is the directory URL.
@@ -55,13 +55,13 @@ type binding struct {
 	at string
 }
 
-// Check reports what a file has to hold: without a key it is no account.
+// Check reports what a file has to hold: without a key it is not an account.
 func (b *binding) Check() error {
 	_, err := b.signer()
 	return err
 }
 
-// Account is what may be told about the bound account: everything but its key.
+// Account is what may be shown of the bound account: everything but its key.
 type Account struct {
 	CA         string    `json:"ca"`
 	URL        string    `json:"url"`
@@ -81,7 +81,7 @@ func decodeKey(text, what string) (crypto.Signer, error) {
 	key, err := certmagic.PEMDecodePrivateKey([]byte(text))
 	if err != nil {
 		// the cause could quote the key
-		return nil, fmt.Errorf("%s is no PEM-encoded private key", what)
+		return nil, fmt.Errorf("%s is not a PEM-encoded private key", what)
 	}
 	return key, nil
 }
@@ -148,7 +148,7 @@ type State struct {
 	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
 	Dialect           record.Dialect `json:"dialect,omitempty"`
 	AccountHashPrefix string         `json:"account_hash_prefix,omitempty"`
-	// Status is what the CA says: valid, deactivated or StatusUnknown, with the Problem.
+	// Status is what the CA answers: valid, deactivated or StatusUnknown, with the Problem.
 	// It is empty where the CA was not asked.
 	Status  string `json:"status,omitempty"`
 	Problem string `json:"problem,omitempty"`
@@ -168,7 +168,7 @@ func (b binding) check(directory string) error {
 	}
 	u, err := url.Parse(b.URL)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-		return errors.New("its url is no account URL (http or https)")
+		return errors.New("its url is not an account URL (http or https)")
 	}
 	if err := ca.CheckEncrypted(directory, b.URL); err != nil {
 		return fmt.Errorf("its url: %w", err)
@@ -182,7 +182,7 @@ func (b binding) check(directory string) error {
 		return fmt.Errorf("account %s: %w", b.URL, err)
 	}
 	if thumbprint != b.Thumbprint {
-		return fmt.Errorf("account %s: the key's thumbprint is %s, but the member thumbprint says %q: key and account do not belong together",
+		return fmt.Errorf("account %s: the key's thumbprint is %s, but the member thumbprint is %q: key and account do not belong together",
 			b.URL, thumbprint, b.Thumbprint)
 	}
 	if b.NextKeyPEM != "" {
@@ -230,7 +230,7 @@ func (b binding) endedAt() time.Time {
 }
 
 // ended is the error for every use of an account that Deactivate has ended, with
-// what the CA said last, if anything.
+// what the CA answered last, if anything.
 func (b binding) ended(reason error) *Error {
 	at := b.endedAt()
 	what := fmt.Sprintf("it was deactivated from here on %s", at.Format(time.RFC3339))
@@ -245,7 +245,7 @@ func (b binding) ended(reason error) *Error {
 		"to go on with a new account remove %s%s from storage, restart, and publish the records that are asked for then",
 		what, b.at, copies)
 	if reason != nil {
-		err = fmt.Errorf("%w; the CA said: %w", err, reason)
+		err = fmt.Errorf("%w; the CA answered: %w", err, reason)
 	}
 	return &Error{CA: b.CA, URL: b.URL, DeactivatedAt: at, Err: err, thumbprint: b.Thumbprint}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// ErrNoAccount says that no account is bound yet, so nothing can name it.
+// ErrNoAccount is that no account is bound yet, so nothing can name it.
 var ErrNoAccount = errors.New("no ACME account is bound yet")
 
-// Error says that the account cannot be used: the CA does not know it, has
+// Error is an account that cannot be used: the CA does not know it, has
 // it deactivated, or it is not the configured one. No other account was taken in its place.
 type Error struct {
 	// CA is the directory URL.
@@ -49,8 +49,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// KeyChangedError says that the account's key was changed by another process, by a rollover
-// or an import, while it was in use here. Nothing is lost: the next attempt uses the new key.
+// KeyChangedError is a key of the account that another process has changed, by a rollover or an
+// import, while it was in use here. Nothing is lost: the next attempt uses the new key.
 type KeyChangedError struct {
 	// CA is the directory URL.
 	CA string
@@ -58,7 +58,7 @@ type KeyChangedError struct {
 	URL, Thumbprint string
 	// OldURL and OldThumbprint are those that the CA has refused.
 	OldURL, OldThumbprint string
-	// Err is what the CA said. It is not unwrapped: it says nothing of the bound account.
+	// Err is what the CA answered. It is not unwrapped: it is not about the bound account.
 	Err error
 }
 

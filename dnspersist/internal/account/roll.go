@@ -31,7 +31,7 @@ type Rollover struct {
 // those of draft -02 are hashes over the key's thumbprint (section 4.1) and are to be
 // replaced afterwards, old values being valid at the CA as section 4.2 wants it.
 //
-// The new key is in storage before the CA is asked, and the old one until the CA has said
+// The new key is in storage before the CA is asked, and the old one until the CA has confirmed
 // that the new one is the account's: a rollover that is cut short anywhere goes on with the
 // next call, and attempts use whichever key the CA knows. Afterwards the old key is
 // in none of our files. If the account was adopted from `acme`, CertMagic's copy of it
@@ -168,7 +168,7 @@ const (
 )
 
 // settlePending finds out for an attempt what became of a rollover that was begun.
-// What cannot be found out now is no reason to stop: the present key may well be good.
+// What cannot be found out now is not a reason to stop: the present key may be good.
 func (b *Book) settlePending(ctx context.Context, bound binding) binding {
 	settled, err := b.resolveLocked(ctx, bound, askNext)
 	if err != nil {

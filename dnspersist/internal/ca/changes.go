@@ -14,7 +14,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
-// directoryTerms is what a directory said of the challenge, for comparison.
+// directoryTerms is what a directory has of the challenge, for comparison.
 type directoryTerms struct {
 	AccountHashPrefix string   `json:"account_hash_prefix,omitempty"`
 	IssuerDomainNames []string `json:"issuer_domain_names,omitempty"`
@@ -47,7 +47,7 @@ func (o Offer) rememberedPrefix() string {
 	return o.Directory.AccountHashPrefix
 }
 
-// now is what the directory says of the challenge.
+// now is what the directory has of the challenge.
 func (d *Directory) now() directoryTerms {
 	t := directoryTerms{AccountHashPrefix: d.Meta.Prefix(), At: time.Now().UTC()}
 	if t.AccountHashPrefix != "" {
@@ -82,8 +82,8 @@ func (t directoryTerms) issuers() []string {
 	return t.CAAIdentities
 }
 
-// noted reports whether the directory says what is known of it.
-func (c *Client) noted(o *Offer) bool {
+// isNoted reports whether the directory is as it was noted.
+func (c *Client) isNoted(o *Offer) bool {
 	return o != nil && o.Directory != nil && len(c.Directory.now().merge(*o.Directory).changes(*o.Directory)) == 0
 }
 
@@ -100,11 +100,11 @@ func (t directoryTerms) merge(old directoryTerms) directoryTerms {
 	return t
 }
 
-// CompareDirectory notes what the directory says, and logs a change, once in a cluster. What was never
+// CompareDirectory notes what the directory has of the challenge, and logs a change, once in a cluster. What was never
 // noted is taken for the deployed dialect: nothing else is published then. account is the URL of the
 // bound account, named what the CA names it now, empty if it was not asked.
 func (c *Client) CompareDirectory(ctx context.Context, account, named string) error {
-	already := func() (bool, error) { return named == "" && c.noted(c.server.cachedOffer()), nil }
+	already := func() (bool, error) { return named == "" && c.isNoted(c.server.cachedOffer()), nil }
 	if done, _ := already(); done {
 		return nil
 	}

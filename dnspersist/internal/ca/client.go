@@ -1,12 +1,12 @@
 // Package ca has conversations with a CA: its directory, what it offers, and requests that are made
 // again after a hiccup, each as often and as late as the CA asks.
 //
-// acmez speaks the protocol. It is not told of what a certificate must not depend on: it would send
-// a request three times within half a second to a CA that is overloaded, keep a directory for twelve
-// hours, and drop Retry-After and the members of a challenge that it does not know. What stands
-// between it and the network is the wire, which sees each answer, and the door, which bounds and
-// cleans what comes from outside. A CA's refusals that hold for hours are remembered in storage:
-// that it does not offer the challenge, and its limits.
+// acmez speaks the protocol, but it would send a request three times within half a second to a CA that
+// is overloaded, keep a directory for twelve hours, and drop Retry-After and the members of a challenge
+// that it does not know. So two http.RoundTrippers are between it and the network: the wire, which sees
+// each answer, and the door, which bounds and cleans what comes from outside. Refusals of a CA that hold
+// for hours are remembered in storage: that it does not offer the challenge, and its limits. Without
+// that each name, and each restart, would have to be refused to learn of them.
 package ca
 
 import (
@@ -42,7 +42,7 @@ type Config struct {
 	// asks for more gets it between attempts. Default: two minutes.
 	LongestWait time.Duration
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that does not offer
-	// the challenge, for first certificates and for renewals. Defaults: a day, and an hour.
+	// the challenge, for first certificates and for renewals.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration
 }
 
@@ -73,11 +73,13 @@ func New(cfg Config) *Server {
 // Client is one conversation with a CA: an ACME client of its own, so that the wire knows whose
 // answers it sees, over shared connections. It serves one operation at a time.
 type Client struct {
-	server    *Server
+	// Directory is the CA's, ACME what sends requests to it: within Do, DoUpTo or Once.
 	Directory *Directory
-	wire      *wire
 	ACME      *acme.Client
-	logger    *zap.Logger
+
+	server *Server
+	wire   *wire
+	logger *zap.Logger
 	// RolledAt is when the key that signs was last changed.
 	RolledAt time.Time
 	// PersistUntil is until when the steps of an attempt that has a certificate to lose are

@@ -44,7 +44,7 @@ type Directory struct {
 }
 
 // fragment makes the URL that acmez sees one for each content, so that its
-// process-wide cache can never hand out an older or another client's directory.
+// process-wide cache can never return an older or another client's directory.
 func (d *Directory) fragment() string {
 	sum := sha256.Sum256(d.Body)
 	return "dns-persist-" + hex.EncodeToString(sum[:8])
@@ -67,7 +67,7 @@ func parseDirectory(url string, body []byte) (*Directory, error) {
 		return nil, fmt.Errorf("decoding the directory: %w", err)
 	}
 	if d.NewNonce == "" || d.NewAccount == "" || d.NewOrder == "" {
-		return nil, errors.New("this is no ACME directory: newNonce, newAccount or newOrder is missing")
+		return nil, errors.New("this is not an ACME directory: newNonce, newAccount or newOrder is missing")
 	}
 	for _, listed := range []string{d.NewNonce, d.NewAccount, d.NewOrder, d.RevokeCert, d.KeyChange, d.RenewalInfo} {
 		if err := CheckEncrypted(url, listed); err != nil {
@@ -77,7 +77,7 @@ func parseDirectory(url string, body []byte) (*Directory, error) {
 	return d, nil
 }
 
-// maxRemembered is how long a CA's wish not to be asked for its directory is heeded at most.
+// maxRemembered is the longest for which a CA's wish not to be asked for its directory is obeyed.
 const maxRemembered = time.Hour
 
 // directories caches the directory of one CA for an issuer. While a fetch is
@@ -159,7 +159,7 @@ func (c *directories) get(ctx context.Context, url string, transport http.RoundT
 	}
 }
 
-// remember keeps what the last fetch says of the next one.
+// remember keeps until when the CA is not to be asked, as the last fetch has shown.
 func (c *directories) remember(err error) {
 	c.limited, c.limitedUntil = nil, time.Time{}
 	var limited *RateLimitedError

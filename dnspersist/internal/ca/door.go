@@ -7,16 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
-// door is the http.RoundTripper through which all comes in that a CA says. It bounds the
+// door is the http.RoundTripper through which all answers of a CA come in. It bounds the
 // answers, makes their texts fit for messages, and lets a CA that is asked over https name no
 // URL that is not.
 type door struct {
@@ -38,7 +40,7 @@ const (
 	maxMember = 4096
 )
 
-// unusableError says that the CA's answer cannot be used, and that asking again does not help.
+// unusableError is an answer of the CA that cannot be used. Asking again does not help.
 type unusableError struct{ text string }
 
 func (e *unusableError) Error() string { return e.text }
@@ -116,7 +118,7 @@ type failingReader struct{ err error }
 func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
 // CheckEncrypted refuses a URL that is not encrypted at a CA that is: whoever listens there
-// could be told of another account, and whoever is between could change all that is said.
+// could learn of the account, and whoever is between could change each answer.
 func CheckEncrypted(ca, target string) error {
 	from, err := url.Parse(ca)
 	if err != nil || !strings.EqualFold(from.Scheme, "https") {
@@ -132,7 +134,7 @@ func CheckEncrypted(ca, target string) error {
 
 // cleanJSON makes the strings of a JSON text fit for messages: those of problem documents, which
 // it is itself or which are its members "error", are about as long as a message may be. ok is
-// false if it is no JSON.
+// false if it is not JSON.
 func cleanJSON(body []byte, isProblem bool) (clean []byte, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
@@ -177,7 +179,7 @@ func cleanValue(value any) any {
 const maxSubproblem = 200
 
 // cleanProblem makes a problem document (RFC 8555 section 6.7) as long as a message may be. What
-// is no such document becomes one without details.
+// is not such a document becomes one without details.
 func cleanProblem(value any) any {
 	data, err := json.Marshal(value)
 	if err != nil || value == nil {
@@ -203,3 +205,22 @@ func cleanProblem(value any) any {
 	}
 	return p
 }
+
+// NewTransport returns what carries requests to a CA: a connection that goes silent is given up
+// after half a minute. An HTTP/2 client goes on using it otherwise, and no request comes through
+// for as long as it takes the kernel to give up, a quarter of an hour or for ever.
+func NewTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: requestTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    requestTimeout,
+		ResponseHeaderTimeout:  requestTimeout,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    8,
+		MaxResponseHeaderBytes: 256 << 10,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+}
+
+var defaultTransport = NewTransport()

@@ -144,7 +144,7 @@ func TestOnlyEncrypted(t *testing.T) {
 		"revocation":       {"https://ca.example/dir", listed + `,"revokeCert":"http://ca.example/r"}`, "not encrypted"},
 		"ARI":              {"https://ca.example/dir", listed + `,"renewalInfo":"http://ca.example/r"}`, "not encrypted"},
 		"something else":   {"https://ca.example/dir", listed + `,"keyChange":"ftp://ca.example/k"}`, "not encrypted"},
-		"no newOrder":      {"https://ca.example/dir", `{"newNonce":"https://ca.example/n","newAccount":"https://ca.example/a"}`, "no ACME directory"},
+		"no newOrder":      {"https://ca.example/dir", `{"newNonce":"https://ca.example/n","newAccount":"https://ca.example/a"}`, "not an ACME directory"},
 		"in capitals only": {"https://ca.example/dir", strings.Replace(listed, "https://ca.example/o", "HTTPS://ca.example/o", 1) + `}`, ""},
 	} {
 		_, err := parseDirectory(tt.url, []byte(tt.body))

@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
@@ -21,14 +23,14 @@ import (
 )
 
 const (
-	// guessedFirst and guessedMost bound how long a name waits whose CA does not say for how
+	// guessedFirst and guessedMost bound how long a name waits whose CA does not answer for how
 	// long; where it names a page, only somebody who visits that can help.
 	guessedFirst, guessedMost = time.Minute, 6 * time.Hour
 	// longestLimit is the longest wait that a CA is believed to ask for: limits by the week
 	// are the longest there are.
 	longestLimit = 8 * 24 * time.Hour
-	// saidMost bounds what is kept of a CA's text, in octets.
-	saidMost = 500
+	// maxText bounds what is kept of a CA's text, in octets.
+	maxText = 500
 )
 
 // limit is what a CA has answered to an order: that it takes none for a name, or for a
@@ -82,13 +84,13 @@ func (c *Client) CheckLimits(ctx context.Context, account, name string) error {
 			continue
 		}
 		return fmt.Errorf("no order was made for %s: %w", name, &RateLimitedError{RetryAt: l.Until, URL: l.URL, Err: fmt.Errorf(
-			"at %s the CA said of %s: %s", l.At.Format(time.RFC3339), l.Name, l.Text)})
+			"at %s the CA answered about %s: %s", l.At.Format(time.RFC3339), l.Name, l.Text)})
 	}
 	return nil
 }
 
-// NoteLimit keeps what the CA has answered to an order with a RateLimitedError, which says
-// until when afterwards.
+// NoteLimit keeps what the CA has answered to an order with a RateLimitedError, which has
+// the time afterwards.
 func (c *Client) NoteLimit(ctx context.Context, account, name string, err error) error {
 	var limited *RateLimitedError
 	var problem acme.Problem
@@ -98,7 +100,7 @@ func (c *Client) NoteLimit(ctx context.Context, account, name string, err error)
 	}
 	key, domainKey := c.limitKeys(name)
 	now := walltime.Now().UTC()
-	l := limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, saidMost)}
+	l := limit{Account: account, Name: name, At: now, URL: limited.URL, Text: foreign.Cut(problem.Detail, maxText)}
 	if domain := limitedDomain(name, problem.Detail); domain != "" {
 		key, l.Name = domainKey, domain
 	}
@@ -217,4 +219,25 @@ func (c *Client) RateLimit(err error, wait time.Duration) *RateLimitedError {
 		}
 	}
 	return e
+}
+
+// limiters are shared by all issuers of the process: a CA counts the orders of an
+// account, not those of one configuration.
+var limiters sync.Map // limiterKey -> *rate.Limiter
+
+type limiterKey struct {
+	ca, account string
+	orders      int
+	window      time.Duration
+}
+
+// SharedLimiter returns what allows a number of orders in a
+// window, for each CA and account in this process. No goroutine is needed for it.
+func SharedLimiter(ca string, orders int, window time.Duration) func(account string) *rate.Limiter {
+	return func(account string) *rate.Limiter {
+		key := limiterKey{ca, account, orders, window}
+		fresh := rate.NewLimiter(rate.Every(window/time.Duration(orders)), orders)
+		l, _ := limiters.LoadOrStore(key, fresh)
+		return l.(*rate.Limiter)
+	}
 }

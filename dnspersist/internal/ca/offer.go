@@ -26,12 +26,12 @@ type Offer struct {
 	// IssuerDomainNames and Dialect are those of the last challenge.
 	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
 	Dialect           record.Dialect `json:"dialect,omitempty"`
-	// Directory is what the directory said when it was last compared.
+	// Directory is what the directory had when it was last compared.
 	Directory *directoryTerms `json:"directory,omitempty"`
 	// OtherTypes are the challenges that the CA offered when ours was missing.
 	OtherTypes []string  `json:"other_types,omitempty"`
 	SeenAt     time.Time `json:"seen_at,omitzero"`
-	// Promised is true if the directory spoke of the challenge when it was missing.
+	// Promised is true if the directory had its terms when the challenge was missing.
 	Promised bool `json:"promised,omitempty"`
 }
 
@@ -43,6 +43,7 @@ func (o *Offer) Check() error {
 	return nil
 }
 
+// IsYes reports whether the CA has offered the challenge.
 func (o Offer) IsYes() bool { return o.Offered != nil && *o.Offered }
 
 // Refusal returns the error for a CA that does not offer the challenge, nil if it
@@ -72,7 +73,7 @@ func (srv *Server) LoadOffer(ctx context.Context) (Offer, error) {
 	return srv.ReloadOffer(ctx)
 }
 
-// ReloadOffer is loadOffer without what is in memory.
+// ReloadOffer is LoadOffer without what is in memory.
 func (srv *Server) ReloadOffer(ctx context.Context) (Offer, error) {
 	o, err := srv.storedOffer(ctx)
 	if err == nil {
@@ -89,7 +90,7 @@ func (srv *Server) storedOffer(ctx context.Context) (Offer, error) {
 	if o.CA != srv.URL {
 		o = Offer{CA: srv.URL} // of a directory that shares the folder
 	}
-	o.heal(walltime.Now())
+	o.repair(walltime.Now())
 	return o, nil
 }
 
@@ -105,8 +106,8 @@ func (srv *Server) cacheOffer(o Offer) {
 	srv.offer = &o
 }
 
-// Learn takes from an authorization what it says of the CA. One that is already
-// valid says nothing: it may have been validated by another challenge.
+// Learn takes from an authorization what it shows of the CA. One that is already
+// valid shows nothing: it may have been validated by another challenge.
 func (c *Client) Learn(ctx context.Context, authz acme.Authorization, who Identity) error {
 	if authz.Status != acme.StatusPending {
 		return nil
@@ -125,7 +126,7 @@ func (c *Client) Learn(ctx context.Context, authz acme.Authorization, who Identi
 		o.OtherTypes = nil
 		found, _, err := c.Challenge(ctx, authz, who)
 		if err != nil {
-			return nil // it is said where the challenge is used
+			return nil // it is reported where the challenge is used
 		}
 		o.IssuerDomainNames, o.Dialect = found.Terms.Names, found.Terms.Dialect
 	} else {
@@ -166,8 +167,8 @@ func (srv *Server) updateOffer(ctx context.Context, fn func(*Offer) bool) error 
 	return nil
 }
 
-// heal forgets a "no" that has not been said yet.
-func (o *Offer) heal(now time.Time) {
+// repair forgets what lies in the future: the clock was ahead when it was noted.
+func (o *Offer) repair(now time.Time) {
 	if state.IsAhead(o.SeenAt, now, 0) {
 		o.SeenAt = now
 		if !o.IsYes() {

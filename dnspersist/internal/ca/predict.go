@@ -15,18 +15,18 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// promises reports whether the directory says what a record needs, as a CA of draft -02
+// HasTerms reports whether the directory has what a record needs, as that of a CA of draft -02
 // has to, so that no order is needed to learn it.
 func (d *Directory) HasTerms() bool { return d.Meta.Prefix() != "" && d.Meta.names() != nil }
 
-// predict says what records to ask for before a challenge is at hand.
+// Terms is what records to ask for before a challenge is at hand.
 func (c *Client) Terms(o Offer) (Terms, error) {
 	c.warnOfUnlisted()
 	return predict(c.Directory, o, c.server.Dialect, c.server.IssuerDomainName)
 }
 
-// predict says what records to ask for: as configured, else as the directory says, else as the
-// last challenge did.
+// predict works out what records to ask for: as configured, else by the directory, else by the last
+// challenge.
 func predict(d *Directory, o Offer, dialect, issuer string) (Terms, error) {
 	t := Terms{Prefix: d.Meta.Prefix(), Dialect: record.DialectAccountURL}
 	if t.Prefix == "" {
@@ -59,12 +59,12 @@ func predict(d *Directory, o Offer, dialect, issuer string) (Terms, error) {
 	return t, nil
 }
 
-// CodeIssuerNotListed says that issuer_domain_name is not in the CA's directory.
+// CodeIssuerNotListed is an issuer_domain_name that is not in the CA's directory.
 const CodeIssuerNotListed propagation.Code = "issuer_not_listed"
 
-// UnlistedIssuer says that a configured issuer domain name is none of those that the directory
+// UnlistedIssuer is a note that a configured issuer domain name is not one of those that the directory
 // promises for each challenge (section 3.2 of draft -02); it is empty if it is one, or if the
-// directory promises none. A challenge may offer more names, so it is no error.
+// directory promises none. A challenge may offer more names, so it is not an error.
 func (c *Client) UnlistedIssuer() string {
 	mine, listed := c.server.IssuerDomainName, c.Directory.Meta.names()
 	if mine == "" || listed == nil || slices.Contains(listed, mine) {
@@ -88,16 +88,16 @@ func (c *Client) warnOfUnlisted() {
 	}
 }
 
-// known reports whether records can be asked for without an order.
+// HasTerms reports whether records can be asked for without an order.
 func (c *Client) HasTerms(o Offer) bool { return o.IsYes() || c.Directory.HasTerms() }
 
-// offered is our challenge in an authorization and what it wants to see.
+// Challenge is our challenge in an authorization and what it wants to see.
 type Challenge struct {
 	acme.Challenge
 	Terms Terms
 }
 
-// ourChallenge finds the challenge of our type.
+// FindChallenge finds the challenge of our type.
 func FindChallenge(authz acme.Authorization) (acme.Challenge, bool) {
 	i := slices.IndexFunc(authz.Challenges, func(c acme.Challenge) bool { return c.Type == ChallengeType })
 	if i < 0 {
@@ -110,7 +110,7 @@ func FindChallenge(authz acme.Authorization) (acme.Challenge, bool) {
 // frontends of a CA show yet.
 const directoryTries = 4
 
-// Challenge finds our challenge in a pending authorization and holds it against
+// Challenge finds our challenge in a pending authorization and checks it by
 // the rules of the drafts. ok is false if the CA does not offer it.
 func (c *Client) Challenge(ctx context.Context, authz acme.Authorization, who Identity) (found Challenge, ok bool, err error) {
 	if found.Challenge, ok = FindChallenge(authz); !ok {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
@@ -15,7 +16,7 @@ import (
 
 const (
 	// MinInterval is the shortest time between two requests for the same thing,
-	// whatever the CA's Retry-After says.
+	// whatever the CA's Retry-After is.
 	MinInterval = time.Second
 	// MaxInlineWait is the longest wait inside one attempt where somebody else takes the
 	// name over: a longer one would hold CertMagic's job and lock for nothing. A CA that asks
@@ -26,7 +27,7 @@ const (
 	// maxBackoff is the longest wait between two tries of an attempt that has a certificate
 	// to lose.
 	maxBackoff = 4 * time.Minute
-	// maxStepRetries is how often a step is tried again after a hiccup.
+	// MaxRetries is how often a step is tried again after a hiccup.
 	MaxRetries = 6
 	// RolledLately is how long after a change of key its refusal may pass: frontends of a CA
 	// keep what they know of an account for some seconds. rolledPatience is how long one is
@@ -43,8 +44,8 @@ func (c *Client) Once(fn func() error) (status int, wait time.Duration, err erro
 	return status, wait, err
 }
 
-// passing reports whether the CA's last answer says nothing of what it was asked:
-// that it is overloaded or broken.
+// IsBusy reports whether the CA's last answer is not about what it was asked: it is overloaded or
+// broken.
 func (c *Client) IsBusy() bool {
 	status, _, _ := c.wire.last()
 	return status >= 500 || status == http.StatusTooManyRequests
@@ -52,7 +53,7 @@ func (c *Client) IsBusy() bool {
 
 // Do runs fn, one exchange with the CA, and again after a hiccup that may
 // pass: a lost connection, a 5xx, a 429, a nonce that did not come through. It
-// obeys Retry-After. name says what is being done, for errors and logs.
+// obeys Retry-After. name is what is being done, for errors and logs.
 func (c *Client) Do(ctx context.Context, name string, fn func() error) error {
 	return c.DoUpTo(ctx, name, MaxRetries, fn)
 }
@@ -127,7 +128,7 @@ func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
 	}
 }
 
-// limited reports whether the CA asks for more time than an attempt can wait.
+// IsLimited reports whether the CA asks for more time than an attempt can wait.
 func (c *Client) IsLimited(err error, wait time.Duration, attempt int) bool {
 	status, _, has := c.wire.last()
 	switch {
@@ -148,7 +149,7 @@ func (c *Client) passesAfterRollover(err error, began time.Time) bool {
 		walltime.Since(c.RolledAt).Abs() < RolledLately && time.Since(began) < rolledPatience
 }
 
-// Rest is sleep, with the lease of CertMagic's lock extended where the wait may be long.
+// Rest is Sleep, with the lease of CertMagic's lock extended where the wait may be long.
 func (c *Client) Rest(ctx context.Context, d time.Duration) error {
 	for ; d > leaseEvery && c.LockName != ""; d -= leaseEvery {
 		if err := Sleep(ctx, leaseEvery); err != nil {
@@ -178,4 +179,26 @@ func (c *Client) Interval(own time.Duration) time.Duration {
 		return min(max(wait, MinInterval), maxRetryWait)
 	}
 	return max(own, MinInterval)
+}
+
+const (
+	// leaseEvery is how often the lease of CertMagic's lock is extended while an
+	// attempt waits, leaseFor by how much: on a first attempt it is only a minute long.
+	leaseEvery = 20 * time.Second
+	leaseFor   = 2 * time.Minute
+)
+
+// KeepLock extends the lease of the lock that CertMagic holds for a name while it
+// waits for us, where the storage gives out leases: else another node would begin the
+// same work.
+func (c *Client) KeepLock(ctx context.Context, name string) {
+	renewer, ok := c.server.Store.Storage.(certmagic.LockLeaseRenewer)
+	if !ok || time.Since(c.leased) < leaseEvery {
+		return
+	}
+	c.leased = time.Now()
+	if err := renewer.RenewLockLease(ctx, "issue_cert_"+name, leaseFor); err != nil {
+		c.logger.Warn("extending the lock's lease failed; another node may begin the same work",
+			zap.String("identifier", name), zap.Error(err))
+	}
 }

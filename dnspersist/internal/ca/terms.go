@@ -19,7 +19,7 @@ const (
 	DialectHashed = string(record.DialectHashed)
 )
 
-// Terms is what a CA wants to see in a record, as its directory says or a challenge.
+// Terms is what a CA wants to see in a record, by its directory or a challenge.
 type Terms struct {
 	// Names are the issuer domain names, the preferred one first.
 	Names   []string
@@ -37,7 +37,7 @@ func (t Terms) Equal(u Terms) bool {
 // draft -02).
 const maxIssuerDomainNames = 10
 
-// conformingNames leaves out what is no issuer domain name: it ends up in zone
+// conformingNames leaves out what is not an issuer domain name: it ends up in zone
 // files and shell scripts.
 func conformingNames(all []string) []string {
 	var names []string
@@ -83,7 +83,7 @@ func (t *text) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// directoryMeta is what a directory says of the challenge (section 3.2 of draft -02).
+// directoryMeta is what a directory has of the challenge (section 3.2 of draft -02).
 type directoryMeta struct {
 	CAAIdentities     stringList `json:"caaIdentities"`
 	IssuerDomainNames stringList `json:"issuerDomainNames"`
@@ -125,11 +125,11 @@ func (m directoryMeta) Identities() []string {
 	return names
 }
 
-// challengeMembers is what acmez does not hand on of a dns-persist-01 challenge.
+// challengeMembers is what acmez does not pass on of a dns-persist-01 challenge.
 type challengeMembers struct {
 	Type string `json:"type"`
 	URL  string `json:"url"`
-	// AccountURI may stand in challenges of draft -01.
+	// AccountURI may be in challenges of draft -01.
 	AccountURI text `json:"accounturi"`
 	// Deployed is the member of drafts -00 and -01, Names that of draft -02.
 	Deployed *stringList `json:"issuer-domain-names"`

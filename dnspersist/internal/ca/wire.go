@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// wire is the http.RoundTripper below acmez. It notes what acmez does not hand
+// wire is the http.RoundTripper below acmez. It notes what acmez does not pass
 // on: Retry-After, the status before any retry, the members of a challenge that
 // acmez does not know; and it answers for the directory, which acmez would keep
 // for twelve hours for the whole process. A wire serves one operation at a time.
@@ -40,7 +40,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.mu.Unlock()
 	resp, err := w.base.RoundTrip(req)
 	if isUnusable(err) {
-		// acmez would send the same request again, with the same nonce, if it were told of an
+		// acmez would send the same request again, with the same nonce, if it were given an
 		// error: it gets an answer
 		resp = refusal(req, err)
 	} else if err != nil {

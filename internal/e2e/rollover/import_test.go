@@ -169,16 +169,16 @@ func TestImportRefuses(t *testing.T) {
 		data []byte
 		want []string
 	}{
-		"not JSON":          {[]byte(w.text("key")), []string{"no exported account"}},
-		"no format":         {[]byte("{}"), []string{"no exported account"}},
+		"not JSON":          {[]byte(w.text("key")), []string{"not an exported account"}},
+		"no format":         {[]byte("{}"), []string{"not an exported account"}},
 		"a later format":    {with("format", "dns-persist-account-v2"), []string{"dns-persist-account-v2", "reads"}},
 		"another CA":        {foreign.export(), []string{foreign.ca.Directory(), w.ca.Directory()}},
-		"no key":            {with("key", ""), []string{account, "no PEM-encoded private key"}},
-		"a damaged key":     {with("key", strings.ReplaceAll(w.text("key"), "M", "N")), []string{account, "no PEM-encoded private key"}},
+		"no key":            {with("key", ""), []string{account, "not a PEM-encoded private key"}},
+		"a damaged key":     {with("key", strings.ReplaceAll(w.text("key"), "M", "N")), []string{account, "not a PEM-encoded private key"}},
 		"another key":       {with("key", foreign.text("key")), []string{account, "do not belong together"}},
 		"a wrong member":    {with("bound_at", w.text("key")), []string{"damaged"}},
 		"key of wrong type": {with("key", []string{w.text("key")}), []string{"damaged"}},
-		"no URL":            {with("url", ""), []string{"no account URL"}},
+		"no URL":            {with("url", ""), []string{"not an account URL"}},
 		"another URL":       {with("url", account+"0"), []string{account + "0", "the CA names the account of this key"}},
 		"a damaged next":    {with("next_key", "x"), []string{"next key"}},
 	} {

@@ -9,7 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// NotOfferedError says that the CA does not offer dns-persist-01.
+// NotOfferedError is a CA that does not offer dns-persist-01.
 type NotOfferedError struct {
 	// CA is the directory URL.
 	CA string
@@ -25,8 +25,7 @@ func (e *NotOfferedError) Error() string {
 		e.CA, strings.Join(e.Offered, ", "), e.SeenAt.UTC().Format(time.RFC3339), e.RetryAt.UTC().Format(time.RFC3339))
 }
 
-// RateLimitedError says that the CA asked to come back later than one attempt
-// can wait.
+// RateLimitedError is a CA that asks to come back later than one attempt can wait.
 type RateLimitedError struct {
 	// RetryAt is when the CA may be asked again.
 	RetryAt time.Time
@@ -42,13 +41,13 @@ func (e *RateLimitedError) Error() string {
 
 func (e *RateLimitedError) Unwrap() error { return e.Err }
 
-// putOff reports whether err says that the CA is not to be asked for now.
+// IsRateLimited reports whether err is about a CA that is not to be asked for now.
 func IsRateLimited(err error) bool {
 	var limited *RateLimitedError
 	return errors.As(err, &limited)
 }
 
-// AccountURIError says that a CA expects another account URI in the record than
+// AccountURIError is a CA that expects another account URI in the record than
 // our account's. Publishing it could authorize somebody else, so nothing goes on
 // until the operator pins it.
 type AccountURIError struct {
@@ -76,7 +75,7 @@ func IsProblem(err error, types ...string) bool {
 	return false
 }
 
-// DownError says that a CA does not answer, or answers with errors of its own.
+// DownError is a CA that does not answer, or answers with errors of its own.
 type DownError struct {
 	// CA is the directory URL.
 	CA  string

@@ -16,7 +16,7 @@ import (
 // so that nobody ends the wrong one. Nothing is ever registered in its place.
 //
 // That it is asked for is noted before the CA acts: a call that is cut short can be
-// repeated, and no account is registered in between, also where OnAccountLost says so.
+// repeated, and no account is registered in between, also where a lost one is to be replaced.
 func (h *Holder) Deactivate(ctx context.Context, url string) error {
 	b, err := h.open(ctx)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -60,5 +61,17 @@ func TestDirectoryRules(t *testing.T) {
 		} else if err != nil || strings.Join(got.Names, " ") != tt.names || got.Dialect != record.DialectHashed {
 			t.Errorf("%s: %+v, %v, want %q", name, got, err, tt.names)
 		}
+	}
+}
+
+// A clock that was ahead when a CA refused does not hold up anything afterwards.
+func TestOfferOfAClockThatWasAhead(t *testing.T) {
+	now := time.Now()
+	later := now.AddDate(1, 0, 0)
+	no := false
+	o := Offer{CA: "https://ca.test/dir", Offered: &no, SeenAt: later, Directory: &directoryTerms{At: later}}
+	o.repair(now)
+	if err := clientAt(t, "{}", Config{}).Refusal(o, false); err != nil || o.Directory.At.After(now) {
+		t.Errorf("%v, %+v", err, o)
 	}
 }
