@@ -12,8 +12,9 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// madeSets makes records of nothing but what is on the command line.
-func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
+// checkMade checks the flags by which records are made, and returns the name below which they are
+// delegated; empty if they are not.
+func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 	issuer, account := r.text("issuer"), r.text("account-url")
 	prefix, thumb := r.text("account-hash-prefix"), r.text("thumbprint")
 	var errs []error
@@ -42,7 +43,6 @@ func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
 	case prefix != "":
 		add("account-hash-prefix", record.ValidAccountHashPrefix(prefix))
 	}
-	zone := ""
 	if to := r.text("delegate-to"); to != "" {
 		var err error
 		zone, err = dnspersist.DelegationName(to)
@@ -52,9 +52,16 @@ func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
 	if !slices.Contains([]string{acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard}, policy) {
 		errs = append(errs, fmt.Errorf("--policy %s is unknown: use auto, exact or wildcard", policy))
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	return zone, errors.Join(errs...)
+}
+
+// madeSets makes records of nothing but what is on the command line.
+func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
+	zone, err := r.checkMade(names)
+	if err != nil {
+		return nil, err
 	}
+	policy := r.text("policy")
 	groups := make(map[string][]string)
 	for _, name := range names {
 		if policy == acmepersist.PolicyExact && record.IsWildcard(name) {
@@ -62,30 +69,40 @@ func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
 		}
 		groups[record.Base(name)] = append(groups[record.Base(name)], name)
 	}
-	sets := make([]operator.RecordSet, 0, len(groups))
+	var sets []operator.RecordSet
 	for base, identifiers := range groups {
 		sort.Strings(identifiers)
-		w := acmepersist.Wanted{Identifiers: identifiers, Account: account, IssuerDomainName: issuer, Dialect: record.DialectAccountURL, AccountURI: account}
-		var err error
-		if prefix != "" {
-			w.Dialect = record.DialectHashed
-			if w.AccountURI, err = record.HashedAccountURI(prefix, base, thumb, account); err != nil {
-				return nil, fmt.Errorf("making the hashed account URI for %s: %w", base, err)
-			}
-		}
-		if w.Name, err = record.ValidationName(base); err != nil {
+		wide := policy == acmepersist.PolicyWildcard || slices.ContainsFunc(identifiers, record.IsWildcard)
+		some, err := r.made(base, identifiers, zone, wide)
+		if err != nil {
 			return nil, err
 		}
-		wide := policy == acmepersist.PolicyWildcard || slices.ContainsFunc(identifiers, record.IsWildcard)
-		w.Value = record.Value{IssuerDomainName: issuer, AccountURI: w.AccountURI, Wildcard: wide}.String()
-		place := w.Name
-		if zone != "" {
-			w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
-			sets = append(sets, operator.RecordSet{Name: w.Name, Type: "CNAME", TTL: operator.TTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}})
-			place = w.Target
-		}
-		sets = append(sets, operator.RecordSet{Name: place, Type: "TXT", TTL: operator.TTL, Wanted: []acmepersist.Wanted{w}})
+		sets = append(sets, some...)
 	}
 	sort.Slice(sets, func(i, j int) bool { return sets[i].Name < sets[j].Name })
 	return sets, nil
+}
+
+// made makes the record of the names that share one, and the CNAME that leads to it.
+func (r *recordsRun) made(base string, identifiers []string, zone string, wide bool) ([]operator.RecordSet, error) {
+	issuer, account := r.text("issuer"), r.text("account-url")
+	w := acmepersist.Wanted{Identifiers: identifiers, Account: account, IssuerDomainName: issuer, Dialect: record.DialectAccountURL, AccountURI: account}
+	var err error
+	if prefix := r.text("account-hash-prefix"); prefix != "" {
+		w.Dialect = record.DialectHashed
+		if w.AccountURI, err = record.HashedAccountURI(prefix, base, r.text("thumbprint"), account); err != nil {
+			return nil, fmt.Errorf("making the hashed account URI for %s: %w", base, err)
+		}
+	}
+	if w.Name, err = record.ValidationName(base); err != nil {
+		return nil, err
+	}
+	w.Value = record.Value{IssuerDomainName: issuer, AccountURI: w.AccountURI, Wildcard: wide}.String()
+	place := operator.RecordSet{Name: w.Name, Type: "TXT", TTL: operator.TTL, Wanted: []acmepersist.Wanted{w}}
+	if zone == "" {
+		return []operator.RecordSet{place}, nil
+	}
+	w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
+	place.Name, place.Wanted = w.Target, []acmepersist.Wanted{w}
+	return []operator.RecordSet{{Name: w.Name, Type: "CNAME", TTL: operator.TTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}}, place}, nil
 }

@@ -188,71 +188,12 @@ func standsAlready(values []string, w acmepersist.Wanted) bool {
 
 // writeFormat writes the sets for another tool.
 func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) error {
-	byName := make(map[string]int)
-	var all []formats.RRset
-	for _, s := range sets {
-		if d := s.DNS; d != nil && d.LeftOut != "" {
-			if d.Error != "" && f.Replaces() {
-				return fmt.Errorf("%s sets all values of a name at once, and those at %s are not known, so one of them might be lost: %s; try again later, or leave the name out", f, s.Name, d.LeftOut)
-			}
-			continue // said in a warning
-		}
-		if s.Type == "CNAME" {
-			one, ok := aliasSet(s)
-			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
-				// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
-				r.say("warning: %s: its CNAME is left out, for it would replace another one, and what stands could not be read: %s", s.Name, s.DNS.Error)
-				continue
-			}
-			if ok {
-				all = append(all, one)
-			}
-			continue
-		}
-		one := formats.RRset{Name: s.Name, TTL: s.TTL}
-		for _, w := range s.Wanted {
-			comment := "for " + strings.Join(w.Identifiers, ", ")
-			if w.CA != "" {
-				comment += " at " + w.CA
-			}
-			one.Comment = append(one.Comment, comment)
-		}
-		if d := s.DNS; d == nil {
-			for _, w := range s.Wanted {
-				one.Add = append(one.Add, w.Value)
-				if w.OrValue != "" {
-					one.Add = append(one.Add, w.OrValue)
-				}
-			}
-		} else {
-			one.Zone, one.Published, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
-			if d.Alias != "" {
-				one.Name = d.Alias
-				one.Comment = append(one.Comment, s.Name+" is an alias of this name")
-			}
-			if d.Cached && f.Replaces() {
-				return fmt.Errorf("%s sets all values of a name at once, and what stands at %s is known from a resolver's cache only (check is recursive), so a value that was added since might be lost: "+
-					"use the format nsupdate or zone, which only add, or a configuration with check authoritative where port 53 is open", f, s.Name)
-			}
-			if d.Error != "" && f.Replaces() {
-				return fmt.Errorf("%s sets all values of a name at once, and those at %s could not be read, so one of them might be lost: %s; try again, or use the format nsupdate or zone, which only add", f, s.Name, d.Error)
-			}
-		}
-		if i, ok := byName[one.Name]; ok {
-			// two names are aliases of one
-			for _, v := range one.Add {
-				if !slices.Contains(all[i].Add, v) {
-					all[i].Add = append(all[i].Add, v)
-				}
-			}
-			all[i].Comment = append(all[i].Comment, one.Comment...)
-			continue
-		}
-		byName[one.Name] = len(all)
-		all = append(all, one)
+	all, err := r.forTool(f, sets)
+	if err != nil {
+		return err
 	}
 	if len(all) == 0 && len(sets) > 0 && f.Replaces() {
-		// the tool would take it for the wish that nothing stands
+		// the tool would take it for the wish that nothing is published
 		return fmt.Errorf("nothing is put out as %s, for every name is left out, see above", f)
 	}
 	if f != formats.Route53 {
@@ -271,4 +212,89 @@ func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) er
 		}
 	}
 	return nil
+}
+
+// forTool makes of the sets what a format takes.
+func (r *recordsRun) forTool(f formats.Format, sets []operator.RecordSet) ([]formats.RRset, error) {
+	byName := make(map[string]int)
+	var all []formats.RRset
+	for _, s := range sets {
+		if err := isCertain(f, s); err != nil {
+			return nil, err
+		}
+		if s.DNS != nil && s.DNS.LeftOut != "" {
+			continue // there is a warning
+		}
+		if s.Type == "CNAME" {
+			one, ok := aliasSet(s)
+			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
+				// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
+				r.say("warning: %s: its CNAME is left out, for it would replace another one, and what is published could not be read: %s", s.Name, s.DNS.Error)
+			} else if ok {
+				all = append(all, one)
+			}
+			continue
+		}
+		one := textSet(s)
+		i, ok := byName[one.Name]
+		if !ok {
+			byName[one.Name] = len(all)
+			all = append(all, one)
+			continue
+		}
+		// two names are aliases of one
+		for _, v := range one.Add {
+			if !slices.Contains(all[i].Add, v) {
+				all[i].Add = append(all[i].Add, v)
+			}
+		}
+		all[i].Comment = append(all[i].Comment, one.Comment...)
+	}
+	return all, nil
+}
+
+// isCertain is an error if a format would set all values of a name that are not known.
+func isCertain(f formats.Format, s operator.RecordSet) error {
+	d := s.DNS
+	switch {
+	case d == nil || !f.Replaces():
+		return nil
+	case d.LeftOut != "" && d.Error != "":
+		return fmt.Errorf("%s sets all values of a name at once, and those at %s are not known, so one of them might be lost: %s; try again later, or leave the name out", f, s.Name, d.LeftOut)
+	case d.LeftOut != "" || s.Type == "CNAME":
+		return nil
+	case d.Cached:
+		return fmt.Errorf("%s sets all values of a name at once, and what is published at %s is known from a resolver's cache only (check is recursive), so a value that was added since might be lost: "+
+			"use the format nsupdate or zone, which only add, or a configuration with check authoritative where port 53 is open", f, s.Name)
+	case d.Error != "":
+		return fmt.Errorf("%s sets all values of a name at once, and those at %s could not be read, so one of them might be lost: %s; try again, or use the format nsupdate or zone, which only add", f, s.Name, d.Error)
+	}
+	return nil
+}
+
+// textSet is a set of TXT records as other tools set it.
+func textSet(s operator.RecordSet) formats.RRset {
+	one := formats.RRset{Name: s.Name, TTL: s.TTL}
+	for _, w := range s.Wanted {
+		comment := "for " + strings.Join(w.Identifiers, ", ")
+		if w.CA != "" {
+			comment += " at " + w.CA
+		}
+		one.Comment = append(one.Comment, comment)
+	}
+	if d := s.DNS; d != nil {
+		one.Zone, one.Published, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
+		if d.Alias != "" {
+			one.Name = d.Alias
+			one.Comment = append(one.Comment, s.Name+" is an alias of this name")
+		}
+		return one
+	}
+	for _, w := range s.Wanted {
+		one.Add = append(one.Add, w.Value)
+		if w.OrValue != "" {
+			one.Add = append(one.Add, w.OrValue)
+		}
+	}
+	return one
 }
