@@ -86,8 +86,8 @@ func chaosAddr(i int) string {
 	return []string{"192.0.2.11", "192.0.2.12", "192.0.2.13", "192.0.2.14"}[i]
 }
 
-// Whatever servers do, the gate never opens while one of them would answer without the
-// record; it opens in the end once all have it; and the budget of queries is kept.
+// Whatever servers do, a record is never ready while one of them would answer without it;
+// it is in the end once all have it; and the budget of queries is kept.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed

@@ -8,8 +8,9 @@ import (
 // Code is a stable word for what was found, for programs and alerts.
 type Code = ask.Code
 
-// Codes of a [Diagnostic]. The first group is how far a record is visible, the second what is
-// wrong with a server, the third what is wrong on the way to the record.
+// Codes of a [Diagnostic], which programs and alerts read in the JSON of commands and of the
+// admin API. The first group is how far a record is visible, the second what is wrong with a
+// server, the third what is wrong on the way to the record.
 const (
 	CodeAbsent     Code = "absent"
 	CodePartial    Code = "partial"

@@ -15,7 +15,7 @@ import (
 )
 
 // A wildcard answers at the validation name, with a text or a CNAME of its own; a text that
-// stands there itself is none.
+// is there itself is not one.
 func TestScenario2728WildcardIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name, record string

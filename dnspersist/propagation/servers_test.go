@@ -55,8 +55,8 @@ func TestScenario19ReferralSpendsNoGrace(t *testing.T) {
 		n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {
 			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure), nil, addr == "192.0.2.2:53"
 		}
-		i, failed := -1, c.Look(t.Context(), target).Servers
-		if i = slices.IndexFunc(failed, func(s ServerReport) bool { return s.Addr == "192.0.2.2:53" }); i < 0 || failed[i].BadLooks != 1 {
+		failed := c.Look(t.Context(), target).Servers
+		if i := slices.IndexFunc(failed, func(s ServerReport) bool { return s.Addr == "192.0.2.2:53" }); i < 0 || failed[i].BadLooks != 1 {
 			t.Errorf("a server that refers properly counts as bad: %+v", failed)
 		}
 	})

@@ -73,7 +73,7 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-// TestEvaluateMany checks that one good value is enough whatever stands beside it, and
+// TestEvaluateMany checks that one good value is enough whatever is beside it, and
 // that the explanation is of the closest one.
 func TestEvaluateMany(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
@@ -149,7 +149,7 @@ func TestExplainForeign(t *testing.T) {
 	}
 }
 
-// BenchmarkEvaluate judges ten values as they stand at a busy name. The goal is less
+// BenchmarkEvaluate judges ten values such as a busy name has. The goal is less
 // than 5 µs.
 func BenchmarkEvaluate(b *testing.B) {
 	txts := []string{"v=spf1 -all", "some-verification=0123456789abcdef"}

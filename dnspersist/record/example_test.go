@@ -26,10 +26,10 @@ func Example() {
 		AccountURI:        "https://ca.example/acct/1",
 		Wildcard:          true,
 	}
-	standing := []string{"ca.example; accounturi=https://ca.example/acct/1"}
-	fmt.Println(record.Evaluate(standing, want, time.Now()).Explain())
-	standing = append(standing, value.String())
-	fmt.Println(record.Evaluate(standing, want, time.Now()).Good())
+	published := []string{"ca.example; accounturi=https://ca.example/acct/1"}
+	fmt.Println(record.Evaluate(published, want, time.Now()).Explain())
+	published = append(published, value.String())
+	fmt.Println(record.Evaluate(published, want, time.Now()).Good())
 	// Output:
 	// _validation-persist.xn--strae-oqa.example TXT "ca.example; accounturi=https://ca.example/acct/1; policy=wildcard"
 	// policy=wildcard is missing, the name is a wildcard: publish the value with it

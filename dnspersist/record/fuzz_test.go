@@ -122,7 +122,7 @@ func FuzzEvaluate(f *testing.F) {
 	})
 }
 
-// FuzzHashedAccountURI checks that whatever comes out can stand in a record and is
+// FuzzHashedAccountURI checks that whatever comes out fits into a record and is
 // recognized there.
 func FuzzHashedAccountURI(f *testing.F) {
 	f.Add(vectorPrefix, "example.com", vectorThumbprint, vectorURL)

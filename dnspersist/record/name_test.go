@@ -199,7 +199,7 @@ func TestValidAccountURI(t *testing.T) {
 	}
 }
 
-// The label stands in other people's zones for ever. Worked out with another program:
+// The label is in other people's zones for ever. Worked out with another program:
 // base32(sha256(domain)[:16]).
 func TestDelegationLabel(t *testing.T) {
 	for domain, want := range map[string]string{

@@ -75,7 +75,7 @@ func TestParseGood(t *testing.T) {
 	}
 }
 
-// visible returns the visible ASCII characters that can stand in a value.
+// visible returns the visible ASCII characters that a value can hold.
 func visible() string {
 	var b strings.Builder
 	for c := byte(0x21); c <= 0x7e; c++ {

@@ -148,7 +148,7 @@ func (r Result) Outlook() Outlook {
 // Good reports whether every CA accepts the name.
 func (r Result) Good() bool { return r.Outlook() == OutlookGood }
 
-// errorTypes returns the types of which a CA that refuses the name reports one. A
+// ErrorTypes returns the types of which a CA that refuses the name reports one. A
 // malformed value of its own hides that others are merely not authorized. It is empty
 // if the name is good.
 func (r Result) ErrorTypes() []string {

@@ -22,7 +22,7 @@ const (
 	nowMark     = "{now" // then the offset in seconds and a brace
 )
 
-// testSet is what stands in DNS and what is ordered.
+// testSet is what is published and what is ordered.
 type testSet struct {
 	index    uint64
 	name     string // without "*."

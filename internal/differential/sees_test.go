@@ -12,7 +12,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
-// pebbleSees is what Pebble judges in place of a value that stands in DNS.
+// pebbleSees is what Pebble judges in place of a published value.
 //
 // With an address of a resolver Pebble asks through miekg/dns, takes the strings as that
 // unpacks them, in presentation format with escapes, and does not remove these. So it

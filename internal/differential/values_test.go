@@ -10,7 +10,7 @@ import (
 type draft struct {
 	issuer string
 	params []string
-	// tail stands behind everything.
+	// tail is behind everything.
 	tail string
 }
 
@@ -182,7 +182,7 @@ var flaws = []func(*generator, *draft){
 		p := pick(g, "perſistUntil=1", "perſistUntil=", "perſiſtUntil=never", "polıcy=wildcard", "accounturı="+accountMark, "policу=wildcard", "policy\u00a0=wildcard", "persistUntil\x00=1", "\"policy\"=wildcard", "İ=1", "persist-until=1")
 		d.insert(g, p)
 	},
-	func(g *generator, d *draft) { // as it stands in a zone file
+	func(g *generator, d *draft) { // as a zone file has it
 		if g.chance(50) {
 			d.issuer, d.tail = `"`+d.issuer, `"`
 		} else {

@@ -191,7 +191,7 @@ func (c *court) rule(ctx context.Context, identifier string) (ruling, error) {
 // comparison is a set with both answers.
 type comparison struct {
 	set        testSet
-	texts      []string // as they stand in DNS
+	texts      []string // as published
 	seen       []string
 	prediction prediction
 	ruling     ruling

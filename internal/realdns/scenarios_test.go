@@ -178,7 +178,7 @@ func TestScenario43Case(t *testing.T) {
 	w.ready(gate())
 }
 
-// The record is taken away while the gate settles: it does not open.
+// The record is taken away before the second look: it is not ready.
 func TestScenario51Vanishes(t *testing.T) {
 	bind := BIND(t, Zone{Origin: example, Text: ns(example, 1)})
 	w := newWorld(t, Unbound(t, map[string][]*Server{example: {bind}}), bind)

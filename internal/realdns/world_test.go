@@ -83,14 +83,14 @@ func (w *world) wait(g *propagation.Gate, want propagation.Status) propagation.R
 	return rep
 }
 
-// ready checks both properties from now on: the gate does not open before the CA's
-// resolver would find the record at each try, and soon after.
+// ready checks both properties from now on: the record is not ready before the CA's
+// resolver would find it at each try, and is soon after.
 func (w *world) ready(g *propagation.Gate) propagation.Report {
 	w.t.Helper()
 	c := w.checker()
 	var rep propagation.Report
 	var first time.Time
-	Eventually(w.t, "the gate to open", func() error {
+	Eventually(w.t, "the record to be ready", func() error {
 		if first.IsZero() && w.oracle.Fresh(name, value, 20) == nil {
 			first = time.Now()
 		}
@@ -102,14 +102,14 @@ func (w *world) ready(g *propagation.Gate) propagation.Report {
 	})
 	opened := time.Now()
 	if err := w.oracle.Fresh(name, value, 20); err != nil {
-		w.t.Errorf("P1: the gate is open, but %v; %s", err, rep.Summary())
+		w.t.Errorf("P1: the record is ready, but %v; %s", err, rep.Summary())
 	}
 	// a look at a silent server takes the time-outs of this test
 	const looks = 2 * (2*500*time.Millisecond + time.Second)
 	// tests run beside each other, with a name server or three each
 	const busy = 10 * time.Second
 	if late := opened.Sub(first); !first.IsZero() && late > tick+grace+settle+looks+busy {
-		w.t.Errorf("P2: the gate opened %s after the record could be found", late)
+		w.t.Errorf("P2: the record was ready %s after it could be found", late)
 	}
 	return rep
 }

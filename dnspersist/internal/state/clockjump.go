@@ -36,9 +36,9 @@ func (n *Name) Repair(now time.Time) {
 	}
 }
 
-// Repair takes what lies ahead for what has just been done: that a challenge was posted would count
+// repair takes what lies ahead for what has just been done: that a challenge was posted would count
 // for as long as the clock was ahead, and the order be waited for. It reports whether it did.
-func (o *Order) Repair(now time.Time) (repaired bool) {
+func (o *Order) repair(now time.Time) (repaired bool) {
 	for _, t := range []*time.Time{&o.PostedAt, &o.FinalizedAt} {
 		if IsAhead(*t, now, 0) {
 			*t, repaired = now, true

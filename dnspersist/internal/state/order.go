@@ -47,7 +47,7 @@ func (s Store) Order(ctx context.Context, name string) (order Order, found bool,
 	if err != nil {
 		return order, false, err
 	}
-	if found && order.Repair(walltime.Now().UTC()) {
+	if found && order.repair(walltime.Now().UTC()) {
 		if err := s.Save(ctx, key, order); err != nil && s.Logger != nil {
 			s.Logger.Warn("the times of a kept order lie ahead, and could not be corrected", zap.String("identifier", name), zap.Error(err))
 		}

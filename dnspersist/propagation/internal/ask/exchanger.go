@@ -34,7 +34,7 @@ const (
 	DefaultTCPTimeout = 3 * time.Second
 )
 
-// udpSize is the EDNS buffer size that is announced: what fits into one
+// UDPSize is the EDNS buffer size that is announced: what fits into one
 // unfragmented datagram (DNS flag day 2020).
 const UDPSize = 1232
 

@@ -78,13 +78,13 @@ func IsPrivate(addr netip.Addr) bool {
 	return !longest.public
 }
 
-// allowPrivate is the option that is named to users, Config.AllowPrivate.
+// OptionAllowPrivate is the option that opens a Fence, as users know it.
 const OptionAllowPrivate = "allow_private_ns"
 
 // Fence keeps us from asking where a public CA does not.
 type Fence struct {
-	Open    bool           // Config.AllowPrivate
-	Private []netip.Prefix // Config.PrivateNetworks
+	Open    bool           // all are asked
+	Private []netip.Prefix // networks that count as private, beside those of IsPrivate
 }
 
 // Stops reports whether a name server at addr is not asked.

@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// soaOf returns the SOA record in rrs that speaks for name.
+// SOAOf returns the SOA record in rrs that speaks for name.
 func SOAOf(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
 		if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) {
@@ -54,7 +54,7 @@ func IsBelow(name, zone string) bool {
 	return name != zone && dns.IsSubDomain(zone, name)
 }
 
-// nsRecords returns the hosts that rrs name for owner, and their TTL.
+// NSRecords returns the hosts that rrs name for owner, and their TTL.
 func NSRecords(rrs []dns.RR, owner string) ([]string, uint32) {
 	var hosts []string
 	ttl := uint32(maxZoneTTL / time.Second)
@@ -93,5 +93,5 @@ func Parent(name string) string {
 	return name[next:]
 }
 
-// dnsAddr is where the name server at ip listens.
+// DNSAddr is where the name server at ip listens.
 func DNSAddr(ip netip.Addr) string { return net.JoinHostPort(ip.String(), "53") }
