@@ -26,6 +26,14 @@ type Finding struct {
 	Do string
 }
 
+// ValueVerdict is what the CA makes of one value.
+type ValueVerdict struct {
+	Value   string         `json:"value"`
+	Code    record.Code    `json:"code"`
+	Outlook record.Outlook `json:"outlook"`
+	Reason  string         `json:"reason,omitempty"`
+}
+
 // find explains a report on a name whose record is r. There is nothing to find where no value
 // is published, or one may be good.
 func find(r Record, want record.Requirement, report propagation.Report) Finding {

@@ -80,14 +80,6 @@ type IdentifierVerdict struct {
 	ErrorTypes []string `json:"error_types,omitempty"`
 }
 
-// ValueVerdict is what the CA makes of one value.
-type ValueVerdict struct {
-	Value   string         `json:"value"`
-	Code    record.Code    `json:"code"`
-	Outlook record.Outlook `json:"outlook"`
-	Reason  string         `json:"reason,omitempty"`
-}
-
 // Checks prepares the check of identifiers, one for each validation name. Like Wanted it
 // needs a bound account that the CA confirms.
 func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, error) {
@@ -139,8 +131,7 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 
 // Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
 func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
-	s, copied := c.session, *c.site
-	w := &copied
+	s, w := c.session, c.site.clone()
 	done := Checked{Report: r, Diagnostics: found, Standing: []ValueVerdict{}}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()

@@ -89,8 +89,8 @@ func (d *Delegation) leadsTo(a propagation.Alias, identifier string) string {
 }
 
 // delegate works out where the record of a name stands, from what is known of earlier looks.
-func (w *site) delegate(ctx context.Context) error {
-	d := w.iss.Delegation
+func (w *Site) delegate(ctx context.Context) error {
+	d := w.Delegation
 	if d == nil {
 		return nil
 	}
@@ -107,8 +107,8 @@ func (w *site) delegate(ctx context.Context) error {
 
 // pointTo takes a target, and applies for whom else a record is published there. If that keeps the record
 // of this name from it, why says so, and nothing is taken.
-func (w *site) pointTo(ctx context.Context, target string) (why string, err error) {
-	shared, err := w.store.Target(ctx, target)
+func (w *Site) pointTo(ctx context.Context, target string) (why string, err error) {
+	shared, err := w.Store.Target(ctx, target)
 	if err != nil {
 		return "", err
 	}
@@ -116,8 +116,8 @@ func (w *site) pointTo(ctx context.Context, target string) (why string, err erro
 }
 
 // share fits what is wanted to those who share the target, or says why it cannot be among them.
-func (w *site) share(target string, shared state.Target) (why string) {
-	d, domain := w.iss.Delegation, record.Base(w.identifier)
+func (w *Site) share(target string, shared state.Target) (why string) {
+	d, domain := w.Delegation, record.Base(w.identifier)
 	switch {
 	case d.Name != "":
 		w.any = true // the operator says so
@@ -132,13 +132,13 @@ func (w *site) share(target string, shared state.Target) (why string) {
 		}
 	}
 	w.delegated = target
-	w.wide = w.wide || shared.Wildcard && w.iss.Policy != PolicyExact
+	w.wide = w.wide || shared.Wildcard && w.Policy != PolicyExact
 	return ""
 }
 
 // wouldWiden says what a stranger to a label would have its record allow that it does not allow now.
 // Whoever knows the label of another domain may lead a CNAME to it.
-func (w *site) wouldWiden(shared state.Target) string {
+func (w *Site) wouldWiden(shared state.Target) string {
 	switch {
 	case w.wide && !shared.Wildcard:
 		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
@@ -149,8 +149,8 @@ func (w *site) wouldWiden(shared state.Target) string {
 }
 
 // applyAlias applies the CNAME that a look has found.
-func (w *site) applyAlias(ctx context.Context, r propagation.Report) error {
-	d := w.iss.Delegation
+func (w *Site) applyAlias(ctx context.Context, r propagation.Report) error {
+	d := w.Delegation
 	if d == nil {
 		return nil
 	}
@@ -181,8 +181,8 @@ func (w *site) applyAlias(ctx context.Context, r propagation.Report) error {
 
 // follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
 // what stands there.
-func (w *site) follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
-	if w.iss.Delegation == nil {
+func (w *Site) follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
+	if w.Delegation == nil {
 		return nil
 	}
 	before := w.delegated
@@ -196,7 +196,7 @@ func (w *site) follow(ctx context.Context, checker *propagation.Checker, r propa
 		free = why == "" && err == nil
 	}
 	if w.delegated != before && free {
-		err := w.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		err := w.Store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			n.Target = w.delegated
 			return true
 		})
@@ -212,8 +212,8 @@ func (w *site) follow(ctx context.Context, checker *propagation.Checker, r propa
 
 // joinAt notes that the name's record is published at its target: names that share one get a record that
 // serves all.
-func (w *site) join(ctx context.Context) error {
-	shared, err := w.store.JoinTarget(ctx, w.delegated, record.Base(w.identifier), w.wide)
+func (w *Site) join(ctx context.Context) error {
+	shared, err := w.Store.JoinTarget(ctx, w.delegated, record.Base(w.identifier), w.wide)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (w *site) join(ctx context.Context) error {
 }
 
 // place is where the record is to be published, as something to look for.
-func (w *site) place() (propagation.Target, error) {
+func (w *Site) place() (propagation.Target, error) {
 	switch {
 	case w.delegated == "":
 		return w.target(), nil
@@ -249,9 +249,9 @@ func placeHost(target string) string {
 
 // elsewhere reports whether a name leads to another target than an attempt has applied:
 // then another attempt can publish there.
-func (w *site) elsewhere(seen propagation.Report) func(propagation.Report) bool {
-	d, p := w.iss.Delegation, w.iss.Publishing
-	if d == nil || p == nil || p.Mode == PublishNever {
+func (w *Site) elsewhere(seen propagation.Report) func(propagation.Report) bool {
+	d := w.Delegation
+	if d == nil || !w.Publishes {
 		return nil
 	}
 	applied := w.delegated
@@ -268,23 +268,23 @@ func (w *site) elsewhere(seen propagation.Report) func(propagation.Report) bool 
 
 // taken returns what others have at the label to which a name leads, where nothing of ours was written
 // yet; empty if nothing. The label that is made from the domain nobody else has.
-func (w *site) taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
-	if d := w.iss.Delegation; d == nil || d.Name != "" || w.delegated == "" || w.delegated == d.Target(w.identifier) {
+func (w *Site) taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
+	if d := w.Delegation; d == nil || d.Name != "" || w.delegated == "" || w.delegated == d.Target(w.identifier) {
 		return "", nil
 	}
-	return w.keeper(nil, checker).Taken(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated)})
+	return w.Keeper(checker).Taken(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated)})
 }
 
 // yield gives up a label: the name is asked for at its own.
-func (w *site) yield(why string) (err error) {
+func (w *Site) yield(why string) (err error) {
 	w.foreign, w.why, w.any = w.delegated, why, false
-	w.delegated = w.iss.Delegation.Target(w.identifier)
+	w.delegated = w.Delegation.Target(w.identifier)
 	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
 	return err
 }
 
 // claim makes sure, before a record is written, that its place may be used, and notes who uses it.
-func (w *site) claim(ctx context.Context, checker *propagation.Checker) error {
+func (w *Site) claim(ctx context.Context, checker *propagation.Checker) error {
 	if w.delegated == "" || w.foreign != "" {
 		return nil
 	}
@@ -293,7 +293,7 @@ func (w *site) claim(ctx context.Context, checker *propagation.Checker) error {
 	case err != nil:
 		return &publish.Error{Name: w.delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
 	case why != "":
-		err := w.store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
+		err := w.Store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
 			known := n.Target == w.delegated
 			if known {
 				n.Target = "" // others have come since
@@ -303,4 +303,11 @@ func (w *site) claim(ctx context.Context, checker *propagation.Checker) error {
 		return errors.Join(err, w.yield(why))
 	}
 	return w.join(ctx)
+}
+
+// isOwnersTurn reports whether a record is not written yet because the owner of the domain has to act
+// first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
+// the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
+func (w *Site) isOwnersTurn(r propagation.Report) bool {
+	return w.OnDemand && w.delegated != "" && w.Delegation.leadsTo(r.Alias(), w.identifier) != w.delegated
 }

@@ -161,7 +161,7 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 
 // watch is what a Hold waits for in DNS.
 func (a *attempt) watch(gate *propagation.Gate, report propagation.Report) *Watch {
-	w := *a.site
+	w := a.site.clone()
 	return &Watch{
 		Checker: a.iss.Checker, Target: w.target(), Gate: gate, Report: report,
 		Find: func(r propagation.Report) Finding {

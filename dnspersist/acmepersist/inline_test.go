@@ -68,10 +68,10 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 
 	began := time.Now()
 	// it is due when a quarter of its life is left
-	a := &attempt{session: s, domain: "www.example.test", gate: gate, site: &site{
-		session: s, identifier: "www.example.test", record: Record{Name: name},
+	a := &attempt{session: s, domain: "www.example.test", gate: gate, site: &site{s, &Site{
+		Maker: s.maker(ca.Identity{}), identifier: "www.example.test", record: Record{Name: name},
 		known: state.Name{Accepted: []state.AcceptedValue{{Value: "value"}}},
-	}}
+	}}}
 	a.facts = facts{certificate: &x509.Certificate{NotBefore: began.Add(-88 * time.Second), NotAfter: began.Add(32 * time.Second)}, ratio: 1.0 / 3}
 	report := a.waitInline(t.Context(), checker.Check(t.Context(), a.site.target(), gate))
 	if report.Status != propagation.StatusPartial {

@@ -20,16 +20,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
-// Policies for `policy=wildcard` in the records that are asked for.
-const (
-	// PolicyAuto asks for it where a wildcard is managed. It is the default.
-	PolicyAuto = "auto"
-	// PolicyExact never asks for it.
-	PolicyExact = "exact"
-	// PolicyWildcard always asks for it.
-	PolicyWildcard = "wildcard"
-)
-
 // What to do when the CA has lost the account.
 const (
 	// OnAccountLostFail stops with an error. It is the default.

@@ -77,13 +77,6 @@ func (w *site) publishMissing(ctx context.Context, values []string, o ca.Offer) 
 	return w.keeper(p, w.iss.Checker).Try(ctx, write)
 }
 
-// ownersTurn reports whether a record is not written yet because the owner of the domain has to act
-// first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
-// the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
-func (w *site) isOwnersTurn(r propagation.Report) bool {
-	return w.iss.OnDemand && w.delegated != "" && w.iss.Delegation.leadsTo(r.Alias(), w.identifier) != w.delegated
-}
-
 // endWrites ends writes and removals of earlier attempts that were cut short, and notes that a record which
 // was written on demand is wanted.
 func (w *site) endWrites(ctx context.Context) error {
@@ -186,8 +179,7 @@ func (c *Check) Place() string { return c.site.record.Place() }
 // Publish adds the value that is missing at the validation name, if one is, whatever the
 // mode. It keeps other nodes and commands away meanwhile.
 func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, error) {
-	copied := *c.site
-	w := &copied
+	w := c.site.clone()
 	if c.session.iss.Delegation != nil {
 		if err := w.follow(ctx, c.Checker, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
 			return publish.Result{}, err

@@ -9,7 +9,9 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -64,4 +66,35 @@ func (iss *Issuer) sessionWith(client *ca.Client) *session {
 // hashedWant is what the CA has to find for an identifier, in whichever dialect.
 func (s *session) hashedWant(t ca.Terms, identifier string) record.Requirement {
 	return t.Requirement(identifier, s.account.Identity)
+}
+
+// site is a Site, and the session that acts upon it.
+type site struct {
+	*session
+	*Site
+}
+
+// maker makes sites for an account.
+func (s *session) maker(who ca.Identity) *Maker {
+	iss := s.iss
+	return &Maker{
+		CA: iss.CA, Account: who, Policy: iss.Policy, Wildcard: iss.Wildcard, AutoDialect: iss.ca.Dialect == ca.DialectAuto,
+		Delegation: iss.Delegation, Publishes: iss.Publishing != nil && iss.Publishing.Mode != PublishNever, OnDemand: iss.OnDemand, Store: s.store,
+		Keeper: func(checker *propagation.Checker) *publish.Keeper { return s.keeper(nil, checker) },
+	}
+}
+
+// site works out what a CA has to find for an identifier.
+func (s *session) site(ctx context.Context, identifier string, t ca.Terms) (*site, error) {
+	w, err := s.maker(s.account.Identity).Site(ctx, identifier, t)
+	if err != nil {
+		return nil, err
+	}
+	return &site{s, w}, nil
+}
+
+// clone is a site that can be changed by itself.
+func (w *site) clone() *site {
+	copied := *w.Site
+	return &site{w.session, &copied}
 }

@@ -81,8 +81,8 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 			}
 			spare := *s
 			spare.account = &account.Book{Identity: ca.Identity{URL: other.URL, URI: cmp.Or(iss.AccountURI, other.URL), Thumbprint: other.Thumbprint}}
-			theirs := *w
-			theirs.session, theirs.also = &spare, nil
+			theirs := w.clone()
+			theirs.session, theirs.Maker, theirs.also = &spare, spare.maker(spare.account.Identity), nil
 			if theirs.record, err = theirs.recordFor(t.Dialect, w.domain()); err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
 			}
