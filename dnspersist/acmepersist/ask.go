@@ -7,6 +7,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -32,7 +33,7 @@ type Asked struct {
 func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 	id, err := record.Normalize(name)
 	if err != nil {
-		return Asked{}, &UnsupportedNameError{name, err}
+		return Asked{}, &site.UnsupportedNameError{Name: name, Err: err}
 	}
 	said := Asked{Identifier: id, CA: iss.CA}
 	s, o, _, err := iss.openToTell(ctx)
@@ -87,7 +88,7 @@ func (a *attempt) askNow(ctx context.Context) error {
 	}
 	if a.iss.Checker != nil {
 		gate := propagation.NewGate(a.iss.Grace, a.iss.Settle)
-		report := gate.Observe(a.iss.Checker.Look(ctx, a.site.target()))
+		report := gate.Observe(a.iss.Checker.Look(ctx, a.site.Target()))
 		a.facts.report = &report
 	}
 	if c.Status == acme.StatusPending {

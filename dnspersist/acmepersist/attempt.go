@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -27,7 +28,7 @@ type attempt struct {
 	// offer is what is known of the CA.
 	offer ca.Offer
 	// site is what is looked for, and gate what was seen there; nil before.
-	site *site
+	site *siteSession
 	gate *propagation.Gate
 	// order, authz and challenge are those of the CA, once there is an order; kept is what storage has of it.
 	order     acme.Order
@@ -63,7 +64,7 @@ func (iss *Issuer) begin(ctx context.Context, csr *x509.CertificateRequest, doma
 	}
 	vname, err := record.ValidationName(domain)
 	if err != nil {
-		return a, &UnsupportedNameError{domain, err}
+		return a, &site.UnsupportedNameError{Name: domain, Err: err}
 	}
 	a.facts.name, err = s.store.Name(ctx, vname)
 	return a, err
@@ -198,9 +199,9 @@ func (a *attempt) holdAt(ctx context.Context, s step) error {
 		if !a.facts.isReady() && a.iss.Checker != nil && a.site != nil {
 			var seen propagation.Report
 			if a.facts.report != nil {
-				seen = a.facts.report.Shortened(weigh(a.site.want))
+				seen = a.facts.report.Shortened(site.Weigh(a.site.Want))
 			}
-			a.site.known = a.facts.name
+			a.site.Known = a.facts.name
 			h.Watch = a.watch(propagation.NewGate(a.iss.Grace, a.iss.Settle), seen)
 		}
 		return h
@@ -215,14 +216,14 @@ func (a *attempt) waiting(ctx context.Context, s step) error {
 	}
 	w, report := a.site, *a.facts.report
 	w.suspectLostStorage(report.Values)
-	if err := w.refine(report.Values, a.offer); err != nil {
+	if err := w.Refine(report.Values, a.offer); err != nil {
 		return err
 	}
 	report = a.gate.Report() // what is kept while the name waits
 	due := a.facts.clock().due()
-	err := &WaitingError{Identifier: a.domain, Record: w.record, Report: report, Retry: due, Err: a.unpublished}
-	if w.foreign != "" {
-		err.Err = &ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}
+	err := &WaitingError{Identifier: a.domain, Record: w.Record, Report: report, Retry: due, Err: a.unpublished}
+	if w.Foreign != "" {
+		err.Err = &site.ForeignAliasError{Name: w.Record.Name, Alias: w.Foreign, Wanted: w.Delegated, Why: w.Why}
 		if a.unpublished != nil {
 			err.Err = fmt.Errorf("%w; %w", err.Err, a.unpublished)
 		}
@@ -238,14 +239,14 @@ func (a *attempt) waiting(ctx context.Context, s step) error {
 
 // suspectLostStorage warns when a new account was registered although DNS shows
 // that this name already trusts another one of the same CA.
-func (w *site) suspectLostStorage(values []string) {
+func (w *siteSession) suspectLostStorage(values []string) {
 	if !w.account.IsNew() {
 		return
 	}
-	for _, v := range record.Evaluate(values, w.want, walltime.Now()).Verdicts {
+	for _, v := range record.Evaluate(values, w.Want, walltime.Now()).Verdicts {
 		if v.Code == record.CodeWrongAccount {
 			w.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
-				zap.String("name", w.record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", w.account.URL))
+				zap.String("name", w.Record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", w.account.URL))
 			return
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -23,7 +24,7 @@ func (a *attempt) makeOrder(ctx context.Context) (err error) {
 	a.progress(PhaseOrdering)
 	if a.facts.looks && a.facts.report != nil && !a.facts.isReady() {
 		a.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
-			zap.String("identifier", a.domain), zap.String("name", a.site.record.Name), zap.String("dns", a.facts.report.Summary()))
+			zap.String("identifier", a.domain), zap.String("name", a.site.Record.Name), zap.String("dns", a.facts.report.Summary()))
 	}
 	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
 		return err
@@ -79,15 +80,15 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 	}
 	a.facts.terms = termsShown
 	if a.site != nil {
-		if t.Equal(a.site.terms) {
+		if t.Equal(a.site.Terms) {
 			return nil
 		}
 		// what is noted of the CA's answer is noted of what it was asked for
-		a.site.terms, a.site.want = t, t.Requirement(a.domain, a.account.Identity)
+		a.site.Terms, a.site.Want = t, t.Requirement(a.domain, a.account.Identity)
 		if !a.facts.looks || a.facts.order.stage == orderPosted {
 			return nil
 		}
-		if ok, _ := a.facts.name.Satisfies(a.facts.report.Values, a.site.want, a.account.URL); ok {
+		if ok, _ := a.facts.name.Satisfies(a.facts.report.Values, a.site.Want, a.account.URL); ok {
 			return nil
 		}
 	}
@@ -101,7 +102,7 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 // each further post. The attempt has been counted, at the given time.
 func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 	a.logger.Info("asking the CA to validate",
-		zap.String("identifier", a.domain), zap.String("name", a.site.record.Name), zap.String("ca", a.iss.CA))
+		zap.String("identifier", a.domain), zap.String("name", a.site.Record.Name), zap.String("ca", a.iss.CA))
 	a.facts.order.postedAt = walltime.Now().UTC()
 	began, refusals := time.Now(), 0
 	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {
@@ -199,7 +200,7 @@ func (a *attempt) remember(ctx context.Context) error {
 	var values []string
 	var want record.Requirement
 	if a.site != nil {
-		if want = a.site.want; a.facts.report != nil {
+		if want = a.site.Want; a.facts.report != nil {
 			values = a.facts.report.Values
 		}
 	}
@@ -308,7 +309,7 @@ func (a *attempt) refused(ctx context.Context) error {
 	}
 	var want record.Requirement
 	if a.site != nil {
-		want = a.site.want
+		want = a.site.Want
 	}
 	name, isInternal := a.facts.name.Name, problem == "serverInternal"
 	// the CA's answer beats our model: what it refuses is no longer presumed good
@@ -329,7 +330,7 @@ func (a *attempt) refused(ctx context.Context) error {
 	})
 	if disagrees {
 		return errors.Join(&DisagreementError{
-			Identifier: a.domain, Name: name, CA: a.iss.CA, Report: seen.Shortened(weigh(want)), RetryAt: retry, Err: reason, problem: problem,
+			Identifier: a.domain, Name: name, CA: a.iss.CA, Report: seen.Shortened(site.Weigh(want)), RetryAt: retry, Err: reason, problem: problem,
 		}, err)
 	}
 	return errors.Join(&RefusedError{Identifier: a.domain, Name: name, Internal: isInternal, Err: reason}, err)

@@ -66,22 +66,22 @@ func (a *attempt) overruleCAA() {
 const CodeCAADepends propagation.Code = "caa_depends"
 
 // evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are.
-func (w *site) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at string) {
+func (w *siteSession) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at string) {
 	good := record.CAAVerdict{Outlook: record.OutlookGood}
 	if len(w.Directory.Meta.Identities()) == 0 {
 		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
-	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.identifier))
+	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.Identifier))
 	if err != nil {
-		w.logger.Debug("CAA records are not known", zap.String("identifier", w.identifier), zap.Error(err))
+		w.logger.Debug("CAA records are not known", zap.String("identifier", w.Identifier), zap.Error(err))
 		return good, ""
 	}
 	var list []record.CAA
 	for _, r := range found {
 		list = append(list, record.CAA{Flags: r.Flag, Tag: r.Tag, Value: r.Value})
 	}
-	names := append(w.Directory.Meta.Identities(), w.terms.Names...)
+	names := append(w.Directory.Meta.Identities(), w.Terms.Names...)
 	return record.EvaluateCAA(list, record.CAARequest{
-		IssuerDomainNames: names, Wildcard: w.want.Wildcard, Method: ca.ChallengeType, AccountURL: w.account.URL,
+		IssuerDomainNames: names, Wildcard: w.Want.Wildcard, Method: ca.ChallengeType, AccountURL: w.account.URL,
 	}), at
 }

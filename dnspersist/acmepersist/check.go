@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -45,7 +46,7 @@ type Check struct {
 
 	session     *session
 	offer       ca.Offer
-	site        *site
+	site        *siteSession
 	identifiers []string
 }
 
@@ -56,7 +57,7 @@ type Checked struct {
 	// Verdicts say for each identifier what the CA makes of what stands.
 	Verdicts []IdentifierVerdict `json:"verdicts"`
 	// Standing is what stands, with the verdict of each value for the strictest identifier.
-	Standing []ValueVerdict `json:"standing"`
+	Standing []site.ValueVerdict `json:"standing"`
 	// Report holds the lines for each server.
 	Report      propagation.Report       `json:"report"`
 	Diagnostics []propagation.Diagnostic `json:"diagnostics,omitempty"`
@@ -102,7 +103,7 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 		if c.site, err = s.site(ctx, strictest(groups[name]), t); err != nil {
 			return err
 		}
-		c.Target = c.site.target()
+		c.Target = c.site.Target()
 		all[i] = c
 		return nil
 	})
@@ -110,7 +111,7 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 }
 
 // Name returns the validation name.
-func (c *Check) Name() string { return c.site.record.Name }
+func (c *Check) Name() string { return c.site.Record.Name }
 
 // Look looks at DNS now. A thorough look asks some twenty questions more, to tell a person
 // what is wrong.
@@ -132,21 +133,21 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 // Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
 func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
 	s, w := c.session, c.site.clone()
-	done := Checked{Report: r, Diagnostics: found, Standing: []ValueVerdict{}}
+	done := Checked{Report: r, Diagnostics: found, Standing: []site.ValueVerdict{}}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()
 	}
-	if err := w.applyAlias(ctx, r); err != nil {
-		s.logger.Warn("where the record is delegated to is not known", zap.String("name", w.record.Name), zap.Error(err))
+	if err := w.ApplyAlias(ctx, r); err != nil {
+		s.logger.Warn("where the record is delegated to is not known", zap.String("name", w.Record.Name), zap.Error(err))
 	}
-	if r.Status != propagation.StatusReady && w.foreign == "" {
-		if why, err := w.taken(ctx, c.Checker); err == nil && why != "" {
-			if err := w.yield(why); err != nil {
+	if r.Status != propagation.StatusReady && w.Foreign == "" {
+		if why, err := w.Taken(ctx, c.Checker); err == nil && why != "" {
+			if err := w.Yield(why); err != nil {
 				s.logger.Debug("the record at the name's own label is not known", zap.Error(err))
 			}
 		}
 	}
-	if err := w.refine(r.Values, c.offer); err != nil {
+	if err := w.Refine(r.Values, c.offer); err != nil {
 		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
 	}
 	done.Wanted = w.wanted(c.identifiers)
@@ -154,22 +155,22 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: ca.CodeIssuerNotListed, Text: done.Note})
 	}
 	now := time.Now()
-	result := record.Evaluate(r.Values, w.want, now)
+	result := record.Evaluate(r.Values, w.Want, now)
 	for _, v := range result.Verdicts {
-		done.Standing = append(done.Standing, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
+		done.Standing = append(done.Standing, site.ValueVerdict{Value: v.Text, Code: v.Code, Outlook: v.Outlook, Reason: v.Reason()})
 	}
 	for _, id := range c.identifiers {
-		each := record.Evaluate(r.Values, w.terms.Requirement(id, s.account.Identity), now)
+		each := record.Evaluate(r.Values, w.Terms.Requirement(id, s.account.Identity), now)
 		done.Verdicts = append(done.Verdicts, IdentifierVerdict{id, each.Outlook(), each.ErrorTypes()})
 	}
 	done.EndsAt = endOf(result)
 	_, done.NeededBy = s.iss.certificateOf(ctx, c.identifiers)
 	done.State, done.Do = c.judge(w, r, result)
-	at, _ := w.record.AtEnd(r)
-	if move := moved(at, done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
+	at, _ := w.Record.AtEnd(r)
+	if move := site.Moved(at, done.Diagnostics); move != "" && (done.State == StateMissing || done.State == StateWrong) {
 		done.Do = move
 	}
-	if w.delegated != "" {
+	if w.Delegated != "" {
 		done.AtTarget = c.atTarget(ctx, w, r)
 		if !done.State.Well() {
 			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
@@ -200,11 +201,11 @@ func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
 }
 
 // judge says where the name stands, and what to do.
-func (c *Check) judge(w *site, r propagation.Report, result record.Result) (State, string) {
-	at, elsewhere := w.record.AtEnd(r)
+func (c *Check) judge(w *siteSession, r propagation.Report, result record.Result) (State, string) {
+	at, elsewhere := w.Record.AtEnd(r)
 	line := at.ZoneLine()
 	if elsewhere {
-		line += fmt.Sprintf(", where the CNAME at %s leads to, if that name is yours too, else remove the CNAME", w.record.Name)
+		line += fmt.Sprintf(", where the CNAME at %s leads to, if that name is yours too, else remove the CNAME", w.Record.Name)
 	}
 	switch {
 	case r.Status == propagation.StatusBlocked:
@@ -214,11 +215,11 @@ func (c *Check) judge(w *site, r propagation.Report, result record.Result) (Stat
 	case r.Status == propagation.StatusAbsent && (len(r.Values) == 0 || hasNothing(r)):
 		return StateMissing, "publish " + line
 	case r.Status == propagation.StatusAbsent:
-		return StateWrong, mend(line, result)
+		return StateWrong, site.Mend(line, result)
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.site.known.Satisfies(r.Values, w.want, c.session.account.URL)
+	_, note := c.site.Known.Satisfies(r.Values, w.Want, c.session.account.URL)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
 }
 

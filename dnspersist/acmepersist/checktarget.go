@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -35,17 +36,17 @@ type AtTarget struct {
 
 // atTarget tells what stands at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
-func (c *Check) atTarget(ctx context.Context, w *site, r propagation.Report) *AtTarget {
+func (c *Check) atTarget(ctx context.Context, w *siteSession, r propagation.Report) *AtTarget {
 	d, alias := c.session.iss.Delegation, r.Alias()
-	at := &AtTarget{Name: w.delegated, Alias: d.leadsTo(alias, w.identifier), State: StateBlocked, Values: []string{}}
+	at := &AtTarget{Name: w.Delegated, Alias: d.LeadsTo(alias, w.Identifier), State: StateBlocked, Values: []string{}}
 	if at.Alias == "" && alias.Kind == propagation.AliasSet {
 		at.Alias = alias.Targets[0]
 	}
-	if at.Alias != w.delegated {
-		r = c.Checker.Check(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated), Accept: c.Target.Accept, Weigh: c.Target.Weigh}, c.Checker.NewGate())
+	if at.Alias != w.Delegated {
+		r = c.Checker.Check(ctx, propagation.Target{Name: w.Delegated, Host: site.PlaceHost(w.Delegated), Accept: c.Target.Accept, Weigh: c.Target.Weigh}, c.Checker.NewGate())
 		at.Zone = r.Zone
 	}
-	shown, onward := r.At(w.delegated), r.AliasOf(w.delegated)
+	shown, onward := r.At(w.Delegated), r.AliasOf(w.Delegated)
 	at.Zone = cmp.Or(shown.Zone, at.Zone)
 	switch {
 	case len(shown.Servers) == 0:
@@ -55,7 +56,7 @@ func (c *Check) atTarget(ctx context.Context, w *site, r propagation.Report) *At
 		at.Reason = (&propagation.AliasError{Alias: onward}).Error()
 		return at
 	case onward.Kind == propagation.AliasSet:
-		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.delegated, onward.Targets[0])
+		at.Reason = fmt.Sprintf("%s is an alias (CNAME) of %s itself, beside which no record can be: remove that CNAME", w.Delegated, onward.Targets[0])
 		return at
 	}
 	if err := r.Whole(); err != nil {
@@ -74,21 +75,21 @@ func (c *Check) atTarget(ctx context.Context, w *site, r propagation.Report) *At
 }
 
 // judgeTarget says where a delegated name stands that is not well.
-func judgeTarget(w *site, at *AtTarget, state State, do string) (State, string) {
-	publish := "publish " + w.record.ZoneLine()
+func judgeTarget(w *siteSession, at *AtTarget, state State, do string) (State, string) {
+	publish := "publish " + w.Record.ZoneLine()
 	switch {
-	case w.disputed != nil:
-		return StatePartial, w.disputed.Error()
-	case w.foreign != "":
-		return StateWrong, (&ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}).Error()
+	case w.Disputed != nil:
+		return StatePartial, w.Disputed.Error()
+	case w.Foreign != "":
+		return StateWrong, (&site.ForeignAliasError{Name: w.Record.Name, Alias: w.Foreign, Wanted: w.Delegated, Why: w.Why}).Error()
 	case state == StateWrong && at.Alias == "":
-		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.record.Name, w.record.AliasLine())
+		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.Record.Name, w.Record.AliasLine())
 	case state != StateMissing && state != StateWrong:
 		return state, do
 	case at.Alias == "" && at.State == StateGood:
-		return state, "let the owner of the domain set " + w.record.AliasLine()
+		return state, "let the owner of the domain set " + w.Record.AliasLine()
 	case at.Alias == "":
-		return state, fmt.Sprintf("let the owner of the domain set %s and %s", w.record.AliasLine(), publish)
+		return state, fmt.Sprintf("let the owner of the domain set %s and %s", w.Record.AliasLine(), publish)
 	}
 	return state, publish
 }
@@ -101,7 +102,7 @@ func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
 		return nil
 	}
 	name := strings.ToLower(rand.Text()) + "." + zone
-	r := c.Checker.Check(ctx, propagation.Target{Name: name, Host: placeHost(name)}, c.Checker.NewGate())
+	r := c.Checker.Check(ctx, propagation.Target{Name: name, Host: site.PlaceHost(name)}, c.Checker.NewGate())
 	if len(r.Values) == 0 && !slices.ContainsFunc(r.Servers, func(s propagation.ServerReport) bool { return s.Alias != "" }) {
 		return nil
 	}
@@ -112,11 +113,11 @@ func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
 // Shares lists other domains whose record stands at the place of this one; more is true if
 // they are too many to be listed.
 func (c *Check) Shares(ctx context.Context) (others []string, more bool, err error) {
-	if c.site.delegated == "" {
+	if c.site.Delegated == "" {
 		return nil, false, nil
 	}
-	shared, err := c.session.store.Target(ctx, c.site.delegated)
-	mine := record.Base(c.site.identifier)
+	shared, err := c.session.store.Target(ctx, c.site.Delegated)
+	mine := record.Base(c.site.Identifier)
 	return slices.DeleteFunc(shared.Domains, func(d string) bool { return d == mine }), shared.More || shared.Incomplete, err
 }
 
@@ -125,7 +126,7 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 // among what is managed at the CA, or is served and has a certificate that is still valid. Else
 // it is empty.
 func (c *Check) Twin(ctx context.Context, given []*Check, managedAt func(ca string) []string, serves func(ca, name string) bool) string {
-	base, ca := record.Base(c.site.identifier), c.session.iss.CA
+	base, ca := record.Base(c.site.Identifier), c.session.iss.CA
 	for _, name := range []string{base, "*." + base} {
 		if slices.ContainsFunc(given, func(o *Check) bool { return o.session.iss.CA == ca && slices.Contains(o.identifiers, name) }) {
 			continue

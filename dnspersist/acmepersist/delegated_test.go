@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
@@ -68,7 +69,7 @@ func newTenants(t *testing.T, change func(*acmepersist.Config)) *tenants {
 		Checker: propagation.NewChecker(propagation.Config{Resolvers: []string{i.dns.Resolver()}, Exchanger: i.dns.Exchanger(), AllowPrivate: true}),
 		Settle:  time.Millisecond, CacheCap: -1,
 		Publishing: &acmepersist.Publishing{Provider: p, Mode: acmepersist.PublishKeep, Interval: 10 * time.Millisecond},
-		Delegation: &acmepersist.Delegation{Zone: platform, OwnLabels: true},
+		Delegation: &site.Delegation{Zone: platform, OwnLabels: true},
 	}
 	if change != nil {
 		change(&config)

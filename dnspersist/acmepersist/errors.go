@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -14,7 +15,7 @@ type WaitingError struct {
 	// Identifier is the name that the certificate is for.
 	Identifier string
 	// Record is what has to be published.
-	Record Record
+	Record site.Record
 	// Report is what DNS showed.
 	Report propagation.Report
 	// Retry is when the CA will be asked whatever DNS shows; zero if never.

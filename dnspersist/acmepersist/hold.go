@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -64,8 +65,8 @@ type Hold struct {
 	CA, Account string
 	// Record is what has to be published, as far as it is known. Also is what other frontends of the CA
 	// may want to see, nil if they agree.
-	Record Record
-	Also   *Record
+	Record site.Record
+	Also   *site.Record
 	// Until is when to try again at the latest; zero if only Watch can end the wait.
 	Until time.Time
 	// Watch is what to look for meanwhile, nil where the wait is not for DNS.
@@ -85,7 +86,7 @@ type Watch struct {
 	// Report is what DNS showed last.
 	Report propagation.Report
 	// Find explains what DNS shows where none of it is the record. May be nil.
-	Find func(propagation.Report) Finding
+	Find func(propagation.Report) site.Finding
 	// Moved reports whether the validation name leads to another place than the attempt has seen, at which
 	// another attempt can publish. May be nil.
 	Moved func(propagation.Report) bool
@@ -154,7 +155,7 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 		Until: until, NotAfter: a.facts.notAfter(), Err: err,
 	}
 	if a.site != nil {
-		h.Record, h.Also = a.site.record, a.site.also
+		h.Record, h.Also = a.site.Record, a.site.Also
 	}
 	return h
 }
@@ -163,12 +164,12 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 func (a *attempt) watch(gate *propagation.Gate, report propagation.Report) *Watch {
 	w := a.site.clone()
 	return &Watch{
-		Checker: a.iss.Checker, Target: w.target(), Gate: gate, Report: report,
-		Find: func(r propagation.Report) Finding {
-			at, _ := w.record.AtEnd(r)
-			return find(at, w.want, r)
+		Checker: a.iss.Checker, Target: w.Target(), Gate: gate, Report: report,
+		Find: func(r propagation.Report) site.Finding {
+			at, _ := w.Record.AtEnd(r)
+			return site.Find(at, w.Want, r)
 		},
-		Moved: w.elsewhere(report),
+		Moved: w.Elsewhere(report),
 	}
 }
 
@@ -178,7 +179,7 @@ func (a *attempt) asHold(err error) error {
 	var (
 		hold        *Hold
 		notOffered  *ca.NotOfferedError
-		unsupported *UnsupportedNameError
+		unsupported *site.UnsupportedNameError
 		account     *AccountError
 		uri         *ca.AccountURIError
 		limited     *ca.RateLimitedError
@@ -205,7 +206,7 @@ func (a *attempt) asHold(err error) error {
 }
 
 // reasonOf is the reason to wait for a record of which DNS shows that.
-func reasonOf(r propagation.Report, found Finding) Reason {
+func reasonOf(r propagation.Report, found site.Finding) Reason {
 	switch r.Status {
 	case propagation.StatusPartial:
 		return ReasonPartial

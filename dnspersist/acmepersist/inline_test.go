@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
@@ -68,12 +69,12 @@ func TestInlineWaitEndsWhenDue(t *testing.T) {
 
 	began := time.Now()
 	// it is due when a quarter of its life is left
-	a := &attempt{session: s, domain: "www.example.test", gate: gate, site: &site{s, &Site{
-		Maker: s.maker(ca.Identity{}), identifier: "www.example.test", record: Record{Name: name},
-		known: state.Name{Accepted: []state.AcceptedValue{{Value: "value"}}},
+	a := &attempt{session: s, domain: "www.example.test", gate: gate, site: &siteSession{s, &site.Site{
+		Maker: s.maker(ca.Identity{}), Identifier: "www.example.test", Record: site.Record{Name: name},
+		Known: state.Name{Accepted: []state.AcceptedValue{{Value: "value"}}},
 	}}}
 	a.facts = facts{certificate: &x509.Certificate{NotBefore: began.Add(-88 * time.Second), NotAfter: began.Add(32 * time.Second)}, ratio: 1.0 / 3}
-	report := a.waitInline(t.Context(), checker.Check(t.Context(), a.site.target(), gate))
+	report := a.waitInline(t.Context(), checker.Check(t.Context(), a.site.Target(), gate))
 	if report.Status != propagation.StatusPartial {
 		t.Fatalf("the record is %s, want partial", report.Status)
 	}

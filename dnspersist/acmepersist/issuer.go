@@ -17,6 +17,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -136,7 +137,7 @@ type Config struct {
 	// Publishing writes records through a DNS provider; nil without one.
 	Publishing *Publishing
 	// Delegation says where records stand in place of the validation names; nil for there.
-	Delegation *Delegation
+	Delegation *site.Delegation
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that
 	// does not offer the challenge. Defaults: a day, and an hour for renewals.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration

@@ -33,7 +33,7 @@ func (a *attempt) look(ctx context.Context) error {
 	if a.gate == nil {
 		a.gate = propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
-	report := a.iss.Checker.Check(ctx, a.site.target(), a.gate)
+	report := a.iss.Checker.Check(ctx, a.site.Target(), a.gate)
 	return a.saw(ctx, a.waitInline(ctx, report))
 }
 
@@ -51,7 +51,7 @@ func (a *attempt) workOut(ctx context.Context, t ca.Terms) (err error) {
 
 // saw takes what a look has shown. An alias may lead to another place, and change the record.
 func (a *attempt) saw(ctx context.Context, r propagation.Report) error {
-	err := a.site.follow(ctx, a.iss.Checker, r)
+	err := a.site.Follow(ctx, a.iss.Checker, r)
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking for the record of %s: %w", a.domain, context.Cause(ctx))
 	}
@@ -60,9 +60,9 @@ func (a *attempt) saw(ctx context.Context, r propagation.Report) error {
 	}
 	w := a.site
 	lacking := r.Status == propagation.StatusAbsent ||
-		w.delegated != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
+		w.Delegated != "" && r.Status == propagation.StatusPartial // perhaps of the CNAME alone
 	a.facts.report, a.facts.lookedAt = &r, walltime.Now()
-	a.facts.writable = publishes(a.iss.Publishing) && lacking && w.disputed == nil && !w.isOwnersTurn(r)
+	a.facts.writable = publishes(a.iss.Publishing) && lacking && w.Disputed == nil && !w.IsOwnersTurn(r)
 	return nil
 }
 
@@ -87,7 +87,7 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.PollInterval), left)) != nil {
 			return r
 		}
-		r = a.iss.Checker.Check(ctx, a.site.target(), a.gate)
+		r = a.iss.Checker.Check(ctx, a.site.Target(), a.gate)
 	}
 	return r
 }
@@ -108,7 +108,7 @@ func (a *attempt) publishRecord(ctx context.Context) error {
 	a.progress(PhasePublishing)
 	a.facts.written = new(writeFacts)
 	err := a.site.publishMissing(ctx, a.facts.report.Values, a.offer)
-	name := a.site.record.Place()
+	name := a.site.Record.Place()
 	var (
 		before *publish.WrittenBeforeError
 		bound  *publish.BoundError

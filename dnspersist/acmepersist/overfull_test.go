@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -52,7 +53,7 @@ func TestOverfullName(t *testing.T) {
 	n := &overfull{value: "ca.example; accounturi=https://ca.example/1"}
 	checker := propagation.NewChecker(propagation.Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n})
 	target := propagation.Target{
-		Name: "_validation-persist.full.test", Host: "full.test", Weigh: weigh(want),
+		Name: "_validation-persist.full.test", Host: "full.test", Weigh: site.Weigh(want),
 		Accept: func(values []string) (bool, string) { return slices.Contains(values, n.value), "" },
 	}
 	gate := checker.NewGate()

@@ -8,6 +8,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -90,7 +91,7 @@ func (s *session) probe(o ca.Offer) (Probe, error) {
 func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error) {
 	id, err := record.Normalize(name)
 	if err != nil {
-		return Probe{}, &UnsupportedNameError{name, err}
+		return Probe{}, &site.UnsupportedNameError{Name: name, Err: err}
 	}
 	s, err := iss.openKnown(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
@@ -24,6 +25,32 @@ type (
 	RateLimitedError = ca.RateLimitedError
 	// AccountURIError is a CA that wants another account URI in the record than our account's.
 	AccountURIError = ca.AccountURIError
+)
+
+// What a domain needs to have published.
+type (
+	// Record is a TXT record that has to be published.
+	Record = site.Record
+	// Delegation says where records are published in place of the validation names.
+	Delegation = site.Delegation
+	// Finding is what is published at a validation name where none of it is the record.
+	Finding = site.Finding
+	// ValueVerdict is what the CA makes of one value.
+	ValueVerdict = site.ValueVerdict
+	// UnsupportedNameError is a name that can never be validated this way.
+	UnsupportedNameError = site.UnsupportedNameError
+	// ForeignAliasError is a validation name that leads elsewhere than it should.
+	ForeignAliasError = site.ForeignAliasError
+)
+
+// Policies for `policy=wildcard` in the records that are asked for.
+const (
+	// PolicyAuto asks for it where a wildcard is managed. It is the default.
+	PolicyAuto = site.PolicyAuto
+	// PolicyExact never asks for it.
+	PolicyExact = site.PolicyExact
+	// PolicyWildcard always asks for it.
+	PolicyWildcard = site.PolicyWildcard
 )
 
 // NewTransport returns what carries requests to a CA where Config has no Transport: a connection

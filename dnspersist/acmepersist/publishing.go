@@ -49,14 +49,14 @@ func (s *session) keeper(p *Publishing, checker *propagation.Checker) *publish.K
 }
 
 // publishMissing writes the record of a name that no server has. The CA has confirmed the account.
-func (w *site) publishMissing(ctx context.Context, values []string, o ca.Offer) error {
-	if err := w.claim(ctx, w.iss.Checker); err != nil {
+func (w *siteSession) publishMissing(ctx context.Context, values []string, o ca.Offer) error {
+	if err := w.Claim(ctx, w.iss.Checker); err != nil {
 		return err
 	}
-	if err := w.refine(values, o); err != nil {
+	if err := w.Refine(values, o); err != nil {
 		return err
 	}
-	at, err := w.place()
+	at, err := w.Place()
 	if err != nil {
 		return err
 	}
@@ -68,19 +68,19 @@ func (w *site) publishMissing(ctx context.Context, values []string, o ca.Offer) 
 			if good, _ := at.Accept(values); good {
 				return "", nil
 			}
-			return p.Lasting(w.record.Value, time.Now()), nil
+			return p.Lasting(w.Record.Value, time.Now()), nil
 		},
 	}
 	if w.iss.OnDemand {
-		write.Bounds = &publish.Bounds{Domain: fair.Domain(record.Base(w.identifier)), PerHour: w.iss.WritesPerHour, MaxRecords: w.iss.MaxRecords}
+		write.Bounds = &publish.Bounds{Domain: fair.Domain(record.Base(w.Identifier)), PerHour: w.iss.WritesPerHour, MaxRecords: w.iss.MaxRecords}
 	}
 	return w.keeper(p, w.iss.Checker).Try(ctx, write)
 }
 
 // endWrites ends writes and removals of earlier attempts that were cut short, and notes that a record which
 // was written on demand is wanted.
-func (w *site) endWrites(ctx context.Context) error {
-	at, err := w.place()
+func (w *siteSession) endWrites(ctx context.Context) error {
+	at, err := w.Place()
 	if err != nil {
 		return err
 	}
@@ -98,18 +98,18 @@ func (w *site) endWrites(ctx context.Context) error {
 // keepAt keeps a name's record right, where it is published: one that is gone, ends, or is not what the
 // configuration and the CA want now is followed by another one first, and removed once that one is in use.
 // What is published and is better than it has to be stays.
-func (w *site) keep(ctx context.Context, r propagation.Report, life time.Duration) error {
-	if w.disputed != nil {
+func (w *siteSession) keep(ctx context.Context, r propagation.Report, life time.Duration) error {
+	if w.Disputed != nil {
 		return nil // a change is on its way
 	}
-	if err := w.claim(ctx, w.iss.Checker); err != nil {
+	if err := w.Claim(ctx, w.iss.Checker); err != nil {
 		return err
 	}
-	at, err := w.place()
+	at, err := w.Place()
 	if err != nil {
 		return err
 	}
-	if w.delegated != "" {
+	if w.Delegated != "" {
 		// also while the owner's CNAME is missing: it is to find the record when it comes
 		r = propagation.NewGate(w.iss.Grace, w.iss.Settle).Observe(w.iss.Checker.Look(ctx, at))
 		if ctx.Err() != nil {
@@ -134,17 +134,17 @@ func (w *site) keep(ctx context.Context, r propagation.Report, life time.Duratio
 	}
 	return keeper.Try(ctx, publish.Write{At: at, OnDemand: w.iss.OnDemand, Value: func(values []string) (string, error) {
 		if now := time.Now(); !need.IsMet(values, now) {
-			return p.Lasting(w.record.Value, now), nil
+			return p.Lasting(w.Record.Value, now), nil
 		}
 		return "", nil
 	}})
 }
 
 // need is what a name needs of the values that are published for it.
-func (w *site) need(life time.Duration) publish.Need {
-	n := publish.Need{Requirement: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed, Margin: w.margin(life)}
-	n.Requirement.Wildcard = n.Requirement.Wildcard || w.wide
-	for _, a := range w.known.Accepted {
+func (w *siteSession) need(life time.Duration) publish.Need {
+	n := publish.Need{Requirement: w.Want, AnyDomain: w.Any && w.Terms.Dialect == record.DialectHashed, Margin: w.margin(life)}
+	n.Requirement.Wildcard = n.Requirement.Wildcard || w.Wide
+	for _, a := range w.Known.Accepted {
 		if a.Account == w.account.URL {
 			n.Accepted = append(n.Accepted, a.Value)
 		}
@@ -174,21 +174,21 @@ func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }
 
 // Place is the name at which the record is written: the validation name, or where it is
 // known to be delegated to.
-func (c *Check) Place() string { return c.site.record.Place() }
+func (c *Check) Place() string { return c.site.Record.Place() }
 
 // Publish adds the value that is missing at the validation name, if one is, whatever the
 // mode. It keeps other nodes and commands away meanwhile.
 func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, error) {
 	w := c.site.clone()
 	if c.session.iss.Delegation != nil {
-		if err := w.follow(ctx, c.Checker, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
+		if err := w.Follow(ctx, c.Checker, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
 			return publish.Result{}, err
 		}
-		if err := w.claim(ctx, c.Checker); err != nil {
+		if err := w.Claim(ctx, c.Checker); err != nil {
 			return publish.Result{}, err
 		}
 	}
-	at, err := w.place()
+	at, err := w.Place()
 	if err != nil {
 		return publish.Result{}, err
 	}
@@ -200,20 +200,20 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, err
 		if w.serves(values) {
 			return "", nil
 		}
-		err := w.refine(values, c.offer)
-		return p.Lasting(w.record.Value, time.Now()), err
+		err := w.Refine(values, c.offer)
+		return p.Lasting(w.Record.Value, time.Now()), err
 	}})
 }
 
 // serves reports whether one of the values is good, also for those who share the place.
-func (w *site) serves(values []string) bool {
-	need := publish.Need{Requirement: w.want, AnyDomain: w.any && w.terms.Dialect == record.DialectHashed}
+func (w *siteSession) serves(values []string) bool {
+	need := publish.Need{Requirement: w.Want, AnyDomain: w.Any && w.Terms.Dialect == record.DialectHashed}
 	return need.IsMet(values, time.Now())
 }
 
 // Unpublish removes one value of the inventory from the place of the name.
 func (c *Check) Unpublish(ctx context.Context, p *Publishing, value string) (publish.Removed, error) {
-	at, err := c.site.place()
+	at, err := c.site.Place()
 	if err != nil {
 		return publish.Removed{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -14,7 +15,7 @@ func renewed(ctx context.Context, identifiers []string, serving func(string) *Is
 	var served, valid []string
 	for _, id := range identifiers {
 		iss := serving(id)
-		if iss == nil || iss.Policy == PolicyExact && record.IsWildcard(id) {
+		if iss == nil || iss.Policy == site.PolicyExact && record.IsWildcard(id) {
 			continue
 		}
 		served = append(served, id)

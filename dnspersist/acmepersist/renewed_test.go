@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 )
 
 // storeCertificate puts a certificate into the issuer's storage.
@@ -48,9 +50,9 @@ func TestRenewedIdentifiers(t *testing.T) {
 		"a policy for all names":      {[]string{plain, wild}, map[string]time.Duration{plain: day}, "", []string{plain}},
 		"the wildcard's has run out":  {[]string{plain, wild}, map[string]time.Duration{plain: day, wild: -day}, "", []string{plain}},
 		"no certificate":              {[]string{plain, wild}, nil, "", []string{wild, plain}},
-		"policy exact":                {[]string{plain, wild}, nil, PolicyExact, []string{plain}},
+		"policy exact":                {[]string{plain, wild}, nil, site.PolicyExact, []string{plain}},
 		"nothing is served":           {nil, map[string]time.Duration{plain: day}, "", nil},
-		"policy exact, wildcard only": {[]string{wild}, map[string]time.Duration{wild: day}, PolicyExact, nil},
+		"policy exact, wildcard only": {[]string{wild}, map[string]time.Duration{wild: day}, site.PolicyExact, nil},
 	} {
 		iss := New(Config{CA: "https://ca.test/dir", Storage: &certmagic.FileStorage{Path: t.TempDir()}, Policy: tt.policy})
 		for id, in := range tt.ends {

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -105,7 +106,7 @@ func (a *attempt) notePost(ctx context.Context) error {
 	}
 	kept.Challenge, kept.PostedAt = a.challenge.URL, a.facts.order.postedAt
 	if a.facts.report != nil {
-		seen := digested(a.facts.report.Shortened(weigh(a.site.want)))
+		seen := digested(a.facts.report.Shortened(site.Weigh(a.site.Want)))
 		kept.Seen = &seen
 	}
 	return a.store.Save(ctx, a.store.OrderKey(a.domain), kept)

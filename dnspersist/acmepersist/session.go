@@ -10,6 +10,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -68,16 +69,16 @@ func (s *session) hashedWant(t ca.Terms, identifier string) record.Requirement {
 	return t.Requirement(identifier, s.account.Identity)
 }
 
-// site is a Site, and the session that acts upon it.
-type site struct {
+// siteSession is a Site, and the session that acts upon it.
+type siteSession struct {
 	*session
-	*Site
+	*site.Site
 }
 
 // maker makes sites for an account.
-func (s *session) maker(who ca.Identity) *Maker {
+func (s *session) maker(who ca.Identity) *site.Maker {
 	iss := s.iss
-	return &Maker{
+	return &site.Maker{
 		CA: iss.CA, Account: who, Policy: iss.Policy, Wildcard: iss.Wildcard, AutoDialect: iss.ca.Dialect == ca.DialectAuto,
 		Delegation: iss.Delegation, Publishes: iss.Publishing != nil && iss.Publishing.Mode != PublishNever, OnDemand: iss.OnDemand, Store: s.store,
 		Keeper: func(checker *propagation.Checker) *publish.Keeper { return s.keeper(nil, checker) },
@@ -85,16 +86,16 @@ func (s *session) maker(who ca.Identity) *Maker {
 }
 
 // site works out what a CA has to find for an identifier.
-func (s *session) site(ctx context.Context, identifier string, t ca.Terms) (*site, error) {
+func (s *session) site(ctx context.Context, identifier string, t ca.Terms) (*siteSession, error) {
 	w, err := s.maker(s.account.Identity).Site(ctx, identifier, t)
 	if err != nil {
 		return nil, err
 	}
-	return &site{s, w}, nil
+	return &siteSession{s, w}, nil
 }
 
 // clone is a site that can be changed by itself.
-func (w *site) clone() *site {
+func (w *siteSession) clone() *siteSession {
 	copied := *w.Site
-	return &site{w.session, &copied}
+	return &siteSession{w.session, &copied}
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -107,14 +108,14 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 func (s *Solver) CleanUp(context.Context, acme.Challenge) error { return nil }
 
 // wanted is the record for a challenge and what the CA has to find in it.
-func (s *Solver) wanted(c acme.Challenge) (Record, record.Requirement, error) {
+func (s *Solver) wanted(c acme.Challenge) (site.Record, record.Requirement, error) {
 	list, dialect := c.IssuerDomainNames, record.DialectAccountURL
 	if len(list) == 0 && s.AccountHashPrefix != "" {
 		list, dialect = s.IssuerDomainNames, record.DialectHashed
 	}
 	names, err := ca.OfferedNames(list)
 	if err != nil {
-		return Record{}, record.Requirement{}, fmt.Errorf("the challenge for %s cannot be answered: %w; at a CA of draft -02 the solver needs AccountHashPrefix, Thumbprint and IssuerDomainNames", c.Identifier.Value, err)
+		return site.Record{}, record.Requirement{}, fmt.Errorf("the challenge for %s cannot be answered: %w; at a CA of draft -02 the solver needs AccountHashPrefix, Thumbprint and IssuerDomainNames", c.Identifier.Value, err)
 	}
 	uri := s.AccountURL
 	if dialect == record.DialectHashed {
@@ -123,15 +124,15 @@ func (s *Solver) wanted(c acme.Challenge) (Record, record.Requirement, error) {
 		err = record.ValidAccountURI(uri)
 	}
 	if err != nil {
-		return Record{}, record.Requirement{}, fmt.Errorf("the solver's account cannot stand in a record for %s: %w", c.Identifier.Value, err)
+		return site.Record{}, record.Requirement{}, fmt.Errorf("the solver's account cannot stand in a record for %s: %w", c.Identifier.Value, err)
 	}
 	name, err := record.ValidationName(c.Identifier.Value)
 	if err != nil {
-		return Record{}, record.Requirement{}, &UnsupportedNameError{c.Identifier.Value, err}
+		return site.Record{}, record.Requirement{}, &site.UnsupportedNameError{Name: c.Identifier.Value, Err: err}
 	}
 	wildcard := s.Wildcard == nil || s.Wildcard(c.Identifier.Value)
 	value := record.Value{IssuerDomainName: names[0], AccountURI: uri, Wildcard: wildcard}
-	return Record{Name: name, Value: value.String()}, record.Requirement{
+	return site.Record{Name: name, Value: value.String()}, record.Requirement{
 		IssuerDomainNames: names, Dialect: dialect, Wildcard: wildcard, AccountURI: s.AccountURL, AccountURL: s.AccountURL,
 		Domain: record.Base(c.Identifier.Value), Thumbprint: s.Thumbprint, AccountHashPrefix: s.AccountHashPrefix,
 	}, nil

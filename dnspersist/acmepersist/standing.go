@@ -215,8 +215,8 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 	if err != nil {
 		return err
 	}
-	w.known.Identifiers = n.Identifiers
-	l := look{site: w, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
+	w.Known.Identifiers = n.Identifiers
+	l := look{siteSession: w, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
 	for _, a := range known.Accepted {
 		l.accepted = append(l.accepted, a.Value)
 	}
@@ -224,19 +224,19 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 		return l.reportChange(ctx, l.accepted)
 	}
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
-	l.report = gate.Observe(s.iss.Checker.Look(ctx, w.target()))
+	l.report = gate.Observe(s.iss.Checker.Look(ctx, w.Target()))
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", n.Name, context.Cause(ctx))
 	}
-	if err := w.follow(ctx, s.iss.Checker, l.report); err != nil {
+	if err := w.Follow(ctx, s.iss.Checker, l.report); err != nil {
 		return err
 	}
-	if err := w.refine(l.report.Values, o); err != nil {
+	if err := w.Refine(l.report.Values, o); err != nil {
 		return err
 	}
 	if keeps(s.iss.Publishing) {
 		err := w.keep(ctx, l.report, life)
-		if err == nil && l.report.Status == propagation.StatusAbsent && (w.delegated == "" || l.report.Alias().LeadsTo(w.delegated)) {
+		if err == nil && l.report.Status == propagation.StatusAbsent && (w.Delegated == "" || l.report.Alias().LeadsTo(w.Delegated)) {
 			return nil // it is published again
 		}
 		if err != nil && ctx.Err() == nil {
@@ -250,7 +250,7 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 
 // look is what was found at a name.
 type look struct {
-	*site
+	*siteSession
 	// accepted are the values that the CA has accepted last.
 	accepted []string
 	report   propagation.Report
@@ -264,24 +264,24 @@ type look struct {
 // fields are those of a log entry about it.
 func (l look) fields(more ...zap.Field) []zap.Field {
 	return append([]zap.Field{
-		zap.Strings("identifiers", l.known.Identifiers), zap.Int("days_left", int(time.Until(l.due).Hours()/24)), zap.Time("needed_by", l.due),
+		zap.Strings("identifiers", l.Known.Identifiers), zap.Int("days_left", int(time.Until(l.due).Hours()/24)), zap.Time("needed_by", l.due),
 	}, more...)
 }
 
 // log logs what is wrong with a published record, daily while it is.
 func (l look) log(ctx context.Context) error {
-	w, accepted := l.site, foreign.Values(l.accepted)
-	fields := l.fields(zap.String("name", w.record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", w.iss.CA))
+	w, accepted := l.siteSession, foreign.Values(l.accepted)
+	fields := l.fields(zap.String("name", w.Record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", w.iss.CA))
 	switch l.report.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
 		if err := w.account.Check(ctx); err != nil {
 			return err
 		}
-		at, _ := w.record.AtEnd(l.report)
+		at, _ := w.Record.AtEnd(l.report)
 		fields = append(fields, zap.Strings("accepted_values", accepted),
-			zap.String("value", w.record.Value), zap.String("zone_line", at.ZoneLine()))
-		if line := w.record.AliasLine(); line != "" {
+			zap.String("value", w.Record.Value), zap.String("zone_line", at.ZoneLine()))
+		if line := w.Record.AliasLine(); line != "" {
 			fields = append(fields, zap.String("alias_line", line))
 		}
 		if l.report.Status == propagation.StatusAbsent {
@@ -305,13 +305,13 @@ func (l look) log(ctx context.Context) error {
 // reportChange logs which record to publish where the CA asks for others than before: once, for it may
 // go on to accept the published ones.
 func (l look) reportChange(ctx context.Context, published []string) error {
-	if !l.changed || record.Evaluate(published, l.want, time.Now()).Good() {
+	if !l.changed || record.Evaluate(published, l.Want, time.Now()).Good() {
 		return nil
 	}
 	if err := l.account.Check(ctx); err != nil {
 		return err
 	}
-	at, _ := l.record.AtEnd(l.report)
+	at, _ := l.Record.AtEnd(l.report)
 	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed", l.fields(
 		zap.String("name", at.Place()), zap.String("type", "TXT"), zap.String("value", at.Value), zap.String("zone_line", at.ZoneLine()),
 		zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)

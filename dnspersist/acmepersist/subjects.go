@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -12,10 +13,10 @@ import (
 // names cannot be validated by this challenge.
 func NameFromCSR(csr *x509.CertificateRequest) (string, error) {
 	for _, ip := range csr.IPAddresses {
-		return "", &UnsupportedNameError{ip.String(), errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
+		return "", &site.UnsupportedNameError{Name: ip.String(), Err: errors.New("it is an IP address, the challenge validates DNS names only: use another issuer for it")}
 	}
 	if len(csr.EmailAddresses)+len(csr.URIs) > 0 {
-		return "", &UnsupportedNameError{csr.Subject.String(), errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
+		return "", &site.UnsupportedNameError{Name: csr.Subject.String(), Err: errors.New("the request has email addresses or URIs, the challenge validates DNS names only")}
 	}
 	all := csr.DNSNames
 	if len(all) == 0 && csr.Subject.CommonName != "" {
@@ -26,7 +27,7 @@ func NameFromCSR(csr *x509.CertificateRequest) (string, error) {
 	}
 	normal, err := record.Normalize(all[0])
 	if err != nil {
-		return "", &UnsupportedNameError{all[0], err}
+		return "", &site.UnsupportedNameError{Name: all[0], Err: err}
 	}
 	return normal, nil
 }

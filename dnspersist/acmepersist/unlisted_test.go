@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 )
 
 // sessionAt is a session at a CA with this in its directory's meta.
@@ -41,7 +42,7 @@ func TestIssuerThatIsNotListed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		told := (&site{s, new(Site)}).wanted(nil).Note
+		told := (&siteSession{s, new(site.Site)}).wanted(nil).Note
 		if listed != (logs.Len() == 0) || listed != (p.Note == "") || listed != (told == "") {
 			t.Errorf("%s: logged %v, probe says %q, records say %q", mine, logs.All(), p.Note, told)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -58,7 +59,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	if err != nil {
 		return nil, err
 	}
-	sites := make([]*site, len(names))
+	sites := make([]*siteSession, len(names))
 	err = inParallel(ctx, len(names), func(i int) (err error) {
 		sites[i], err = s.site(ctx, strictest(groups[names[i]]), t)
 		return err
@@ -69,7 +70,7 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 	var all []Wanted
 	for i, name := range names {
 		w := sites[i]
-		if err := w.refine(nil, o); err != nil {
+		if err := w.Refine(nil, o); err != nil {
 			return nil, err
 		}
 		tell := w.wanted(groups[name])
@@ -82,8 +83,8 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 			spare := *s
 			spare.account = &account.Book{Identity: ca.Identity{URL: other.URL, URI: cmp.Or(iss.AccountURI, other.URL), Thumbprint: other.Thumbprint}}
 			theirs := w.clone()
-			theirs.session, theirs.Maker, theirs.also = &spare, spare.maker(spare.account.Identity), nil
-			if theirs.record, err = theirs.recordFor(t.Dialect, w.domain()); err != nil {
+			theirs.session, theirs.Maker, theirs.Also = &spare, spare.maker(spare.account.Identity), nil
+			if theirs.Record, err = theirs.RecordFor(t.Dialect, w.Domain()); err != nil {
 				return nil, fmt.Errorf("making the record of the standby account %q: %w", other.URL, err)
 			}
 			second := theirs.wanted(groups[name])
@@ -95,16 +96,16 @@ func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...
 }
 
 // wanted tells what was worked out.
-func (w *site) wanted(identifiers []string) Wanted {
+func (w *siteSession) wanted(identifiers []string) Wanted {
 	tell := Wanted{
-		Name: w.record.Name, Identifiers: identifiers, CA: w.iss.CA, Account: w.account.URL,
-		Value: w.record.Value, Target: w.record.Target, Dialect: w.terms.Dialect,
+		Name: w.Record.Name, Identifiers: identifiers, CA: w.iss.CA, Account: w.account.URL,
+		Value: w.Record.Value, Target: w.Record.Target, Dialect: w.Terms.Dialect,
 		Note: w.UnlistedIssuer(),
 	}
-	if w.also != nil {
-		tell.OrValue = w.also.Value
+	if w.Also != nil {
+		tell.OrValue = w.Also.Value
 	}
-	if p, err := record.Parse(w.record.Value); err == nil {
+	if p, err := record.Parse(w.Record.Value); err == nil {
 		tell.IssuerDomainName, tell.AccountURI = p.IssuerDomainName, p.AccountURI
 	}
 	return tell
@@ -140,7 +141,7 @@ func byValidationName(identifiers []string) (groups map[string][]string, names [
 	for _, id := range identifiers {
 		normal, err := record.Normalize(id)
 		if err != nil {
-			errs = append(errs, &UnsupportedNameError{id, err})
+			errs = append(errs, &site.UnsupportedNameError{Name: id, Err: err})
 			continue
 		}
 		name := record.Label + "." + record.Base(normal)

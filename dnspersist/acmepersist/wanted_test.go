@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 )
 
 // A pinned account_uri is one account's: nothing is told for a standby account then.
@@ -56,7 +57,7 @@ func TestRecordIsNeverNarrowed(t *testing.T) {
 		t.Errorf("after a wildcard was wanted the policy is %q", got)
 	}
 	exact := acmepersist.New(acmepersist.Config{
-		CA: i.ca.Directory(), Storage: &certmagic.FileStorage{Path: i.dir}, Transport: i.ca.HTTPClient().Transport, Policy: acmepersist.PolicyExact,
+		CA: i.ca.Directory(), Storage: &certmagic.FileStorage{Path: i.dir}, Transport: i.ca.HTTPClient().Transport, Policy: site.PolicyExact,
 	})
 	if got := policy(exact, issuedName); got != "" {
 		t.Errorf("with policy exact it is %q", got)

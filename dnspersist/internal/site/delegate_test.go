@@ -1,4 +1,4 @@
-package acmepersist
+package site
 
 import (
 	"testing"
@@ -52,7 +52,7 @@ func TestPlaceHost(t *testing.T) {
 	for target, want := range map[string]string{
 		"label.certs.example.net": "certs.example.net", "x.example.net": "example.net", "example.net": "example.net", "net": "net",
 	} {
-		if got := placeHost(target); got != want {
+		if got := PlaceHost(target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
 		}
 	}
@@ -93,7 +93,7 @@ func TestDelegationLeadsTo(t *testing.T) {
 		"wildcard":           {wildcard("x.certs.example.net."), ""},
 		"wildcard as wanted": {wildcard(wanted + "."), wanted},
 	} {
-		if got := d.leadsTo(propagation.Report{Name: name, Servers: c.servers}.Alias(), "www.shop.example"); got != c.want {
+		if got := d.LeadsTo(propagation.Report{Name: name, Servers: c.servers}.Alias(), "www.shop.example"); got != c.want {
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}

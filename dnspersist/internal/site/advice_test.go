@@ -1,4 +1,4 @@
-package acmepersist
+package site
 
 import (
 	"strings"
@@ -29,7 +29,7 @@ func TestFind(t *testing.T) {
 			[]string{"replace the values ", " and 1 more by "},
 		},
 	} {
-		f := find(r, want, propagation.Report{Values: tt.values})
+		f := Find(r, want, propagation.Report{Values: tt.values})
 		for _, part := range tt.do {
 			if !strings.Contains(f.Do, part) {
 				t.Errorf("%s: %q lacks %q", name, f.Do, part)
@@ -40,7 +40,7 @@ func TestFind(t *testing.T) {
 		}
 	}
 	hostile := "ca.example; accounturi=\x1b[31m\u202e" + strings.Repeat("é", 5000)
-	if f := find(r, want, propagation.Report{Values: []string{hostile}}); len(f.Do) > 1500 || strings.ContainsAny(f.Do, "\x1b\u202e") {
+	if f := Find(r, want, propagation.Report{Values: []string{hostile}}); len(f.Do) > 1500 || strings.ContainsAny(f.Do, "\x1b\u202e") {
 		t.Errorf("%d octets: %q", len(f.Do), f.Do)
 	}
 }
@@ -49,10 +49,10 @@ func TestFind(t *testing.T) {
 func TestMoved(t *testing.T) {
 	r := Record{Name: "_validation-persist.a.example"}
 	found := []propagation.Diagnostic{{Code: propagation.CodeAbsent}, {Code: propagation.CodeWrongName, Place: "a.example"}}
-	if got := moved(r, found); got != "move the TXT record from a.example to _validation-persist.a.example" {
+	if got := Moved(r, found); got != "move the TXT record from a.example to _validation-persist.a.example" {
 		t.Errorf("got %q", got)
 	}
-	if got := moved(r, found[:1]); got != "" {
+	if got := Moved(r, found[:1]); got != "" {
 		t.Errorf("got %q", got)
 	}
 }

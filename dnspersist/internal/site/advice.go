@@ -1,4 +1,4 @@
-package acmepersist
+package site
 
 import (
 	"fmt"
@@ -36,12 +36,12 @@ type ValueVerdict struct {
 
 // find explains a report on a name whose record is r. There is nothing to find where no value
 // is published, or one may be good.
-func find(r Record, want record.Requirement, report propagation.Report) Finding {
+func Find(r Record, want record.Requirement, report propagation.Report) Finding {
 	result := record.Evaluate(report.Values, want, time.Now())
 	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad {
 		return Finding{}
 	}
-	f := Finding{Do: mend(r.ZoneLine(), result)}
+	f := Finding{Do: Mend(r.ZoneLine(), result)}
 	for _, v := range result.Verdicts {
 		f.Values = append(f.Values, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
 	}
@@ -50,7 +50,7 @@ func find(r Record, want record.Requirement, report propagation.Report) Finding 
 
 // mend says what to do about published values none of which is the record, a line of a zone
 // file: what was meant to be it is replaced, and what others have is left alone.
-func mend(line string, result record.Result) string {
+func Mend(line string, result record.Result) string {
 	var near, reasons []string
 	for _, v := range result.Verdicts {
 		if !v.IsNearMiss() {
@@ -87,7 +87,7 @@ func quoted(value string) string {
 }
 
 // moved returns the advice to move a record that was found at another name, if it was.
-func moved(r Record, found []propagation.Diagnostic) string {
+func Moved(r Record, found []propagation.Diagnostic) string {
 	i := slices.IndexFunc(found, func(d propagation.Diagnostic) bool { return d.Code == propagation.CodeWrongName && d.Place != "" })
 	if i < 0 {
 		return ""

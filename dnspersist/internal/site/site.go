@@ -1,4 +1,11 @@
-package acmepersist
+// Package site works out what a domain needs to have published, and where: the value for the account and
+// the form that the CA wants, wide enough for all names that share it, at the validation name or where a
+// CNAME of the owner leads to.
+//
+// It asks nobody but the storage and, before a label is used that the owner of a domain has chosen, the name
+// servers for what others have there: without that, a tenant could have its record published at another
+// tenant's label.
+package site
 
 import (
 	"context"
@@ -49,32 +56,32 @@ type Maker struct {
 // record, and after the challenge, which may want another form.
 type Site struct {
 	*Maker
-	identifier string
-	want       record.Requirement
-	terms      ca.Terms
-	record     Record
+	Identifier string
+	Want       record.Requirement
+	Terms      ca.Terms
+	Record     Record
 	// also is the record that other frontends of the CA may want to see.
-	also *Record
+	Also *Record
 	// wide is whether the record asked for serves wildcards.
-	wide bool
+	Wide bool
 	// delegated is where the record is published in place of the validation name, empty without a
 	// Delegation; any is whether it has to serve several domains there, foreign to what else the
 	// validation name leads, and why what keeps its record from there.
-	delegated, foreign, why string
-	any                     bool
+	Delegated, Foreign, Why string
+	Any                     bool
 	// disputed says that the servers of the validation name differ about its CNAME: nothing is
 	// written until they agree.
-	disputed error
+	Disputed error
 	// known is what is remembered of the name.
-	known state.Name
+	Known state.Name
 }
 
 // domain is the one in the hash of a record of draft -02.
-func (w *Site) domain() string {
-	if w.any {
+func (w *Site) Domain() string {
+	if w.Any {
 		return record.AnyDomain
 	}
-	return record.Base(w.identifier)
+	return record.Base(w.Identifier)
 }
 
 // Site works out the record for an identifier. The record to ask for serves all names
@@ -91,17 +98,17 @@ func (m *Maker) Site(ctx context.Context, identifier string, t ca.Terms) (*Site,
 	if wildcard && policy == PolicyExact {
 		return nil, &UnsupportedNameError{identifier, fmt.Errorf("policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option")}
 	}
-	w := &Site{Maker: m, identifier: identifier, want: t.Requirement(identifier, m.Account), terms: t}
-	if w.known, err = m.Store.Name(ctx, name); err != nil { // a name and its wildcard share it
+	w := &Site{Maker: m, Identifier: identifier, Want: t.Requirement(identifier, m.Account), Terms: t}
+	if w.Known, err = m.Store.Name(ctx, name); err != nil { // a name and its wildcard share it
 		return nil, err
 	}
 	// a wildcard is managed, or was in earlier runs, for a record is never narrowed
-	w.wide = wildcard || policy == PolicyWildcard || policy != PolicyExact &&
-		(m.Wildcard != nil && m.Wildcard(name) || slices.ContainsFunc(w.known.Identifiers, record.IsWildcard))
+	w.Wide = wildcard || policy == PolicyWildcard || policy != PolicyExact &&
+		(m.Wildcard != nil && m.Wildcard(name) || slices.ContainsFunc(w.Known.Identifiers, record.IsWildcard))
 	if err := w.delegate(ctx); err != nil {
 		return nil, err
 	}
-	if w.record, err = w.recordFor(t.Dialect, w.domain()); err != nil {
+	if w.Record, err = w.RecordFor(t.Dialect, w.Domain()); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -109,57 +116,57 @@ func (m *Maker) Site(ctx context.Context, identifier string, t ca.Terms) (*Site,
 
 // recordFor makes the record in one dialect. The domain is AnyDomain or the name that is
 // validated.
-func (w *Site) recordFor(dialect record.Dialect, domain string) (Record, error) {
-	vname, err := record.ValidationName(w.identifier)
+func (w *Site) RecordFor(dialect record.Dialect, domain string) (Record, error) {
+	vname, err := record.ValidationName(w.Identifier)
 	if err != nil {
-		return Record{}, &UnsupportedNameError{w.identifier, err}
+		return Record{}, &UnsupportedNameError{w.Identifier, err}
 	}
 	uri := w.Account.URI
 	if dialect == record.DialectHashed {
-		if uri, err = record.HashedAccountURI(w.terms.Prefix, domain, w.Account.Thumbprint, w.Account.URL); err != nil {
-			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.identifier, err)
+		if uri, err = record.HashedAccountURI(w.Terms.Prefix, domain, w.Account.Thumbprint, w.Account.URL); err != nil {
+			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.Identifier, err)
 		}
 	} else if err := record.ValidAccountURI(uri); err != nil {
-		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.identifier, err)
+		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.Identifier, err)
 	}
-	value := record.Value{IssuerDomainName: w.terms.Names[0], AccountURI: uri, Wildcard: w.wide}
-	return Record{Name: vname, Target: w.delegated, Value: value.String()}, nil
+	value := record.Value{IssuerDomainName: w.Terms.Names[0], AccountURI: uri, Wildcard: w.Wide}
+	return Record{Name: vname, Target: w.Delegated, Value: value.String()}, nil
 }
 
 // refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
-func (w *Site) refine(values []string, o ca.Offer) error {
-	dialect, domain := w.terms.Dialect, w.domain()
-	if w.AutoDialect && w.terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
+func (w *Site) Refine(values []string, o ca.Offer) error {
+	dialect, domain := w.Terms.Dialect, w.Domain()
+	if w.AutoDialect && w.Terms.Prefix != "" && o.Dialect == record.DialectAccountURL {
 		// the directory is of draft -02, the last challenge was of an older one
 		other := record.DialectAccountURL
-		if r, err := w.recordFor(dialect, domain); err == nil && w.known.HasRefused(r.Value, w.Account.URL) {
+		if r, err := w.RecordFor(dialect, domain); err == nil && w.Known.HasRefused(r.Value, w.Account.URL) {
 			dialect, other = other, dialect
 		}
-		also, err := w.recordFor(other, domain)
-		if err == nil && !w.known.HasRefused(also.Value, w.Account.URL) && !slices.Contains(values, also.Value) {
-			w.also = &also
+		also, err := w.RecordFor(other, domain)
+		if err == nil && !w.Known.HasRefused(also.Value, w.Account.URL) && !slices.Contains(values, also.Value) {
+			w.Also = &also
 		}
 	}
-	for _, v := range record.Evaluate(values, w.want, time.Now()).Verdicts {
-		if dialect == record.DialectHashed && w.want.ServesAnyDomain(v.Value) {
+	for _, v := range record.Evaluate(values, w.Want, time.Now()).Verdicts {
+		if dialect == record.DialectHashed && w.Want.ServesAnyDomain(v.Value) {
 			domain = record.AnyDomain
 		}
 	}
 	var err error
-	w.record, err = w.recordFor(dialect, domain)
+	w.Record, err = w.RecordFor(dialect, domain)
 	return err
 }
 
 // target makes the wanted record a thing to look for in DNS.
-func (w *Site) target() propagation.Target {
-	want, known, account, identifier := w.want, w.known, w.Account.URL, w.identifier
+func (w *Site) Target() propagation.Target {
+	want, known, account, identifier := w.Want, w.Known, w.Account.URL, w.Identifier
 	return propagation.Target{
-		Name:   w.record.Name,
-		Host:   record.Base(w.identifier),
+		Name:   w.Record.Name,
+		Host:   record.Base(w.Identifier),
 		Accept: func(values []string) (bool, string) { return known.Satisfies(values, want, account) },
-		Weigh:  weigh(w.want),
+		Weigh:  Weigh(w.Want),
 		Mistaken: func(zone string) (places []propagation.Place) {
 			for _, m := range record.Misplacements(identifier, zone) {
 				places = append(places, propagation.Place(m))
@@ -170,7 +177,7 @@ func (w *Site) target() propagation.Target {
 }
 
 // weigh says how much a value has to do with what is wanted.
-func weigh(want record.Requirement) func(value string) int {
+func Weigh(want record.Requirement) func(value string) int {
 	return func(value string) int {
 		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
 			switch {

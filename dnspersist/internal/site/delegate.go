@@ -1,4 +1,4 @@
-package acmepersist
+package site
 
 import (
 	"context"
@@ -74,7 +74,7 @@ func (e *ForeignAliasError) Error() string {
 // leadsTo is where the record of an identifier belongs whose validation name has that alias: the
 // first target that is covered. A wildcard counts if it leads exactly to what the owner is asked
 // for: an exact CNAME takes its place otherwise. It is empty if the alias leads to nothing of ours.
-func (d *Delegation) leadsTo(a propagation.Alias, identifier string) string {
+func (d *Delegation) LeadsTo(a propagation.Alias, identifier string) string {
 	switch a.Kind {
 	case propagation.AliasSet:
 		if i := slices.IndexFunc(a.Targets, d.covers(identifier)); i >= 0 {
@@ -94,9 +94,9 @@ func (w *Site) delegate(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	known := w.known.Target
-	own := d.Target(w.identifier)
-	if d.OwnLabels && known != own && d.covers(w.identifier)(known) {
+	known := w.Known.Target
+	own := d.Target(w.Identifier)
+	if d.OwnLabels && known != own && d.covers(w.Identifier)(known) {
 		if why, err := w.pointTo(ctx, known); why == "" || err != nil {
 			return err
 		}
@@ -117,22 +117,22 @@ func (w *Site) pointTo(ctx context.Context, target string) (why string, err erro
 
 // share fits what is wanted to those who share the target, or says why it cannot be among them.
 func (w *Site) share(target string, shared state.Target) (why string) {
-	d, domain := w.Delegation, record.Base(w.identifier)
+	d, domain := w.Delegation, record.Base(w.Identifier)
 	switch {
 	case d.Name != "":
-		w.any = true // the operator says so
-	case target == d.Target(w.identifier):
-		w.any = false
+		w.Any = true // the operator says so
+	case target == d.Target(w.Identifier):
+		w.Any = false
 	default:
-		w.any = shared.IsShared(domain)
+		w.Any = shared.IsShared(domain)
 		if shared.IsStranger(domain) {
 			if why := w.wouldWiden(shared); why != "" {
 				return why
 			}
 		}
 	}
-	w.delegated = target
-	w.wide = w.wide || shared.Wildcard && w.Policy != PolicyExact
+	w.Delegated = target
+	w.Wide = w.Wide || shared.Wildcard && w.Policy != PolicyExact
 	return ""
 }
 
@@ -140,31 +140,31 @@ func (w *Site) share(target string, shared state.Target) (why string) {
 // Whoever knows the label of another domain may lead a CNAME to it.
 func (w *Site) wouldWiden(shared state.Target) string {
 	switch {
-	case w.wide && !shared.Wildcard:
+	case w.Wide && !shared.Wildcard:
 		return "the record of " + shared.Domains[0] + " there is not widened to policy=wildcard for another domain"
-	case !w.any && w.terms.Dialect == record.DialectHashed:
+	case !w.Any && w.Terms.Dialect == record.DialectHashed:
 		return "the record of " + shared.Domains[0] + " there is not made one for any domain"
 	}
 	return ""
 }
 
 // applyAlias applies the CNAME that a look has found.
-func (w *Site) applyAlias(ctx context.Context, r propagation.Report) error {
+func (w *Site) ApplyAlias(ctx context.Context, r propagation.Report) error {
 	d := w.Delegation
 	if d == nil {
 		return nil
 	}
 	alias := r.Alias()
-	target := d.leadsTo(alias, w.identifier)
-	w.foreign, w.why, w.disputed = "", "", nil
+	target := d.LeadsTo(alias, w.Identifier)
+	w.Foreign, w.Why, w.Disputed = "", "", nil
 	switch {
 	case alias.Kind == propagation.AliasNotAgreed:
-		w.disputed = &propagation.AliasError{Alias: alias}
+		w.Disputed = &propagation.AliasError{Alias: alias}
 		return nil
 	case target == "" && alias.Kind == propagation.AliasSet:
-		w.foreign = alias.Targets[0]
+		w.Foreign = alias.Targets[0]
 		return nil
-	case target == "" || target == w.delegated:
+	case target == "" || target == w.Delegated:
 		return nil
 	}
 	why, err := w.pointTo(ctx, target)
@@ -172,39 +172,39 @@ func (w *Site) applyAlias(ctx context.Context, r propagation.Report) error {
 		return err
 	}
 	if why != "" {
-		w.foreign, w.why = target, why
+		w.Foreign, w.Why = target, why
 		return nil
 	}
-	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
+	w.Record, err = w.RecordFor(w.Terms.Dialect, w.Domain())
 	return err
 }
 
 // follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
 // what stands there.
-func (w *Site) follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
+func (w *Site) Follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
 	if w.Delegation == nil {
 		return nil
 	}
-	before := w.delegated
-	if err := w.applyAlias(ctx, r); err != nil || w.foreign != "" || w.disputed != nil {
+	before := w.Delegated
+	if err := w.ApplyAlias(ctx, r); err != nil || w.Foreign != "" || w.Disputed != nil {
 		return err
 	}
 	isReady := r.Status == propagation.StatusReady
 	free := isReady
-	if w.delegated != before && !isReady {
-		why, err := w.taken(ctx, checker)
+	if w.Delegated != before && !isReady {
+		why, err := w.Taken(ctx, checker)
 		free = why == "" && err == nil
 	}
-	if w.delegated != before && free {
-		err := w.Store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-			n.Target = w.delegated
+	if w.Delegated != before && free {
+		err := w.Store.UpdateName(ctx, w.Record.Name, func(n *state.Name) bool {
+			n.Target = w.Delegated
 			return true
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if !isReady || !r.Alias().LeadsTo(w.delegated) {
+	if !isReady || !r.Alias().LeadsTo(w.Delegated) {
 		return nil
 	}
 	return w.join(ctx)
@@ -213,34 +213,34 @@ func (w *Site) follow(ctx context.Context, checker *propagation.Checker, r propa
 // joinAt notes that the name's record is published at its target: names that share one get a record that
 // serves all.
 func (w *Site) join(ctx context.Context) error {
-	shared, err := w.Store.JoinTarget(ctx, w.delegated, record.Base(w.identifier), w.wide)
+	shared, err := w.Store.JoinTarget(ctx, w.Delegated, record.Base(w.Identifier), w.Wide)
 	if err != nil {
 		return err
 	}
-	if why := w.share(w.delegated, shared); why != "" { // another one has come first
-		return w.yield(why)
+	if why := w.share(w.Delegated, shared); why != "" { // another one has come first
+		return w.Yield(why)
 	}
-	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
+	w.Record, err = w.RecordFor(w.Terms.Dialect, w.Domain())
 	return err
 }
 
 // place is where the record is to be published, as something to look for.
-func (w *Site) place() (propagation.Target, error) {
+func (w *Site) Place() (propagation.Target, error) {
 	switch {
-	case w.delegated == "":
-		return w.target(), nil
-	case w.foreign != "":
-		return propagation.Target{}, &ForeignAliasError{w.record.Name, w.foreign, w.delegated, w.why}
-	case w.disputed != nil:
-		return propagation.Target{}, w.disputed
+	case w.Delegated == "":
+		return w.Target(), nil
+	case w.Foreign != "":
+		return propagation.Target{}, &ForeignAliasError{w.Record.Name, w.Foreign, w.Delegated, w.Why}
+	case w.Disputed != nil:
+		return propagation.Target{}, w.Disputed
 	}
-	t := w.target()
-	return propagation.Target{Name: w.delegated, Host: placeHost(w.delegated), Accept: t.Accept, Weigh: t.Weigh}, nil
+	t := w.Target()
+	return propagation.Target{Name: w.Delegated, Host: PlaceHost(w.Delegated), Accept: t.Accept, Weigh: t.Weigh}, nil
 }
 
 // placeHost is from where the zone of a target is found: above it, for it may not exist yet,
 // but not from a top-level domain.
-func placeHost(target string) string {
+func PlaceHost(target string) string {
 	if _, above, ok := strings.Cut(target, "."); ok && strings.Contains(above, ".") {
 		return above
 	}
@@ -249,58 +249,58 @@ func placeHost(target string) string {
 
 // elsewhere reports whether a name leads to another target than an attempt has applied:
 // then another attempt can publish there.
-func (w *Site) elsewhere(seen propagation.Report) func(propagation.Report) bool {
+func (w *Site) Elsewhere(seen propagation.Report) func(propagation.Report) bool {
 	d := w.Delegation
 	if d == nil || !w.Publishes {
 		return nil
 	}
-	applied := w.delegated
-	if w.foreign != "" {
-		applied = w.foreign
-	} else if w.isOwnersTurn(seen) {
+	applied := w.Delegated
+	if w.Foreign != "" {
+		applied = w.Foreign
+	} else if w.IsOwnersTurn(seen) {
 		applied = ""
 	}
 	return func(r propagation.Report) bool {
-		target := d.leadsTo(r.Alias(), w.identifier)
+		target := d.LeadsTo(r.Alias(), w.Identifier)
 		return target != "" && target != applied
 	}
 }
 
 // taken returns what others have at the label to which a name leads, where nothing of ours was written
 // yet; empty if nothing. The label that is made from the domain nobody else has.
-func (w *Site) taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
-	if d := w.Delegation; d == nil || d.Name != "" || w.delegated == "" || w.delegated == d.Target(w.identifier) {
+func (w *Site) Taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
+	if d := w.Delegation; d == nil || d.Name != "" || w.Delegated == "" || w.Delegated == d.Target(w.Identifier) {
 		return "", nil
 	}
-	return w.Keeper(checker).Taken(ctx, propagation.Target{Name: w.delegated, Host: placeHost(w.delegated)})
+	return w.Keeper(checker).Taken(ctx, propagation.Target{Name: w.Delegated, Host: PlaceHost(w.Delegated)})
 }
 
 // yield gives up a label: the name is asked for at its own.
-func (w *Site) yield(why string) (err error) {
-	w.foreign, w.why, w.any = w.delegated, why, false
-	w.delegated = w.Delegation.Target(w.identifier)
-	w.record, err = w.recordFor(w.terms.Dialect, w.domain())
+func (w *Site) Yield(why string) (err error) {
+	w.Foreign, w.Why, w.Any = w.Delegated, why, false
+	w.Delegated = w.Delegation.Target(w.Identifier)
+	w.Record, err = w.RecordFor(w.Terms.Dialect, w.Domain())
 	return err
 }
 
 // claim makes sure, before a record is written, that its place may be used, and notes who uses it.
-func (w *Site) claim(ctx context.Context, checker *propagation.Checker) error {
-	if w.delegated == "" || w.foreign != "" {
+func (w *Site) Claim(ctx context.Context, checker *propagation.Checker) error {
+	if w.Delegated == "" || w.Foreign != "" {
 		return nil
 	}
-	why, err := w.taken(ctx, checker)
+	why, err := w.Taken(ctx, checker)
 	switch {
 	case err != nil:
-		return &publish.Error{Name: w.delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
+		return &publish.Error{Name: w.Delegated, RetryAt: time.Now().Add(time.Minute), Err: err}
 	case why != "":
-		err := w.Store.UpdateName(ctx, w.record.Name, func(n *state.Name) bool {
-			known := n.Target == w.delegated
+		err := w.Store.UpdateName(ctx, w.Record.Name, func(n *state.Name) bool {
+			known := n.Target == w.Delegated
 			if known {
 				n.Target = "" // others have come since
 			}
 			return known
 		})
-		return errors.Join(err, w.yield(why))
+		return errors.Join(err, w.Yield(why))
 	}
 	return w.join(ctx)
 }
@@ -308,6 +308,6 @@ func (w *Site) claim(ctx context.Context, checker *propagation.Checker) error {
 // isOwnersTurn reports whether a record is not written yet because the owner of the domain has to act
 // first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
 // the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
-func (w *Site) isOwnersTurn(r propagation.Report) bool {
-	return w.OnDemand && w.delegated != "" && w.Delegation.leadsTo(r.Alias(), w.identifier) != w.delegated
+func (w *Site) IsOwnersTurn(r propagation.Report) bool {
+	return w.OnDemand && w.Delegated != "" && w.Delegation.LeadsTo(r.Alias(), w.Identifier) != w.Delegated
 }

@@ -1,4 +1,4 @@
-package acmepersist
+package site
 
 import (
 	"strings"
