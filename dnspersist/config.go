@@ -54,13 +54,13 @@ type Issuer struct {
 	Policy string `json:"policy,omitempty"`
 
 	// In which form records name the account: `auto` (the default) goes by what
-	// the CA's directory and challenges say, `account_url` writes the account's
+	// the CA's directory and challenges show, `account_url` writes the account's
 	// URL (drafts -00 and -01), `hashed` a hash of the name, the account's key and
-	// its URL (draft -02). Set it only where a CA says one thing and means another.
+	// its URL (draft -02). Set it only where a CA shows one thing and means another.
 	Dialect string `json:"dialect,omitempty"`
 
 	// The issuer domain name to write in the record, where the CA offers several.
-	// Default: the one of a record that already stands, else the first that the CA
+	// Default: the one of a record that is published already, else the first that the CA
 	// names.
 	IssuerDomainName string `json:"issuer_domain_name,omitempty"`
 
@@ -109,7 +109,7 @@ type DNS struct {
 
 	// A zone of your own, or a name within one, that the owners of domains delegate their
 	// validation names to: each sets one CNAME from `_validation-persist.<name>` to a label
-	// of its own below this name, once for ever, and the record stands, and is published,
+	// of its own below this name, once for ever, and the record is published
 	// there. The label is worked out from the name, `caddy dns-persist records` prints the
 	// CNAME records; nothing is published for a CNAME that leads to another label, unless
 	// `own_labels` is set. The CA has to follow CNAMEs.
@@ -124,7 +124,7 @@ type DNS struct {
 	OwnLabels bool `json:"own_labels,omitempty"`
 
 	// The one name to which the validation names of all domains of this issuer are CNAMEs,
-	// in place of `delegate_to`. The record stands, and is published, there.
+	// in place of `delegate_to`. The record is published there.
 	OverrideDomain string `json:"override_domain,omitempty"`
 
 	// Recursive DNS servers, as `host` or `host:port`. They find the zone and its

@@ -1,4 +1,4 @@
 // Package dnspersist holds the Caddy modules of the ACME challenge
 // dns-persist-01: the issuer tls.issuance.dns_persist and the app dns_persist,
-// which watches names whose record does not stand yet.
+// which sees to the names that wait for their certificate.
 package dnspersist

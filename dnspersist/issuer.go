@@ -28,8 +28,8 @@ type runtime struct {
 	transport *http.Transport
 	// tuning is for tests: it is what was in force when the issuer was provisioned.
 	tuning tuning.Values
-	// fingerprint tells configurations apart: a parked name is answered from memory
-	// only for the one under which it was parked.
+	// fingerprint tells configurations apart: a name that waits is answered from memory
+	// only for the one under which it waits.
 	fingerprint string
 	// publishing is what the DNS provider is used for; nil without one.
 	publishing *acmepersist.Publishing
@@ -184,7 +184,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 }
 
 // PreCheck lets every name pass: CertMagic would skip a refusal without a word, so
-// Issue says it.
+// Issue reports it.
 func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil }
 
 // Issue obtains a certificate for the CSR.
@@ -222,7 +222,7 @@ func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResourc
 	return active.Revoke(ctx, cert, reason)
 }
 
-// explained is an error that says all it has to say in CertMagic's log: CertMagic
+// explained is an error that shows all it holds in CertMagic's log: CertMagic
 // looks for the CA's problem document in an error and logs that instead of the error,
 // without the account, the names and what to do.
 type explained struct{ err error }

@@ -21,7 +21,7 @@ import (
 
 // checkPolicies refuses policies in which a site's directives have added up to
 // something that nobody meant, and names what of a policy cannot work, so that `caddy validate`
-// says it. The Caddyfile adapter gives a plugin no way to see it.
+// reports it. The Caddyfile adapter gives a plugin no way to see it.
 func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 	app, err := ctx.AppIfConfigured("tls")
 	if err != nil {
@@ -40,7 +40,7 @@ func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 		if err := checkChain(policy.IssuersRaw); err != nil {
 			return fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
 		}
-		iss.warnHopeless(managed.Replace(policy.SubjectsRaw))
+		iss.warnUnsupported(managed.Replace(policy.SubjectsRaw))
 		return nil
 	}
 	return nil
@@ -57,7 +57,7 @@ func checkChain(issuers []json.RawMessage) error {
 			Exclusive bool   `json:"exclusive"`
 		}
 		if json.Unmarshal(raw, &i) != nil {
-			continue // Caddy says what is wrong with it
+			continue // Caddy reports what is wrong with it
 		}
 		switch i.Module {
 		case "dns_persist":
@@ -69,7 +69,7 @@ func checkChain(issuers []json.RawMessage) error {
 	}
 	switch {
 	case ours > 1:
-		return errors.New("there are two dns_persist issuers for the same site, remove one: the directive `dns_persist` stands twice, beside `issuer dns_persist` in a `tls` block, or under two global `cert_issuer dns_persist`")
+		return errors.New("there are two dns_persist issuers for the same site, remove one: the directive `dns_persist` is there twice, beside `issuer dns_persist` in a `tls` block, or under two global `cert_issuer dns_persist`")
 	case internal && exclusive:
 		return errors.New("the site has both `dns_persist` and `tls internal`, which would be used side by side; remove one")
 	}
@@ -90,7 +90,7 @@ func (a *App) warnAtLoad() {
 		policies = app.(*caddytls.TLS).Automation.Policies
 	}
 	a.warnReplaced(policies)
-	a.tellChains(policies)
+	a.logChains(policies)
 	a.warnInsideResolvers(policies)
 	a.warnSecretFiles(secretFilesOf(policies))
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
@@ -100,10 +100,10 @@ func (a *App) warnAtLoad() {
 
 const neverMessage = "this name can never get a certificate with dns_persist"
 
-// warnHopeless names the subjects that can never get a certificate by this challenge.
-func (iss *Issuer) warnHopeless(subjects []string) {
+// warnUnsupported names the subjects that can never get a certificate by this challenge.
+func (iss *Issuer) warnUnsupported(subjects []string) {
 	for _, subject := range subjects {
-		why := hopelessName(subject)
+		why := unsupportedName(subject)
 		if why == "" {
 			why = iss.exactOnly(subject)
 		}
@@ -121,7 +121,7 @@ func (iss *Issuer) isPrivateCA() bool {
 	return iss.ACMEIssuer != nil && (len(iss.TrustedRootsPEMFiles) > 0 || iss.DNS != nil && iss.DNS.AllowPrivateNS)
 }
 
-// exactOnly says why the policy option keeps a name from being validated, or nothing.
+// exactOnly is why the policy option keeps a name from being validated, empty if it does not.
 func (iss *Issuer) exactOnly(name string) string {
 	if iss.Policy == acmepersist.PolicyExact && record.IsWildcard(name) {
 		return "policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option"
@@ -141,8 +141,8 @@ func (iss *Issuer) refuses(name string) error {
 	return &acmepersist.UnsupportedNameError{Name: name, Err: err}
 }
 
-// hopelessName says why a name can never be validated, or nothing.
-func hopelessName(name string) string {
+// unsupportedName is why a name can never be validated, empty if it can.
+func unsupportedName(name string) string {
 	_, isIP := netip.ParseAddr(strings.Trim(name, "[]"))
 	switch {
 	case isIP == nil:
@@ -178,14 +178,14 @@ func (a *App) warnReplaced(policies []*caddytls.AutomationPolicy) {
 	}
 }
 
-// tellChains logs policies in which a name gets its certificate from whichever issuer
+// logChains logs policies in which a name gets its certificate from whichever issuer
 // succeeds first.
-func (a *App) tellChains(policies []*caddytls.AutomationPolicy) {
+func (a *App) logChains(policies []*caddytls.AutomationPolicy) {
 	for _, policy := range policies {
 		if len(policy.Issuers) < 2 || !hasOurs(policy) {
 			continue
 		}
-		a.logger.Info("dns_persist stands in a chain of issuers: they are tried in this order, and no name waits for its record",
+		a.logger.Info("dns_persist is in a chain of issuers: they are tried in this order, and no name waits for its record",
 			zap.Strings("issuers", issuerNames(policy)), zap.Strings("subjects", policy.Subjects()))
 	}
 }
@@ -256,7 +256,7 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 			if strings.HasSuffix(host, ".") {
 				a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
 					zap.String("name", host), zap.String("server", name))
-			} else if why := hopelessName(host); ours && !named[host] && why != "" {
+			} else if why := unsupportedName(host); ours && !named[host] && why != "" {
 				a.logger.Warn(neverMessage, zap.String("name", host), zap.String("reason", why))
 			}
 		}

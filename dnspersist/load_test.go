@@ -60,7 +60,7 @@ func TestHopelessName(t *testing.T) {
 		"example.com.": "ends with a dot", "*.*.example.com": "one wildcard", "a.*.example.com": "one wildcard",
 		long: "at most 233", "*." + long: "at most 233",
 	} {
-		got := hopelessName(name)
+		got := unsupportedName(name)
 		if (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
@@ -149,7 +149,7 @@ func TestWarnAtLoad(t *testing.T) {
 	}
 	want := []string{
 		"warn a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside " + `["replaced.example.com"]`,
-		`info dns_persist stands in a chain of issuers []`,
+		`info dns_persist is in a chain of issuers []`,
 		`warn Caddy never manages certificates for names with a final dot "dotted.example.com."`,
 		`warn this name can never get a certificate with dns_persist "` + long + `"`,
 	}
@@ -183,7 +183,7 @@ func TestWarnOfNamesForNoPublicCA(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		core, logs := observer.New(zapcore.WarnLevel)
 		iss := &Issuer{DNS: &DNS{AllowPrivateNS: private}, ACMEIssuer: new(caddytls.ACMEIssuer), rt: &runtime{logger: zap.New(core)}}
-		iss.warnHopeless([]string{"localhost", "box.home.arpa", "good.example"})
+		iss.warnUnsupported([]string{"localhost", "box.home.arpa", "good.example"})
 		if got := logs.Len(); got != map[bool]int{false: 2, true: 0}[private] {
 			t.Errorf("private CA %v: logged %v", private, logs.All())
 		}
@@ -198,7 +198,7 @@ func TestWarnHopeless(t *testing.T) {
 	} {
 		core, logs := observer.New(zapcore.WarnLevel)
 		iss := &Issuer{Policy: policy, rt: &runtime{logger: zap.New(core)}}
-		iss.warnHopeless([]string{"192.0.2.1", "*.*.example.com", "*.example.com", "good.example.com", "{env.HOST}"})
+		iss.warnUnsupported([]string{"192.0.2.1", "*.*.example.com", "*.example.com", "good.example.com", "{env.HOST}"})
 		var got []string
 		for _, entry := range logs.All() {
 			got = append(got, entry.ContextMap()["name"].(string))

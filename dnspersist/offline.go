@@ -208,7 +208,7 @@ func addResolvers(fields map[string]json.RawMessage, resolvers []string) error {
 		DNS *caddytls.DNSChallengeConfig `json:"dns"`
 	}
 	if raw, ok := fields["challenges"]; ok {
-		_ = json.Unmarshal(raw, &challenges) // provisioning says what is wrong with it
+		_ = json.Unmarshal(raw, &challenges) // provisioning reports what is wrong with it
 	}
 	if len(dns.Resolvers) > 0 || challenges.DNS != nil && len(challenges.DNS.Resolvers) > 0 {
 		return nil
@@ -320,7 +320,7 @@ func secretsOf(raw json.RawMessage) []string {
 	return all
 }
 
-// ProbeDirectory tells what the directory of any CA says of the challenge, without a
+// ProbeDirectory asks the directory of any CA whether it offers the challenge, without a
 // configuration. Without root files the system's roots are trusted.
 func ProbeDirectory(ctx context.Context, directory string, rootFiles []string) (acmepersist.Probe, error) {
 	if err := checkDirectoryURL(directory); err != nil {

@@ -195,8 +195,8 @@ func (o owner) isRenewedMeanwhile(ctx context.Context, domain string) bool {
 	return cert != nil && !cert.NotAfter.Equal(notAfter)
 }
 
-// isRefusal reports whether an error of the permission module is its no. Any other says that it
-// could not tell: a name that waits must not be lost to a time-out.
+// isRefusal reports whether an error of the permission module is its no. Any other means that it
+// does not know: a name that waits must not be lost to a time-out.
 func isRefusal(err error) bool { return errors.Is(err, caddytls.ErrPermissionDenied) }
 
 // hearPermission has a no of the permission end the watch of the name at once. The answer itself stays

@@ -56,7 +56,7 @@ func trust(transport *http.Transport, files []string) error {
 }
 
 // fingerprint identifies the configuration of the issuer, secrets included, without
-// telling them.
+// showing them.
 func fingerprint(iss *Issuer) string {
 	data, err := json.Marshal(iss)
 	if err != nil {

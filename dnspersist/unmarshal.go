@@ -154,7 +154,7 @@ func (iss *Issuer) unmarshalWord(d *caddyfile.Dispenser, seen map[string]bool) e
 		return d.Errf("%s: %w", word, err)
 	}
 	if seen["delegate_to"] && seen["dns_challenge_override_domain"] {
-		return d.Errf("delegate_to and dns_challenge_override_domain are both given, and a record stands at one place: remove one of them")
+		return d.Errf("delegate_to and dns_challenge_override_domain are both given, and a record is at one place: remove one of them")
 	}
 	return nil
 }

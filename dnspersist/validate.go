@@ -164,7 +164,7 @@ func checkDirectoryURL(s string) error {
 	return nil
 }
 
-// checkAccountURL accepts what can stand in a record and be asked over HTTP.
+// checkAccountURL accepts what a record can hold and what can be asked over HTTP.
 func checkAccountURL(s string) error {
 	if _, err := absoluteURL(s); err != nil {
 		return err
@@ -253,7 +253,7 @@ func DelegationName(s string) (string, error) {
 	return record.Normalize(s)
 }
 
-// delegationName is DelegationName of what is configured: Validate says if it is wrong.
+// delegationName is DelegationName of what is configured: Validate reports if it is wrong.
 func delegationName(s string) string {
 	if name, err := DelegationName(s); err == nil {
 		return name

@@ -94,7 +94,7 @@ func (d *demo) logLine(line []byte) {
 		d.wanted[cmp.Or(e.AliasOf, e.Name)] = e.Value
 		d.mu.Unlock()
 		d.say("Caddy asks for a record, once and for all:\n\n    %s\n", e.ZoneLine)
-	case "record changed in DNS", "what DNS says of a record has changed":
+	case "record changed in DNS", "what DNS shows of a record has changed":
 		if e.DNS != "" {
 			d.say("Caddy sees %s: %s", e.Identifier, e.DNS)
 		}

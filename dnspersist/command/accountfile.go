@@ -39,7 +39,7 @@ func runExport(r *run) error {
 	if path == "" {
 		if f, ok := r.out.(*os.File); ok {
 			if info, err := f.Stat(); err == nil && isReadableByOthers(info) {
-				r.say("warning: other users of this machine can read the file that the private key goes into (%#o): use --output FILE, or take that right from them", info.Mode().Perm())
+				r.report("warning: other users of this machine can read the file that the private key goes into (%#o): use --output FILE, or take that right from them", info.Mode().Perm())
 			}
 		}
 		_, err := r.out.Write(data)
@@ -48,7 +48,7 @@ func runExport(r *run) error {
 	if err := writeSecret(path, data); err != nil {
 		return fmt.Errorf("writing the account: %w", err)
 	}
-	r.say("the account and its private key are in %s", path)
+	r.report("the account and its private key are in %s", path)
 	return nil
 }
 
@@ -108,6 +108,6 @@ func runImport(r *run) error {
 	if err != nil {
 		return err
 	}
-	r.say("%s: %s", result.Outcome, result.URL)
+	r.report("%s: %s", result.Outcome, result.URL)
 	return nil
 }

@@ -32,7 +32,7 @@ values to publish beside the old ones.`, runRollover)
 // rolloverReply is the JSON of the command.
 type rolloverReply struct {
 	acmepersist.Rollover
-	// Publish are the records that the new key needs, beside those that stand.
+	// Publish are the records that the new key needs, beside those that are published.
 	Publish []operator.RecordSet `json:"publish"`
 }
 
@@ -50,7 +50,7 @@ func runRollover(r *run) error {
 	if err != nil {
 		return err
 	}
-	r.say("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
+	r.report("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
 	reply := rolloverReply{Rollover: done, Publish: []operator.RecordSet{}}
 	sets, err := off.Records(r, nil)
 	if err = r.partly(err); err != nil {
@@ -72,10 +72,10 @@ func runRollover(r *run) error {
 		return r.json(reply)
 	}
 	if len(reply.Publish) == 0 {
-		r.say("no record in DNS has to change: they name the account URL, which stays")
+		r.report("no record in DNS has to change: they name the account URL, which stays")
 		return nil
 	}
-	r.say("publish these beside what stands; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
+	r.report("publish these beside what is published; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
 	return recordTable(r.out, reply.Publish)
 }
 
@@ -107,14 +107,14 @@ func runDeactivate(r *run) error {
 		if !found {
 			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
 		}
-		r.say("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, users(r, off, iss))
+		r.report("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, users(r, off, iss))
 		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
 	}
 	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
 		return err
 	}
-	r.say("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), users(r, off, iss))
-	r.say("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
+	r.report("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), users(r, off, iss))
+	r.report("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 // its CNAMEs counts.
 func fillAlias(set *operator.RecordSet, alias string, report propagation.Report) {
 	at := report.At(set.Name)
-	found := &operator.Standing{Values: []string{}, Add: []string{}, Alias: alias, Zone: cmp.Or(at.Zone, report.Zone)}
+	found := &operator.Published{Values: []string{}, Add: []string{}, Alias: alias, Zone: cmp.Or(at.Zone, report.Zone)}
 	set.DNS = found
 	if a := report.Alias(); a.Kind == propagation.AliasNotAgreed {
 		found.LeftOut = (&propagation.AliasError{Alias: a}).Error()
@@ -25,16 +25,16 @@ func fillAlias(set *operator.RecordSet, alias string, report propagation.Report)
 	}
 	switch {
 	case len(at.Servers) == 0:
-		found.Error = "DNS cannot tell what stands: " + report.Reason
+		found.Error = "what is published could not be read: " + report.Reason
 	case found.Alias == set.Target:
-		found.Stands = []string{set.Target}
+		found.Good = []string{set.Target}
 	case found.Alias == "":
 		found.Add = []string{set.Target}
 		found.Values = append(found.Values, at.Values...)
 	}
 }
 
-// bareAlias is what the CNAME at a name leads to, without a configuration that says what else it
+// bareAlias is what the CNAME at a name leads to, without a configuration that knows what else it
 // may lead to.
 func bareAlias(set operator.RecordSet, report propagation.Report) string {
 	a := report.Alias()
@@ -47,14 +47,14 @@ func bareAlias(set operator.RecordSet, report propagation.Report) string {
 	return ""
 }
 
-// fillTarget notes what stands at the target of a delegation.
+// fillTarget notes what is published at the target of a delegation.
 func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 	at, found := c.AtTarget, set.DNS
 	if found == nil {
-		found = &operator.Standing{Values: at.Values, Add: []string{}, Zone: at.Zone, TTL: at.TTL}
+		found = &operator.Published{Values: at.Values, Add: []string{}, Zone: at.Zone, TTL: at.TTL}
 		set.DNS = found
 		if at.State == acmepersist.StateBlocked {
-			found.Error = "DNS cannot tell what stands: " + at.Reason
+			found.Error = "what is published could not be read: " + at.Reason
 		}
 		found.Cached = c.Report.Mode == propagation.ModeRecursive
 		if at.TTL > 0 {
@@ -65,9 +65,9 @@ func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 		good := at.State == acmepersist.StateGood && w.CA == c.CA && w.Account == c.Account
 		i := slices.Index(found.Add, w.Value)
 		switch {
-		case found.Has(w.Value):
-		case good || standsAlready(at.Values, w):
-			found.Stands = append(found.Stands, w.Value)
+		case found.HasGood(w.Value):
+		case good || isPublished(at.Values, w):
+			found.Good = append(found.Good, w.Value)
 			if i >= 0 {
 				found.Add = slices.Delete(found.Add, i, i+1)
 			}
@@ -80,7 +80,7 @@ func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 	}
 }
 
-// aliasWarnings says why a CNAME cannot be set as it is.
+// aliasWarnings are the reasons why a CNAME cannot be set as it is.
 func aliasWarnings(s operator.RecordSet) []string {
 	d := s.DNS
 	switch {
@@ -88,12 +88,12 @@ func aliasWarnings(s operator.RecordSet) []string {
 	case d.Alias != "" && d.Alias != s.Target:
 		return []string{fmt.Sprintf("it is an alias (CNAME) of %s: let the owner of the domain change it to %s", d.Alias, s.Target)}
 	case len(d.Values) > 0:
-		return []string{fmt.Sprintf("it has TXT records (%q), beside which no CNAME can stand: let the owner of the domain remove them", d.Values)}
+		return []string{fmt.Sprintf("it has TXT records (%q), beside which there can be no CNAME: let the owner of the domain remove them", d.Values)}
 	}
 	return nil
 }
 
-// aliasSet is the CNAME as other tools set it; ok is false where something else stands, for
+// aliasSet is the CNAME as other tools set it; ok is false where something else is published, for
 // that is never taken away.
 func aliasSet(s operator.RecordSet) (one formats.RRset, ok bool) {
 	one = formats.RRset{Name: s.Name, TTL: s.TTL, CNAME: s.Target}

@@ -13,19 +13,19 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Says what the CA would say to what stands in DNS", `
-Reads DNS, as the CA would, and says for each name what stands, what the CA makes of it
+	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Reports what the CA makes of what is published in DNS", `
+Reads DNS, as the CA would, and reports for each name what is published, what the CA makes of it
 and why, what each server shows, and what to do. The CA is asked for nothing but the
 account.
 
---wait looks again until all names are well or --timeout is over.
+--wait looks again until all names are ok or --timeout is over.
 
 --ca NAME asks the CA itself about one name: one order, validated and not finalized.
 Whatever DNS shows the CA looks, and a no counts against its limits.
 
-The exit status is 2 unless all names are well.`, runCheck)
+The exit status is 2 unless all names are ok.`, runCheck)
 	f := cmd.Flags()
-	f.Bool("wait", false, "Look again until all names are well")
+	f.Bool("wait", false, "Look again until all names are ok")
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
 	f.String("ca", "", "Ask the CA itself about this name")
@@ -102,7 +102,7 @@ func (l *looks) report(format string) error {
 		return err
 	}
 	if !well {
-		return errNotWell
+		return errNotOK
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 		if v.Reason != "" {
 			what += ": " + v.Reason
 		}
-		fmt.Fprintf(out, "    stands  %q\n            %s\n", v.Value, what)
+		fmt.Fprintf(out, "    found   %q\n            %s\n", v.Value, what)
 	}
 	if !c.State.Well() {
 		fmt.Fprintf(out, "    wanted  %q\n", c.Value)
@@ -141,7 +141,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 		fmt.Fprintf(out, "    server  %s: %s\n", at, what)
 	}
 	for i, d := range c.Diagnostics {
-		if i > 0 { // the first says where the name stands, which the rest of this does as well
+		if i > 0 { // the first is the summary, which the rest of this has as well
 			fmt.Fprintf(out, "    note    %s: %s\n", d.Code, d.Text)
 		}
 	}
@@ -153,7 +153,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 	}
 }
 
-// wait looks again at those that are not well until all are, or the time is over.
+// wait looks again at those that are not ok until all are, or the time is over.
 func (l *looks) wait() error {
 	limit, err := l.cmd.Flags().GetDuration("timeout")
 	if err != nil {
@@ -173,7 +173,7 @@ func (l *looks) wait() error {
 				now += ": " + c.Do
 			}
 			if last[i] != now && !l.flag("quiet") {
-				l.say("%s: %s", c.Name, now)
+				l.run.report("%s: %s", c.Name, now)
 			}
 			last[i] = now
 		})
@@ -198,7 +198,7 @@ func (l *looks) wait() error {
 	}
 }
 
-// progress shows where things stand to a person who waits.
+// progress shows how far it is to a person who waits.
 func (r *run) progress(format string, args ...any) {
 	if isTerminal(r.err) && !r.flag("quiet") {
 		fmt.Fprintf(r.err, "\r\x1b[K"+format+"\r", args...)
@@ -234,7 +234,7 @@ func (r *run) ask(name, format string) error {
 		return err
 	}
 	if !said.Valid {
-		return errNotWell
+		return errNotOK
 	}
 	return nil
 }

@@ -1,9 +1,9 @@
 // Package command adds `caddy dns-persist` to Caddy's command line: what an operator needs to
-// know and do of standing records and of the account that they name.
+// know and do of records and of the account that they name.
 //
 // Machine output goes to standard output and everything else to standard error. The exit
-// status is 0 only if all is well: 1 says that the command could not do its work, 2 that it
-// did and not all names are well.
+// status is 0 only if all is ok: 1 means that the command could not do its work, 2 that it
+// did and not all names are ok.
 package command
 
 import (
@@ -31,7 +31,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "dns-persist",
 		Usage: "<command>",
-		Short: "Shows and checks the standing records of the ACME challenge dns-persist-01",
+		Short: "Shows and checks the records of the ACME challenge dns-persist-01",
 		Long: `
 Shows, makes and checks the TXT records at _validation-persist.<name> by which
 the issuer dns_persist obtains certificates, and cares for the ACME account that
@@ -46,8 +46,8 @@ used. With --config the configuration and its storage are used, whether Caddy
 runs or not. Commands that change the account, the storage or DNS, and those that
 make an order, never go through the admin endpoint: they use the configuration.
 
-The exit status is 0 only if all is well, 1 for an error, and 2 if the command
-has done its work and not all names are well.`,
+The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
+has done its work and not all names are ok.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Args = commandsOnly
@@ -62,7 +62,7 @@ has done its work and not all names are well.`,
 	})
 }
 
-// commandsOnly says which command a mistyped one may have been.
+// commandsOnly names the command that a mistyped one may have been.
 func commandsOnly(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -75,8 +75,8 @@ func commandsOnly(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), hint)
 }
 
-// errNotWell ends a command that has done its work with status 2.
-var errNotWell = errors.New("not all is well")
+// errNotOK ends a command that has done its work with status 2.
+var errNotOK = errors.New("not all is ok")
 
 // run is one call of a command.
 type run struct {
@@ -85,7 +85,7 @@ type run struct {
 	args     []string
 	out, err io.Writer
 	in       io.Reader
-	// failed are the CAs of which nothing could be told; the others were told of.
+	// failed are the CAs of which nothing is known; there is an answer for the others.
 	failed []operator.Failure
 }
 
@@ -101,7 +101,7 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
 		err := fn(r)
 		if err == nil && len(r.failed) > 0 {
-			err = errNotWell
+			err = errNotOK
 		}
 		return r.end(err)
 	}
@@ -111,14 +111,14 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 // errInterrupted stands for whatever a signal has cut short.
 var errInterrupted = errors.New("interrupted; the command may be repeated")
 
-// end says what went wrong and sets the exit status.
+// end reports what went wrong and sets the exit status.
 func (r *run) end(err error) error {
 	if err == nil {
 		return nil
 	}
 	r.cmd.SilenceErrors, r.cmd.SilenceUsage = true, true
 	r.cmd.Root().SilenceErrors = true
-	if errors.Is(err, errNotWell) {
+	if errors.Is(err, errNotOK) {
 		// Caddy's own wrapper is the only way to another status than 1
 		quit := &cobra.Command{}
 		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return 2, nil })(quit, nil)
@@ -126,11 +126,11 @@ func (r *run) end(err error) error {
 	if r.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
-	r.say("error: %v", err)
+	r.report("error: %v", err)
 	return err
 }
 
-// partly goes on with what could be told where nothing could of some CAs, and says so: the
+// partly goes on with what is known where nothing is of some CAs, and reports that: the
 // command ends with status 2.
 func (r *run) partly(err error) error {
 	var some *operator.PartialError
@@ -140,14 +140,14 @@ func (r *run) partly(err error) error {
 	for _, f := range some.Failed {
 		if !slices.ContainsFunc(r.failed, func(other operator.Failure) bool { return other.CA == f.CA }) {
 			r.failed = append(r.failed, f)
-			r.say("error: %v", &operator.PartialError{Failed: []operator.Failure{f}})
+			r.report("error: %v", &operator.PartialError{Failed: []operator.Failure{f}})
 		}
 	}
 	return nil
 }
 
-// say writes a line for a person.
-func (r *run) say(format string, args ...any) { fmt.Fprintf(r.err, format+"\n", args...) }
+// report writes a line for a person.
+func (r *run) report(format string, args ...any) { fmt.Fprintf(r.err, format+"\n", args...) }
 
 func (r *run) text(flag string) string {
 	s, _ := r.cmd.Flags().GetString(flag)

@@ -17,9 +17,9 @@ import (
 
 func probeCommand() *cobra.Command {
 	cmd := newCommand("probe [URL] [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
-Tells for each CA of the configuration whether it offers dns-persist-01, in which
+Reports for each CA of the configuration whether it offers dns-persist-01, in which
 dialect, under which issuer domain names, and whether it wants an external account
-binding. The directory says it at CAs of draft -02. Where only an order can tell,
+binding. The directory has it at CAs of draft -02. Where only an order can show it,
 --order makes one for NAME with the bound account and throws it away: nothing is
 validated.
 
@@ -54,7 +54,7 @@ func runProbe(r *run) error {
 	}
 	for _, p := range all {
 		if p.Offered != acmepersist.OfferedYes {
-			return errNotWell
+			return errNotOK
 		}
 	}
 	return nil

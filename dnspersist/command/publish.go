@@ -26,7 +26,7 @@ credential is there for this run only: FILE holds the provider as the JSON of a
 dns.providers module with its name, - reads it from standard input. It is never stored.
 
 Values are only added. What others have at a name stays; where one that is as good
-stands, nothing is written. The authoritative servers are asked before and after, and a
+is published, nothing is written. The authoritative servers are asked before and after, and a
 provider that replaces where it should add is found out and what it removed is put back.
 What was written is noted in storage.`, runPublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
@@ -122,10 +122,10 @@ func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publ
 	return &with, nil
 }
 
-// fail says what went wrong with a name; the others go on.
+// fail reports what went wrong with a name; the others go on.
 func (p *publishing) fail(name string, err error) {
 	p.failed++
-	p.say("%s: %v", name, err)
+	p.report("%s: %v", name, err)
 }
 
 func (p *publishing) end() error { return p.endOf(len(p.checks)) }
@@ -161,7 +161,7 @@ func runPublish(r *run) error {
 		case err != nil:
 			p.fail(c.Name(), err)
 		case value == "":
-			p.say("%s: stands", c.Name())
+			p.report("%s: is published", c.Name())
 		default:
 			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", placeOf(found), ttlAt(c, found), record.Quote(value))
 		}
@@ -174,7 +174,7 @@ func (p *publishing) toAdd(c *acmepersist.Check, found acmepersist.Checked) (str
 	at := found.AtTarget
 	switch {
 	case at != nil && at.State == acmepersist.StateBlocked:
-		return "", fmt.Errorf("what stands at %s is not known: %s", at.Name, at.Reason)
+		return "", fmt.Errorf("what is published at %s is not known: %s", at.Name, at.Reason)
 	case at != nil && at.State == acmepersist.StateGood:
 		return "", nil
 	case at != nil && at.Alias != "" && at.Alias != at.Name:
@@ -245,12 +245,12 @@ func (p *publishing) add(c *acmepersist.Check) error {
 		return shadowing(err)
 	}
 	for _, v := range done.Restored {
-		p.say("%s: the provider had replaced %q, it is there again", c.Name(), v)
+		p.report("%s: the provider had replaced %q, it is there again", c.Name(), v)
 	}
 	if done.Value == "" {
-		p.say("%s: stands", c.Name())
+		p.report("%s: is published", c.Name())
 	} else {
-		p.say("%s: added, all name servers show it", c.Name())
+		p.report("%s: added, all name servers show it", c.Name())
 	}
 	return nil
 }

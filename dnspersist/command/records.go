@@ -41,27 +41,27 @@ the configuration manages: before any order, after a check of the account at the
   terraform  a .tfvars.json with a map for for_each
 
 route53, octodns and terraform set all values of a name at once: their output carries
-what stands in DNS today as well, so that applying it removes nobody's value, and the
+what is published in DNS today as well, so that applying it removes nobody's value, and the
 command fails for a name whose servers do not answer. DNS is read for them, for
-nsupdate, and for up to 100 names also for the others; --dns always and --dns never
-say otherwise. A name that is an alias (CNAME) gets its record at the alias' target, if
+nsupdate, and for up to 100 names also for the others, unless --dns is always or
+never. A name that is an alias (CNAME) gets its record at the alias' target, if
 that is in the zone of the name itself. One that leads elsewhere is left out of what is for
-other tools, and said: whoever owns the name chooses where it leads. --follow-aliases puts it
+other tools, with a warning: whoever owns the name chooses where it leads. --follow-aliases puts it
 out all the same. What the servers of a name do not agree about is never followed.
 
 Where the configuration delegates validation names (delegate_to), the CNAME that the owner
 of each domain has to set is printed beside the record at its target; --only CNAME or
 --only TXT prints the ones or the others. An alias that leads elsewhere is left out of what
-is for other tools, and said.
+is for other tools, with a warning.
 
 With --account-url and --issuer no storage, configuration or CA is needed; records of
 draft -02 take --account-hash-prefix and --thumbprint as well, delegated ones
 --delegate-to.
 
-With --standby FILE a second account's value stands beside the first's; FILE is what
+With --standby FILE a second account's value comes beside the first's; FILE is what
 `+"`account --json`"+` has printed where that account is bound.`, runRecords)
 	f := cmd.Flags()
-	f.String("dns", "auto", "Whether to read what stands in DNS: auto, always, never")
+	f.String("dns", "auto", "Whether to read what is published in DNS: auto, always, never")
 	f.String("standby", "", "File with what account --json has printed for a second account")
 	f.String("account-url", "", "Make records for this account without a configuration")
 	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
@@ -94,16 +94,16 @@ func runRecords(r *run) error {
 		return err
 	}
 	rr := &recordsRun{run: r, format: format}
-	stand, sets, err := rr.wantedSets(names)
+	warned, sets, err := rr.wantedSets(names)
 	if err != nil {
 		return err
 	}
 	if len(sets) == 0 {
 		if formats.Format(format).Replaces() {
-			// the tool would take an empty list for the wish that nothing stands
+			// the tool would take an empty list for the wish that nothing is published
 			return errors.New("the configuration manages no name with dns_persist, and nothing is put out for that: give the names as arguments or, after -, on standard input")
 		}
-		r.say("the configuration manages no name with dns_persist: give the names as arguments")
+		r.report("the configuration manages no name with dns_persist: give the names as arguments")
 	}
 	if only := r.text("only"); only != "" {
 		sets = slices.DeleteFunc(sets, func(s operator.RecordSet) bool { return s.Type != only })
@@ -111,9 +111,9 @@ func runRecords(r *run) error {
 	r.reportPresumed(sets)
 	rr.reportUnread(sets)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
-		return fmt.Errorf("%s sets all values of a name at once, so what stands has to be read: leave --dns never out", format)
+		return fmt.Errorf("%s sets all values of a name at once, so what is published has to be read: leave --dns never out", format)
 	}
-	return rr.putOut(stand, sets)
+	return rr.putOut(warned, sets)
 }
 
 // recordsRun is one call of the command records.
@@ -123,10 +123,10 @@ type recordsRun struct {
 }
 
 // putOut prints the sets.
-func (r *recordsRun) putOut(stand []standing, sets []operator.RecordSet) error {
-	for _, s := range stand {
+func (r *recordsRun) putOut(names []warned, sets []operator.RecordSet) error {
+	for _, s := range names {
 		for _, w := range s.Warnings {
-			r.say("warning: %s: %s", s.Name, w)
+			r.report("warning: %s: %s", s.Name, w)
 		}
 	}
 	switch r.format {
@@ -145,11 +145,11 @@ func (r *run) reportPresumed(sets []operator.RecordSet) {
 		for _, w := range s.Wanted {
 			if w.Note != "" && !said[w.Note] {
 				said[w.Note] = true
-				r.say("warning: %s", w.Note)
+				r.report("warning: %s", w.Note)
 			}
 			if w.Presumed && !said[w.CA] {
 				said[w.CA] = true
-				r.say("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)
+				r.report("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)
 			}
 		}
 	}
@@ -158,10 +158,10 @@ func (r *run) reportPresumed(sets []operator.RecordSet) {
 // reportUnread reports for which names it is not known what is published.
 func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
 	if len(sets) > 0 && !r.readsDNS(len(sets)) && r.text("dns") == "auto" {
-		r.say("note: it was not looked up what stands in DNS, as there are over %d names: --dns always does", autoDNS)
+		r.report("note: it was not looked up what is published in DNS, as there are over %d names: --dns always does", autoDNS)
 	}
 	if r.format == "table" || formats.Format(r.format).Replaces() {
-		return // said in the table; there are none
+		return // it is in the table; there are none
 	}
 	unread, first := 0, ""
 	for _, s := range sets {
@@ -172,19 +172,19 @@ func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
 		}
 	}
 	if unread > 0 {
-		r.say("warning: what stands could not be read at %d of %d names, whose records are put out as if nothing did; the first is %s", unread, len(sets), first)
+		r.report("warning: what is published could not be read at %d of %d names, whose records are put out as if nothing did; the first is %s", unread, len(sets), first)
 	}
 }
 
-// wantedSets works out the records, and what stands at their names as far as it is read.
-func (r *recordsRun) wantedSets(names []string) ([]standing, []operator.RecordSet, error) {
+// wantedSets works out the records, and what is published at their names as far as it is read.
+func (r *recordsRun) wantedSets(names []string) ([]warned, []operator.RecordSet, error) {
 	if r.text("account-url") != "" || r.text("issuer") != "" {
 		sets, err := r.madeSets(names)
 		if err != nil || !r.readsDNS(len(sets)) {
 			return nil, sets, err
 		}
-		stand, err := r.readBare(propagation.NewChecker(propagation.Config{}), sets)
-		return stand, sets, err
+		warned, err := r.readBare(propagation.NewChecker(propagation.Config{}), sets)
+		return warned, sets, err
 	}
 	for _, flag := range []string{"thumbprint", "account-hash-prefix", "delegate-to"} {
 		if r.text(flag) != "" {
@@ -199,8 +199,8 @@ func (r *recordsRun) wantedSets(names []string) ([]standing, []operator.RecordSe
 	if !r.readsDNS(len(sets)) {
 		return nil, sets, nil
 	}
-	stand, err := r.readStanding(src, sets)
-	return stand, sets, err
+	warned, err := r.readPublished(src, sets)
+	return warned, sets, err
 }
 
 // sets asks for the records.
@@ -250,7 +250,7 @@ func readStandby(path string) ([]acmepersist.Account, error) {
 			return nil, fmt.Errorf("reading the standby account: %s lacks a URL or a thumbprint", path)
 		}
 		if a.Status != "" && a.Status != "valid" {
-			return nil, fmt.Errorf("reading the standby account: %s says that %q is %s at its CA, so no record is made for it", path, a.URL, a.Status)
+			return nil, fmt.Errorf("reading the standby account: in %s %q is %s at its CA, so no record is made for it", path, a.URL, a.Status)
 		}
 		all = append(all, a.Account)
 	}
@@ -314,12 +314,12 @@ func stateOf(s operator.RecordSet, value string) string {
 	case s.DNS.Error != "":
 		return s.DNS.Error
 	case s.Type == "CNAME" && len(aliasWarnings(s)) > 0:
-		return "something else stands"
+		return "something else is published"
 	}
 	for _, v := range s.DNS.Add {
 		if v == value {
 			return "to be published"
 		}
 	}
-	return "stands"
+	return "published"
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// errNoConfig says that there is neither a file nor a default one.
+// errNoConfig means that there is neither a file nor a default one.
 var errNoConfig = errors.New("no configuration: name one with --config, or run the command in the directory of a Caddyfile")
 
 // source chooses who answers.
@@ -56,7 +56,7 @@ func (r *run) source() (*client, error) {
 		if cfg == nil {
 			return nil, fmt.Errorf("%w; and there is %w", err, errNoConfig)
 		}
-		r.say("%v; working from the Caddyfile and its storage", err)
+		r.report("%v; working from the Caddyfile and its storage", err)
 	}
 	return r.inProcess()
 }
@@ -131,7 +131,7 @@ func (r *run) reportUnsupported(off *dnspersist.Offline, names []string) {
 		return // the command fails for it
 	}
 	for _, err := range off.Unsupported() {
-		r.say("warning: left out: %v", err)
+		r.report("warning: left out: %v", err)
 	}
 }
 

@@ -20,7 +20,7 @@ account and that are noted in storage. Everything else stays. With --stale it do
 the names that the configuration does not manage any more and that have no valid
 certificate either.`, runUnpublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
-	cmd.Flags().Bool("stale", false, "Remove what stands for names that need no record any more")
+	cmd.Flags().Bool("stale", false, "Remove what is published for names that need no record any more")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
 	return cmd
@@ -71,7 +71,7 @@ func runUnpublish(r *run) error {
 			}
 		}
 		if n == 0 {
-			p.say("%s: nothing there is noted as ours; it stays as it is", c.Name())
+			p.report("%s: nothing there is noted as ours; it stays as it is", c.Name())
 		}
 	}
 	return p.end()
@@ -98,7 +98,7 @@ func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []
 	return nil
 }
 
-// removeStale removes what stands for names that need no record any more.
+// removeStale removes what is published for names that need no record any more.
 func (p *publishing) removeStale() error {
 	all, err := p.off.Leftovers(p)
 	if err != nil {
@@ -120,7 +120,7 @@ func (p *publishing) removeStale() error {
 		}
 	}
 	if len(all) == 0 && err == nil {
-		p.say("nothing was written for a name that needs it no more")
+		p.report("nothing was written for a name that needs it no more")
 	}
 	return p.endOf(max(len(all), p.failed))
 }
@@ -136,16 +136,16 @@ func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
 	return err
 }
 
-// removed says what was done.
+// removed reports what was done.
 func (p *publishing) removed(name string, done publish.Removed, err error) {
 	for _, v := range done.Restored {
-		p.say("%s: the provider had removed %q as well, it is there again", name, v)
+		p.report("%s: the provider had removed %q as well, it is there again", name, v)
 	}
 	switch {
 	case err != nil:
 	case done.Gone:
-		p.say("%s: removed", name)
+		p.report("%s: removed", name)
 	default:
-		p.say("%s: was gone already", name)
+		p.report("%s: was gone already", name)
 	}
 }

@@ -46,7 +46,7 @@ func TestWrongRecordsAreNamedInTheLog(t *testing.T) {
 	e.Eventually(harness.Soon, "the records to be asked for", func() error {
 		return harness.Want(len(e.Logs("publish this TXT record once")), len(names))
 	})
-	if n := len(e.Logs("what DNS says of a record has changed")); n > 0 {
+	if n := len(e.Logs("what DNS shows of a record has changed")); n > 0 {
 		t.Errorf("%d lines say at the first look that something has changed", n)
 	}
 	for i, c := range cases {

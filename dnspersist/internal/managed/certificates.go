@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// loadedFrom tells of which names a configuration that no server runs loads certificates, by
+// loadedFrom tells for which names a configuration that no server runs loads certificates, by
 // certificates.load_files, load_pem and load_folders. Those of other loaders, and what this
 // user cannot read, are not known: their names count as managed.
 func loadedFrom(certificates map[string]json.RawMessage) func(name string) bool {

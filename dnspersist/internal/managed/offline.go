@@ -94,7 +94,7 @@ func Offline[I any](c Config, ours func(PolicyConfig) ([]I, error)) (Plan[I], er
 	}
 	p.identity = Policy[I]{Subjects: Replace(identity.Subjects), Issuers: issuers}
 	var automate []string
-	_ = json.Unmarshal(c.Apps.TLS.Certificates["automate"], &automate) // Caddy says what is wrong with it
+	_ = json.Unmarshal(c.Apps.TLS.Certificates["automate"], &automate) // Caddy reports what is wrong with it
 	for _, n := range Replace(automate) {
 		p.names, p.forced[n] = append(p.names, n), true
 	}

@@ -128,7 +128,7 @@ func (o *Operator) CheckOwner() error {
 		if !ok {
 			return nil
 		}
-		// whose the storage is, Caddy's own folders in it say best
+		// whose the storage is, Caddy's own folders in it show best
 		for _, folder := range []string{"dns_persist", "certificates", "acme", ""} {
 			owner, known, foreign := ownerOf(filepath.Join(files.Path, folder))
 			if foreign {

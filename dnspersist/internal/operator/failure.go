@@ -16,13 +16,13 @@ type Failure struct {
 	CA string `json:"ca"`
 	// Identifiers are the names that are left out for it, sorted.
 	Identifiers []string `json:"identifiers,omitempty"`
-	// Error says why.
+	// Error is the reason.
 	Error string `json:"error"`
 
 	err error
 }
 
-// PartialError says of which CAs nothing is known. What is returned beside it is of the
+// PartialError is for CAs of which nothing is known. What is returned beside it is of the
 // others, and whole for them.
 type PartialError struct {
 	Failed []Failure

@@ -2,7 +2,7 @@ package operator
 
 import "fmt"
 
-// UnknownNameError says that no dns_persist issuer serves a name.
+// UnknownNameError means that no dns_persist issuer serves a name.
 type UnknownNameError struct {
 	Name string
 	// Near is a managed name that hardly differs; empty if there is none.

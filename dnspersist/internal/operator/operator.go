@@ -59,7 +59,7 @@ type Operator struct {
 	Registry Registry
 }
 
-// ErrNotConfigured says that a configuration has no issuer of ours.
+// ErrNotConfigured means that a configuration has no issuer of ours.
 var ErrNotConfigured = errors.New("the configuration has no dns_persist issuer: add the directive dns_persist to a site, or cert_issuer dns_persist to the global options")
 
 // group is an issuer with names that it is to work on.

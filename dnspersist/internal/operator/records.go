@@ -13,7 +13,7 @@ import (
 // TTL is what is proposed for records, in seconds.
 const TTL = 3600
 
-// RecordSet is what has to stand at one validation name.
+// RecordSet is what has to be published at one validation name.
 type RecordSet struct {
 	// Name is the validation name, without final dot.
 	Name string `json:"name"`
@@ -25,46 +25,46 @@ type RecordSet struct {
 	// its own.
 	Target string `json:"target,omitempty"`
 	// Wanted is a value for each CA and account. Each is enough for its own. Those of a
-	// CNAME stand at its target.
+	// CNAME are published at its target.
 	Wanted []acmepersist.Wanted `json:"wanted"`
 	// Waiting is what a running Caddy sees of a record that it waits for.
 	Waiting string `json:"waiting,omitempty"`
-	// DNS is what stands there, where that was read.
-	DNS *Standing `json:"dns,omitempty"`
+	// DNS is what is published there, where that was read.
+	DNS *Published `json:"dns,omitempty"`
 }
 
-// Standing is what DNS shows at a validation name.
-type Standing struct {
-	// Zone is the zone in which the record stands, or has to.
+// Published is what DNS shows at a validation name.
+type Published struct {
+	// Zone is the zone of the record.
 	Zone string `json:"zone"`
-	// Values are all that stand, whole and foreign ones too, TTL is theirs in seconds.
+	// Values are all that are published, whole and foreign ones too, TTL is theirs in seconds.
 	Values []string `json:"values"`
 	TTL    uint32   `json:"ttl,omitempty"`
-	// Alias is the target of a CNAME at the name, where the record has to stand: all that is
-	// told is of there. It is empty where it is not followed, see LeftOut.
+	// Alias is the target of a CNAME at the name, where the record has to be published: all the rest
+	// is of there. It is empty where it is not followed, see LeftOut.
 	Alias string `json:"alias,omitempty"`
-	// LeftOut says why no change of the name is to be given to a tool: its CNAME leads to a
-	// name that its owner may not own, or its servers differ about it. Nothing else is told
+	// LeftOut is why no change of the name is to be given to a tool: its CNAME leads to a
+	// name that its owner may not own, or its servers differ about it. The rest is empty
 	// then.
 	LeftOut string `json:"left_out,omitempty"`
-	// Add are the values that are wanted and do not stand. Stands are those for which one
-	// that is as good does.
-	Add    []string `json:"add"`
-	Stands []string `json:"stands,omitempty"`
-	// Cached says that this is the word of a resolver, which may be of an hour ago: the
+	// Add are the values that are wanted and not published. Good are those for which one
+	// that is as good is.
+	Add  []string `json:"add"`
+	Good []string `json:"stands,omitempty"`
+	// Cached says that this is the answer of a resolver, which may be of an hour ago: the
 	// configuration has check recursive.
 	Cached bool `json:"cached,omitempty"`
-	// Error says why it is not known what stands.
+	// Error is why it is not known what is published.
 	Error string `json:"error,omitempty"`
 }
 
-// Has reports whether a value as good as the wanted one stands.
-func (s *Standing) Has(value string) bool { return slices.Contains(s.Stands, value) }
+// HasGood reports whether a value as good as the wanted one is published.
+func (s *Published) HasGood(value string) bool { return slices.Contains(s.Good, value) }
 
-// Records works out what has to stand at the validation names of the given names, or of all
+// Records works out what has to be published at the validation names of the given names, or of all
 // that are managed: one set for each, sorted, before any order. Accounts are checked at
 // their CAs and none is registered. A value for each standby account of the same CA comes
-// beside the bound one's. A CA of which nothing can be told is a PartialError beside the sets
+// beside the bound one's. A CA of which nothing is known is a PartialError beside the sets
 // of the others.
 func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
 	groups, err := o.groups(names)

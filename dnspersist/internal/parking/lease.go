@@ -38,7 +38,7 @@ var instance = sync.OnceValue(func() string {
 	return id.String()
 })
 
-// lease says which node polls the names that wait for records of one CA.
+// lease is which node polls the names that wait for records of one CA.
 type lease struct {
 	Node     string    `json:"node"`
 	Instance string    `json:"instance,omitempty"`

@@ -19,7 +19,7 @@ const (
 	newsMost   = 10
 )
 
-// newsKind is what a report has to say that the log does not have yet.
+// newsKind is what a report shows that the log does not have yet.
 type newsKind int
 
 const (
@@ -112,7 +112,7 @@ func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.R
 	case newsNone:
 		return
 	case newsDiffers:
-		message = "what DNS says of a record has changed"
+		message = "what DNS shows of a record has changed"
 		fields = append(fields, zap.Any("codes", r.Codes()), zap.Strings("diagnostics", texts(r)))
 	case newsStatus:
 		message = "record changed in DNS"
@@ -130,7 +130,7 @@ func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.R
 	logger.Log(level, message, fields...)
 }
 
-// texts lists what a report has to say beside its summary.
+// texts lists what a report has beside its summary.
 func texts(r propagation.Report) []string {
 	var all []string
 	for _, d := range r.Diagnostics()[1:] {

@@ -90,7 +90,7 @@ func TestFromNothingToGood(t *testing.T) {
 			if len(check.Checks) != 1 || check.Checks[0].State != acmepersist.StateGood || len(check.Checks[0].Verdicts) != 2 || len(check.Checks[0].Report.Servers) != 2 {
 				t.Errorf("check %+v", check)
 			}
-			if r := e.well("records"); !strings.Contains(r.out, "stands") {
+			if r := e.well("records"); !strings.Contains(r.out, "published") {
 				t.Errorf("records: %s", r.out)
 			}
 			if r := e.well("check", "--ca", name); !strings.Contains(r.out, "has accepted") {

@@ -134,7 +134,7 @@ func TestManyAtOneTarget(t *testing.T) {
 	}
 	for _, from := range [][]string{{"--config", e.config}, {"--address", e.Admin}} {
 		r := e.caddyIn(in.String(), append([]string{"records", "-", "--format", "json"}, from...)...)
-		if r.status != 0 || !has(r.err, "not looked up what stands in DNS", "--dns always") {
+		if r.status != 0 || !has(r.err, "not looked up what is published in DNS", "--dns always") {
 			t.Fatalf("%v: status %d: %s", from, r.status, r.err)
 		}
 		aliases := 0

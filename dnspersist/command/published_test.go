@@ -13,7 +13,7 @@ import (
 
 // A record without the policy does not stand for one that was asked for with it, whatever the
 // names are; one with the policy serves both.
-func TestStandsAlready(t *testing.T) {
+func TestIsPublished(t *testing.T) {
 	const account = "https://ca.example/1"
 	value := func(wildcard bool) string {
 		return record.Value{IssuerDomainName: "ca.example", AccountURI: account, Wildcard: wildcard}.String()
@@ -30,7 +30,7 @@ func TestStandsAlready(t *testing.T) {
 	} {
 		w := acmepersist.Wanted{Identifiers: test.names, IssuerDomainName: "ca.example", AccountURI: account, Value: value(test.wanted)}
 		// in other words, or there would be nothing to evaluate
-		if got := standsAlready([]string{value(test.stands) + "; x=y"}, w); got != test.want {
+		if got := isPublished([]string{value(test.stands) + "; x=y"}, w); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}
@@ -54,7 +54,7 @@ func TestShortenedSetIsNoProof(t *testing.T) {
 }
 
 // A resolver's cache does not prove what stands, so no format that sets a whole RRset is made of it.
-func TestCachedStandingIsNoProof(t *testing.T) {
+func TestCachedAnswerIsNoProof(t *testing.T) {
 	set := operator.RecordSet{
 		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",
 		Wanted: []acmepersist.Wanted{{Value: "ca.example; accounturi=https://ca.example/1", Identifiers: []string{"example.com"}}},

@@ -15,8 +15,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// standing is what was read of DNS for one set.
-type standing struct {
+// warned is a validation name with what is to be known before its record is published.
+type warned struct {
 	Name     string
 	Warnings []string
 }
@@ -24,8 +24,8 @@ type standing struct {
 // thoroughUpTo is for how many names the questions are asked that find out what is wrong.
 const thoroughUpTo = 50
 
-// readStanding fills in what stands at the names.
-func (r *recordsRun) readStanding(src *client, sets []operator.RecordSet) ([]standing, error) {
+// readPublished fills in what is published at the names.
+func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) ([]warned, error) {
 	if len(sets) == 0 {
 		return nil, nil
 	}
@@ -84,30 +84,30 @@ func warningsOf(diagnostics []propagation.Diagnostic) []string {
 	return all
 }
 
-// warnings collects what is to be said of the sets.
-func warnings(sets []operator.RecordSet, more map[string][]string) []standing {
-	var all []standing
+// warnings collects those about the sets.
+func warnings(sets []operator.RecordSet, more map[string][]string) []warned {
+	var all []warned
 	for _, s := range sets {
-		one := standing{Name: s.Name, Warnings: more[s.Name]}
+		one := warned{Name: s.Name, Warnings: more[s.Name]}
 		switch {
 		case s.DNS != nil && s.DNS.LeftOut != "":
 			one.Warnings = append(one.Warnings, "it is left out of what is for tools: "+s.DNS.LeftOut)
 		case s.Type == "CNAME":
 			one.Warnings = append(one.Warnings, aliasWarnings(s)...)
 		case s.DNS != nil && s.DNS.Alias != "":
-			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to stand there", s.DNS.Alias))
+			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to be published there", s.DNS.Alias))
 		}
 		all = append(all, one)
 	}
 	return all
 }
 
-// fill notes what a report shows of a set. stands tells of which wanted values a good one
-// stands, if in other words. follow says that a CNAME is followed into whatever zone.
-func fill(set *operator.RecordSet, report propagation.Report, follow bool, stands func(acmepersist.Wanted) bool) {
+// fill notes what a report shows of a set. hasGood tells for which wanted values a good one
+// is published, if in other words. follow says that a CNAME is followed into whatever zone.
+func fill(set *operator.RecordSet, report propagation.Report, follow bool, hasGood func(acmepersist.Wanted) bool) {
 	found := set.DNS
 	if found == nil {
-		found = &operator.Standing{Values: []string{}, Add: []string{}, Zone: cmp.Or(report.At(set.Name).Zone, report.Zone)}
+		found = &operator.Published{Values: []string{}, Add: []string{}, Zone: cmp.Or(report.At(set.Name).Zone, report.Zone)}
 		set.DNS = found
 		found.Cached = report.Mode == propagation.ModeRecursive
 		at, err := report.Published()
@@ -126,7 +126,7 @@ func fill(set *operator.RecordSet, report propagation.Report, follow bool, stand
 		found.TTL = at.TTL
 		found.Values = append(found.Values, at.Values...)
 		if err != nil {
-			found.Error = "DNS cannot tell what stands: " + report.Reason
+			found.Error = "what is published could not be read: " + report.Reason
 		}
 		if err := report.Whole(); err != nil {
 			found.Error = err.Error()
@@ -139,25 +139,25 @@ func fill(set *operator.RecordSet, report propagation.Report, follow bool, stand
 		return
 	}
 	for _, w := range set.Wanted {
-		have := slices.Contains(found.Values, w.Value) || stands(w)
+		have := slices.Contains(found.Values, w.Value) || hasGood(w)
 		i := slices.Index(found.Add, w.Value)
 		switch {
 		case have && i >= 0:
 			found.Add = slices.Delete(found.Add, i, i+1)
-		case !have && i < 0 && !found.Has(w.Value):
+		case !have && i < 0 && !found.HasGood(w.Value):
 			found.Add = append(found.Add, w.Value)
 			if w.OrValue != "" && !slices.Contains(found.Values, w.OrValue) {
 				found.Add = append(found.Add, w.OrValue)
 			}
 		}
-		if have && !found.Has(w.Value) {
-			found.Stands = append(found.Stands, w.Value)
+		if have && !found.HasGood(w.Value) {
+			found.Good = append(found.Good, w.Value)
 		}
 	}
 }
 
-// readBare reads what stands without a configuration.
-func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.RecordSet) ([]standing, error) {
+// readBare reads what is published without a configuration.
+func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.RecordSet) ([]warned, error) {
 	warned := make(map[string][]string)
 	for i := range sets {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
@@ -169,13 +169,13 @@ func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.Reco
 			fillAlias(&sets[i], bareAlias(sets[i], rep), rep)
 			continue
 		}
-		fill(&sets[i], rep, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool { return standsAlready(sets[i].DNS.Values, w) })
+		fill(&sets[i], rep, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool { return isPublished(sets[i].DNS.Values, w) })
 	}
 	return warnings(sets, warned), nil
 }
 
-// standsAlready reports whether one of the values says what w does, in other words.
-func standsAlready(values []string, w acmepersist.Wanted) bool {
+// isPublished reports whether one of the values says what w does, in other words.
+func isPublished(values []string, w acmepersist.Wanted) bool {
 	// --policy wildcard wants the policy for a name without a wildcard, too
 	value, err := record.Parse(w.Value)
 	if err != nil {
@@ -201,10 +201,10 @@ func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) er
 	}
 	batches := formats.Batches(all)
 	if len(batches) == 0 {
-		r.say("nothing has to be changed: there is no change batch")
+		r.report("nothing has to be changed: there is no change batch")
 	}
 	if len(batches) > 1 {
-		r.say("Route 53 takes so much in %d change batches only: they follow each other as JSON documents, hand them over one by one", len(batches))
+		r.report("Route 53 takes so much in %d change batches only: they follow each other as JSON documents, hand them over one by one", len(batches))
 	}
 	for _, b := range batches {
 		if err := formats.Write(r.out, f, b); err != nil {
@@ -229,7 +229,7 @@ func (r *recordsRun) forTool(f formats.Format, sets []operator.RecordSet) ([]for
 			one, ok := aliasSet(s)
 			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
 				// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
-				r.say("warning: %s: its CNAME is left out, for it would replace another one, and what is published could not be read: %s", s.Name, s.DNS.Error)
+				r.report("warning: %s: its CNAME is left out, for it would replace another one, and what is published could not be read: %s", s.Name, s.DNS.Error)
 			} else if ok {
 				all = append(all, one)
 			}
