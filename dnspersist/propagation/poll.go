@@ -32,7 +32,7 @@ type job struct {
 
 func (s *Scheduler) work(j *job) {
 	defer s.requeue(j)
-	defer s.recovered(j.watch)
+	defer s.recovered(j)
 	rep, ok := s.poll(j)
 	if !ok {
 		return
@@ -139,12 +139,12 @@ func (s *Scheduler) requeue(j *job) {
 
 // recovered keeps a panic in a target's or a watcher's function from ending
 // the process.
-func (s *Scheduler) recovered(w *watch) {
+func (s *Scheduler) recovered(j *job) {
 	if p := recover(); p != nil {
-		s.cfg.Logger.Error("panic while polling a validation name",
-			zap.String("watch", w.key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		j.checker.logger.Error("panic while polling a validation name",
+			zap.String("watch", j.watch.key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		s.mu.Lock()
-		w.due = time.Now().Add(s.cfg.MaxInterval)
+		j.watch.due = time.Now().Add(s.cfg.MaxInterval)
 		s.mu.Unlock()
 	}
 }

@@ -4,43 +4,35 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // pollTimeout bounds how long one poll keeps a worker.
 const pollTimeout = 2 * time.Minute
 
+// Bounds of a Scheduler.
+const (
+	pollFactor = 0.1 // of the time since the last event
+	pollJitter = 0.1 // part of the interval, added or taken off at random
+	maxWorkers = 32  // names asked for at a time
+
+	globalRate    = 100.0 // queries per second, of all polls together
+	perServerRate = 20.0  // queries per second to one address, and for the names of one registered domain
+)
+
 // SchedulerConfig configures a [Scheduler]. Zero values are the defaults.
 //
-// The interval is Factor times the time since the last event (the begin of
+// The interval is a tenth of the time since the last event (the begin of
 // the watch, the first yes, a Poke), so that nobody waits much longer for our
 // noticing than for the record itself, and a name that nobody cares for costs
 // 350 questions on its first day and one a day after a week.
 type SchedulerConfig struct {
 	MinInterval time.Duration // between polls of one name. Default: 1.1 s
 	MaxInterval time.Duration // in the first day; then an hour, after a week a day. Default: 5 min
-	Factor      float64       // of the time since the last event. Default: 0.1
-	Jitter      float64       // part of the interval, added or taken off at random; negative: none. Default: 0.1
-	Workers     int           // names asked for at a time. Default: 32
-
-	GlobalRate    float64 // queries per second, of all polls together. Default: 100
-	PerServerRate float64 // queries per second to one address, and for the names of one registered domain. Default: 20
-
-	Logger *zap.Logger // may be nil
 }
 
 func (c SchedulerConfig) withDefaults() SchedulerConfig {
 	c.MinInterval = cmp.Or(c.MinInterval, 1100*time.Millisecond)
 	c.MaxInterval = max(cmp.Or(c.MaxInterval, 5*time.Minute), c.MinInterval)
-	c.Factor = cmp.Or(c.Factor, 0.1)
-	c.Jitter = min(cmp.Or(c.Jitter, 0.1), 1)
-	c.Workers = cmp.Or(c.Workers, 32)
-	c.GlobalRate = cmp.Or(c.GlobalRate, 100)
-	c.PerServerRate = cmp.Or(c.PerServerRate, 20)
-	if c.Logger == nil {
-		c.Logger = zap.NewNop()
-	}
 	return c
 }
 
@@ -53,7 +45,7 @@ func (c SchedulerConfig) interval(elapsed time.Duration) time.Duration {
 	case elapsed >= day:
 		return max(time.Hour, c.MaxInterval)
 	}
-	return min(max(time.Duration(float64(elapsed)*c.Factor), c.MinInterval), c.MaxInterval)
+	return min(max(time.Duration(float64(elapsed)*pollFactor), c.MinInterval), c.MaxInterval)
 }
 
 // maxEvents is how many events of a name count in an hour.
@@ -76,9 +68,7 @@ func (s *Scheduler) next(w *watch, rep Report, now time.Time) time.Time {
 	if w.pace > 1 && !w.urgent {
 		interval = time.Duration(w.pace * float64(interval))
 	}
-	if s.cfg.Jitter > 0 {
-		interval += time.Duration((2*rand.Float64() - 1) * s.cfg.Jitter * float64(interval))
-	}
+	interval += time.Duration((2*rand.Float64() - 1) * s.jitter * float64(interval))
 	due := now.Add(interval)
 	if again := rep.LookAgainAt; !again.IsZero() && again.Before(due) {
 		// Not at once, whatever the gate asks for: no poll may spin.

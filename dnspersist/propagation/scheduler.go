@@ -25,6 +25,7 @@ const fullLookEvery = 10
 // half of the workers and of the questions at most (isBusy, over).
 type Scheduler struct {
 	cfg     SchedulerConfig
+	jitter  float64
 	limiter *ask.Limiter
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -80,7 +81,8 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
 		cfg:     cfg,
-		limiter: ask.NewLimiter(cfg.GlobalRate, cfg.PerServerRate),
+		jitter:  pollJitter,
+		limiter: ask.NewLimiter(globalRate, perServerRate),
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
 		pace:    fair.Pace[share]{Burst: time.Second},
@@ -230,9 +232,9 @@ func (s *Scheduler) start() (time.Duration, bool) {
 		s.due.Push(classOf(w.cost), w)
 	}
 	var again time.Time // when a name may be asked for that may not be now
-	for s.active < s.cfg.Workers {
+	for s.active < maxWorkers {
 		if left := s.limiter.Left(); left < 1 {
-			again = now.Add(time.Millisecond + time.Duration((1-left)/s.cfg.GlobalRate*float64(time.Second)))
+			again = now.Add(time.Millisecond + time.Duration((1-left)/globalRate*float64(time.Second)))
 			break
 		}
 		w, ok := s.due.Pop(func(c class) bool {
@@ -243,7 +245,7 @@ func (s *Scheduler) start() (time.Duration, bool) {
 			if free.After(now) {
 				again = free
 			}
-			return !free.After(now) && s.dear < s.maxDear()
+			return !free.After(now) && s.dear < maxDear
 		})
 		if !ok {
 			break

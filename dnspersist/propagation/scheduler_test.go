@@ -151,7 +151,8 @@ func TestSchedulerDecays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t)
-		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		s := NewScheduler(SchedulerConfig{})
+		s.jitter = 0
 		defer s.Close()
 		start := time.Now()
 		stop := s.Watch("k", n.checker(), target, nil, nil)

@@ -18,7 +18,8 @@ func TestSchedulerSecondWatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t)
-		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		s := NewScheduler(SchedulerConfig{})
+		s.jitter = 0
 		defer s.Close()
 		var a, b told
 		stopA := s.Watch("k", n.checker(), target, nil, a.notify)
@@ -101,7 +102,9 @@ func TestSchedulerPanic(t *testing.T) {
 		s := NewScheduler(SchedulerConfig{})
 		defer s.Close()
 		var l told
-		s.Watch("bad", n.checker(), target, nil, func(Report) { panic("no") })
+		core, logs := observer.New(zap.ErrorLevel)
+		c := NewChecker(Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n, Logger: zap.New(core)})
+		s.Watch("bad", c, target, nil, func(Report) { panic("no") })
 		s.Watch("good", n.checker(), target, nil, l.notify)
 		time.Sleep(time.Minute)
 		if len(l.statuses()) != 1 {
@@ -109,6 +112,9 @@ func TestSchedulerPanic(t *testing.T) {
 		}
 		if watched(s) != 2 {
 			t.Error("the name is lost")
+		}
+		if logs.Len() == 0 {
+			t.Error("nothing is logged")
 		}
 	})
 }
@@ -192,7 +198,8 @@ func TestLookAgainServerRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t)
 		n.publish(t, "192.0.2.1")
-		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		s := NewScheduler(SchedulerConfig{})
+		s.jitter = 0
 		defer s.Close()
 		s.Watch("k", n.checker(), target, nil, nil)
 		time.Sleep(30 * time.Hour)
@@ -217,7 +224,8 @@ func TestLookAgainBehindZoneAbove(t *testing.T) {
 		n.add("192.0.2.21", t, child+txt)
 		stale := n.add("192.0.2.22", t, child)
 		n.servers["192.0.2.53:53"].load(t, otherZone+"nsd.other.test. A 192.0.2.21\nnse.other.test. A 192.0.2.22\n")
-		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		s := NewScheduler(SchedulerConfig{})
+		s.jitter = 0
 		defer s.Close()
 		s.Watch("k", n.checker(), target, nil, nil)
 		time.Sleep(10 * time.Hour)
@@ -234,7 +242,8 @@ func TestPokeWhileLookingAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &hookNet{memNet: newMemNet(t)}
 		n.publish(t, "192.0.2.1")
-		s := NewScheduler(SchedulerConfig{Jitter: -1})
+		s := NewScheduler(SchedulerConfig{})
+		s.jitter = 0
 		defer s.Close()
 		alone, since := 0, 0
 		n.hook = func(_, addr string, q *dns.Msg) (*dns.Msg, error, bool) {

@@ -57,16 +57,16 @@ func (w *watch) lane() lane {
 
 // hold is how long a share is busy with so many questions at a server.
 func (s *Scheduler) hold(questions float64) time.Duration {
-	return time.Duration(questions / s.cfg.PerServerRate * float64(time.Second))
+	return time.Duration(questions / perServerRate * float64(time.Second))
 }
 
 // holdDear counts what dear names use, who have half of all questions.
 func (s *Scheduler) holdDear(now time.Time, questions float64) {
-	s.pace.Hold(dearShare, now, time.Duration(2*questions/s.cfg.GlobalRate*float64(time.Second)))
+	s.pace.Hold(dearShare, now, time.Duration(2*questions/globalRate*float64(time.Second)))
 }
 
 // maxDear is how many workers dear names may have.
-func (s *Scheduler) maxDear() int { return max(s.cfg.Workers/2, 1) }
+const maxDear = maxWorkers / 2
 
 // watchOver calls over once j has waited for servers for longer than a cheap poll may wait.
 func (s *Scheduler) watchOver(j *job, spent *ask.Account) {
@@ -90,7 +90,7 @@ func (s *Scheduler) over(j *job) {
 	if j.dear || j.ended || j.done {
 		return
 	}
-	if s.dear < s.maxDear() {
+	if s.dear < maxDear {
 		s.dear++
 		j.dear = true
 		return
@@ -154,7 +154,7 @@ func (w *watch) note(rep Report) {
 }
 
 // What time and text count for, in questions. An honest server answers in freeTime; in a second
-// beyond it a worker could have asked three, with the defaults of [SchedulerConfig]. Who keeps
+// beyond it a worker could have asked three, at globalRate with maxWorkers. Who keeps
 // a worker for longer than patience is dear, however little is asked.
 const (
 	freeTime           = 250 * time.Millisecond
