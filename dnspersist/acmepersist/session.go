@@ -13,7 +13,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // session is one operation with a CA and the account.
@@ -62,11 +61,6 @@ func (iss *Issuer) open(ctx context.Context) (*session, error) {
 // sessionWith makes a session of a conversation. Its account is not bound yet.
 func (iss *Issuer) sessionWith(client *ca.Client) *session {
 	return &session{Client: client, iss: iss, store: iss.ca.Store, account: iss.accounts.Book(client), logger: iss.ca.Logger}
-}
-
-// hashedWant is what the CA has to find for an identifier, in whichever dialect.
-func (s *session) hashedWant(t ca.Terms, identifier string) record.Requirement {
-	return t.Requirement(identifier, s.account.Identity)
 }
 
 // siteSession is a Site, and the session that acts upon it.

@@ -30,6 +30,7 @@ var layers = []string{
 	"dnspersist/internal/publish",
 	"dnspersist/internal/ca",
 	"dnspersist/internal/account",
+	"dnspersist/internal/site",
 	"dnspersist/acmepersist",
 	"dnspersist/internal/parking",
 	"dnspersist/internal/managed",

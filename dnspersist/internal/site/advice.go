@@ -34,7 +34,7 @@ type ValueVerdict struct {
 	Reason  string         `json:"reason,omitempty"`
 }
 
-// find explains a report on a name whose record is r. There is nothing to find where no value
+// Find explains a report on a name whose record is r. There is nothing to find where no value
 // is published, or one may be good.
 func Find(r Record, want record.Requirement, report propagation.Report) Finding {
 	result := record.Evaluate(report.Values, want, time.Now())
@@ -48,7 +48,7 @@ func Find(r Record, want record.Requirement, report propagation.Report) Finding 
 	return f
 }
 
-// mend says what to do about published values none of which is the record, a line of a zone
+// Mend says what to do about published values none of which is the record, a line of a zone
 // file: what was meant to be it is replaced, and what others have is left alone.
 func Mend(line string, result record.Result) string {
 	var near, reasons []string
@@ -86,7 +86,7 @@ func quoted(value string) string {
 	return strconv.Quote(value[:cut]) + "…"
 }
 
-// moved returns the advice to move a record that was found at another name, if it was.
+// Moved returns the advice to move a record that was found at another name, if it was.
 func Moved(r Record, found []propagation.Diagnostic) string {
 	i := slices.IndexFunc(found, func(d propagation.Diagnostic) bool { return d.Code == propagation.CodeWrongName && d.Place != "" })
 	if i < 0 {

@@ -71,7 +71,7 @@ func (e *ForeignAliasError) Error() string {
 	return fmt.Sprintf("%s is an alias (CNAME) of %s, %s: let the owner of the domain change it to %s", e.Name, e.Alias, why, e.Wanted)
 }
 
-// leadsTo is where the record of an identifier belongs whose validation name has that alias: the
+// LeadsTo is where the record of an identifier belongs whose validation name has that alias: the
 // first target that is covered. A wildcard counts if it leads exactly to what the owner is asked
 // for: an exact CNAME takes its place otherwise. It is empty if the alias leads to nothing of ours.
 func (d *Delegation) LeadsTo(a propagation.Alias, identifier string) string {
@@ -148,7 +148,7 @@ func (w *Site) wouldWiden(shared state.Target) string {
 	return ""
 }
 
-// applyAlias applies the CNAME that a look has found.
+// ApplyAlias applies the CNAME that a look has found.
 func (w *Site) ApplyAlias(ctx context.Context, r propagation.Report) error {
 	d := w.Delegation
 	if d == nil {
@@ -179,7 +179,7 @@ func (w *Site) ApplyAlias(ctx context.Context, r propagation.Report) error {
 	return err
 }
 
-// follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
+// Follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
 // what stands there.
 func (w *Site) Follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
 	if w.Delegation == nil {
@@ -224,7 +224,7 @@ func (w *Site) join(ctx context.Context) error {
 	return err
 }
 
-// place is where the record is to be published, as something to look for.
+// Place is where the record is to be published, as something to look for.
 func (w *Site) Place() (propagation.Target, error) {
 	switch {
 	case w.Delegated == "":
@@ -238,7 +238,7 @@ func (w *Site) Place() (propagation.Target, error) {
 	return propagation.Target{Name: w.Delegated, Host: PlaceHost(w.Delegated), Accept: t.Accept, Weigh: t.Weigh}, nil
 }
 
-// placeHost is from where the zone of a target is found: above it, for it may not exist yet,
+// PlaceHost is from where the zone of a target is found: above it, for it may not exist yet,
 // but not from a top-level domain.
 func PlaceHost(target string) string {
 	if _, above, ok := strings.Cut(target, "."); ok && strings.Contains(above, ".") {
@@ -247,7 +247,7 @@ func PlaceHost(target string) string {
 	return target
 }
 
-// elsewhere reports whether a name leads to another target than an attempt has applied:
+// Elsewhere reports whether a name leads to another target than an attempt has applied:
 // then another attempt can publish there.
 func (w *Site) Elsewhere(seen propagation.Report) func(propagation.Report) bool {
 	d := w.Delegation
@@ -266,7 +266,7 @@ func (w *Site) Elsewhere(seen propagation.Report) func(propagation.Report) bool 
 	}
 }
 
-// taken returns what others have at the label to which a name leads, where nothing of ours was written
+// Taken returns what others have at the label to which a name leads, where nothing of ours was written
 // yet; empty if nothing. The label that is made from the domain nobody else has.
 func (w *Site) Taken(ctx context.Context, checker *propagation.Checker) (why string, err error) {
 	if d := w.Delegation; d == nil || d.Name != "" || w.Delegated == "" || w.Delegated == d.Target(w.Identifier) {
@@ -275,7 +275,7 @@ func (w *Site) Taken(ctx context.Context, checker *propagation.Checker) (why str
 	return w.Keeper(checker).Taken(ctx, propagation.Target{Name: w.Delegated, Host: PlaceHost(w.Delegated)})
 }
 
-// yield gives up a label: the name is asked for at its own.
+// Yield gives up a label: the name is asked for at its own.
 func (w *Site) Yield(why string) (err error) {
 	w.Foreign, w.Why, w.Any = w.Delegated, why, false
 	w.Delegated = w.Delegation.Target(w.Identifier)
@@ -283,7 +283,7 @@ func (w *Site) Yield(why string) (err error) {
 	return err
 }
 
-// claim makes sure, before a record is written, that its place may be used, and notes who uses it.
+// Claim makes sure, before a record is written, that its place may be used, and notes who uses it.
 func (w *Site) Claim(ctx context.Context, checker *propagation.Checker) error {
 	if w.Delegated == "" || w.Foreign != "" {
 		return nil
@@ -305,7 +305,7 @@ func (w *Site) Claim(ctx context.Context, checker *propagation.Checker) error {
 	return w.join(ctx)
 }
 
-// isOwnersTurn reports whether a record is not written yet because the owner of the domain has to act
+// IsOwnersTurn reports whether a record is not written yet because the owner of the domain has to act
 // first. Whoever opens a connection chooses the names of on-demand TLS: that its CNAME leads to us is
 // the owner's consent. A name in a zone of the provider's has no CNAME, there the permission is the sign.
 func (w *Site) IsOwnersTurn(r propagation.Report) bool {

@@ -76,7 +76,7 @@ type Site struct {
 	Known state.Name
 }
 
-// domain is the one in the hash of a record of draft -02.
+// Domain is the one in the hash of a record of draft -02.
 func (w *Site) Domain() string {
 	if w.Any {
 		return record.AnyDomain
@@ -114,7 +114,7 @@ func (m *Maker) Site(ctx context.Context, identifier string, t ca.Terms) (*Site,
 	return w, nil
 }
 
-// recordFor makes the record in one dialect. The domain is AnyDomain or the name that is
+// RecordFor makes the record in one dialect. The domain is AnyDomain or the name that is
 // validated.
 func (w *Site) RecordFor(dialect record.Dialect, domain string) (Record, error) {
 	vname, err := record.ValidationName(w.Identifier)
@@ -133,7 +133,7 @@ func (w *Site) RecordFor(dialect record.Dialect, domain string) (Record, error) 
 	return Record{Name: vname, Target: w.Delegated, Value: value.String()}, nil
 }
 
-// refine fits the record that is asked for to what stands at the name. One for any
+// Refine fits the record that is asked for to what stands at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
 func (w *Site) Refine(values []string, o ca.Offer) error {
@@ -159,7 +159,7 @@ func (w *Site) Refine(values []string, o ca.Offer) error {
 	return err
 }
 
-// target makes the wanted record a thing to look for in DNS.
+// Target makes the wanted record a thing to look for in DNS.
 func (w *Site) Target() propagation.Target {
 	want, known, account, identifier := w.Want, w.Known, w.Account.URL, w.Identifier
 	return propagation.Target{
@@ -176,7 +176,7 @@ func (w *Site) Target() propagation.Target {
 	}
 }
 
-// weigh says how much a value has to do with what is wanted.
+// Weigh says how much a value has to do with what is wanted.
 func Weigh(want record.Requirement) func(value string) int {
 	return func(value string) int {
 		for _, v := range record.Evaluate([]string{value}, want, time.Now()).Verdicts {
