@@ -45,7 +45,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 //
 // Nothing is asked of the CA before the account is confirmed and the record is published everywhere, except
 // when the certificate runs out. A *Hold in the error says what the domain has to wait for, and until when;
-// the errors in it, such as WaitingError or NotOfferedError, tell the details.
+// the errors in it, such as WaitingError or AccountError, have the details.
 func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req Request) (*certmagic.IssuedCertificate, error) {
 	domain, err := NameFromCSR(csr)
 	if err != nil {

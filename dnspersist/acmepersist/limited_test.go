@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
@@ -28,10 +28,10 @@ func (i *issuing) publish(names ...string) {
 }
 
 // limited issues for a name, and wants the CA's limit as the error.
-func (i *issuing) limited(name string) *acmepersist.RateLimitedError {
+func (i *issuing) limited(name string) *ca.RateLimitedError {
 	i.t.Helper()
 	err := i.issueFor(i.t.Context(), name)
-	var limited *acmepersist.RateLimitedError
+	var limited *ca.RateLimitedError
 	if !errors.As(err, &limited) {
 		i.t.Fatalf("%s: the error is %v, want a limit", name, err)
 	}

@@ -17,16 +17,6 @@ import (
 // ChallengeType is the type of the challenge (draft-ietf-acme-dns-persist, section 4).
 const ChallengeType = ca.ChallengeType
 
-// What a CA refuses with.
-type (
-	// NotOfferedError is a CA that does not offer dns-persist-01.
-	NotOfferedError = ca.NotOfferedError
-	// RateLimitedError is a CA that asks to come back later than one attempt can wait.
-	RateLimitedError = ca.RateLimitedError
-	// AccountURIError is a CA that wants another account URI in the record than our account's.
-	AccountURIError = ca.AccountURIError
-)
-
 // What a domain needs to have published.
 type (
 	// Record is a TXT record that has to be published.
@@ -70,7 +60,7 @@ func IssuerKey(directory string) string { return state.IssuerKey(directory) }
 
 // The account, see the methods of Issuer that return them.
 type (
-	// Account is what may be told about the bound account: everything but its key.
+	// Account is what may be shown of the bound account: everything but its key.
 	Account = account.Account
 	// AccountState is what there is to know of the bound account, but its keys.
 	AccountState = account.State

@@ -124,8 +124,8 @@ func newKey() (crypto.Signer, error) {
 	return key, nil
 }
 
-// StatusUnknown is the status of an account that the CA does not accept.
-const StatusUnknown = "unknown"
+// statusUnknown is the status of an account that the CA does not accept.
+const statusUnknown = "unknown"
 
 // State is what there is to know of the bound account, but its keys.
 type State struct {
@@ -148,7 +148,7 @@ type State struct {
 	IssuerDomainNames []string       `json:"issuer_domain_names,omitempty"`
 	Dialect           record.Dialect `json:"dialect,omitempty"`
 	AccountHashPrefix string         `json:"account_hash_prefix,omitempty"`
-	// Status is what the CA answers: valid, deactivated or StatusUnknown, with the Problem.
+	// Status is what the CA answers: valid, deactivated or unknown, with the Problem.
 	// It is empty where the CA was not asked.
 	Status  string `json:"status,omitempty"`
 	Problem string `json:"problem,omitempty"`

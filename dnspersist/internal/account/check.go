@@ -227,7 +227,7 @@ func (h *Holder) Status(ctx context.Context) (State, error) {
 			return state, nil
 		}
 	}
-	state.Status, state.Problem = StatusUnknown, err.Error()
+	state.Status, state.Problem = statusUnknown, err.Error()
 	if ca.IsProblem(err, "unauthorized") {
 		// to a request about nothing but the account it means one thing
 		state.Status = acme.StatusDeactivated

@@ -69,7 +69,7 @@ func derBlocks(bundle []byte) []byte {
 	}
 }
 
-// leafOf returns the certificate at the beginning of a PEM bundle.
+// Leaf returns the certificate at the beginning of a PEM bundle.
 func Leaf(chain []byte) (*x509.Certificate, error) {
 	certs, err := x509.ParseCertificates(derBlocks(chain))
 	if err != nil {

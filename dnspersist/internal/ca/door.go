@@ -27,7 +27,7 @@ type door struct {
 	ca string
 }
 
-// guarded returns what goes through a door to the CA with the given directory URL. Default: a
+// Guard returns what goes through a door to the CA with the given directory URL. Default: a
 // transport of this package.
 func Guard(base http.RoundTripper, ca string) http.RoundTripper {
 	return door{cmp.Or(base, http.RoundTripper(defaultTransport)), ca}

@@ -28,7 +28,7 @@ type Terms struct {
 	Prefix string
 }
 
-// same reports whether a record for one is a record for the other.
+// Equal reports whether a record for one is a record for the other.
 func (t Terms) Equal(u Terms) bool {
 	return t.Dialect == u.Dialect && t.Prefix == u.Prefix && sameSet(t.Names, u.Names)
 }
