@@ -196,22 +196,16 @@ func (r *recordsRun) writeFormat(f formats.Format, sets []operator.RecordSet) er
 		// the tool would take it for the wish that nothing is published
 		return fmt.Errorf("nothing is put out as %s, for every name is left out, see above", f)
 	}
-	if f != formats.Route53 {
-		return formats.Write(r.out, f, all)
-	}
-	batches := formats.Batches(all)
-	if len(batches) == 0 {
-		r.report("nothing has to be changed: there is no change batch")
-	}
-	if len(batches) > 1 {
-		r.report("Route 53 takes so much in %d change batches only: they follow each other as JSON documents, hand them over one by one", len(batches))
-	}
-	for _, b := range batches {
-		if err := formats.Write(r.out, f, b); err != nil {
-			return err
+	if f == formats.Route53 {
+		switch n := len(formats.Batches(all)); n {
+		case 0:
+			r.report("nothing has to be changed: there is no change batch")
+		case 1:
+		default:
+			r.report("Route 53 takes so much in %d change batches only: they follow each other as JSON documents, hand them over one by one", n)
 		}
 	}
-	return nil
+	return formats.Write(r.out, f, all)
 }
 
 // forTool makes of the sets what a format takes.

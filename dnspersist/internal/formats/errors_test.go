@@ -62,7 +62,6 @@ func TestErrors(t *testing.T) {
 		"route53, characters": {adding(Route53), with(func(s *RRset) {
 			s.Published = []string{strings.Repeat("a", 8000), strings.Repeat("b", 8000)}
 		}), []string{n, "over the limits", "remove values"}},
-		"route53, zones": {adding(Route53), []RRset{good, {Name: "b", Zone: "b", Known: true, Add: []string{"x"}}}, []string{"one zone", "fewer names", "2 batches"}},
 	} {
 		for _, f := range tt.formats {
 			var b bytes.Buffer

@@ -45,8 +45,8 @@ const (
 	// NSUpdate is a script for the nsupdate of BIND. It never deletes, and running it twice
 	// does no more than running it once.
 	NSUpdate Format = "nsupdate"
-	// Route53 is a change batch: aws route53 change-resource-record-sets --change-batch.
-	// It is for one hosted zone and has limits; see Batches.
+	// Route53 are change batches: aws route53 change-resource-record-sets --change-batch. Each is for one
+	// hosted zone and has limits, so there may be several, as JSON documents; see Batches.
 	Route53 Format = "route53"
 	// OctoDNS are records for octoDNS's YamlProvider, a YAML document for each zone, to be
 	// merged into the file of the zone.
@@ -135,12 +135,13 @@ func (s RRset) rrtype() string {
 	return "TXT"
 }
 
-// data is a value of the set in master file format.
-func (s RRset) data(value string) string {
+// data is a value of the set in master file format. octet is the format of octets that are not
+// printable ASCII.
+func (s RRset) data(value, octet string) string {
 	if s.CNAME != "" {
 		return value + "."
 	}
-	return record.Quote(value)
+	return record.QuoteWith(value, octet)
 }
 
 // relative is the name within its zone, empty at the apex.

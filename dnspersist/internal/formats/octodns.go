@@ -2,8 +2,8 @@ package formats
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -38,14 +38,15 @@ func writeOctoDNS(b *bytes.Buffer, sets []RRset) error {
 	for _, zone := range zones {
 		fmt.Fprintf(b, "# %s.yaml\n---\n%s", zone, mergeOctoDNS)
 		list := byZone[zone]
-		slices.SortFunc(list, func(x, y RRset) int { return compareNatural(x.relative(), y.relative()) })
+		slices.SortStableFunc(list, func(x, y RRset) int { return strings.Compare(naturalKey(x.relative()), naturalKey(y.relative())) })
 		for _, s := range list {
 			b.WriteString(comments("#", s.Comment))
+			fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: %s\n", quoteYAML(s.relative()), s.TTL, s.rrtype())
 			if s.CNAME != "" {
-				fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: CNAME\n  value: %s\n", quoteYAML(s.relative()), s.TTL, quoteYAML(s.CNAME+"."))
+				fmt.Fprintf(b, "  value: %s\n", quoteYAML(s.CNAME+"."))
 				continue
 			}
-			fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: TXT\n  values:\n", quoteYAML(s.relative()), s.TTL)
+			b.WriteString("  values:\n")
 			for _, v := range s.whole() {
 				fmt.Fprintf(b, "  - %s\n", quoteYAML(strings.ReplaceAll(v, ";", `\;`)))
 			}
@@ -82,39 +83,13 @@ func notForOctoDNS(v string) string {
 	return ""
 }
 
-// compareNatural orders as octoDNS wants the keys of a file: like Python's natsort in its
-// default way, where runs of digits count as numbers and come before text at the start.
-func compareNatural(a, b string) int {
-	x, y := a, b
-	for {
-		// Text and numbers take turns, beginning with text, which may be empty.
-		var textX, textY, numberX, numberY string
-		textX, x = cut(x, false)
-		textY, y = cut(y, false)
-		if c := strings.Compare(textX, textY); c != 0 {
-			return c
-		}
-		numberX, x = cut(x, true)
-		numberY, y = cut(y, true)
-		if numberX == "" || numberY == "" {
-			// One is at its end, and the shorter goes first. Equal keys keep any order.
-			return cmp.Or(cmp.Compare(len(numberX), len(numberY)), strings.Compare(a, b))
-		}
-		numberX, numberY = strings.TrimLeft(numberX, "0"), strings.TrimLeft(numberY, "0")
-		if c := cmp.Or(cmp.Compare(len(numberX), len(numberY)), strings.Compare(numberX, numberY)); c != 0 {
-			return c
-		}
-		if x == "" || y == "" {
-			return cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(a, b))
-		}
-	}
-}
+// digits are what octoDNS compares as numbers.
+var digits = regexp.MustCompile("[0-9]+")
 
-// cut splits off the digits, or all but digits, that a string begins with.
-func cut(s string, digits bool) (head, tail string) {
-	i := 0
-	for i < len(s) && (s[i] >= '0' && s[i] <= '9') == digits {
-		i++
-	}
-	return s[:i], s[i:]
+// naturalKey is a name by which names are in the order that octoDNS wants in a file: that of Python's
+// natsort, where digits count as a number and go before text.
+func naturalKey(name string) string {
+	return digits.ReplaceAllStringFunc(name, func(n string) string {
+		return "\x00" + strings.Repeat("0", maxLabel-len(n)) + n
+	})
 }

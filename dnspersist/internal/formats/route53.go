@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // The limits of a ChangeResourceRecordSets request, halved, for what is UPSERTed counts twice.
@@ -39,9 +37,8 @@ type resourceRecord struct {
 }
 
 // Batches splits the sets for Route53: each batch is for one zone and within the limits of a
-// request. Sets with nothing to add are left out, so there may be no batch at all. Write
-// refuses sets that make more than one batch. A set that is over the limits alone is a batch
-// of its own, and Write refuses it.
+// request. Sets with nothing to add are left out, so there may be no batch at all. A set that is
+// over the limits alone is a batch of its own, and Write refuses it.
 func Batches(sets []RRset) [][]RRset {
 	type load struct{ batch, records, characters int }
 	var batches [][]RRset
@@ -71,16 +68,11 @@ func route53Cost(s RRset) (records, characters int) {
 	return records, characters
 }
 
-// writeRoute53 writes one batch. Without anything to change it has no changes, and AWS
-// refuses it.
+// writeRoute53 writes a JSON document for each batch. There is none without anything to change:
+// AWS refuses a batch without changes.
 func writeRoute53(b *bytes.Buffer, sets []RRset) error {
-	batches := Batches(sets)
-	if len(batches) > 1 {
-		return fmt.Errorf("the %d record sets do not fit into one change batch of Route 53, which is for one zone, %d values and %d characters; "+
-			"run it for fewer names, there are %d batches", len(sets), maxRoute53Records, maxRoute53Characters, len(batches))
-	}
-	batch := changeBatch{Comment: "dns-persist-01, nothing to add", Changes: []change{}}
-	for _, list := range batches {
+	for _, list := range Batches(sets) {
+		batch := changeBatch{Comment: fmt.Sprintf("dns-persist-01, names: %d", len(list))}
 		for _, s := range list {
 			if records, characters := route53Cost(s); records > maxRoute53Records || characters > maxRoute53Characters {
 				return refuse(s, "its %d values of %d characters are over the limits of a change batch of Route 53, %d values and %d characters; remove values that are not needed",
@@ -96,20 +88,15 @@ func writeRoute53(b *bytes.Buffer, sets []RRset) error {
 			}
 			batch.Changes = append(batch.Changes, change{Action: "UPSERT", ResourceRecordSet: set})
 		}
-		batch.Comment = fmt.Sprintf("dns-persist-01, names: %d", len(list))
+		if err := writeJSON(b, batch); err != nil {
+			return err
+		}
 	}
-	return writeJSON(b, batch)
+	return nil
 }
 
-// quoteRoute53 is like record.Quote, but Route 53 has octets as three octal digits.
-func quoteRoute53(value string) string { return record.QuoteWith(value, "\\%03o") }
-
-func (s RRset) route53Value(v string) string {
-	if s.CNAME != "" {
-		return v + "."
-	}
-	return quoteRoute53(v)
-}
+// route53Value is a value of the set as Route 53 takes it, which has octets as three octal digits.
+func (s RRset) route53Value(value string) string { return s.data(value, "\\%03o") }
 
 // writeJSON writes indented JSON without the escapes that are for web pages only.
 func writeJSON(b *bytes.Buffer, v any) error {

@@ -85,7 +85,7 @@ func TestQuoteRoute53(t *testing.T) {
 		strings.Repeat("a", 255): `"` + strings.Repeat("a", 255) + `"`,
 		strings.Repeat("a", 256): `"` + strings.Repeat("a", 255) + `" "a"`,
 	} {
-		if got := quoteRoute53(value); got != want {
+		if got := (RRset{}).route53Value(value); got != want {
 			t.Errorf("%q: %s, want %s", value, got, want)
 		}
 	}

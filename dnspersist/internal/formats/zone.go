@@ -25,5 +25,5 @@ func writeZone(b *bytes.Buffer, sets []RRset) error {
 
 // line is one record in master file format.
 func line(s RRset, value string) string {
-	return fmt.Sprintf("%s. %d IN %s %s\n", s.Name, s.TTL, s.rrtype(), s.data(value))
+	return fmt.Sprintf("%s. %d IN %s %s\n", s.Name, s.TTL, s.rrtype(), s.data(value, "\\%03d"))
 }
