@@ -83,7 +83,7 @@ func quietLogs() *caddy.Logging {
 }
 
 // offlineOperator provisions the issuers.
-func offlineOperator(ctx caddy.Context, c managed.Config) (*operator.Operator, error) {
+func offlineOperator(ctx caddy.Context, c *managed.Config) (*operator.Operator, error) {
 	var p managed.Plan[operator.Issuer]
 	var err error
 	p, err = managed.Offline(c, func(policy managed.PolicyConfig) ([]operator.Issuer, error) {
@@ -92,7 +92,7 @@ func offlineOperator(ctx caddy.Context, c managed.Config) (*operator.Operator, e
 			return nil, fmt.Errorf("admin.identity: %w", err)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", policyNames(policy.Subjects), err)
+			return nil, fmt.Errorf("%s: %w", policyNames(policy.SubjectsRaw), err)
 		}
 		var all []operator.Issuer
 		for _, iss := range issuers {
@@ -146,7 +146,7 @@ func (o *offline) Refuses(name string) error { return o.refuses(name) }
 // offlineIssuers provisions those of a policy that are ours.
 func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []string) ([]*offline, error) {
 	var ours []*offline
-	for _, raw := range policy.Issuers {
+	for _, raw := range policy.IssuersRaw {
 		var is struct {
 			Module string `json:"module"`
 		}
@@ -164,8 +164,8 @@ func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []
 		switch {
 		case policy.IsIdentity: // it is this server's own, whatever the configuration's storage is
 			iss.storage = caddy.DefaultStorage
-		case len(policy.Storage) > 0:
-			if iss.storage, err = storageOf(ctx, policy.Storage); err != nil {
+		case len(policy.StorageRaw) > 0:
+			if iss.storage, err = storageOf(ctx, policy.StorageRaw); err != nil {
 				return nil, fmt.Errorf("opening its storage: %w", err)
 			}
 		}

@@ -1,6 +1,8 @@
 package managed
 
 import (
+	"cmp"
+	"encoding/json"
 	"reflect"
 	"slices"
 
@@ -13,7 +15,7 @@ import (
 // Loaded is the plan of a configuration that Caddy has loaded. ours tells which issuers are ours,
 // and what they are in the plan.
 func Loaded[I any](ctx caddy.Context, ours func(certmagic.Issuer) (I, bool)) Plan[I] {
-	p := Plan[I]{forced: make(map[string]bool)}
+	var p Plan[I]
 	app, err := ctx.AppIfConfigured("tls")
 	if err != nil {
 		return p.indexed()
@@ -30,9 +32,7 @@ func Loaded[I any](ctx caddy.Context, ours func(certmagic.Issuer) (I, bool)) Pla
 			p.policies = append(p.policies, one)
 		}
 	}
-	for _, n := range automated(tls) {
-		p.names, p.forced[n] = append(p.names, n), true
-	}
+	p.forced = automated(tls)
 	if app, err := ctx.AppIfConfigured("http"); err == nil {
 		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App), isLoaded(tls))...)
 	}
@@ -72,27 +72,19 @@ func isLoaded(tls *caddytls.TLS) func(name string) bool {
 
 // certificateHosts are the sites' names for which Caddy manages certificates.
 func certificateHosts(app *caddyhttp.App, loaded func(string) bool) []string {
-	var hosts []string
+	var all []string
 	repl := caddy.NewReplacer()
 	for _, server := range app.Servers {
-		if !HasNoCertificates(app, server) {
-			hosts = append(hosts, qualifying(Hosts(server.Routes), server.AutoHTTPS, loaded, repl)...)
+		if server == nil || HasNoCertificates(app, server) {
+			continue
 		}
-	}
-	return hosts
-}
-
-// qualifying are the hosts of a server that a certificate is managed for.
-func qualifying(hosts []string, auto *caddyhttp.AutoHTTPSConfig, loaded func(string) bool, repl *caddy.Replacer) []string {
-	if auto == nil {
-		auto = new(caddyhttp.AutoHTTPSConfig)
-	}
-	var all []string
-	for _, h := range hosts {
-		h = repl.ReplaceAll(h, "")
-		if certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
-			!slices.Contains(auto.Skip, h) && !slices.Contains(auto.SkipCerts, h) && (auto.IgnoreLoadedCerts || !loaded(h)) {
-			all = append(all, h)
+		auto := cmp.Or(server.AutoHTTPS, new(caddyhttp.AutoHTTPSConfig))
+		for _, h := range asciiAll(Hosts(server.Routes)) {
+			h = repl.ReplaceAll(h, "")
+			if certmagic.SubjectQualifiesForCert(h) && !certmagic.SubjectIsIP(h) &&
+				!slices.Contains(auto.Skip, h) && !slices.Contains(auto.SkipCerts, h) && (auto.IgnoreLoadedCerts || !loaded(h)) {
+				all = append(all, h)
+			}
 		}
 	}
 	return all
@@ -116,11 +108,16 @@ func HasNoCertificates(app *caddyhttp.App, server *caddyhttp.Server) bool {
 	return true
 }
 
-// Hosts returns all names in the routes' host matchers, also those that do not
+// Hosts returns all names in the routes' host matchers, loaded or as JSON, also those that do not
 // qualify for a certificate.
 func Hosts(routes caddyhttp.RouteList) []string {
 	var hosts []string
 	for _, route := range routes {
+		for _, raw := range route.MatcherSetsRaw {
+			var match caddyhttp.MatchHost
+			_ = json.Unmarshal(raw["host"], &match) // Caddy says what is wrong with it
+			hosts = append(hosts, match...)
+		}
 		for _, set := range route.MatcherSets {
 			for _, matcher := range set {
 				if match, ok := matcher.(*caddyhttp.MatchHost); ok {

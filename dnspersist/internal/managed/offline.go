@@ -1,14 +1,15 @@
 package managed
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"golang.org/x/net/idna"
 )
 
@@ -17,25 +18,11 @@ import (
 type Config struct {
 	Storage json.RawMessage `json:"storage"`
 	Admin   struct {
-		Identity struct {
-			Identifiers []string          `json:"identifiers"`
-			Issuers     []json.RawMessage `json:"issuers"`
-		} `json:"identity"`
+		Identity caddy.IdentityConfig `json:"identity"`
 	} `json:"admin"`
 	Apps struct {
-		TLS struct {
-			Resolvers    []string                   `json:"resolvers"`
-			Certificates map[string]json.RawMessage `json:"certificates"`
-			ECH          struct {
-				Configs []struct {
-					PublicName string `json:"public_name"`
-				} `json:"configs"`
-			} `json:"encrypted_client_hello"`
-			Automation struct {
-				Policies []PolicyConfig `json:"policies"`
-			} `json:"automation"`
-		} `json:"tls"`
-		HTTP httpConfig `json:"http"`
+		TLS  caddytls.TLS  `json:"tls"`
+		HTTP caddyhttp.App `json:"http"`
 	} `json:"apps"`
 
 	// clients are the names of client certificates that a proxy of whichever app asks for.
@@ -44,33 +31,15 @@ type Config struct {
 
 // PolicyConfig is an automation policy, or the identity of Caddy's admin endpoint.
 type PolicyConfig struct {
-	Subjects           []string          `json:"subjects"`
-	Issuers            []json.RawMessage `json:"issuers"`
-	Storage            json.RawMessage   `json:"storage"`
-	RenewalWindowRatio float64           `json:"renewal_window_ratio"`
-	IsIdentity         bool              `json:"-"`
-}
-
-type httpConfig struct {
-	HTTPPort int                     `json:"http_port"`
-	Servers  map[string]serverConfig `json:"servers"`
-}
-
-type serverConfig struct {
-	Listen    []string                   `json:"listen"`
-	AutoHTTPS *caddyhttp.AutoHTTPSConfig `json:"automatic_https"`
-	Routes    []struct {
-		Match []struct {
-			Host []string `json:"host"`
-		} `json:"match"`
-	} `json:"routes"`
+	caddytls.AutomationPolicy
+	IsIdentity bool
 }
 
 // ReadConfig reads a configuration in Caddy's JSON.
-func ReadConfig(cfgJSON []byte) (Config, error) {
-	var c Config
-	if err := json.Unmarshal(cfgJSON, &c); err != nil {
-		return Config{}, fmt.Errorf("reading the configuration: %w; with a file in another format use --adapter", err)
+func ReadConfig(cfgJSON []byte) (*Config, error) {
+	c := new(Config)
+	if err := json.Unmarshal(cfgJSON, c); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w; with a file in another format use --adapter", err)
 	}
 	c.clients = clientNames(cfgJSON)
 	return c, nil
@@ -78,53 +47,37 @@ func ReadConfig(cfgJSON []byte) (Config, error) {
 
 // Offline is the plan of a configuration that no server runs. ours makes the issuers of a policy
 // that are ours.
-func Offline[I any](c Config, ours func(PolicyConfig) ([]I, error)) (Plan[I], error) {
-	p := Plan[I]{forced: make(map[string]bool)}
-	for _, policy := range c.Apps.TLS.Automation.Policies {
-		issuers, err := ours(policy)
-		if err != nil {
-			return p, err
+func Offline[I any](c *Config, ours func(PolicyConfig) ([]I, error)) (p Plan[I], err error) {
+	tls := &c.Apps.TLS
+	if tls.Automation != nil {
+		for _, policy := range tls.Automation.Policies {
+			policy = cmp.Or(policy, new(caddytls.AutomationPolicy))
+			one := Policy[I]{Subjects: asciiAll(Replace(policy.SubjectsRaw))}
+			if one.Issuers, err = ours(PolicyConfig{AutomationPolicy: *policy}); err != nil {
+				return p, err
+			}
+			p.policies = append(p.policies, one)
 		}
-		p.policies = append(p.policies, Policy[I]{Subjects: asciiAll(Replace(policy.Subjects)), Issuers: issuers})
 	}
-	identity := PolicyConfig{Subjects: c.Admin.Identity.Identifiers, Issuers: c.Admin.Identity.Issuers, IsIdentity: true}
-	issuers, err := ours(identity)
+	id := c.Admin.Identity
+	p.identity.Subjects = Replace(id.Identifiers)
+	p.identity.Issuers, err = ours(PolicyConfig{caddytls.AutomationPolicy{SubjectsRaw: id.Identifiers, IssuersRaw: id.IssuersRaw}, true})
 	if err != nil {
 		return p, err
 	}
-	p.identity = Policy[I]{Subjects: Replace(identity.Subjects), Issuers: issuers}
 	var automate []string
-	_ = json.Unmarshal(c.Apps.TLS.Certificates["automate"], &automate) // Caddy reports what is wrong with it
-	for _, n := range Replace(automate) {
-		p.names, p.forced[n] = append(p.names, n), true
-	}
-	loaded := loadedFrom(c.Apps.TLS.Certificates)
-	for _, ech := range c.Apps.TLS.ECH.Configs {
-		if n := ascii(strings.TrimSpace(ech.PublicName)); n != "" && !loaded(n) {
-			p.names, p.forced[n] = append(p.names, n), true
-		}
-	}
-	p.names = append(p.names, c.clients...)
-	return p.site(c.Apps.HTTP.hosts(loaded)).indexed(), nil
-}
-
-// hosts are the sites' names for which Caddy would manage certificates.
-func (h httpConfig) hosts(loaded func(string) bool) []string {
-	app := &caddyhttp.App{HTTPPort: h.HTTPPort}
-	repl := caddy.NewReplacer()
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(h.Servers)) {
-		server := h.Servers[name]
-		if HasNoCertificates(app, &caddyhttp.Server{Listen: server.Listen, AutoHTTPS: server.AutoHTTPS}) {
-			continue
-		}
-		for _, route := range server.Routes {
-			for _, match := range route.Match {
-				all = append(all, qualifying(asciiAll(match.Host), server.AutoHTTPS, loaded, repl)...)
+	_ = json.Unmarshal(tls.CertificatesRaw["automate"], &automate) // Caddy reports what is wrong with it
+	p.forced = append(p.forced, Replace(automate)...)
+	loaded := loadedFrom(tls.CertificatesRaw)
+	if tls.EncryptedClientHello != nil {
+		for _, ech := range tls.EncryptedClientHello.Configs {
+			if n := ascii(strings.TrimSpace(ech.PublicName)); n != "" && !loaded(n) {
+				p.forced = append(p.forced, n)
 			}
 		}
 	}
-	return all
+	p.names = append(p.names, c.clients...)
+	return p.site(certificateHosts(&c.Apps.HTTP, loaded)).indexed(), nil
 }
 
 // clientNames are the names of client certificates that Caddy manages for its proxies: that of

@@ -19,11 +19,10 @@ import (
 // Plan is which names a configuration manages, and which issuers serve them.
 type Plan[I any] struct {
 	policies []Policy[I]
-	// names are those of the sites and of certificates.automate, as far as certificates are
-	// managed for them.
+	// names are those of the sites, as far as certificates are managed for them.
 	names []string
-	// forced are managed although a wildcard covers them.
-	forced map[string]bool
+	// forced are those of certificates.automate, managed although a wildcard covers them.
+	forced []string
 	// identity are the names of Caddy's admin endpoint, which has issuers of its own.
 	identity Policy[I]
 
@@ -46,12 +45,8 @@ type Policy[I any] struct {
 // indexed prepares Serving and Below. It writes all names in one way: those of certificates.automate
 // Caddy takes as they are, and a placeholder may stand for any.
 func (p Plan[I]) indexed() Plan[I] {
-	p.names = asciiAll(p.names)
-	forced := make(map[string]bool, len(p.forced))
-	for n := range p.forced {
-		forced[ascii(n)] = true
-	}
-	p.forced = forced
+	p.forced = asciiAll(p.forced)
+	p.names = append(asciiAll(p.names), p.forced...)
 	p.identity.Subjects = asciiAll(p.identity.Subjects)
 	p.bySubject, p.catchAll, p.wildcards = make(map[string]int), -1, make(map[string][]I)
 	for i, policy := range p.policies {
@@ -94,17 +89,14 @@ func (p Plan[I]) Subjects() []string {
 
 // Names returns the names for which an issuer of the plan manages a certificate, sorted.
 func (p Plan[I]) Names() []string {
-	all := make(map[string]bool)
-	for _, n := range p.names {
-		all[n] = true
-	}
+	all, forced := setOf(p.names), setOf(p.forced)
 	var names []string
 	for n := range all {
 		if len(p.Serving(n)) == 0 {
 			continue
 		}
 		// a managed wildcard covers it, and Caddy asks for no certificate of its own
-		if _, rest, ok := strings.Cut(n, "."); ok && !strings.HasPrefix(n, "*.") && all["*."+rest] && !p.forced[n] {
+		if _, rest, ok := strings.Cut(n, "."); ok && !strings.HasPrefix(n, "*.") && all["*."+rest] && !forced[n] {
 			continue
 		}
 		names = append(names, n)
@@ -114,6 +106,14 @@ func (p Plan[I]) Names() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, n := range names {
+		set[n] = true
+	}
+	return set
 }
 
 // Serving returns the issuers of the policy that Caddy uses for a name: the first whose subjects
@@ -164,12 +164,7 @@ func (p Plan[I]) addWildcard(issuers []I, name string) {
 // site adds the sites' names, and the policies that Caddy makes for those that no policy names:
 // its own CA serves what no public one does, and the local Tailscale the names of its network.
 func (p Plan[I]) site(hosts []string) Plan[I] {
-	named := make(map[string]bool)
-	for _, policy := range p.policies {
-		for _, s := range policy.Subjects {
-			named[s] = true
-		}
-	}
+	named := setOf(p.Subjects())
 	var internal, tailscale Policy[I]
 	slices.Sort(hosts)
 	for _, h := range slices.Compact(hosts) {

@@ -44,7 +44,7 @@ func newOperator(t *testing.T) *Operator {
 		t.Fatal(err)
 	}
 	p, err := managed.Offline(c, func(p managed.PolicyConfig) (all []Issuer, err error) {
-		for _, raw := range p.Issuers {
+		for _, raw := range p.IssuersRaw {
 			all = append(all, fakeIssuer{strings.Trim(string(raw), `"`), "bad.example"})
 		}
 		return all, nil
