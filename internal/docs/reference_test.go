@@ -193,6 +193,11 @@ func TestLogEntries(t *testing.T) {
 			entries++
 			if len(words) != 1 || !strings.Contains(all, `"`+words[0][1]+`"`) {
 				t.Errorf("nothing logs %q", row[0])
+				continue
+			}
+			level := regexp.MustCompile(`\.(Info|Warn|Error)\(\s*"` + regexp.QuoteMeta(words[0][1]) + `"`).FindStringSubmatch(all)
+			if level != nil && !strings.EqualFold(level[1], row[1]) {
+				t.Errorf("%q is logged at level %s", row[0], level[1])
 			}
 			continue
 		}
