@@ -29,6 +29,7 @@ var layers = []string{
 	"dnspersist/internal/state",
 	"dnspersist/internal/publish",
 	"dnspersist/internal/ca",
+	"dnspersist/internal/site",
 	"dnspersist/internal/account",
 	"dnspersist/internal/site",
 	"dnspersist/acmepersist",
@@ -58,6 +59,11 @@ var only = map[string][]string{
 	},
 	"dnspersist/internal/account": {
 		"dnspersist/internal/ca", "dnspersist/internal/foreign", "dnspersist/internal/state", "dnspersist/record", "internal/walltime",
+	},
+	// what a domain needs is worked out without a conversation
+	"dnspersist/internal/site": {
+		"dnspersist/internal/ca", "dnspersist/internal/foreign", "dnspersist/internal/publish", "dnspersist/internal/state", "dnspersist/propagation",
+		"dnspersist/record", "internal/walltime",
 	},
 	// names of a configuration that need not be loaded
 	"dnspersist/internal/managed": {"dnspersist/internal/foreign", "dnspersist/record"},
