@@ -29,7 +29,6 @@ var layers = []string{
 	"dnspersist/internal/state",
 	"dnspersist/internal/publish",
 	"dnspersist/internal/ca",
-	"dnspersist/internal/site",
 	"dnspersist/internal/account",
 	"dnspersist/internal/site",
 	"dnspersist/acmepersist",
