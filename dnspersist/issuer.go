@@ -187,6 +187,9 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 // Issue reports it.
 func (iss *Issuer) PreCheck(context.Context, []string, bool) error { return nil }
 
+// errCutShort ends an attempt that has panicked: CertMagic goes on after that.
+var errCutShort = errors.New("the attempt was cut short")
+
 // Issue obtains a certificate for the CSR.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	domain, err := acmepersist.NameFromCSR(csr)
@@ -204,6 +207,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	if err != nil {
 		return nil, certmagic.ErrNoRetry{Err: explained{err}}
 	}
+	defer attempt.Settle(ctx, errCutShort)
 	active, _ := iss.active()
 	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: attempt.Seen, Progress: attempt.Progress})
 	switch isHeld := attempt.Settle(ctx, err); {

@@ -8,10 +8,11 @@ import (
 	"sort"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 )
 
 // TTL is what is proposed for records, in seconds.
-const TTL = 3600
+const TTL = parking.TTL
 
 // RecordSet is what has to be published at one validation name.
 type RecordSet struct {

@@ -85,7 +85,7 @@ type Registry struct {
 	entries map[string]*entry
 	// byDomain has the same entries.
 	byDomain map[string][]*entry
-	attempts map[*Attempt]bool
+	attempts map[string][]*Attempt // by domain
 	// configurations are those that were started and have not ended, the newest last.
 	configurations []*Configuration
 	guests         guests
@@ -110,7 +110,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		logger:    zap.NewNop(),
 		entries:   make(map[string]*entry),
 		byDomain:  make(map[string][]*entry),
-		attempts:  make(map[*Attempt]bool),
+		attempts:  make(map[string][]*Attempt),
 		slots:     make(slots),
 		reported:  make(map[string]string),
 	}

@@ -115,8 +115,8 @@ func (r *Registry) Snapshot() []Status {
 	for domain := range r.byDomain {
 		domains[domain] = true
 	}
-	for a := range r.attempts {
-		domains[a.domain] = true
+	for domain := range r.attempts {
+		domains[domain] = true
 	}
 	for _, c := range r.configurations {
 		for domain := range c.certificates {
@@ -151,10 +151,7 @@ func (r *Registry) of(domain string) []Status {
 			all[i] = s
 		}
 	}
-	for a := range r.attempts {
-		if a.domain != domain {
-			continue
-		}
+	for _, a := range r.attempts[domain] {
 		i := slices.IndexFunc(all, func(s Status) bool { return a.entry != nil && s.CA == a.entry.hold.CA })
 		if i < 0 {
 			i = len(all)

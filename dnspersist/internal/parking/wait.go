@@ -43,7 +43,7 @@ func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt,
 		a.entry = e
 		e.atWork++
 	}
-	r.attempts[a] = true
+	r.attempts[domain] = append(r.attempts[domain], a)
 	r.changed(domain)
 	return a, nil
 }
@@ -93,12 +93,19 @@ func (a *Attempt) Progress(p acmepersist.Phase) {
 }
 
 // Settle ends the attempt with what came of it. It reports whether the registry sees to the domain from
-// now on: CertMagic, which would hold its job and the lock while it waits, must not try it again.
+// now on: CertMagic, which would hold its job and the lock while it waits, must not try it again. Only
+// the first call counts.
 func (a *Attempt) Settle(ctx context.Context, err error) (isHeld bool) {
 	r := a.registry
 	r.mu.Lock()
 	defer r.unlock()
-	delete(r.attempts, a)
+	others := slices.DeleteFunc(slices.Clone(r.attempts[a.domain]), func(other *Attempt) bool { return other == a })
+	if len(others) == len(r.attempts[a.domain]) {
+		return false // it has ended
+	}
+	if r.attempts[a.domain] = others; len(others) == 0 {
+		delete(r.attempts, a.domain)
+	}
 	if a.entry != nil {
 		a.entry.atWork--
 	}
