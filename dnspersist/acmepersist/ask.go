@@ -40,7 +40,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 	if err != nil {
 		return said, err
 	}
-	a := &attempt{session: s, domain: id, offer: o}
+	a := &attempt{session: s, domain: id, offer: o, request: Request{Progress: func(Phase) {}}}
 	a.facts = facts{order: new(orderFacts), looks: iss.Checker != nil, bound: true, confirmed: true}
 	if a.facts.name, err = s.store.Name(ctx, record.Label+"."+record.Base(id)); err != nil {
 		return said, err

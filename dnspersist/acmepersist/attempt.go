@@ -44,6 +44,9 @@ type attempt struct {
 
 // begin opens an attempt: what needs no account and no order is known afterwards.
 func (iss *Issuer) begin(ctx context.Context, csr *x509.CertificateRequest, domain string, req Request) (*attempt, error) {
+	if req.Progress == nil {
+		req.Progress = func(Phase) {}
+	}
 	a := &attempt{session: iss.sessionWith(nil), domain: domain, csr: csr, request: req}
 	certificate := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), domain)
 	a.facts = facts{looks: iss.Checker != nil, ratio: iss.RenewalWindowRatio, shortest: iss.MinAskInterval, certificate: certificate}
@@ -95,12 +98,6 @@ func (a *attempt) note(ctx context.Context, c change) error {
 		a.facts.name = *n
 		return true
 	})
-}
-
-func (a *attempt) progress(p Phase) {
-	if a.request.Progress != nil {
-		a.request.Progress(p)
-	}
 }
 
 // bindAccount makes sure that there is an account.
@@ -246,7 +243,7 @@ func (w *siteSession) suspectLostStorage(values []string) {
 	for _, v := range record.Evaluate(values, w.Want, walltime.Now()).Verdicts {
 		if v.Code == record.CodeWrongAccount {
 			w.logger.Error("storage lost? a new ACME account was registered, but DNS already names another one of this CA: restore its key, or publish the new record",
-				zap.String("name", w.Record.Name), zap.String("standing_account", v.Value.AccountURI), zap.String("registered_account", w.account.URL))
+				zap.String("name", w.Record.Name), zap.String("published_account", v.Value.AccountURI), zap.String("registered_account", w.account.URL))
 			return
 		}
 	}

@@ -21,7 +21,7 @@ import (
 
 // makeOrder makes the order, or takes up the one that is kept.
 func (a *attempt) makeOrder(ctx context.Context) (err error) {
-	a.progress(PhaseOrdering)
+	a.request.Progress(PhaseOrdering)
 	if a.facts.looks && a.facts.report != nil && !a.facts.isReady() {
 		a.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
 			zap.String("identifier", a.domain), zap.String("name", a.site.Record.Name), zap.String("dns", a.facts.report.Summary()))
@@ -128,7 +128,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 			a.facts.order.stage, a.taken = orderPosted, taken
 			return nil
 		}
-		if refusals > maxPostRefusals || no != nil && time.Since(began) > a.patience() {
+		if refusals > maxPostRefusals || no != nil && time.Since(began) > a.iss.InlineProcessing {
 			return fmt.Errorf("asking the CA to validate %s: %w", a.domain, no)
 		}
 		a.KeepLock(ctx, a.domain)
@@ -168,7 +168,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
 		pause := a.Interval(interval)
-		if time.Since(began) > a.patience() || pause > ca.MaxInlineWait {
+		if time.Since(began) > a.iss.InlineProcessing || pause > ca.MaxInlineWait {
 			a.facts.order.stage, a.facts.order.wait = orderProcessing, a.Interval(ca.MinInterval)
 			return nil
 		}
@@ -177,11 +177,6 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
 		}
 	}
-}
-
-// patience is how long this attempt waits for a validation.
-func (a *attempt) patience() time.Duration {
-	return min(a.iss.Timeout, a.iss.InlineProcessing)
 }
 
 // takeRefusal notes that the CA has said no, and drops the order, which is of no more use.

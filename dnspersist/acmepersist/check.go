@@ -20,15 +20,15 @@ type State string
 
 // States of a Checked.
 const (
-	// StateGood: the CA will accept what stands.
+	// StateGood: the CA will accept the published values.
 	StateGood State = "good"
-	// StateDepends: CAs differ about what stands, or this one may accept more than it has to.
+	// StateDepends: CAs differ about the published values, or this one may accept more than it has to.
 	StateDepends State = "depends"
 	// StatePartial: not all servers that count show the record.
 	StatePartial State = "partial"
 	// StateMissing: there is no TXT record.
 	StateMissing State = "missing"
-	// StateWrong: what stands the CA will not accept.
+	// StateWrong: the CA will not accept the published values.
 	StateWrong State = "wrong"
 	// StateBlocked: DNS does not answer.
 	StateBlocked State = "blocked"
@@ -56,16 +56,16 @@ type Check struct {
 type Checked struct {
 	Wanted
 	State State `json:"state"`
-	// Verdicts say for each identifier what the CA makes of what stands.
+	// Verdicts say for each identifier what the CA makes of the published values.
 	Verdicts []IdentifierVerdict `json:"verdicts"`
-	// Standing is what stands, with the verdict of each value for the strictest identifier.
+	// Standing are the published values, with the verdict of each for the strictest identifier.
 	Standing []site.ValueVerdict `json:"standing"`
 	// Report holds the lines for each server.
 	Report      propagation.Report       `json:"report"`
 	Diagnostics []propagation.Diagnostic `json:"diagnostics,omitempty"`
 	// CAA says why CAA records forbid the certificate.
 	CAA string `json:"caa,omitempty"`
-	// AtTarget is what stands where the name is delegated to; nil without a Delegation.
+	// AtTarget is what is published where the name is delegated to; nil without a Delegation.
 	AtTarget *AtTarget `json:"at_target,omitempty"`
 	// NeededBy is when the next renewal needs the record; zero without a certificate.
 	NeededBy time.Time `json:"needed_by,omitzero"`
@@ -75,7 +75,7 @@ type Checked struct {
 	Do string `json:"do,omitempty"`
 }
 
-// IdentifierVerdict is what the CA makes of what stands, for one identifier.
+// IdentifierVerdict is what the CA makes of the published values, for one identifier.
 type IdentifierVerdict struct {
 	Identifier string         `json:"identifier"`
 	Outlook    record.Outlook `json:"outlook"`
@@ -150,7 +150,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		}
 	}
 	if err := w.Refine(r.Values, c.offer); err != nil {
-		s.logger.Debug("the record that is shown does not heed what stands", zap.Error(err))
+		s.logger.Debug("the record that is shown takes no account of the published values", zap.Error(err))
 	}
 	done.Wanted = w.wanted(c.identifiers)
 	if done.Note != "" {
@@ -202,7 +202,7 @@ func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
 	}
 }
 
-// judge says where the name stands, and what to do.
+// judge returns the state of the name, and what to do.
 func (c *Check) judge(w *siteSession, r propagation.Report, result record.Result) (State, string) {
 	at, elsewhere := w.Record.AtEnd(r)
 	line := at.ZoneLine()

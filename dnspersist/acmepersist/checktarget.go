@@ -17,24 +17,24 @@ import (
 // validation names are delegated.
 const CodeWildcardTarget propagation.Code = "wildcard_target"
 
-// AtTarget is what stands where a validation name is delegated to.
+// AtTarget is what is published where a validation name is delegated to.
 type AtTarget struct {
 	// Name is the target, without final dot.
 	Name string `json:"name"`
 	// Alias is what the CNAME at the validation name leads to; empty if there is none.
 	Alias string `json:"alias,omitempty"`
-	// State is StateGood if what is wanted stands there, StateMissing, StateWrong or
+	// State is StateGood if the record is published there, StateMissing, StateWrong or
 	// StateBlocked.
 	State State `json:"state"`
-	// Zone is the zone of the target, Values what stands there, TTL theirs in seconds.
+	// Zone is the zone of the target, Values what is published there, TTL theirs in seconds.
 	Zone   string   `json:"zone,omitempty"`
 	Values []string `json:"values"`
 	TTL    uint32   `json:"ttl,omitempty"`
-	// Reason says why it is not known what stands.
+	// Reason says why that is not known.
 	Reason string `json:"reason,omitempty"`
 }
 
-// atTarget tells what stands at the target: by the report where its CNAME has led there, else
+// atTarget is what is published at the target: by the report where its CNAME has led there, else
 // by a look of its own, for the owner may set the CNAME later.
 func (c *Check) atTarget(ctx context.Context, w *siteSession, r propagation.Report) *AtTarget {
 	d, alias := c.session.iss.Delegation, r.Alias()
@@ -74,7 +74,7 @@ func (c *Check) atTarget(ctx context.Context, w *siteSession, r propagation.Repo
 	return at
 }
 
-// judgeTarget says where a delegated name stands that is not well.
+// judgeTarget returns the state of a delegated name that is not ok, and what to do.
 func judgeTarget(w *siteSession, at *AtTarget, state State, do string) (State, string) {
 	publish := "publish " + w.Record.ZoneLine()
 	switch {
@@ -110,7 +110,7 @@ func (c *Check) wildcardTarget(ctx context.Context) []propagation.Diagnostic {
 		"a wildcard record answers for every label of %s: a mistyped CNAME looks as if it led to a record; remove *.%s", zone, zone)}}
 }
 
-// Shares lists other domains whose record stands at the place of this one; more is true if
+// Shares lists other domains whose record is published at the place of this one; more is true if
 // they are too many to be listed.
 func (c *Check) Shares(ctx context.Context) (others []string, more bool, err error) {
 	if c.site.Delegated == "" {

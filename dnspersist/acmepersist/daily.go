@@ -404,7 +404,7 @@ func (w *siteSession) warnOfEnd(values []string, life time.Duration) {
 		return
 	}
 	w.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
-		zap.String("identifier", w.Identifier), zap.String("name", w.Record.Name), zap.String("standing_value", foreign.Text(value)),
+		zap.String("identifier", w.Identifier), zap.String("name", w.Record.Name), zap.String("published_value", foreign.Text(value)),
 		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
 		zap.String("value", w.Record.Value), zap.String("zone_line", w.Record.ZoneLine()))
 }

@@ -1,6 +1,6 @@
 // Package acmepersist obtains certificates with the ACME challenge
 // dns-persist-01 (draft-ietf-acme-dns-persist): it knows what a CA offers, holds
-// the account that every standing record names, waits until the record is
+// the account that every published record names, waits until the record is
 // visible, and drives an order step by step. It works in any Go program that
 // uses CertMagic or acmez; the Caddy modules are built on it.
 //

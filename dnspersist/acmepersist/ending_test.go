@@ -35,7 +35,7 @@ func TestEndWithoutAChecker(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := logs.FilterMessage("the record ends soon; publish its successor beside it, then take it away").All()
-		if soon != (len(said) == 1) || soon && said[0].ContextMap()["standing_value"] != value.String() {
+		if soon != (len(said) == 1) || soon && said[0].ContextMap()["published_value"] != value.String() {
 			t.Errorf("ends soon: %v, logged %v", soon, logs.All())
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// WaitingError says that the CA was not asked yet because the record does not
-// stand on every server that the CA may ask. Nothing was spent: no validation
+// WaitingError says that the CA was not asked yet because the record is not
+// published on every server that the CA may ask. Nothing was spent: no validation
 // failed.
 type WaitingError struct {
 	// Identifier is the name that the certificate is for.

@@ -30,12 +30,12 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	}
 	ctx, done := finish(ctx, finishFor)
 	defer done()
-	a.noteFinalize(ctx)
+	a.noteFinalize(ctx, a.domain)
 	if a.order, err = a.finalize(ctx, a.order, csr); err != nil {
 		if a.order.Status == acme.StatusInvalid {
 			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
-		return nil, err
+		return nil, fmt.Errorf("finalizing the order: %w", err)
 	}
 	if cert, err = a.download(ctx, a.order); err != nil {
 		return nil, err
@@ -76,66 +76,71 @@ func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, 
 // the CA answers, the order itself is read at once: the answer may have been cut
 // off after the CA has issued, or a failure may have ended the order.
 func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
-	sent := false
-	var said error // what the CA answered last
-	var next time.Time
-	tries, refusals := 0, 0
+	var sent finalizing
 	patience := min(s.iss.Timeout, finalizePatience)
 	deadline := time.Now().Add(patience)
 	s.LockName = csrName(csr)
-	for interval := ca.MinInterval; ; {
-		if order.Status == acme.StatusReady && (!sent || time.Now().Before(deadline)) {
-			status, wait, err := s.account.Once(func(account acme.Account) error {
-				_, err := s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
-				return err
-			})
-			sent, said, tries = true, err, tries+1
-			switch {
-			case err == nil:
-			case s.IsBusy() && s.IsLimited(err, wait, tries-1):
-				said = s.RateLimit(err, wait)
-			case s.IsBusy() || status == 0:
-				next = time.Now().Add(max(wait, ca.MinInterval))
-			case ca.IsProblem(err, "badCSR"):
-				return order, fmt.Errorf("finalizing the order: %w", err)
-			case status >= 400 && !ca.IsProblem(err, "orderNotReady"):
-				refusals++
-			}
-			if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
-				s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
-					zap.String("identifier", s.LockName), zap.Int("status", status), zap.Error(err))
+	for interval := ca.MinInterval; ; interval = min(interval*2, 10*time.Second) {
+		if order.Status == acme.StatusReady && (sent.times == 0 || time.Now().Before(deadline)) {
+			if err := s.sendCSR(ctx, order, csr, &sent); err != nil {
+				return order, err
 			}
 		}
 		// from here on there may be a certificate, for a key that nobody else has
 		s.PersistUntil = deadline
 		var err error
 		if order, err = s.readOrder(ctx, order); err != nil {
-			return order, fmt.Errorf("finalizing the order: %w", err)
-		}
-		switch order.Status {
-		case acme.StatusReady:
-			// once more, for it may be one frontend's word
-			if ca.IsRateLimited(said) || refusals > 1 {
-				return order, fmt.Errorf("finalizing the order: %w", said)
-			}
-		case acme.StatusValid:
-			return order, nil
-		case acme.StatusInvalid:
-			return order, fmt.Errorf("finalizing the order: %w", invalidOrder(order, said))
-		}
-		if time.Now().After(deadline) {
-			err := fmt.Errorf("finalizing the order: it is still %s after %s", order.Status, patience)
-			if said != nil {
-				err = fmt.Errorf("%w: the CA last answered: %w", err, said)
-			}
 			return order, err
 		}
-		s.KeepLock(ctx, s.LockName)
-		if err := ca.Sleep(ctx, max(s.Interval(interval), time.Until(next))); err != nil {
-			return order, fmt.Errorf("finalizing the order: %w", err)
+		switch {
+		case order.Status == acme.StatusValid:
+			return order, nil
+		case order.Status == acme.StatusInvalid:
+			return order, invalidOrder(order, sent.answer)
+		case order.Status == acme.StatusReady && (ca.IsRateLimited(sent.answer) || sent.refusals > 1):
+			return order, sent.answer // twice, for once it may be one frontend's word
+		case time.Now().After(deadline) && sent.answer != nil:
+			return order, fmt.Errorf("it is still %s after %s: the CA last answered: %w", order.Status, patience, sent.answer)
+		case time.Now().After(deadline):
+			return order, fmt.Errorf("it is still %s after %s", order.Status, patience)
 		}
-		interval = min(interval*2, 10*time.Second)
+		s.KeepLock(ctx, s.LockName)
+		if err := ca.Sleep(ctx, max(s.Interval(interval), time.Until(sent.next))); err != nil {
+			return order, err
+		}
 	}
+}
+
+// finalizing is what has come of sending the CSR.
+type finalizing struct {
+	times, refusals int
+	answer          error     // the last one
+	next            time.Time // when it may be sent again
+}
+
+// sendCSR asks the CA to finalize. An error means that it never will.
+func (s *session) sendCSR(ctx context.Context, order acme.Order, csr *x509.CertificateRequest, sent *finalizing) error {
+	status, wait, err := s.account.Once(func(account acme.Account) error {
+		_, err := s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
+		return err
+	})
+	sent.answer, sent.times = err, sent.times+1
+	switch {
+	case err == nil:
+	case s.IsBusy() && s.IsLimited(err, wait, sent.times-1):
+		sent.answer = s.RateLimit(err, wait)
+	case s.IsBusy() || status == 0:
+		sent.next = time.Now().Add(max(wait, ca.MinInterval))
+	case ca.IsProblem(err, "badCSR"):
+		return err
+	case status >= 400 && !ca.IsProblem(err, "orderNotReady"):
+		sent.refusals++
+	}
+	if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
+		s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
+			zap.String("identifier", s.LockName), zap.Int("status", status), zap.Error(err))
+	}
+	return nil
 }
 
 // invalidOrder says why an order came to nothing, where said is what the CA answered last.
@@ -218,14 +223,14 @@ func keyOf(csr *x509.CertificateRequest) string {
 
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
 // the same one, it fetches the certificate that this one could not.
-func (a *attempt) noteFinalize(ctx context.Context) {
-	kept, found, err := a.keptOrder(ctx, a.domain)
-	if err == nil && found && kept.FinalizedFor != a.requestKey {
-		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
-		err = a.store.Save(ctx, a.store.OrderKey(a.domain), kept)
+func (s *session) noteFinalize(ctx context.Context, domain string) {
+	kept, found, err := s.keptOrder(ctx, domain)
+	if err == nil && found && kept.FinalizedFor != s.requestKey {
+		kept.FinalizedFor, kept.FinalizedAt = s.requestKey, walltime.Now().UTC()
+		err = s.store.Save(ctx, s.store.OrderKey(domain), kept)
 	}
 	if err != nil {
-		a.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", a.domain), zap.Error(err))
+		s.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", domain), zap.Error(err))
 	}
 }
 

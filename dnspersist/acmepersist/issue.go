@@ -124,7 +124,8 @@ func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, e
 		case doCAA:
 			a.facts.caa, err = a.lookForCAA(ctx)
 		case doOverrule:
-			a.overruleCAA()
+			a.facts.caa.overruled = true
+			a.logger.Warn("asking the CA although CAA records seem to forbid it", zap.String("identifier", a.domain), zap.NamedError("reason", a.caa))
 		case doOrder:
 			err = a.makeOrder(ctx)
 		case doPost:

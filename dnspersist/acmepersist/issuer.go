@@ -101,7 +101,7 @@ type Config struct {
 	// runs out makes whatever DNS shows. Default: 1 minute.
 	MinAskInterval time.Duration
 	// CacheCap is the longest time for which the CA's resolvers keep an answer: a CA that
-	// refused what stands is not asked again before. Default: a minute for Let's
+	// refused the published values is not asked again before. Default: a minute for Let's
 	// Encrypt, 5 minutes for others; negative: none.
 	CacheCap time.Duration
 	// PropagationTimeout is how long one attempt waits once a server shows the
@@ -167,7 +167,7 @@ type outage struct {
 func New(cfg Config) *Issuer {
 	cfg.Logger = cmp.Or(cfg.Logger, zap.NewNop())
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
-	cfg.InlineProcessing = cmp.Or(cfg.InlineProcessing, inlineProcessing)
+	cfg.InlineProcessing = min(cmp.Or(cfg.InlineProcessing, inlineProcessing), cfg.Timeout)
 	cfg.MinAskInterval = cmp.Or(cfg.MinAskInterval, minAskInterval)
 	cfg.PropagationTimeout = cmp.Or(cfg.PropagationTimeout, defaultPropagationTimeout)
 	cfg.PollInterval = cmp.Or(cfg.PollInterval, defaultPollInterval)

@@ -17,7 +17,7 @@ import (
 
 // look looks for the record, and waits for it as long as an attempt may where some servers show it.
 func (a *attempt) look(ctx context.Context) error {
-	a.progress(PhaseLooking)
+	a.request.Progress(PhaseLooking)
 	if a.site == nil {
 		t, err := a.Terms(a.offer)
 		if err != nil {
@@ -106,7 +106,7 @@ func nextLook(r propagation.Report, waited, shortest time.Duration) time.Duratio
 // publishRecord has the record published. What becomes of it is a fact, not an error: the name is watched
 // all the same, for somebody may publish it.
 func (a *attempt) publishRecord(ctx context.Context) error {
-	a.progress(PhasePublishing)
+	a.request.Progress(PhasePublishing)
 	a.facts.written = new(writeFacts)
 	err := a.site.publishMissing(ctx, a.facts.report.Values, a.offer)
 	name := a.site.Record.Place()
@@ -180,13 +180,6 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 	}
 	a.caa = &CAAError{Identifier: a.domain, At: at, CA: a.iss.CA, Reason: verdict.Reason}
 	return &caaFacts{forbid: true}, nil
-}
-
-// overruleCAA goes on although CAA records forbid the certificate.
-func (a *attempt) overruleCAA() {
-	a.facts.caa.overruled = true
-	a.logger.Warn("asking the CA although CAA records seem to forbid it",
-		zap.String("identifier", a.domain), zap.NamedError("reason", a.caa))
 }
 
 // CodeCAADepends says that CAs differ in what the CAA records allow.

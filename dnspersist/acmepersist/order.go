@@ -27,22 +27,16 @@ func (s *session) keptOrder(ctx context.Context, name string) (kept state.Order,
 // keptOrNewOrder returns the kept order for the name, or makes one. That one is to be made is noted
 // first: a storage that takes nothing would cost an order at each attempt.
 func (s *session) keptOrNewOrder(ctx context.Context, name string) (acme.Order, error) {
-	kept, found, err := s.keptOrder(ctx, name)
-	if err != nil {
-		return acme.Order{}, err
-	}
-	if found {
-		order, usable, err := s.resume(ctx, kept)
-		if err != nil || usable {
-			return order, err
-		}
+	order, usable, err := s.usableOrder(ctx, name)
+	if err != nil || usable {
+		return order, err
 	}
 	key := s.store.OrderKey(name)
-	kept = state.Order{Account: s.account.URL, Profile: s.iss.Profile, At: walltime.Now().UTC()}
+	kept := state.Order{Account: s.account.URL, Profile: s.iss.Profile, At: walltime.Now().UTC()}
 	if err := s.store.Save(ctx, key, kept); err != nil {
 		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
 	}
-	order, err := s.newOrder(ctx, name)
+	order, err = s.newOrder(ctx, name)
 	if err != nil {
 		if removeErr := s.store.Remove(ctx, key); removeErr != nil {
 			s.logger.Warn("the note of an order that was not made stays in storage", zap.String("storage_key", key), zap.Error(removeErr))
@@ -55,6 +49,15 @@ func (s *session) keptOrNewOrder(ctx context.Context, name string) (acme.Order, 
 			zap.String("identifier", name), zap.String("order", order.Location), zap.Error(err))
 	}
 	return order, nil
+}
+
+// usableOrder returns the kept order for the name, if there is one that can be gone on with.
+func (s *session) usableOrder(ctx context.Context, name string) (order acme.Order, usable bool, err error) {
+	kept, found, err := s.keptOrder(ctx, name)
+	if err != nil || !found {
+		return order, false, err
+	}
+	return s.resume(ctx, kept)
 }
 
 // resume reads a kept order. After it was finalized it belongs to one private key, and is of

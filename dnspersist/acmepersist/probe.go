@@ -101,19 +101,12 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 		_, err := iss.accounts.MustKnow(ctx)
 		return Probe{}, fmt.Errorf("an order needs an account: %w", err)
 	}
-	var order acme.Order
-	usable := false
-	if kept, found, err := s.keptOrder(ctx, id); err != nil {
-		return Probe{}, err
-	} else if found {
-		if order, usable, err = s.resume(ctx, kept); err != nil {
-			return Probe{}, err
-		}
+	order, isKept, err := s.usableOrder(ctx, id)
+	if err == nil && !isKept {
+		order, err = s.newOrder(ctx, id)
 	}
-	if !usable {
-		if order, err = s.newOrder(ctx, id); err != nil {
-			return Probe{}, err
-		}
+	if err != nil {
+		return Probe{}, err
 	}
 	authzs, err := s.authorizations(ctx, order)
 	if err != nil {
@@ -139,7 +132,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	default:
 		p.Note = joinNotes(p.Note, fmt.Sprintf("the CA has validated %s before and shows no other challenges while that lasts: probe with another name", id))
 	}
-	if !usable && authzs[0].Status == acme.StatusPending {
+	if !isKept && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
 		if _, _, err := s.account.Once(func(account acme.Account) error {
 			_, err := s.ACME.DeactivateAuthorization(ctx, account, authzs[0].Location)

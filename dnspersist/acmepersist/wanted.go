@@ -29,7 +29,7 @@ type Wanted struct {
 	AccountURI       string         `json:"account_uri"`
 	// Value is what to publish.
 	Value string `json:"value"`
-	// Target is where the value stands, if Name is to be a CNAME to it; else empty.
+	// Target is where the value is to be published, if Name is to be a CNAME to it; else empty.
 	Target string `json:"target,omitempty"`
 	// OrValue is what other frontends of the CA may want to see; empty if they agree.
 	OrValue string `json:"or_value,omitempty"`
