@@ -153,9 +153,9 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 	add := func(code Code, format string, args ...any) {
 		all = append(all, Diagnostic{Code: code, Host: s.Host, Addr: s.Addr, Text: h.shown() + " " + fmt.Sprintf(format, args...)})
 	}
-	counts := "blocking until its grace is over"
+	counts := "it is waited for"
 	if slices.Contains(r.Excused, s.Host) {
-		counts = "excused, for the CA's resolver goes to the others"
+		counts = "left out, for the CA's resolver asks the others"
 	}
 	since := ""
 	if !s.BadSince.IsZero() {

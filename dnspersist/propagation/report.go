@@ -44,7 +44,7 @@ func (r Report) where() string {
 		parts = append(parts, fmt.Sprintf("%d further addresses are not listed", r.MoreServers))
 	}
 	if len(r.Excused) > 0 {
-		parts = append(parts, "excused: "+strings.Join(r.Excused, ", "))
+		parts = append(parts, "left out: "+strings.Join(r.Excused, ", "))
 	}
 	return strings.Join(parts, "; ")
 }
