@@ -177,14 +177,18 @@ func (c *Check) Configured() *Publishing { return c.session.iss.Publishing }
 func (c *Check) Place() string { return c.site.Record.Place() }
 
 // Publish adds the value that is missing at the validation name, if one is, whatever the
-// mode. It keeps other nodes and commands away meanwhile.
+// mode. It keeps other nodes and commands away meanwhile. A dry run changes nothing.
 func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, error) {
 	w := c.site.clone()
 	if c.session.iss.Delegation != nil {
-		if err := w.Follow(ctx, c.Checker, c.Checker.Check(ctx, c.Target, c.Checker.NewGate())); err != nil {
-			return publish.Result{}, err
+		report := c.Checker.Check(ctx, c.Target, c.Checker.NewGate())
+		var err error
+		if p.DryRun {
+			err = w.ApplyAlias(ctx, report)
+		} else if err = w.Follow(ctx, c.Checker, report); err == nil {
+			err = w.Claim(ctx, c.Checker)
 		}
-		if err := w.Claim(ctx, c.Checker); err != nil {
+		if err != nil {
 			return publish.Result{}, err
 		}
 	}
@@ -193,8 +197,10 @@ func (c *Check) Publish(ctx context.Context, p *Publishing) (publish.Result, err
 		return publish.Result{}, err
 	}
 	keeper := c.session.keeper(p, c.Checker)
-	if err := keeper.Finish(ctx, at); err != nil {
-		return publish.Result{}, err
+	if !p.DryRun {
+		if err := keeper.Finish(ctx, at); err != nil {
+			return publish.Result{}, err
+		}
 	}
 	return keeper.Put(ctx, publish.Write{At: at, OnDemand: c.session.iss.OnDemand, Value: func(values []string) (string, error) {
 		if w.serves(values) {

@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ certificate: the one that the issuer acme has for the CA is adopted, else one is
 registered.
 
 The exit status is 2 if no CA has an account, if a CA does not accept one, or if nothing could
-be learned of one; a CA without an account beside others is only left out.`, runAccount)
+be told of one; a CA without an account beside others is only left out.`, runAccount)
 	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
@@ -39,88 +40,78 @@ be learned of one; a CA without an account beside others is only left out.`, run
 }
 
 func runAccount(r *run) error {
-	format, err := r.format("text", "json")
+	format, err := r.format()
 	if err != nil {
 		return err
 	}
-	all, err := r.accounts()
-	if err = r.partly(err); err != nil {
+	reply, err := r.accounts()
+	if err != nil {
 		return err
 	}
+	r.note(reply.Failed)
+	reply.Failed = r.failed
 	if format == "json" {
-		err = r.json(operator.AccountReply{Accounts: all, Failed: r.failed})
+		err = r.json(reply)
 	} else {
-		err = accountTable(r.out, all)
+		err = accountTable(r.out, reply.Accounts)
 	}
 	if err != nil {
 		return err
 	}
-	if len(all) == 0 && len(r.failed) == 0 {
+	if len(reply.Accounts) == 0 && len(r.failed) == 0 {
 		r.report("no ACME account is bound yet: --register binds one; where account_url names one, `account import` brings it")
 		return errNotOK
 	}
-	for _, a := range all {
-		if a.Status != "valid" {
-			return errNotOK
-		}
+	if slices.ContainsFunc(reply.Accounts, func(a acmepersist.AccountState) bool { return a.Status != "valid" }) {
+		return errNotOK
 	}
 	return nil
 }
 
-func (r *run) accounts() ([]acmepersist.AccountState, error) {
+func (r *run) accounts() (operator.AccountReply, error) {
 	if !r.flag("register") {
 		src, err := r.source()
 		if err != nil {
-			return nil, err
+			return operator.AccountReply{}, err
 		}
-		defer src.Close()
-		return src.Accounts(r, r.text("ca"))
+		return get[operator.AccountReply](src, "account", "ca", r.text("ca"))
 	}
 	off, err := r.changing()
 	if err != nil {
-		return nil, err
+		return operator.AccountReply{}, err
 	}
-	defer off.Close()
-	if err := r.partly(off.Register(r, r.text("ca"))); err != nil {
-		return nil, err
+	failed, err := off.Register(r, r.text("ca"))
+	if err != nil {
+		return operator.AccountReply{}, err
 	}
+	r.note(failed)
 	return off.Accounts(r, r.text("ca"))
 }
 
 func accountTable(out io.Writer, all []acmepersist.AccountState) error {
-	return table(out, func(row func(...string)) {
-		for i, a := range all {
-			if i > 0 {
-				row()
-			}
-			row("CA", a.CA)
-			row("account URL", a.URL)
-			row("thumbprint", a.Thumbprint)
-			for _, t := range a.EarlierThumbprints {
-				row("earlier thumbprint", t)
-			}
-			if len(a.IssuerDomainNames) > 0 {
-				row("issuer domain names", strings.Join(a.IssuerDomainNames, ", "))
-			}
-			if a.AccountHashPrefix != "" {
-				row("account hash prefix", a.AccountHashPrefix)
-			}
-			row("status", cmp.Or(a.Status, "not asked"))
-			if a.Problem != "" {
-				row("problem", a.Problem)
-			}
-			row("contact", cmp.Or(strings.Join(a.Contact, ", "), "none"))
-			row("bound", a.BoundAt.Format(time.DateTime)+" ("+a.Origin+")")
-			if !a.RolledAt.IsZero() {
-				row("key changed", a.RolledAt.Format(time.DateTime))
-			}
-			row("key in storage", a.StorageKey)
-			if a.PendingRollover {
-				row("note", "a key rollover was cut short: `caddy dns-persist account rollover` finishes it")
-			}
-			if !a.DeactivatedAt.IsZero() {
-				row("note", "deactivated by the command on "+a.DeactivatedAt.Format(time.DateTime))
-			}
+	return details(out, len(all), func(i int, field func(string, ...string)) {
+		a := all[i]
+		field("CA", a.CA)
+		field("account URL", a.URL)
+		field("thumbprint", a.Thumbprint)
+		for _, t := range a.EarlierThumbprints {
+			field("earlier thumbprint", t)
+		}
+		field("issuer domain names", a.IssuerDomainNames...)
+		field("account hash prefix", a.AccountHashPrefix)
+		field("status", cmp.Or(a.Status, "not asked"))
+		field("problem", a.Problem)
+		field("contact", cmp.Or(strings.Join(a.Contact, ", "), "none"))
+		field("bound", a.BoundAt.Format(time.DateTime)+" ("+a.Origin+")")
+		if !a.RolledAt.IsZero() {
+			field("key changed", a.RolledAt.Format(time.DateTime))
+		}
+		field("key in storage", a.StorageKey)
+		if a.PendingRollover {
+			field("note", "a key rollover was cut short: `caddy dns-persist account rollover` finishes it")
+		}
+		if !a.DeactivatedAt.IsZero() {
+			field("note", "deactivated by the command on "+a.DeactivatedAt.Format(time.DateTime))
 		}
 	})
 }

@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -27,11 +26,10 @@ func runExport(r *run) error {
 	if path == "" && isTerminal(r.out) {
 		return errors.New("the account's private key is not shown on a terminal: use --output FILE, or pipe it to where it belongs")
 	}
-	off, iss, err := r.one()
+	iss, err := r.one()
 	if err != nil {
 		return err
 	}
-	defer off.Close()
 	data, err := iss.ExportAccount(r)
 	if err != nil {
 		return err
@@ -82,28 +80,15 @@ account that is bound already stays: the same one is no error, another one is.`,
 	return cmd
 }
 
-// maxExport is far more than an exported account has.
-const maxExport = 1 << 20
-
 func runImport(r *run) error {
-	var in io.Reader = r.in
-	if path := r.args[0]; path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return fmt.Errorf("reading the exported account: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxExport))
-	if err != nil {
-		return fmt.Errorf("reading the exported account: %w", err)
-	}
-	off, iss, err := r.one()
+	data, err := r.read("the exported account", r.args[0])
 	if err != nil {
 		return err
 	}
-	defer off.Close()
+	iss, err := r.one()
+	if err != nil {
+		return err
+	}
 	result, err := iss.ImportAccount(r, data)
 	if err != nil {
 		return err

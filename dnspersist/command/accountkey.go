@@ -1,14 +1,12 @@
 package command
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -32,40 +30,35 @@ values to publish beside the old ones.`, runRollover)
 // rolloverReply is the JSON of the command.
 type rolloverReply struct {
 	acmepersist.Rollover
-	// Publish are the records that the new key needs, beside those that are published.
+	// Publish are the records that the new key needs, beside the published ones.
 	Publish []operator.RecordSet `json:"publish"`
 }
 
 func runRollover(r *run) error {
-	format, err := r.format("text", "json")
+	format, err := r.format()
 	if err != nil {
 		return err
 	}
-	off, iss, err := r.one()
+	iss, err := r.one()
 	if err != nil {
 		return err
 	}
-	defer off.Close()
 	done, err := iss.RollKey(r)
 	if err != nil {
 		return err
 	}
 	r.report("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
 	reply := rolloverReply{Rollover: done, Publish: []operator.RecordSet{}}
-	sets, err := off.Records(r, nil)
-	if err = r.partly(err); err != nil {
+	records, err := r.opened[0].Records(r, nil) // other CAs have nothing to do with this key
+	if err != nil {
 		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
 	}
-	r.failed = nil // other CAs have nothing to do with this key
-	for _, set := range sets {
+	for _, set := range records.Records {
 		if set.Type == "CNAME" {
 			continue // it leads where it did; the record at its end is among the others
 		}
-		for _, w := range set.Wanted {
-			if w.Account == done.URL && w.Dialect == record.DialectHashed {
-				reply.Publish = append(reply.Publish, set)
-				break
-			}
+		if slices.ContainsFunc(set.Wanted, func(w acmepersist.Wanted) bool { return w.Account == done.URL && w.Dialect == record.DialectHashed }) {
+			reply.Publish = append(reply.Publish, set)
 		}
 	}
 	if format == "json" {
@@ -75,7 +68,7 @@ func runRollover(r *run) error {
 		r.report("no record in DNS has to change: they name the account URL, which stays")
 		return nil
 	}
-	r.report("publish these beside what is published; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
+	r.report("publish these beside the published values; an old value may go when `check` calls the new one good and the name's certificate was renewed after that")
 	return recordTable(r.out, reply.Publish)
 }
 
@@ -94,11 +87,10 @@ until they end.
 }
 
 func runDeactivate(r *run) error {
-	off, iss, err := r.one()
+	iss, err := r.one()
 	if err != nil {
 		return err
 	}
-	defer off.Close()
 	known, found, err := iss.KnownAccount(r)
 	if err != nil {
 		return err
@@ -107,22 +99,22 @@ func runDeactivate(r *run) error {
 		if !found {
 			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
 		}
-		r.report("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, users(r, off, iss))
+		r.report("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, r.users(iss))
 		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
 	}
 	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
 		return err
 	}
-	r.report("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), users(r, off, iss))
+	r.report("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), r.users(iss))
 	r.report("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
 	return nil
 }
 
 // users counts the names of an account: those that storage knows, and those that the
 // configuration manages, which may wait for their first certificate.
-func users(ctx context.Context, off *dnspersist.Offline, iss *acmepersist.Issuer) int {
-	names, _ := iss.SeenIdentifiers(ctx)
-	names = append(names, off.ManagedAt(iss.CA)...)
+func (r *run) users(iss *acmepersist.Issuer) int {
+	names, _ := iss.SeenIdentifiers(r)
+	names = append(names, r.opened[0].ManagedAt(iss.CA)...)
 	slices.Sort(names)
 	return len(slices.Compact(names))
 }

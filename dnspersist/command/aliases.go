@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -61,23 +60,9 @@ func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 			set.TTL = at.TTL
 		}
 	}
-	for _, w := range set.Wanted {
-		good := at.State == acmepersist.StateGood && w.CA == c.CA && w.Account == c.Account
-		i := slices.Index(found.Add, w.Value)
-		switch {
-		case found.HasGood(w.Value):
-		case good || isPublished(at.Values, w):
-			found.Good = append(found.Good, w.Value)
-			if i >= 0 {
-				found.Add = slices.Delete(found.Add, i, i+1)
-			}
-		case i < 0:
-			found.Add = append(found.Add, w.Value)
-			if w.OrValue != "" && !slices.Contains(at.Values, w.OrValue) {
-				found.Add = append(found.Add, w.OrValue)
-			}
-		}
-	}
+	judge(set, func(w acmepersist.Wanted) bool {
+		return at.State == acmepersist.StateGood && w.CA == c.CA && w.Account == c.Account || isPublished(at.Values, w)
+	})
 }
 
 // aliasWarnings are the reasons why a CNAME cannot be set as it is.

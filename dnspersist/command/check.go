@@ -10,13 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 func checkCommand() *cobra.Command {
-	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Reports what the CA makes of what is published in DNS", `
-Reads DNS, as the CA would, and reports for each name what is published, what the CA makes of it
-and why, what each server shows, and what to do. The CA is asked for nothing but the
-account.
+	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Shows what the CA would make of the records in DNS", `
+Reads DNS, as the CA would, and shows for each name what is published, what the CA makes
+of it and why, what each server shows, and what to do. The CA is asked for nothing but
+the account.
 
 --wait looks again until all names are ok or --timeout is over.
 
@@ -25,7 +26,7 @@ Whatever DNS shows the CA looks, and a no counts against its limits.
 
 The exit status is 2 unless all names are ok.`, runCheck)
 	f := cmd.Flags()
-	f.Bool("wait", false, "Look again until all names are ok")
+	f.Bool("wait", false, "Look again until all names are well")
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
 	f.String("ca", "", "Ask the CA itself about this name")
@@ -34,7 +35,7 @@ The exit status is 2 unless all names are ok.`, runCheck)
 }
 
 func runCheck(r *run) error {
-	format, err := r.format("text", "json")
+	format, err := r.format()
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,6 @@ func runCheck(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
 	r.reportUnsupported(src.off, names)
 	l, err := r.looks(src, names)
 	if err != nil {
@@ -66,45 +66,26 @@ func runCheck(r *run) error {
 			return err
 		}
 	}
-	return l.report(format)
-}
-
-// report looks at all and reports, as it goes: thousands of names are not kept in memory. The
-// JSON is that of operator.CheckReply.
-func (l *looks) report(format string) error {
-	well, count := true, 0
-	var failed error
-	write := func(c acmepersist.Checked) {
-		well = well && c.State.Well()
-		switch {
-		case format == "json" && count == 0:
-			fmt.Fprint(l.out, "{\"checks\":[\n")
-		case format == "json":
-			fmt.Fprint(l.out, ",\n")
-		}
-		count++
+	var all []acmepersist.Checked
+	ok := true
+	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
+		ok = ok && c.State.Well()
 		if format == "json" {
-			failed = errors.Join(failed, l.jsonLine(c))
-			return
+			all = append(all, c)
+		} else {
+			reportOne(l.out, c)
 		}
-		reportOne(l.out, c)
+	})
+	if err == nil && format == "json" {
+		err = r.json(struct {
+			Checks []acmepersist.Checked `json:"checks"`
+			Failed []operator.Failure    `json:"failed,omitempty"`
+		}{all, r.failed})
 	}
-	err := l.at(l.all(), len(l.checks) <= thoroughUpTo, func(_ int, c acmepersist.Checked) { write(c) })
-	if format == "json" && count > 0 && err == nil && failed == nil {
-		fmt.Fprint(l.out, "]")
-		if len(l.failed) > 0 {
-			fmt.Fprint(l.out, ",\"failed\":")
-			failed = l.jsonLine(l.failed)
-		}
-		fmt.Fprint(l.out, "}\n") // an answer that was cut short is not to pass for a whole one
-	}
-	if err := errors.Join(err, failed); err != nil {
-		return err
-	}
-	if !well {
+	if err == nil && !ok {
 		return errNotOK
 	}
-	return nil
+	return err
 }
 
 // reportOne reports one name to a person.
@@ -141,7 +122,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 		fmt.Fprintf(out, "    server  %s: %s\n", at, what)
 	}
 	for i, d := range c.Diagnostics {
-		if i > 0 { // the first is the summary, which the rest of this has as well
+		if i > 0 { // the first is the state of the name, which the rest of this shows too
 			fmt.Fprintf(out, "    note    %s: %s\n", d.Code, d.Text)
 		}
 	}
@@ -159,23 +140,25 @@ func (l *looks) wait() error {
 	if err != nil {
 		return err
 	}
-	open := l.all()
+	open := l.checks
 	began := time.Now()
-	last := make(map[int]string)
+	last := make(map[string]string)
 	for {
-		var still []int
-		err := l.at(open, false, func(i int, c acmepersist.Checked) {
+		var still []acmepersist.Wanted
+		err := l.at(open, false, func(c acmepersist.Checked) {
 			if !c.State.Well() {
-				still = append(still, i)
+				still = append(still, c.Wanted)
 			}
 			now := string(c.State)
 			if c.State == acmepersist.StatePartial || c.State == acmepersist.StateBlocked {
 				now += ": " + c.Do
 			}
-			if last[i] != now && !l.flag("quiet") {
-				l.run.report("%s: %s", c.Name, now)
+			if key := keyOf(c.Wanted); last[key] != now {
+				last[key] = now
+				if !l.flag("quiet") {
+					l.report("%s: %s", c.Name, now)
+				}
 			}
-			last[i] = now
 		})
 		if err != nil {
 			return err
@@ -188,17 +171,15 @@ func (l *looks) wait() error {
 		l.progress("%d of %d names are ok, %s of %s waited", len(l.checks)-len(open), len(l.checks), waited.Round(time.Second), limit)
 		// a tenth of what was waited, and no more than 50 names a second
 		pause := max(waited/10, 2*time.Second, time.Duration(len(open))*time.Second/50)
-		timer := time.NewTimer(min(pause, time.Minute+time.Duration(len(open))*time.Second/50, limit-waited))
 		select {
-		case <-timer.C:
+		case <-time.After(min(pause, time.Minute+time.Duration(len(open))*time.Second/50, limit-waited)):
 		case <-l.Done():
-			timer.Stop()
 			return errors.New("interrupted while waiting")
 		}
 	}
 }
 
-// progress shows how far it is to a person who waits.
+// progress shows a person who waits how far it is.
 func (r *run) progress(format string, args ...any) {
 	if isTerminal(r.err) && !r.flag("quiet") {
 		fmt.Fprintf(r.err, "\r\x1b[K"+format+"\r", args...)
@@ -211,32 +192,28 @@ func (r *run) ask(name, format string) error {
 	if err != nil {
 		return err
 	}
-	defer off.Close()
 	iss, err := off.For(name)
 	if err != nil {
 		return err
 	}
-	said, err := iss.Ask(r, name)
+	asked, err := iss.Ask(r, name)
 	if err != nil {
 		return err
 	}
 	switch {
 	case format == "json":
-		err = r.json(askReply{Asked: []acmepersist.Asked{said}})
-	case said.Earlier:
-		_, err = fmt.Fprintf(r.out, "%s: the CA has validated it before and will not look again until %s\n", said.Identifier, said.Until.Format(time.DateTime))
-	case said.Valid:
-		_, err = fmt.Fprintf(r.out, "%s: the CA has accepted the record\n", said.Identifier)
+		err = r.json(askReply{Asked: []acmepersist.Asked{asked}})
+	case asked.Earlier:
+		_, err = fmt.Fprintf(r.out, "%s: the CA has validated it before and will not look again until %s\n", asked.Identifier, asked.Until.Format(time.DateTime))
+	case asked.Valid:
+		_, err = fmt.Fprintf(r.out, "%s: the CA has accepted the record\n", asked.Identifier)
 	default:
-		_, err = fmt.Fprintf(r.out, "%s: the CA has refused: %s\n", said.Identifier, said.Error)
+		_, err = fmt.Fprintf(r.out, "%s: the CA has refused: %s\n", asked.Identifier, asked.Error)
 	}
-	if err != nil {
-		return err
-	}
-	if !said.Valid {
+	if err == nil && !asked.Valid {
 		return errNotOK
 	}
-	return nil
+	return err
 }
 
 // askReply is the JSON of check --ca.

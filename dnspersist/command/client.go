@@ -25,6 +25,7 @@ import (
 // client asks the admin API: of a Caddy that runs, or its handlers within this process, for a
 // configuration that no server runs.
 type client struct {
+	context.Context
 	// address is that of the admin endpoint, empty within the process.
 	address string
 	// base is the URL's beginning; port is whether it is that of a port, and not of a socket, which
@@ -39,13 +40,13 @@ type client struct {
 // urlNames is how many names are put into the URL of one request.
 const urlNames = 100
 
-func newClient(address string) (*client, error) {
+func newClient(ctx context.Context, address string) (*client, error) {
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err != nil || parsed.PortRangeSize() > 1 {
 		return nil, fmt.Errorf("%q is no address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", address)
 	}
 	// as Caddy's own commands do, see caddycmd.AdminAPIRequest: a test holds the two together
-	c := &client{address: address, base: "http://" + parsed.JoinHostPort(0), port: true}
+	c := &client{Context: ctx, address: address, base: "http://" + parsed.JoinHostPort(0), port: true}
 	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
 		c.base, c.port = "http://127.0.0.1", false
 		// the address of a socket may hold its permissions
@@ -60,27 +61,8 @@ func newClient(address string) (*client, error) {
 	return c, nil
 }
 
-// inProcess asks about a configuration that no server runs.
-func inProcess(off *dnspersist.Offline) *client {
-	return &client{base: "http://localhost", http: &http.Client{Transport: off.Operator}, off: off}
-}
-
-// Close gives up what the client has opened.
-func (c *client) Close() error {
-	if c.off != nil {
-		return c.off.Close()
-	}
-	c.http.CloseIdleConnections()
-	return nil
-}
-
-// reachable makes sure that there is a Caddy with this plugin and a configuration for it.
-func (c *client) reachable(ctx context.Context) error {
-	return c.call(ctx, http.MethodGet, "", nil, new(operator.OverviewReply))
-}
-
 // call makes one request.
-func (c *client) call(ctx context.Context, method, path string, body, into any) error {
+func (c *client) call(method, path string, body, into any) error {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -89,7 +71,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 		}
 		reader = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+operator.Prefix+path, reader)
+	req, err := http.NewRequestWithContext(c, method, c.base+operator.Prefix+path, reader)
 	if err != nil {
 		return fmt.Errorf("asking the running Caddy: %w", err)
 	}
@@ -134,60 +116,33 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	return nil
 }
 
-// Records returns the records that names need, those of all that are managed if there are none.
-func (c *client) Records(ctx context.Context, names []string) ([]operator.RecordSet, error) {
-	if len(names) == 0 {
-		var reply operator.RecordsReply
-		if err := c.call(ctx, http.MethodGet, "records", nil, &reply); err != nil {
-			return nil, err
-		}
-		return reply.Records, partial(reply.Failed)
+// get asks for something, with the values of one parameter.
+func get[T any](c *client, path string, parameter ...string) (reply T, err error) {
+	if len(parameter) > 1 {
+		path += "?" + url.Values{parameter[0]: parameter[1:]}.Encode()
 	}
+	err = c.call(http.MethodGet, path, nil, &reply)
+	return reply, err
+}
+
+// records returns the records that names need, those of all that are managed if there are none.
+func (r *run) records(c *client, names []string) ([]operator.RecordSet, error) {
 	// a name and its wildcard have one record: the names of it must not be torn apart
 	slices.SortFunc(names, func(a, b string) int { return strings.Compare(record.Base(a), record.Base(b)) })
 	var all []operator.RecordSet
-	var failed []operator.Failure
-	for len(names) > 0 {
+	for first := true; first || len(names) > 0; first = false {
 		n := min(len(names), urlNames)
-		for n < len(names) && record.Base(names[n]) == record.Base(names[n-1]) {
+		for n > 0 && n < len(names) && record.Base(names[n]) == record.Base(names[n-1]) {
 			n++
 		}
-		var reply operator.RecordsReply
-		if err := c.call(ctx, http.MethodGet, "records?"+url.Values{"name": names[:n]}.Encode(), nil, &reply); err != nil {
+		reply, err := get[operator.RecordsReply](c, "records", append([]string{"name"}, names[:n]...)...)
+		if err != nil {
 			return nil, err
 		}
+		r.note(reply.Failed)
 		all, names = append(all, reply.Records...), names[n:]
-		failed = append(failed, reply.Failed...)
 	}
-	return operator.MergeRecordSets(all), partial(failed)
-}
-
-// partial is the error for CAs of which nothing is known.
-func partial(failed []operator.Failure) error {
-	if len(failed) == 0 {
-		return nil
-	}
-	return &operator.PartialError{Failed: failed}
-}
-
-// Accounts returns the bound accounts, that at one CA only if ca is not empty.
-func (c *client) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error) {
-	var reply operator.AccountReply
-	err := c.call(ctx, http.MethodGet, "account?"+url.Values{"ca": {ca}}.Encode(), nil, &reply)
-	if err == nil {
-		err = partial(reply.Failed)
-	}
-	return reply.Accounts, err
-}
-
-// Probe asks the CAs whether they offer the challenge, one only if ca is not empty.
-func (c *client) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error) {
-	var reply operator.ProbeReply
-	err := c.call(ctx, http.MethodGet, "probe?"+url.Values{"ca": {ca}}.Encode(), nil, &reply)
-	if err == nil {
-		err = partial(reply.Failed)
-	}
-	return reply.CAs, err
+	return operator.MergeRecordSets(all), nil
 }
 
 // looks are names that are looked at, again and again.
@@ -199,8 +154,8 @@ type looks struct {
 
 // looks prepares to look at names, at all that are managed if there are none.
 func (r *run) looks(c *client, names []string) (*looks, error) {
-	sets, err := c.Records(r, names)
-	if err = r.partly(err); err != nil {
+	sets, err := r.records(c, names)
+	if err != nil {
 		return nil, err
 	}
 	l := &looks{run: r, client: c}
@@ -214,59 +169,39 @@ func (r *run) looks(c *client, names []string) (*looks, error) {
 	return l, nil
 }
 
-// all are the numbers of all checks.
-func (l *looks) all() []int {
-	all := make([]int, len(l.checks))
-	for i := range all {
-		all[i] = i
-	}
-	return all
-}
-
 // batch is how many names are looked at between two reports of progress.
 const batch = 50
 
-// at looks at the checks with the given numbers, a batch at a time, and hands over what came of each.
-func (l *looks) at(which []int, thorough bool, fn func(i int, c acmepersist.Checked)) error {
-	for from := 0; from < len(which); from += batch {
-		some := which[from:min(from+batch, len(which))]
-		done, err := l.batch(some, thorough)
-		if err != nil {
+// at looks at some of the checks, a batch at a time, and hands over what came of each.
+func (l *looks) at(which []acmepersist.Wanted, thorough bool, fn func(acmepersist.Checked)) error {
+	done := 0
+	for some := range slices.Chunk(which, batch) {
+		var names []string
+		for _, w := range some {
+			names = append(names, w.Identifiers...)
+		}
+		req := operator.CheckRequest{Names: names, Thorough: thorough}
+		var reply operator.CheckReply
+		if err := l.client.call(http.MethodPost, "check", req, &reply); err != nil {
 			return err
 		}
-		for n, c := range done {
-			fn(some[n], c)
+		for _, w := range some {
+			at := slices.IndexFunc(reply.Checks, func(c acmepersist.Checked) bool { return keyOf(c.Wanted) == keyOf(w) })
+			switch {
+			case at >= 0:
+				fn(reply.Checks[at])
+			case len(reply.Failed) > 0:
+				return reply.Failed[0]
+			default:
+				return fmt.Errorf("the running Caddy at %s has not answered for %s: was its configuration changed meanwhile? try again", l.client.address, w.Name)
+			}
 		}
-		if len(which) > batch {
-			l.progress("looked at %d of %d names", from+len(some), len(which))
+		if done += len(some); len(which) > batch {
+			l.progress("looked at %d of %d names", done, len(which))
 		}
 	}
 	return nil
 }
 
-func (l *looks) batch(which []int, thorough bool) ([]acmepersist.Checked, error) {
-	var names []string
-	for _, i := range which {
-		names = append(names, l.checks[i].Identifiers...)
-	}
-	req := operator.CheckRequest{Names: names, Thorough: thorough}
-	var reply operator.CheckReply
-	if err := l.client.call(l, http.MethodPost, "check", req, &reply); err != nil {
-		return nil, err
-	}
-	var all []acmepersist.Checked
-	for _, i := range which {
-		wanted := l.checks[i]
-		at := slices.IndexFunc(reply.Checks, func(c acmepersist.Checked) bool {
-			return c.Name == wanted.Name && c.CA == wanted.CA && c.Account == wanted.Account
-		})
-		if at < 0 && len(reply.Failed) > 0 {
-			return nil, partial(reply.Failed)
-		}
-		if at < 0 {
-			return nil, fmt.Errorf("the running Caddy at %s has not answered for %s: was its configuration changed meanwhile? try again", l.client.address, wanted.Name)
-		}
-		all = append(all, reply.Checks[at])
-	}
-	return all, nil
-}
+// keyOf distinguishes what is checked.
+func keyOf(w acmepersist.Wanted) string { return w.Name + " " + w.CA + " " + w.Account }

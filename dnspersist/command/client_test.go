@@ -65,16 +65,16 @@ func TestRequestsAreLikeCaddysOwn(t *testing.T) {
 			})}
 			go func() { _ = server.Serve(listener) }()
 			defer server.Close()
-			a, err := newClient(address)
+			a, err := newClient(t.Context(), address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer a.Close()
-			if err := a.call(t.Context(), http.MethodGet, "records?name=a.test", nil, new(operator.RecordsReply)); err != nil {
+			defer a.http.CloseIdleConnections()
+			if err := a.call(http.MethodGet, "records?name=a.test", nil, new(operator.RecordsReply)); err != nil {
 				t.Fatal(err)
 			}
 			body := operator.CheckRequest{Names: []string{"a.test"}}
-			if err := a.call(t.Context(), http.MethodPost, "check", body, new(operator.CheckReply)); err != nil {
+			if err := a.call(http.MethodPost, "check", body, new(operator.CheckReply)); err != nil {
 				t.Fatal(err)
 			}
 			data, err := json.Marshal(body)
@@ -107,12 +107,9 @@ func TestRequestsAreLikeCaddysOwn(t *testing.T) {
 func TestAddressesLikeCaddysOwn(t *testing.T) {
 	for _, address := range []string{"fd/3", "fdgram/3", "localhost:1-3", "localhost:x", "unix//nowhere.sock|0990", "unix//nowhere.sock|0660", "127.0.0.1:1"} {
 		_, theirs := caddycmd.AdminAPIRequest(address, http.MethodGet, "/", nil, nil) //nolint:bodyclose // there is none
-		a, err := newClient(address)
-		if err == nil {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			err = a.reachable(ctx)
-			cancel()
-		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := (&run{Context: ctx}).running(address)
+		cancel()
 		if (err == nil) != (theirs == nil) || err == nil {
 			t.Errorf("%s: %v, and Caddy's own: %v", address, err, theirs)
 		}
@@ -147,15 +144,10 @@ func TestAdminSocket(t *testing.T) {
 		if err := caddy.Load(config, true); err != nil {
 			t.Fatal(err)
 		}
-		a, err := newClient(listen)
+		a, err := (&run{Context: t.Context()}).running(listen)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", listen, err)
 		}
-		if err := a.reachable(t.Context()); err != nil {
-			t.Errorf("%s: %v", listen, err)
-		}
-		if err := a.Close(); err != nil {
-			t.Error(err)
-		}
+		a.http.CloseIdleConnections()
 	}
 }

@@ -1,9 +1,9 @@
 // Package command adds `caddy dns-persist` to Caddy's command line: what an operator needs to
-// know and do of records and of the account that they name.
+// know and do of standing records and of the account that they name.
 //
 // Machine output goes to standard output and everything else to standard error. The exit
-// status is 0 only if all is ok: 1 means that the command could not do its work, 2 that it
-// did and not all names are ok.
+// status is 0 only if all is well: 1 says that the command could not do its work, 2 that it
+// did and not all names are well.
 package command
 
 import (
@@ -19,11 +19,13 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
-
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
@@ -31,7 +33,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "dns-persist",
 		Usage: "<command>",
-		Short: "Shows and checks the records of the ACME challenge dns-persist-01",
+		Short: "Shows and checks the standing records of the ACME challenge dns-persist-01",
 		Long: `
 Shows, makes and checks the TXT records at _validation-persist.<name> by which
 the issuer dns_persist obtains certificates, and cares for the ACME account that
@@ -46,8 +48,8 @@ used. With --config the configuration and its storage are used, whether Caddy
 runs or not. Commands that change the account, the storage or DNS, and those that
 make an order, never go through the admin endpoint: they use the configuration.
 
-The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
-has done its work and not all names are ok.`,
+The exit status is 0 only if all is well, 1 for an error, and 2 if the command
+has done its work and not all names are well.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Args = commandsOnly
@@ -62,7 +64,7 @@ has done its work and not all names are ok.`,
 	})
 }
 
-// commandsOnly names the command that a mistyped one may have been.
+// commandsOnly says which command a mistyped one may have been.
 func commandsOnly(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -85,8 +87,10 @@ type run struct {
 	args     []string
 	out, err io.Writer
 	in       io.Reader
-	// failed are the CAs of which nothing is known; there is an answer for the others.
+	// failed are the CAs of which nothing is known; the others are reported.
 	failed []operator.Failure
+	// opened are the configurations that the command has opened, closed when it ends.
+	opened []*dnspersist.Offline
 }
 
 // newCommand makes a command of fn, with the flags that all have.
@@ -100,6 +104,9 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 		defer stop()
 		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
 		err := fn(r)
+		for _, off := range r.opened {
+			_ = off.Close()
+		}
 		if err == nil && len(r.failed) > 0 {
 			err = errNotOK
 		}
@@ -111,7 +118,7 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 // errInterrupted stands for whatever a signal has cut short.
 var errInterrupted = errors.New("interrupted; the command may be repeated")
 
-// end reports what went wrong and sets the exit status.
+// end says what went wrong and sets the exit status.
 func (r *run) end(err error) error {
 	if err == nil {
 		return nil
@@ -130,20 +137,15 @@ func (r *run) end(err error) error {
 	return err
 }
 
-// partly goes on with what is known where nothing is of some CAs, and reports that: the
-// command ends with status 2.
-func (r *run) partly(err error) error {
-	var some *operator.PartialError
-	if !errors.As(err, &some) {
-		return err
-	}
-	for _, f := range some.Failed {
+// note reports CAs of which nothing is known. The command goes on with the others and ends with
+// status 2.
+func (r *run) note(failed []operator.Failure) {
+	for _, f := range failed {
 		if !slices.ContainsFunc(r.failed, func(other operator.Failure) bool { return other.CA == f.CA }) {
 			r.failed = append(r.failed, f)
-			r.report("error: %v", &operator.PartialError{Failed: []operator.Failure{f}})
+			r.report("error: %v", f)
 		}
 	}
-	return nil
 }
 
 // report writes a line for a person.
@@ -154,58 +156,67 @@ func (r *run) text(flag string) string {
 	return s
 }
 
+// oneOf returns the value of a flag that has to be one of several.
+func (r *run) oneOf(flag string, allowed ...string) (string, error) {
+	value := r.text(flag)
+	if !slices.Contains(allowed, value) {
+		last := len(allowed) - 1
+		return "", fmt.Errorf("--%s %s is unknown: use %s or %s", flag, value, strings.Join(allowed[:last], ", "), allowed[last])
+	}
+	return value, nil
+}
+
 func (r *run) flag(flag string) bool {
 	b, _ := r.cmd.Flags().GetBool(flag)
 	return b
 }
 
+// read reads a file, or standard input for "-".
+func (r *run) read(what, path string) (data []byte, err error) {
+	if path == "-" {
+		data, err = io.ReadAll(io.LimitReader(r.in, maxInput))
+	} else {
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return data, nil
+}
+
+// maxInput is far more than an exported account or the JSON of a provider has.
+const maxInput = 1 << 20
+
 // isTerminal reports whether w, or a reader, is a terminal that a person sits at.
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Name() != os.DevNull && f.Name() != os.DevNull
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // addFormat gives a command --format, the first being the default.
-func addFormat(cmd interface {
-	String(name, value, usage string) *string
-}, formats ...string,
-) {
-	cmd.String("format", formats[0], "Output: "+strings.Join(formats, ", "))
+func addFormat(flags *pflag.FlagSet, formats ...string) {
+	flags.String("format", formats[0], "Output: "+strings.Join(formats, ", "))
 }
 
-// format returns the chosen format.
-func (r *run) format(formats ...string) (string, error) {
-	f := r.text("format")
+// format returns the chosen format of a command with two.
+func (r *run) format() (string, error) {
 	if r.flag("json") {
-		f = "json"
+		return "json", nil
 	}
-	if !slices.Contains(formats, f) {
-		return "", fmt.Errorf("--format %s is unknown: use %s", f, strings.Join(formats, ", "))
-	}
-	return f, nil
+	return r.oneOf("format", "text", "json")
 }
 
-// json writes v.
+// json writes v as JSON that a terminal may show.
 func (r *run) json(v any) error {
-	data, err := encode(v, "\t")
-	if err == nil {
-		_, err = r.out.Write(data)
-	}
-	return err
-}
-
-// encode returns v as JSON that a terminal may show, with the end of its last line.
-func encode(v any, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", indent)
+	enc.SetIndent("", "\t")
 	err := enc.Encode(v)
-	return foreign.JSON(b.Bytes()), err
+	if err == nil {
+		_, err = r.out.Write(foreign.JSON(b.Bytes()))
+	}
+	return err
 }
 
 // table writes columns.
@@ -215,11 +226,19 @@ func table(w io.Writer, fn func(row func(cells ...string))) error {
 	return t.Flush()
 }
 
-// jsonLine writes v in one line, without its end.
-func (r *run) jsonLine(v any) error {
-	data, err := encode(v, "")
-	if err == nil {
-		_, err = r.out.Write(bytes.TrimRight(data, "\n"))
-	}
-	return err
+// details writes the fields of n things by their names, with an empty line between two. What is
+// empty is left out.
+func details(w io.Writer, n int, of func(i int, field func(name string, values ...string))) error {
+	return table(w, func(row func(...string)) {
+		for i := range n {
+			if i > 0 {
+				row()
+			}
+			of(i, func(name string, values ...string) {
+				if text := strings.Join(values, ", "); text != "" {
+					row(name, text)
+				}
+			})
+		}
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -48,9 +47,8 @@ func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 		zone, err = dnspersist.DelegationName(to)
 		add("delegate-to", err)
 	}
-	policy := r.text("policy")
-	if !slices.Contains([]string{acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard}, policy) {
-		errs = append(errs, fmt.Errorf("--policy %s is unknown: use auto, exact or wildcard", policy))
+	if _, err := r.oneOf("policy", acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard); err != nil {
+		errs = append(errs, err)
 	}
 	return zone, errors.Join(errs...)
 }
@@ -69,40 +67,33 @@ func (r *recordsRun) madeSets(names []string) ([]operator.RecordSet, error) {
 		}
 		groups[record.Base(name)] = append(groups[record.Base(name)], name)
 	}
-	var sets []operator.RecordSet
+	var all []acmepersist.Wanted
 	for base, identifiers := range groups {
-		sort.Strings(identifiers)
+		slices.Sort(identifiers)
 		wide := policy == acmepersist.PolicyWildcard || slices.ContainsFunc(identifiers, record.IsWildcard)
-		some, err := r.made(base, identifiers, zone, wide)
+		w, err := r.made(base, identifiers, wide)
 		if err != nil {
 			return nil, err
 		}
-		sets = append(sets, some...)
+		if zone != "" {
+			w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
+		}
+		all = append(all, w)
 	}
-	sort.Slice(sets, func(i, j int) bool { return sets[i].Name < sets[j].Name })
-	return sets, nil
+	return operator.Sets(all)
 }
 
-// made makes the record of the names that share one, and the CNAME that leads to it.
-func (r *recordsRun) made(base string, identifiers []string, zone string, wide bool) ([]operator.RecordSet, error) {
+// made makes the record of the names that share one.
+func (r *recordsRun) made(base string, identifiers []string, wide bool) (w acmepersist.Wanted, err error) {
 	issuer, account := r.text("issuer"), r.text("account-url")
-	w := acmepersist.Wanted{Identifiers: identifiers, Account: account, IssuerDomainName: issuer, Dialect: record.DialectAccountURL, AccountURI: account}
-	var err error
+	w = acmepersist.Wanted{Identifiers: identifiers, Account: account, IssuerDomainName: issuer, Dialect: record.DialectAccountURL, AccountURI: account}
 	if prefix := r.text("account-hash-prefix"); prefix != "" {
 		w.Dialect = record.DialectHashed
 		if w.AccountURI, err = record.HashedAccountURI(prefix, base, r.text("thumbprint"), account); err != nil {
-			return nil, fmt.Errorf("making the hashed account URI for %s: %w", base, err)
+			return w, fmt.Errorf("making the hashed account URI for %s: %w", base, err)
 		}
 	}
-	if w.Name, err = record.ValidationName(base); err != nil {
-		return nil, err
-	}
 	w.Value = record.Value{IssuerDomainName: issuer, AccountURI: w.AccountURI, Wildcard: wide}.String()
-	place := operator.RecordSet{Name: w.Name, Type: "TXT", TTL: operator.TTL, Wanted: []acmepersist.Wanted{w}}
-	if zone == "" {
-		return []operator.RecordSet{place}, nil
-	}
-	w.Target = (&acmepersist.Delegation{Zone: zone}).Target(base)
-	place.Name, place.Wanted = w.Target, []acmepersist.Wanted{w}
-	return []operator.RecordSet{{Name: w.Name, Type: "CNAME", TTL: operator.TTL, Target: w.Target, Wanted: []acmepersist.Wanted{w}}, place}, nil
+	w.Name, err = record.ValidationName(base)
+	return w, err
 }

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,9 +18,9 @@ import (
 
 func probeCommand() *cobra.Command {
 	cmd := newCommand("probe [URL] [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
-Reports for each CA of the configuration whether it offers dns-persist-01, in which
+Tells for each CA of the configuration whether it offers dns-persist-01, in which
 dialect, under which issuer domain names, and whether it wants an external account
-binding. The directory has it at CAs of draft -02. Where only an order can show it,
+binding. The directory says it at CAs of draft -02. Where only an order can tell,
 --order makes one for NAME with the bound account and throws it away: nothing is
 validated.
 
@@ -36,101 +37,69 @@ The exit status is 2 unless every CA offers the challenge.`, runProbe)
 }
 
 func runProbe(r *run) error {
-	format, err := r.format("text", "json")
+	format, err := r.format()
 	if err != nil {
 		return err
 	}
-	all, err := r.probes()
+	reply, err := r.probes()
 	if err != nil {
 		return err
 	}
+	r.note(reply.Failed)
 	if format == "json" {
-		err = r.json(operator.ProbeReply{CAs: all, Failed: r.failed})
+		err = r.json(reply)
 	} else {
-		err = probeTable(r.out, all)
+		err = probeTable(r.out, reply.CAs)
 	}
-	if err != nil {
-		return err
+	if err == nil && slices.ContainsFunc(reply.CAs, func(p acmepersist.Probe) bool { return p.Offered != acmepersist.OfferedYes }) {
+		return errNotOK
 	}
-	for _, p := range all {
-		if p.Offered != acmepersist.OfferedYes {
-			return errNotOK
-		}
-	}
-	return nil
+	return err
 }
 
-func (r *run) probes() ([]acmepersist.Probe, error) {
+func (r *run) probes() (reply operator.ProbeReply, err error) {
 	name := r.text("order")
 	roots, err := r.cmd.Flags().GetStringSlice("root")
-	if err != nil {
-		return nil, err
-	}
-	if len(r.args) == 1 {
+	switch {
+	case err != nil:
+		return reply, err
+	case len(r.args) == 1:
 		for _, flag := range []string{"order", "ca", "config", "address"} {
 			if r.text(flag) != "" {
-				return nil, fmt.Errorf("--%s is about a configuration, and a directory's URL needs none: use one of them", flag)
+				return reply, fmt.Errorf("--%s is about a configuration, and a directory's URL needs none: use one of them", flag)
 			}
 		}
 		p, err := dnspersist.ProbeDirectory(r, r.args[0], roots)
-		return []acmepersist.Probe{p}, err
-	}
-	if len(roots) > 0 {
-		return nil, errors.New("--root is for a directory's URL; a configuration names its own trusted_roots")
-	}
-	if name == "" {
+		return operator.ProbeReply{CAs: []acmepersist.Probe{p}}, err
+	case len(roots) > 0:
+		return reply, errors.New("--root is for a directory's URL; a configuration names its own trusted_roots")
+	case name == "":
 		src, err := r.source()
 		if err != nil {
-			return nil, err
+			return reply, err
 		}
-		defer src.Close()
-		all, err := src.Probe(r, r.text("ca"))
-		return all, r.partly(err)
+		return get[operator.ProbeReply](src, "probe", "ca", r.text("ca"))
 	}
 	// an order is made by a command only, never through the admin endpoint
-	off, err := r.changing()
+	iss, err := r.one()
 	if err != nil {
-		return nil, err
-	}
-	defer off.Close()
-	iss, err := off.One(r.text("ca"))
-	if err != nil {
-		return nil, err
+		return reply, err
 	}
 	p, err := iss.ProbeByOrder(r, name)
-	return []acmepersist.Probe{p}, err
+	return operator.ProbeReply{CAs: []acmepersist.Probe{p}}, err
 }
 
 func probeTable(out io.Writer, all []acmepersist.Probe) error {
-	return table(out, func(row func(...string)) {
-		for i, p := range all {
-			if i > 0 {
-				row()
-			}
-			row("CA", p.CA)
-			row("dns-persist-01", fmt.Sprintf("%s (by its %s)", p.Offered, p.By))
-			if len(p.OtherChallenges) > 0 {
-				row("other challenges", strings.Join(p.OtherChallenges, ", "))
-			}
-			if p.Dialect != "" {
-				row("dialect", string(p.Dialect))
-			}
-			if p.AccountHashPrefix != "" {
-				row("account hash prefix", p.AccountHashPrefix)
-			}
-			row("issuer domain names", cmp.Or(strings.Join(p.IssuerDomainNames, ", "), "not known"))
-			row("external account", map[bool]string{true: "required", false: "not required"}[p.ExternalAccountRequired])
-			if len(p.Profiles) > 0 {
-				var names []string
-				for n := range p.Profiles {
-					names = append(names, n)
-				}
-				sort.Strings(names)
-				row("profiles", strings.Join(names, ", "))
-			}
-			if p.Note != "" {
-				row("note", p.Note)
-			}
-		}
+	return details(out, len(all), func(i int, field func(string, ...string)) {
+		p := all[i]
+		field("CA", p.CA)
+		field("dns-persist-01", fmt.Sprintf("%s (by its %s)", p.Offered, p.By))
+		field("other challenges", p.OtherChallenges...)
+		field("dialect", string(p.Dialect))
+		field("account hash prefix", p.AccountHashPrefix)
+		field("issuer domain names", cmp.Or(strings.Join(p.IssuerDomainNames, ", "), "not known"))
+		field("external account", map[bool]string{true: "required", false: "not required"}[p.ExternalAccountRequired])
+		field("profiles", slices.Sorted(maps.Keys(p.Profiles))...)
+		field("note", p.Note)
 	})
 }

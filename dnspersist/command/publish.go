@@ -3,8 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -14,7 +12,6 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -67,46 +64,31 @@ func (r *run) publishing() (*publishing, error) {
 		return nil, err
 	}
 	p := &publishing{run: r, off: off}
-	if p.patience, err = r.cmd.Flags().GetDuration("wait"); err == nil {
-		err = p.load(provider)
+	if p.patience, err = r.cmd.Flags().GetDuration("wait"); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		r.reportUnsupported(off, names)
-		p.checks, err = off.Checks(r, names)
-		err = r.partly(err)
+	if provider != "" {
+		raw, err := r.read("the provider", provider)
+		if err != nil {
+			return nil, err
+		}
+		if p.provider, err = off.Provider(raw); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil && p.provider.RecordAppender == nil && !r.flag("dry-run") && slices.ContainsFunc(p.checks, func(c *acmepersist.Check) bool { return c.Configured() == nil }) {
-		err = errNoProvider
+	r.reportUnsupported(off, names)
+	var unknown []operator.Failure
+	if p.checks, unknown, err = off.Checks(r, names); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, errors.Join(err, off.Close())
+	r.note(unknown)
+	if p.provider.RecordAppender == nil && !r.flag("dry-run") && slices.ContainsFunc(p.checks, func(c *acmepersist.Check) bool { return c.Configured() == nil }) {
+		return nil, errNoProvider
 	}
 	return p, nil
 }
 
-// load reads the provider.
-func (p *publishing) load(path string) error {
-	if path == "" {
-		return nil // a dry run needs none
-	}
-	in := p.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return fmt.Errorf("reading the provider: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, maxExport))
-	if err != nil {
-		return fmt.Errorf("reading the provider: %w", err)
-	}
-	p.provider, err = p.off.Provider(raw)
-	return err
-}
-
-// with is what writes: the provider given for this run, or the configured one.
+// with is what writes: the provider given for this run, or the configured one. A dry run needs none.
 func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publishing, error) {
 	with := acmepersist.Publishing{TTL: operator.TTL * time.Second}
 	if configured != nil {
@@ -115,10 +97,10 @@ func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publ
 	switch {
 	case p.provider.RecordAppender != nil:
 		with.Provider, with.Secrets = p.provider.RecordAppender, p.provider.Secrets
-	case configured == nil:
+	case configured == nil && !p.flag("dry-run"):
 		return nil, errNoProvider
 	}
-	with.Wait = p.patience
+	with.Wait, with.DryRun = p.patience, p.flag("dry-run")
 	return &with, nil
 }
 
@@ -128,9 +110,7 @@ func (p *publishing) fail(name string, err error) {
 	p.report("%s: %v", name, err)
 }
 
-func (p *publishing) end() error { return p.endOf(len(p.checks)) }
-
-func (p *publishing) endOf(names int) error {
+func (p *publishing) end(names int) error {
 	if p.failed > 0 {
 		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", p.failed, names)
 	}
@@ -142,7 +122,6 @@ func runPublish(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer p.off.Close()
 	if len(p.checks) == 0 {
 		return errors.New("the configuration manages no name with dns_persist: give the names as arguments or, after -, on standard input")
 	}
@@ -150,90 +129,14 @@ func runPublish(r *run) error {
 		if err := r.Err(); err != nil {
 			return err
 		}
-		if !r.flag("dry-run") {
-			if err := p.add(c); err != nil {
-				p.fail(c.Name(), err)
-			}
-			continue
-		}
-		found := c.Look(r, true)
-		switch value, err := p.toAdd(c, found); {
-		case err != nil:
+		if err := p.add(c); err != nil {
 			p.fail(c.Name(), err)
-		case value == "":
-			p.report("%s: is published", c.Name())
-		default:
-			fmt.Fprintf(r.out, "add %s. %d IN TXT %s\n", placeOf(found), ttlAt(c, found), record.Quote(value))
 		}
 	}
-	return p.end()
+	return p.end(len(p.checks))
 }
 
-// toAdd is the value that is missing at a name, empty if none is.
-func (p *publishing) toAdd(c *acmepersist.Check, found acmepersist.Checked) (string, error) {
-	at := found.AtTarget
-	switch {
-	case at != nil && at.State == acmepersist.StateBlocked:
-		return "", fmt.Errorf("what is published at %s is not known: %s", at.Name, at.Reason)
-	case at != nil && at.State == acmepersist.StateGood:
-		return "", nil
-	case at != nil && at.Alias != "" && at.Alias != at.Name:
-		return "", &acmepersist.ForeignAliasError{Name: c.Name(), Alias: at.Alias, Wanted: at.Name}
-	case at == nil && found.State == acmepersist.StateBlocked:
-		return "", errors.New(found.Do)
-	}
-	if at == nil && slices.ContainsFunc(found.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood }) {
-		return "", nil
-	}
-	allowed := p.flag("allow-shadowing") || c.Configured() != nil && c.Configured().AllowShadowing
-	for _, d := range found.Diagnostics {
-		if d.Code == propagation.CodeWildcardBreaks && !allowed && at == nil {
-			return "", shadowing(&acmepersist.ShadowingError{Name: c.Name(), Text: d.Text})
-		}
-	}
-	if with := c.Configured(); with != nil {
-		return with.Lasting(found.Value, time.Now()), nil
-	}
-	return found.Value, nil
-}
-
-// placeOf is where the record is written.
-func placeOf(found acmepersist.Checked) string {
-	if found.AtTarget != nil {
-		return found.AtTarget.Name
-	}
-	return found.Name
-}
-
-// shadowing adds the command's own way out.
-func shadowing(err error) error {
-	var shadows *acmepersist.ShadowingError
-	if errors.As(err, &shadows) {
-		return fmt.Errorf("%w or --allow-shadowing", err)
-	}
-	return err
-}
-
-// ttlAt is the TTL that a value gets.
-func ttlAt(c *acmepersist.Check, found acmepersist.Checked) uint32 {
-	var ttl uint32
-	if found.AtTarget != nil {
-		ttl = found.AtTarget.TTL
-	} else {
-		for _, s := range found.Report.Servers {
-			ttl = max(ttl, s.TTL)
-		}
-	}
-	if ttl > 0 {
-		return ttl
-	}
-	if with := c.Configured(); with != nil && with.TTL > 0 {
-		return uint32(with.TTL / time.Second)
-	}
-	return operator.TTL
-}
-
-// add writes the value that is missing.
+// add writes the value that is missing, or shows it in a dry run.
 func (p *publishing) add(c *acmepersist.Check) error {
 	with, err := p.with(c.Configured())
 	if err != nil {
@@ -241,15 +144,21 @@ func (p *publishing) add(c *acmepersist.Check) error {
 	}
 	with.AllowShadowing = with.AllowShadowing || p.flag("allow-shadowing")
 	done, err := c.Publish(p, with)
+	if _, shadows := errors.AsType[*acmepersist.ShadowingError](err); shadows {
+		return fmt.Errorf("%w or --allow-shadowing", err)
+	}
 	if err != nil {
-		return shadowing(err)
+		return err
 	}
 	for _, v := range done.Restored {
 		p.report("%s: the provider had replaced %q, it is there again", c.Name(), v)
 	}
-	if done.Value == "" {
+	switch {
+	case done.Value == "":
 		p.report("%s: is published", c.Name())
-	} else {
+	case with.DryRun:
+		fmt.Fprintf(p.out, "add %s. %d IN TXT %s\n", done.Name, done.TTL/time.Second, record.Quote(done.Value))
+	default:
 		p.report("%s: added, all name servers show it", c.Name())
 	}
 	return nil

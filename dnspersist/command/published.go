@@ -15,19 +15,13 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// warned is a validation name with what is to be known before its record is published.
-type warned struct {
-	Name     string
-	Warnings []string
-}
-
 // thoroughUpTo is for how many names the questions are asked that find out what is wrong.
 const thoroughUpTo = 50
 
 // readPublished fills in what is published at the names.
-func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) ([]warned, error) {
+func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) error {
 	if len(sets) == 0 {
-		return nil, nil
+		return nil
 	}
 	var names []string
 	for _, s := range sets {
@@ -38,14 +32,14 @@ func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) ([]wa
 	slices.Sort(names)
 	l, err := r.looks(src, slices.Compact(names))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	byName := make(map[string]*operator.RecordSet)
 	for i := range sets {
 		byName[sets[i].Name] = &sets[i]
 	}
 	warned := make(map[string][]string)
-	err = l.at(l.all(), len(l.checks) <= thoroughUpTo, func(_ int, c acmepersist.Checked) {
+	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
 		set := byName[c.Name]
 		if set == nil {
 			return
@@ -66,10 +60,8 @@ func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) ([]wa
 		})
 		warned[c.Name] = append(warned[c.Name], warningsOf(c.Diagnostics)...)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return warnings(sets, warned), nil
+	r.warn(sets, warned)
+	return err
 }
 
 // warningsOf is what is to be known before the record is published.
@@ -84,22 +76,22 @@ func warningsOf(diagnostics []propagation.Diagnostic) []string {
 	return all
 }
 
-// warnings collects those about the sets.
-func warnings(sets []operator.RecordSet, more map[string][]string) []warned {
-	var all []warned
+// warn reports what is to be known of the sets before they are published.
+func (r *run) warn(sets []operator.RecordSet, warned map[string][]string) {
 	for _, s := range sets {
-		one := warned{Name: s.Name, Warnings: more[s.Name]}
+		all := warned[s.Name]
 		switch {
 		case s.DNS != nil && s.DNS.LeftOut != "":
-			one.Warnings = append(one.Warnings, "it is left out of what is for tools: "+s.DNS.LeftOut)
+			all = append(all, "it is left out of what is for tools: "+s.DNS.LeftOut)
 		case s.Type == "CNAME":
-			one.Warnings = append(one.Warnings, aliasWarnings(s)...)
+			all = append(all, aliasWarnings(s)...)
 		case s.DNS != nil && s.DNS.Alias != "":
-			one.Warnings = append(one.Warnings, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to be published there", s.DNS.Alias))
+			all = append(all, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to be published there", s.DNS.Alias))
 		}
-		all = append(all, one)
+		for _, w := range all {
+			r.report("warning: %s: %s", s.Name, w)
+		}
 	}
-	return all
 }
 
 // fill notes what a report shows of a set. hasGood tells for which wanted values a good one
@@ -135,34 +127,39 @@ func fill(set *operator.RecordSet, report propagation.Report, follow bool, hasGo
 			set.TTL = found.TTL
 		}
 	}
-	if found.LeftOut != "" {
-		return
+	if found.LeftOut == "" {
+		judge(set, hasGood)
 	}
+}
+
+// judge notes for which wanted values a good one is published, and which are to be added.
+func judge(set *operator.RecordSet, hasGood func(acmepersist.Wanted) bool) {
+	found := set.DNS
 	for _, w := range set.Wanted {
-		have := slices.Contains(found.Values, w.Value) || hasGood(w)
 		i := slices.Index(found.Add, w.Value)
 		switch {
-		case have && i >= 0:
-			found.Add = slices.Delete(found.Add, i, i+1)
-		case !have && i < 0 && !found.HasGood(w.Value):
+		case found.HasGood(w.Value):
+		case slices.Contains(found.Values, w.Value) || hasGood(w):
+			found.Good = append(found.Good, w.Value)
+			if i >= 0 {
+				found.Add = slices.Delete(found.Add, i, i+1)
+			}
+		case i < 0:
 			found.Add = append(found.Add, w.Value)
 			if w.OrValue != "" && !slices.Contains(found.Values, w.OrValue) {
 				found.Add = append(found.Add, w.OrValue)
 			}
 		}
-		if have && !found.HasGood(w.Value) {
-			found.Good = append(found.Good, w.Value)
-		}
 	}
 }
 
 // readBare reads what is published without a configuration.
-func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.RecordSet) ([]warned, error) {
+func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.RecordSet) error {
 	warned := make(map[string][]string)
 	for i := range sets {
 		rep := checker.Check(r, propagation.Target{Name: sets[i].Name}, checker.NewGate())
 		if err := r.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		warned[sets[i].Name] = warningsOf(rep.Diagnostics())
 		if sets[i].Type == "CNAME" {
@@ -171,7 +168,8 @@ func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.Reco
 		}
 		fill(&sets[i], rep, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool { return isPublished(sets[i].DNS.Values, w) })
 	}
-	return warnings(sets, warned), nil
+	r.warn(sets, warned)
+	return nil
 }
 
 // isPublished reports whether one of the values says what w does, in other words.

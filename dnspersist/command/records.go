@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -71,30 +70,28 @@ With --standby FILE a second account's value comes beside the first's; FILE is w
 	f.String("only", "", "Print only the records of one type: TXT, or CNAME where names are delegated")
 	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
 	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
-	f.String("format", "", "Output: "+strings.Join(recordFormats(), ", ")+" (default: table)")
+	addFormat(f, recordFormats()...)
 	return cmd
 }
 
 func runRecords(r *run) error {
-	if r.text("format") == "" {
-		_ = r.cmd.Flags().Set("format", "table")
-	}
-	format, err := r.format(recordFormats()...)
+	format, err := r.oneOf("format", recordFormats()...)
 	if err != nil {
 		return err
 	}
-	if dns := r.text("dns"); !slices.Contains([]string{"auto", "always", "never"}, dns) {
-		return fmt.Errorf("--dns %s is unknown: use auto, always or never", dns)
+	if _, err := r.oneOf("dns", "auto", "always", "never"); err != nil {
+		return err
 	}
-	if only := r.text("only"); !slices.Contains([]string{"", "TXT", "CNAME"}, only) {
-		return fmt.Errorf("--only %s is unknown: use TXT or CNAME", only)
+	only := r.text("only")
+	if _, err := r.oneOf("only", "TXT", "CNAME"); only != "" && err != nil {
+		return err
 	}
 	names, err := r.names()
 	if err != nil {
 		return err
 	}
 	rr := &recordsRun{run: r, format: format}
-	warned, sets, err := rr.wantedSets(names)
+	sets, err := rr.wantedSets(names)
 	if err != nil {
 		return err
 	}
@@ -105,7 +102,7 @@ func runRecords(r *run) error {
 		}
 		r.report("the configuration manages no name with dns_persist: give the names as arguments")
 	}
-	if only := r.text("only"); only != "" {
+	if only != "" {
 		sets = slices.DeleteFunc(sets, func(s operator.RecordSet) bool { return s.Type != only })
 	}
 	r.reportPresumed(sets)
@@ -113,7 +110,7 @@ func runRecords(r *run) error {
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what is published has to be read: leave --dns never out", format)
 	}
-	return rr.putOut(warned, sets)
+	return rr.putOut(sets)
 }
 
 // recordsRun is one call of the command records.
@@ -123,12 +120,7 @@ type recordsRun struct {
 }
 
 // putOut prints the sets.
-func (r *recordsRun) putOut(names []warned, sets []operator.RecordSet) error {
-	for _, s := range names {
-		for _, w := range s.Warnings {
-			r.report("warning: %s: %s", s.Name, w)
-		}
-	}
+func (r *recordsRun) putOut(sets []operator.RecordSet) error {
 	switch r.format {
 	case "json":
 		return r.json(operator.RecordsReply{Records: sets, Failed: r.failed})
@@ -177,68 +169,54 @@ func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
 }
 
 // wantedSets works out the records, and what is published at their names as far as it is read.
-func (r *recordsRun) wantedSets(names []string) ([]warned, []operator.RecordSet, error) {
+func (r *recordsRun) wantedSets(names []string) ([]operator.RecordSet, error) {
 	if r.text("account-url") != "" || r.text("issuer") != "" {
 		sets, err := r.madeSets(names)
-		if err != nil || !r.readsDNS(len(sets)) {
-			return nil, sets, err
+		if err == nil && r.readsDNS(len(sets)) {
+			err = r.readBare(propagation.NewChecker(propagation.Config{}), sets)
 		}
-		warned, err := r.readBare(propagation.NewChecker(propagation.Config{}), sets)
-		return warned, sets, err
+		return sets, err
 	}
 	for _, flag := range []string{"thumbprint", "account-hash-prefix", "delegate-to"} {
 		if r.text(flag) != "" {
-			return nil, nil, fmt.Errorf("--%s makes records without a configuration only, with --account-url and --issuer", flag)
+			return nil, fmt.Errorf("--%s makes records without a configuration only, with --account-url and --issuer", flag)
 		}
 	}
 	src, sets, err := r.sets(names)
-	if err != nil {
-		return nil, nil, err
+	if err == nil && r.readsDNS(len(sets)) {
+		err = r.readPublished(src, sets)
 	}
-	defer src.Close()
-	if !r.readsDNS(len(sets)) {
-		return nil, sets, nil
-	}
-	warned, err := r.readPublished(src, sets)
-	return warned, sets, err
+	return sets, err
 }
 
 // sets asks for the records.
-func (r *recordsRun) sets(names []string) (*client, []operator.RecordSet, error) {
+func (r *recordsRun) sets(names []string) (src *client, sets []operator.RecordSet, err error) {
 	path := r.text("standby")
 	if path == "" {
-		src, err := r.source()
-		if err != nil {
+		if src, err = r.source(); err != nil {
 			return nil, nil, err
 		}
 		r.reportUnsupported(src.off, names)
-		sets, err := src.Records(r, names)
-		if err = r.partly(err); err != nil {
-			return nil, nil, errors.Join(err, src.Close())
-		}
-		return src, sets, nil
+		sets, err = r.records(src, names)
+		return src, sets, err
 	}
-	standby, err := readStandby(path)
+	standby, err := r.readStandby(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	src, err := r.inProcess()
-	if err != nil {
+	if src, err = r.inProcess(); err != nil {
 		return nil, nil, err
 	}
 	r.reportUnsupported(src.off, names)
-	sets, err := src.off.Records(r, names, standby...)
-	if err != nil {
-		return nil, nil, errors.Join(err, src.Close())
-	}
-	return src, sets, nil
+	reply, err := src.off.Records(r, names, standby...)
+	return src, reply.Records, err
 }
 
 // readStandby reads the output of `account --json`.
-func readStandby(path string) ([]acmepersist.Account, error) {
-	data, err := os.ReadFile(path)
+func (r *run) readStandby(path string) ([]acmepersist.Account, error) {
+	data, err := r.read("the standby account", path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the standby account: %w", err)
+		return nil, err
 	}
 	var reply operator.AccountReply
 	if err := json.Unmarshal(data, &reply); err != nil || len(reply.Accounts) == 0 {
@@ -316,10 +294,8 @@ func stateOf(s operator.RecordSet, value string) string {
 	case s.Type == "CNAME" && len(aliasWarnings(s)) > 0:
 		return "something else is published"
 	}
-	for _, v := range s.DNS.Add {
-		if v == value {
-			return "to be published"
-		}
+	if slices.Contains(s.DNS.Add, value) {
+		return "to be published"
 	}
 	return "published"
 }

@@ -6,15 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
-
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // errNoConfig means that there is neither a file nor a default one.
@@ -22,43 +24,42 @@ var errNoConfig = errors.New("no configuration: name one with --config, or run t
 
 // source chooses who answers.
 func (r *run) source() (*client, error) {
-	if address := r.text("address"); address != "" {
-		if r.text("config") != "" {
-			return nil, errors.New("--address asks the running Caddy and --config a configuration: use one of them")
-		}
-		c, err := newClient(address)
-		if err != nil {
-			return nil, err
-		}
-		return c, c.reachable(r)
-	}
-	if r.text("config") != "" {
+	address := r.text("address")
+	switch {
+	case address != "" && r.text("config") != "":
+		return nil, errors.New("--address asks the running Caddy and --config a configuration: use one of them")
+	case address != "":
+		return r.running(address)
+	case r.text("config") != "":
 		return r.inProcess()
 	}
-	address := caddy.DefaultAdminListen
 	cfg, err := r.config()
 	if err != nil && !errors.Is(err, errNoConfig) {
 		return nil, err
 	}
-	if cfg != nil {
-		if address, err = adminAddress(cfg); err != nil {
-			return nil, err
-		}
+	if address, err = adminAddress(cfg); err != nil {
+		return nil, err
 	}
 	if address != "" {
-		c, err := newClient(address)
-		if err != nil {
-			return nil, err
-		}
-		if err = c.reachable(r); err == nil {
+		c, err := r.running(address)
+		switch {
+		case err == nil:
 			return c, nil
-		}
-		if cfg == nil {
+		case cfg == nil:
 			return nil, fmt.Errorf("%w; and there is %w", err, errNoConfig)
 		}
 		r.report("%v; working from the Caddyfile and its storage", err)
 	}
 	return r.inProcess()
+}
+
+// running asks the Caddy at an address, which has to have this plugin and a configuration for it.
+func (r *run) running(address string) (*client, error) {
+	c, err := newClient(r, address)
+	if err == nil {
+		err = c.call(http.MethodGet, "", nil, new(operator.OverviewReply))
+	}
+	return c, err
 }
 
 // inProcess has the configuration answer.
@@ -67,7 +68,7 @@ func (r *run) inProcess() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inProcess(off), nil
+	return &client{Context: r, base: "http://localhost", http: &http.Client{Transport: off.Operator}, off: off}, nil
 }
 
 // offline opens the configuration.
@@ -79,17 +80,17 @@ func (r *run) offline() (*dnspersist.Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dnspersist.Open(cfg)
+	off, err := dnspersist.Open(cfg)
+	if err == nil {
+		r.opened = append(r.opened, off)
+	}
+	return off, err
 }
 
 // config reads and adapts the configuration.
 func (r *run) config() ([]byte, error) {
-	if r.text("config") == "-" {
-		for _, arg := range r.args {
-			if arg == "-" {
-				return nil, errors.New("both the configuration and the names are to come from standard input: name a file with --config")
-			}
-		}
+	if r.text("config") == "-" && slices.Contains(r.args, "-") {
+		return nil, errors.New("both the configuration and the names are to come from standard input: name a file with --config")
 	}
 	if err := dnspersist.Quiet(); err != nil {
 		return nil, err
@@ -108,14 +109,14 @@ func (r *run) config() ([]byte, error) {
 // nowhere.
 func adminAddress(cfg []byte) (string, error) {
 	var c struct {
-		Admin *caddy.AdminConfig `json:"admin"`
+		Admin caddy.AdminConfig `json:"admin"`
 	}
-	if err := json.Unmarshal(cfg, &c); err != nil {
-		return "", fmt.Errorf("reading the configuration: %w", err)
+	if len(cfg) > 0 {
+		if err := json.Unmarshal(cfg, &c); err != nil {
+			return "", fmt.Errorf("reading the configuration: %w", err)
+		}
 	}
 	switch {
-	case c.Admin == nil:
-		return caddy.DefaultAdminListen, nil
 	case c.Admin.Disabled:
 		return "", nil
 	case c.Admin.Listen == "":
@@ -140,19 +141,16 @@ func (r *run) reportUnsupported(off *dnspersist.Offline, names []string) {
 // another account.
 func (r *run) changing() (*dnspersist.Offline, error) {
 	off, err := r.offline()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = off.CheckOwner()
 	}
-	if err = off.CheckOwner(); err == nil {
+	if err == nil {
 		err = r.sameAsRunning(off)
 	}
-	if err != nil {
-		return nil, errors.Join(err, off.Close())
-	}
-	return off, nil
+	return off, err
 }
 
-// sameAsRunning holds the storage against the account of a Caddy that runs, unless a
+// sameAsRunning compares the storage with the account of a Caddy that runs, unless a
 // configuration was named.
 func (r *run) sameAsRunning(off *dnspersist.Offline) error {
 	if r.text("config") != "" {
@@ -166,32 +164,27 @@ func (r *run) sameAsRunning(off *dnspersist.Offline) error {
 	if err != nil || address == "" {
 		return err
 	}
-	running, err := newClient(address)
+	running, err := r.running(address)
 	if err != nil {
-		return err
-	}
-	defer running.Close()
-	if running.reachable(r) != nil {
 		return nil // none runs
 	}
-	accounts, err := running.Accounts(r, "")
+	reply, err := get[operator.AccountReply](running, "account")
+	if err == nil && len(reply.Failed) > 0 {
+		err = reply.Failed[0]
+	}
 	if err != nil {
 		return fmt.Errorf("comparing with the Caddy that runs: %w; with --config nothing is compared", err)
 	}
-	return off.SameAccounts(r, accounts)
+	return off.SameAccounts(r, reply.Accounts)
 }
 
 // one opens the configuration for a command that changes an account.
-func (r *run) one() (*dnspersist.Offline, *acmepersist.Issuer, error) {
+func (r *run) one() (*acmepersist.Issuer, error) {
 	off, err := r.changing()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	iss, err := off.One(r.text("ca"))
-	if err != nil {
-		return nil, nil, errors.Join(err, off.Close())
-	}
-	return off, iss, nil
+	return off.One(r.text("ca"))
 }
 
 // names returns the names on the command line, with those on standard input in place of "-".

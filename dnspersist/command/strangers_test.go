@@ -164,11 +164,11 @@ func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	warned, err := r.readBare(propagation.NewChecker(propagation.Config{Exchanger: w, Resolvers: []string{"192.0.2.53"}}), sets)
+	err = r.readBare(propagation.NewChecker(propagation.Config{Exchanger: w, Resolvers: []string{"192.0.2.53"}}), sets)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.putOut(warned, sets)
+	err = r.putOut(sets)
 	return o.String(), e.String(), err
 }
 

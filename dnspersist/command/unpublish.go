@@ -20,7 +20,7 @@ account and that are noted in storage. Everything else stays. With --stale it do
 the names that the configuration does not manage any more and that have no valid
 certificate either.`, runUnpublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
-	cmd.Flags().Bool("stale", false, "Remove what is published for names that need no record any more")
+	cmd.Flags().Bool("stale", false, "Remove the records of names that need none any more")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
 	return cmd
@@ -37,19 +37,11 @@ func runUnpublish(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer p.off.Close()
 	if r.flag("stale") {
 		return p.removeStale()
 	}
-	managed := make(map[string][]string)
-	managedAt := func(ca string) []string {
-		if _, known := managed[ca]; !known {
-			managed[ca] = p.off.ManagedAt(ca)
-		}
-		return managed[ca]
-	}
 	for _, c := range p.checks {
-		if err := p.unshared(c, managedAt); err != nil {
+		if err := p.unshared(c); err != nil {
 			p.fail(c.Name(), err)
 			continue
 		}
@@ -74,11 +66,11 @@ func runUnpublish(r *run) error {
 			p.report("%s: nothing there is noted as ours; it stays as it is", c.Name())
 		}
 	}
-	return p.end()
+	return p.end(len(p.checks))
 }
 
 // unshared is an error if others need the record of a name as well, which are not given.
-func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []string) error {
+func (p *publishing) unshared(c *acmepersist.Check) error {
 	others, more, err := c.Shares(p)
 	if err != nil {
 		return err
@@ -86,7 +78,7 @@ func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []
 	others = slices.DeleteFunc(others, func(domain string) bool {
 		return slices.ContainsFunc(p.checks, func(o *acmepersist.Check) bool { return o.Name() == record.Label+"."+domain })
 	})
-	if twin := c.Twin(p, p.checks, managedAt, p.off.Serves); twin != "" {
+	if twin := c.Twin(p, p.checks, p.off.ManagedAt, p.off.Serves); twin != "" {
 		others = append(others, twin)
 	}
 	switch {
@@ -98,7 +90,7 @@ func (p *publishing) unshared(c *acmepersist.Check, managedAt func(ca string) []
 	return nil
 }
 
-// removeStale removes what is published for names that need no record any more.
+// removeStale removes the records of names that need none any more.
 func (p *publishing) removeStale() error {
 	all, err := p.off.Leftovers(p)
 	if err != nil {
@@ -122,7 +114,7 @@ func (p *publishing) removeStale() error {
 	if len(all) == 0 && err == nil {
 		p.report("nothing was written for a name that needs it no more")
 	}
-	return p.endOf(max(len(all), p.failed))
+	return p.end(max(len(all), p.failed))
 }
 
 // remove removes a value and forgets it.

@@ -13,70 +13,64 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// Probe asks the CAs whether and how they offer the challenge. One that does not answer is a
-// PartialError beside the others.
-func (o *Operator) Probe(ctx context.Context, ca string) ([]acmepersist.Probe, error) {
-	var all []acmepersist.Probe
-	var failed failures
-	seen := make(map[string]bool)
-	err := o.each(ca, func(iss *acmepersist.Issuer) error {
-		if seen[iss.CA] {
-			return nil
-		}
-		seen[iss.CA] = true
-		p, err := iss.Probe(ctx)
-		if err == nil {
-			all = append(all, p)
-		}
-		failed.add(iss.CA, nil, err)
-		return nil
-	})
-	if err == nil {
-		err = failed.end(ctx)
+// Probe asks the CAs whether and how they offer the challenge.
+func (o *Operator) Probe(ctx context.Context, ca string) (reply ProbeReply, err error) {
+	issuers, err := o.issuers(ca)
+	if err != nil {
+		return reply, err
 	}
-	return all, err
+	issuers = distinct(issuers, func(iss *acmepersist.Issuer) string { return iss.CA })
+	reply.CAs, reply.Failed, err = ofEach(ctx, issuers, (*acmepersist.Issuer).Probe)
+	return reply, err
 }
 
-// Accounts returns the bound accounts, with their status at the CA. Where none is bound
-// yet there is nothing to return. One of which nothing is known is a PartialError beside the others.
-func (o *Operator) Accounts(ctx context.Context, ca string) ([]acmepersist.AccountState, error) {
-	all := []acmepersist.AccountState{}
+// Accounts returns the bound accounts, with their status at the CA. Where none is bound yet there is
+// nothing to return.
+func (o *Operator) Accounts(ctx context.Context, ca string) (reply AccountReply, err error) {
+	issuers, err := o.accounts(ca)
+	if err != nil {
+		return reply, err
+	}
+	reply.Accounts, reply.Failed, err = ofEach(ctx, issuers, (*acmepersist.Issuer).AccountStatus)
+	return reply, err
+}
+
+// Register binds an account for each issuer, or of one CA, where there is none.
+func (o *Operator) Register(ctx context.Context, ca string) ([]Failure, error) {
+	issuers, err := o.issuers(ca)
+	if err != nil {
+		return nil, err
+	}
+	_, failed, err := ofEach(ctx, issuers, (*acmepersist.Issuer).Account)
+	return failed, err
+}
+
+// ofEach asks for something of each issuer. An issuer without an account has nothing.
+func ofEach[T any](ctx context.Context, issuers []*acmepersist.Issuer, ask func(*acmepersist.Issuer, context.Context) (T, error)) ([]T, []Failure, error) {
+	all := []T{}
 	var failed failures
-	err := o.eachAccount(ca, func(iss *acmepersist.Issuer) {
-		state, err := iss.AccountStatus(ctx)
+	for _, iss := range issuers {
+		one, err := ask(iss, ctx)
 		if errors.Is(err, acmepersist.ErrNoAccount) {
-			return
+			continue
 		}
 		if err == nil {
-			all = append(all, state)
+			all = append(all, one)
 		}
 		failed.add(iss.CA, nil, err)
-	})
-	if err == nil {
-		err = failed.end(ctx)
 	}
-	return all, err
-}
-
-// Register binds an account for each issuer, or of one CA, where there is none. A CA at
-// which that fails is a PartialError, and the others have theirs.
-func (o *Operator) Register(ctx context.Context, ca string) error {
-	var failed failures
-	err := o.each(ca, func(iss *acmepersist.Issuer) error {
-		_, err := iss.Account(ctx)
-		failed.add(iss.CA, nil, err)
-		return nil
-	})
-	if err == nil {
-		err = failed.end(ctx)
-	}
-	return err
+	some, err := failed.end(ctx)
+	return all, some, err
 }
 
 // SameAccounts is an error if a running Caddy uses another account than the storage of this
 // configuration has: whoever changes or backs up this one would mean that one.
 func (o *Operator) SameAccounts(ctx context.Context, running []acmepersist.AccountState) error {
-	return o.each("", func(iss *acmepersist.Issuer) error {
+	issuers, err := o.issuers("")
+	if err != nil {
+		return err
+	}
+	for _, iss := range issuers {
 		var theirs []string
 		for _, a := range running {
 			if a.CA == iss.CA {
@@ -84,11 +78,14 @@ func (o *Operator) SameAccounts(ctx context.Context, running []acmepersist.Accou
 			}
 		}
 		if len(theirs) == 0 {
-			return nil
+			continue
 		}
 		known, found, err := iss.KnownAccount(ctx)
-		if err != nil || found && slices.Contains(theirs, known.URL) {
+		if err != nil {
 			return err
+		}
+		if found && slices.Contains(theirs, known.URL) {
+			continue
 		}
 		has := "has none"
 		if found {
@@ -96,12 +93,8 @@ func (o *Operator) SameAccounts(ctx context.Context, running []acmepersist.Accou
 		}
 		return fmt.Errorf("the Caddy that runs uses the account %s at %s, and the storage of this command (%s) %s: run the command as the user that Caddy runs as, or name that Caddy's configuration, or another one that is meant, with --config",
 			strings.Join(theirs, ", "), iss.CA, StorageName(iss.Storage), has)
-	})
-}
-
-// sameAccount reports whether two issuers bind the same account.
-func sameAccount(a, b *acmepersist.Issuer) bool {
-	return a.CA == b.CA && a.AccountKeyPEM == b.AccountKeyPEM && a.AccountURL == b.AccountURL && StorageKey(a.Storage) == StorageKey(b.Storage)
+	}
+	return nil
 }
 
 // StorageKey tells storages apart, whatever their type.
@@ -123,10 +116,11 @@ func StorageName(storage certmagic.Storage) string {
 // CheckOwner is an error if the storage is a folder of another user: what is written there by
 // this one could not be read by Caddy any more.
 func (o *Operator) CheckOwner() error {
-	return o.each("", func(iss *acmepersist.Issuer) error {
+	issuers, err := o.issuers("")
+	for _, iss := range issuers {
 		files, ok := iss.Storage.(*certmagic.FileStorage)
 		if !ok {
-			return nil
+			continue
 		}
 		// whose the storage is, Caddy's own folders in it show best
 		for _, folder := range []string{"dns_persist", "certificates", "acme", ""} {
@@ -138,6 +132,6 @@ func (o *Operator) CheckOwner() error {
 				break
 			}
 		}
-		return nil
-	})
+	}
+	return err
 }

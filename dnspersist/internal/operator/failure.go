@@ -10,52 +10,32 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
-// Failure is a CA of which nothing is known.
+// Failure is a CA of which nothing is known. What is returned beside it is of the others, and whole
+// for them.
 type Failure struct {
 	// CA is the directory URL.
 	CA string `json:"ca"`
 	// Identifiers are the names that are left out for it, sorted.
 	Identifiers []string `json:"identifiers,omitempty"`
-	// Error is the reason.
-	Error string `json:"error"`
+	// Reason is why nothing is known.
+	Reason string `json:"error"`
 
 	err error
-}
-
-// PartialError is for CAs of which nothing is known. What is returned beside it is of the
-// others, and whole for them.
-type PartialError struct {
-	Failed []Failure
 }
 
 // mostLeftOut is how many names an error lists.
 const mostLeftOut = 5
 
-func (e *PartialError) Error() string {
-	var all []string
-	for _, f := range e.Failed {
-		text := fmt.Sprintf("nothing is known of the CA %s: %s", f.CA, f.Error)
-		if names := f.Identifiers; len(names) > 0 {
-			more := ""
-			if len(names) > mostLeftOut {
-				names, more = names[:mostLeftOut], fmt.Sprintf(" and %d more", len(names)-mostLeftOut)
-			}
-			text += "; left out: " + strings.Join(names, ", ") + more
-		}
-		all = append(all, text)
+func (f Failure) Error() string {
+	text := fmt.Sprintf("nothing is known of the CA %s: %s", f.CA, f.Reason)
+	names, more := f.Identifiers, ""
+	if len(names) > mostLeftOut {
+		names, more = names[:mostLeftOut], fmt.Sprintf(" and %d more", len(names)-mostLeftOut)
 	}
-	return strings.Join(all, "\n")
-}
-
-// Unwrap returns the errors of the CAs.
-func (e *PartialError) Unwrap() []error {
-	var all []error
-	for _, f := range e.Failed {
-		if f.err != nil {
-			all = append(all, f.err)
-		}
+	if len(names) > 0 {
+		text += "; left out: " + strings.Join(names, ", ") + more
 	}
-	return all
+	return text
 }
 
 // failures collects what has failed, CA by CA.
@@ -77,44 +57,32 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 		f.asked = errors.Join(f.asked, err)
 		return
 	}
-	identifiers = slices.Clone(identifiers)
-	slices.Sort(identifiers)
-	one := Failure{CA: ca, Identifiers: slices.Compact(identifiers), Error: err.Error(), err: err}
-	for i, other := range f.failed { // another issuer of the same CA
-		if other.CA == one.CA && other.Error == one.Error {
-			identifiers := append(other.Identifiers, one.Identifiers...)
-			slices.Sort(identifiers)
-			f.failed[i].Identifiers = slices.Compact(identifiers)
-			return
-		}
+	one := Failure{CA: ca, Identifiers: slices.Clone(identifiers), Reason: err.Error(), err: err}
+	at := slices.IndexFunc(f.failed, func(other Failure) bool { return other.CA == ca && other.Reason == one.Reason })
+	if at < 0 {
+		at, f.failed = len(f.failed), append(f.failed, one)
+	} else { // another issuer of the same CA
+		f.failed[at].Identifiers = append(f.failed[at].Identifiers, identifiers...)
 	}
-	f.failed = append(f.failed, one)
+	slices.Sort(f.failed[at].Identifiers)
+	f.failed[at].Identifiers = slices.Compact(f.failed[at].Identifiers)
 }
 
-// end is the error for all: where nothing is known of any CA it is theirs.
-func (f *failures) end(ctx context.Context) error {
+// end returns of which CAs nothing is known. Where that is so of all it is their error.
+func (f *failures) end(ctx context.Context) ([]Failure, error) {
 	switch {
 	case f.asked != nil:
-		return f.asked
+		return nil, f.asked
 	case len(f.failed) == 0:
-		return nil
+		return nil, nil
 	case ctx.Err() != nil:
-		return f.failed[0].err
+		return nil, f.failed[0].err
 	case f.done > 0:
-		return &PartialError{f.failed}
+		return f.failed, nil
 	}
 	var errs []error
 	for _, one := range f.failed {
 		errs = append(errs, one.err)
 	}
-	return errors.Join(errs...)
-}
-
-// partly takes a PartialError for what it is: there is an answer beside it.
-func partly(err error) ([]Failure, error) {
-	var some *PartialError
-	if errors.As(err, &some) {
-		return some.Failed, nil
-	}
-	return nil, err
+	return nil, errors.Join(errs...)
 }

@@ -174,21 +174,15 @@ func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	if name := strings.Trim(strings.TrimPrefix(r.URL.Path, Prefix+"records"), "/"); name != "" {
 		names = append(names, name)
 	}
-	sets, err := o.Records(ctx, names)
-	failed, err := partly(err)
-	return RecordsReply{sets, failed}, err
+	return o.Records(ctx, names)
 }
 
 func account(ctx context.Context, o *Operator, r *http.Request) (any, error) {
-	all, err := o.Accounts(ctx, r.URL.Query().Get("ca"))
-	failed, err := partly(err)
-	return AccountReply{all, failed}, err
+	return o.Accounts(ctx, r.URL.Query().Get("ca"))
 }
 
 func probe(ctx context.Context, o *Operator, r *http.Request) (any, error) {
-	all, err := o.Probe(ctx, r.URL.Query().Get("ca"))
-	failed, err := partly(err)
-	return ProbeReply{all, failed}, err
+	return o.Probe(ctx, r.URL.Query().Get("ca"))
 }
 
 func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
@@ -205,10 +199,11 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	}
 	reply := CheckReply{Checks: []acmepersist.Checked{}}
 	if len(req.Names) > 0 {
-		checks, err := o.Checks(ctx, req.Names)
-		if reply.Failed, err = partly(err); err != nil {
+		checks, failed, err := o.Checks(ctx, req.Names)
+		if err != nil {
 			return nil, err
 		}
+		reply.Failed = failed
 		reply.Checks = look(ctx, checks, req.Thorough)
 	}
 	if o.Registry != nil {

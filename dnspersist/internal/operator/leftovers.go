@@ -16,20 +16,13 @@ import (
 func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
 	p := o.Plan()
 	names := p.Names()
-	var issuers, firsts []*acmepersist.Issuer
-	err := o.each("", func(iss *acmepersist.Issuer) error {
-		issuers = append(issuers, iss)
-		if !slices.ContainsFunc(firsts, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
-			firsts = append(firsts, iss) // others have the same inventory
-		}
-		return nil
-	})
+	issuers, err := o.issuers("")
 	if err != nil {
 		return nil, err
 	}
 	var all []*acmepersist.Leftover
 	var failed []error
-	for _, iss := range firsts {
+	for _, iss := range distinct(issuers, accountOf) { // others have the same inventory
 		some, err := iss.Leftovers(ctx, names)
 		if errors.Is(err, acmepersist.ErrNoAccount) {
 			continue
@@ -50,13 +43,8 @@ func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, erro
 // providerOf is the issuer with a provider, of those with one account, that serves other names
 // of a zone; else the first with one, if there is any.
 func (o *Operator) providerOf(p managed.Plan[Issuer], names []string, account *acmepersist.Issuer, zone string, issuers []*acmepersist.Issuer) *acmepersist.Issuer {
-	var first *acmepersist.Issuer
-	can := func(iss *acmepersist.Issuer) bool { return iss.Publishing != nil && sameAccount(iss, account) }
-	for _, iss := range issuers {
-		if can(iss) {
-			first = iss
-			break
-		}
+	can := func(iss *acmepersist.Issuer) bool {
+		return iss.Publishing != nil && accountOf(iss) == accountOf(account)
 	}
 	for _, name := range names {
 		within := strings.TrimPrefix(name, "*.")
@@ -69,5 +57,8 @@ func (o *Operator) providerOf(p managed.Plan[Issuer], names []string, account *a
 			}
 		}
 	}
-	return first
+	if i := slices.IndexFunc(issuers, can); i >= 0 {
+		return issuers[i]
+	}
+	return nil
 }

@@ -189,64 +189,66 @@ func (o *Operator) CAs() []string {
 	return all
 }
 
-// each calls fn for the issuers, one for each CA and configuration, of one CA only if ca is
-// not empty.
-func (o *Operator) each(ca string, fn func(*acmepersist.Issuer) error) error {
-	found := false
+// issuers are those in use, one for each CA and configuration, of one CA only if ca is not empty.
+func (o *Operator) issuers(ca string) ([]*acmepersist.Issuer, error) {
+	var all []*acmepersist.Issuer
 	seen := make(map[string]bool)
 	for _, iss := range o.Plan().Issuers() {
-		if ca != "" && iss.Directory() != ca {
-			continue
-		}
 		id := iss.Identity()
-		if seen[id] {
+		if seen[id] || ca != "" && iss.Directory() != ca {
 			continue
 		}
 		seen[id] = true
-		active, err := iss.ACME()
-		if err != nil {
-			continue // nothing is issued with it
-		}
-		found = true
-		if err := fn(active); err != nil {
-			return err
+		if active, err := iss.ACME(); err == nil { // else nothing is issued with it
+			all = append(all, active)
 		}
 	}
 	switch {
-	case found:
-		return nil
+	case len(all) > 0:
+		return all, nil
 	case ca != "":
-		return fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+		return nil, fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
 	}
-	return ErrNotConfigured
+	return nil, ErrNotConfigured
 }
 
-// eachAccount calls fn for one issuer for each account.
-func (o *Operator) eachAccount(ca string, fn func(*acmepersist.Issuer)) error {
-	var seen []*acmepersist.Issuer
-	return o.each(ca, func(iss *acmepersist.Issuer) error {
-		if !slices.ContainsFunc(seen, func(other *acmepersist.Issuer) bool { return sameAccount(iss, other) }) {
-			seen = append(seen, iss)
-			fn(iss)
+// accounts are the issuers in use, one for each account.
+func (o *Operator) accounts(ca string) ([]*acmepersist.Issuer, error) {
+	all, err := o.issuers(ca)
+	return distinct(all, accountOf), err
+}
+
+// accountOf is the same for issuers that bind the same account.
+func accountOf(iss *acmepersist.Issuer) string {
+	return strings.Join([]string{iss.CA, iss.AccountKeyPEM, iss.AccountURL, StorageKey(iss.Storage)}, "\n")
+}
+
+// distinct are the first issuers of each key.
+func distinct(all []*acmepersist.Issuer, key func(*acmepersist.Issuer) string) []*acmepersist.Issuer {
+	var firsts []*acmepersist.Issuer
+	seen := make(map[string]bool)
+	for _, iss := range all {
+		if k := key(iss); !seen[k] {
+			seen[k] = true
+			firsts = append(firsts, iss)
 		}
-		return nil
-	})
+	}
+	return firsts
 }
 
 // One returns the issuer of the configuration for commands that change something: the only
 // one, or that of the given CA.
 func (o *Operator) One(ca string) (*acmepersist.Issuer, error) {
-	var all []*acmepersist.Issuer
-	if err := o.eachAccount(ca, func(iss *acmepersist.Issuer) { all = append(all, iss) }); err != nil {
+	all, err := o.accounts(ca)
+	switch {
+	case err != nil:
 		return nil, err
+	case len(all) == 1:
+		return all[0], nil
+	case len(o.CAs()) > 1 && ca == "":
+		return nil, fmt.Errorf("the configuration uses several CAs, choose one with --ca: %s", strings.Join(o.CAs(), ", "))
 	}
-	if len(all) > 1 {
-		if len(o.CAs()) > 1 && ca == "" {
-			return nil, fmt.Errorf("the configuration uses several CAs, choose one with --ca: %s", strings.Join(o.CAs(), ", "))
-		}
-		return nil, fmt.Errorf("the configuration uses several accounts at %s (storage, account_key or account_url differ): use a configuration with one", all[0].CA)
-	}
-	return all[0], nil
+	return nil, fmt.Errorf("the configuration uses several accounts at %s (storage, account_key or account_url differ): use a configuration with one", all[0].CA)
 }
 
 // For returns the issuer that serves a name, the first of its policy.
@@ -259,14 +261,12 @@ func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
 }
 
 // Checks prepares the check of the given names, or of all that are managed, sorted by
-// validation name. A CA of which nothing is known is a PartialError beside the checks of
-// the others.
-func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.Check, error) {
+// validation name.
+func (o *Operator) Checks(ctx context.Context, names []string) (all []*acmepersist.Check, unknown []Failure, err error) {
 	groups, err := o.groups(names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []*acmepersist.Check
 	var failed failures
 	for _, g := range groups {
 		var checks []*acmepersist.Check
@@ -278,5 +278,6 @@ func (o *Operator) Checks(ctx context.Context, names []string) ([]*acmepersist.C
 		all = append(all, checks...)
 	}
 	slices.SortStableFunc(all, func(a, b *acmepersist.Check) int { return cmp.Compare(a.Name(), b.Name()) })
-	return all, failed.end(ctx)
+	unknown, err = failed.end(ctx)
+	return all, unknown, err
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 
@@ -62,17 +63,15 @@ type Published struct {
 // HasGood reports whether a value as good as the wanted one is published.
 func (s *Published) HasGood(value string) bool { return slices.Contains(s.Good, value) }
 
-// Records works out what has to be published at the validation names of the given names, or of all
-// that are managed: one set for each, sorted, before any order. Accounts are checked at
-// their CAs and none is registered. A value for each standby account of the same CA comes
-// beside the bound one's. A CA of which nothing is known is a PartialError beside the sets
-// of the others.
-func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) ([]RecordSet, error) {
+// Records works out the records of the given names, or of all that are managed: one set for each
+// validation name, sorted, before any order. Accounts are checked at their CAs and none is
+// registered. A value for each standby account of the same CA comes beside the bound one's.
+func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) (reply RecordsReply, err error) {
 	groups, err := o.groups(names)
 	if err != nil {
-		return nil, err
+		return reply, err
 	}
-	sets := make(map[string]*RecordSet)
+	var all []acmepersist.Wanted
 	matched := 0
 	var failed failures
 	for _, g := range groups {
@@ -85,33 +84,46 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 			wanted, err = active.Wanted(ctx, g.names, others...)
 		}
 		if failed.add(ca, g.names, err); err != nil && len(standby) > 0 {
-			return nil, err
+			return reply, err
 		}
-		for _, w := range wanted {
-			if err := collect(sets, w); err != nil {
-				return nil, err
-			}
-		}
+		all = append(all, wanted...)
 	}
 	if len(standby) > 0 && matched == 0 {
-		return nil, fmt.Errorf("the standby account %s is one of the CA %s, which no issuer of these names uses", standby[0].URL, standby[0].CA)
+		return reply, fmt.Errorf("the standby account %s is one of the CA %s, which no issuer of these names uses", standby[0].URL, standby[0].CA)
 	}
-	all := make([]RecordSet, 0, len(sets))
+	if reply.Records, err = Sets(all); err != nil {
+		return reply, err
+	}
 	waiting := make(map[string]string)
 	for _, w := range o.waiting() {
 		waiting[w.ValidationName] = w.State
 	}
-	for _, set := range sets {
-		set.Waiting = waiting[set.Name]
-		all = append(all, *set)
+	for i, set := range reply.Records {
+		reply.Records[i].Waiting = waiting[set.Name]
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
-	return all, failed.end(ctx)
+	reply.Failed, err = failed.end(ctx)
+	return reply, err
+}
+
+// Sets puts records into sets, sorted: one for each name at which there are some, and one for each
+// CNAME that leads to them.
+func Sets(all []acmepersist.Wanted) ([]RecordSet, error) {
+	byName := make(map[string]*RecordSet)
+	for _, w := range all {
+		if err := collect(byName, w); err != nil {
+			return nil, err
+		}
+	}
+	sets := make([]RecordSet, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		sets = append(sets, *byName[name])
+	}
+	return sets, nil
 }
 
 // MergeRecordSets joins sets of one name, which share a target, and sorts them.
 func MergeRecordSets(all []RecordSet) []RecordSet {
-	var merged []RecordSet
+	merged := []RecordSet{}
 	at := make(map[string]int)
 	for _, s := range all {
 		i, ok := at[s.Name]

@@ -62,6 +62,8 @@ type Options struct {
 	// Wait is how long a write may take to show on the authoritative servers, Interval the time between
 	// two looks at them. Defaults: DefaultWait, and 2 seconds.
 	Wait, Interval time.Duration
+	// DryRun has Put find out what it would write, and write nothing.
+	DryRun bool
 	// Timeout is how long one call of the provider may take. Default: 2 minutes.
 	Timeout time.Duration
 	// Retry is how long after a first failure a name is tried again, twice as long after each
@@ -141,8 +143,9 @@ type Write struct {
 type Result struct {
 	// Name and Zone are where.
 	Name, Zone string
-	// Value is what was added; empty if nothing had to be.
+	// Value is what was added, with the TTL of its name; empty if nothing had to be.
 	Value string
+	TTL   time.Duration
 	// Restored are foreign values that the provider had lost, and that were put back.
 	Restored []string
 	// Again is true if the value had been written before and was gone.
@@ -177,6 +180,10 @@ func (e *ShadowingError) Error() string {
 func (k *Keeper) Put(ctx context.Context, w Write) (Result, error) {
 	c := k.change(w.At)
 	done := Result{Name: w.At.Name}
+	if k.Options.DryRun {
+		err := c.put(ctx, w, &done)
+		return done, err
+	}
 	err := c.locked(ctx, func() error { return c.put(ctx, w, &done) })
 	return done, err
 }
@@ -220,6 +227,11 @@ func (c *change) put(ctx context.Context, w Write, done *Result) error {
 	}
 	if err := c.shadows(ctx, len(published) > 0); err != nil {
 		return err
+	}
+	done.TTL = c.Options.ttlAt(before)
+	if c.Options.DryRun {
+		done.Value = value
+		return nil
 	}
 	entry, old := c.entryFor(value, entries, before.zone)
 	entry.OnDemand = w.OnDemand && (old == nil || old.OnDemand)

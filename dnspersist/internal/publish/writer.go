@@ -180,7 +180,7 @@ func (w *writer) settled(ctx context.Context, name string) (published, error) {
 func (w *writer) write(ctx context.Context, name string, before published, values, known []string) (after published, first []string, err error) {
 	records := make([]libdns.Record, 0, len(values))
 	for _, v := range values {
-		records = append(records, libdns.TXT{Name: libdns.RelativeName(name, before.zone), TTL: cmp.Or(before.ttl, w.TTL, DefaultTTL), Text: v})
+		records = append(records, libdns.TXT{Name: libdns.RelativeName(name, before.zone), TTL: w.ttlAt(before), Text: v})
 	}
 	wrote := w.inZone(ctx, before.zone, func(ctx context.Context) error {
 		_, err := w.Provider.AppendRecords(ctx, before.zone+".", records)
@@ -296,6 +296,9 @@ func (w *writer) look(ctx context.Context, patience time.Duration, fn func() (do
 		}
 	}
 }
+
+// ttlAt is the TTL of what is written: that of a name's record set is the same for all of it.
+func (o *Options) ttlAt(p published) time.Duration { return cmp.Or(p.ttl, o.TTL, DefaultTTL) }
 
 // redact takes the provider's secrets out of an error.
 func (o *Options) redact(err error) error { return redactError(err, o.Secrets) }
