@@ -4,6 +4,8 @@
 package caddyfile
 
 import (
+	"slices"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -25,12 +27,13 @@ func init() {
 // It starts from the global `cert_issuer dns_persist`, if there is one: the words of
 // the block override its. The other issuers of that global chain stay, in their order.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	// what the site says itself, without what it inherits
-	said := newIssuer()
-	if err := unmarshal(h, said); err != nil {
+	// what the site configures itself, without what it inherits
+	site := newIssuer()
+	if err := unmarshal(h, site); err != nil {
 		return nil, err
 	}
-	toDirective(h)
+	h.Reset() // to the directive's own line, for errors about all of it
+	h.Next()
 
 	addresses := siteAddresses(h)
 	if plainHTTP(h, addresses) {
@@ -46,7 +49,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 
 	if len(chain) > 0 && hostless(addresses) {
 		// Caddy has one policy for all names that no site names, the global one
-		bare, err := isBare(said)
+		bare, err := isBare(site)
 		if err != nil {
 			return nil, h.WrapErr(err)
 		}
@@ -56,10 +59,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return values, nil
 	}
 
-	own := said
+	own := site
 	if at >= 0 {
 		own = chain[at].(*dnspersist.Issuer)
-		if err := checkInherited(h, said, own); err != nil {
+		if err := checkInherited(h, site, own); err != nil {
 			return nil, err
 		}
 		h.Reset()
@@ -87,19 +90,10 @@ func unmarshal(h httpcaddyfile.Helper, iss *dnspersist.Issuer) error {
 	return iss.UnmarshalCaddyfile(h.Dispenser)
 }
 
-// toDirective goes back to the directive's own line, for errors about all of it.
-func toDirective(h httpcaddyfile.Helper) {
-	h.Reset()
-	h.Next()
-}
-
 // hasInternal reports whether the chain itself has an internal issuer, so that one
 // beside ours is meant.
 func hasInternal(chain []certmagic.Issuer) bool {
-	for _, issuer := range chain {
-		if module, ok := issuer.(caddy.Module); ok && module.CaddyModule().ID == "tls.issuance.internal" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(chain, func(issuer certmagic.Issuer) bool {
+		return issuer.(caddy.Module).CaddyModule().ID == "tls.issuance.internal"
+	})
 }

@@ -17,8 +17,8 @@ func newIssuer() *dnspersist.Issuer {
 	return &dnspersist.Issuer{ACMEIssuer: new(caddytls.ACMEIssuer)}
 }
 
-// cloneGlobal copies the issuers of the global `cert_issuer` and says at which place
-// ours stands (-1: nowhere). The option's own are shared by all sites that follow it,
+// cloneGlobal copies the issuers of the global `cert_issuer` and reports at which place
+// ours is (-1: nowhere). The option's own are shared by all sites that follow it,
 // and the adapter writes a site's `bind` into them.
 func cloneGlobal(h httpcaddyfile.Helper) (chain []certmagic.Issuer, at int, err error) {
 	global, _ := h.Option("cert_issuer").([]certmagic.Issuer)
@@ -39,36 +39,25 @@ func cloneGlobal(h httpcaddyfile.Helper) (chain []certmagic.Issuer, at int, err 
 
 // cloneIssuer copies what is configured.
 func cloneIssuer(issuer certmagic.Issuer) (certmagic.Issuer, error) {
-	module, ok := issuer.(caddy.Module)
-	if !ok {
-		return nil, fmt.Errorf("%T is not a Caddy module", issuer)
-	}
 	raw, err := json.Marshal(issuer)
 	if err != nil {
 		return nil, err
 	}
-	fresh := module.CaddyModule().New()
-	if err := caddy.StrictUnmarshalJSON(raw, fresh); err != nil {
-		return nil, err
-	}
-	clone, ok := fresh.(certmagic.Issuer)
-	if !ok {
-		return nil, fmt.Errorf("%T is not an issuer", fresh)
-	}
-	return clone, nil
+	clone := issuer.(caddy.Module).CaddyModule().New().(certmagic.Issuer)
+	return clone, caddy.StrictUnmarshalJSON(raw, clone)
 }
 
-// isBare reports whether the directive says nothing but its name.
-func isBare(said *dnspersist.Issuer) (bool, error) {
-	raw, err := json.Marshal(said)
+// isBare reports whether the directive is nothing but its name.
+func isBare(own *dnspersist.Issuer) (bool, error) {
+	raw, err := json.Marshal(own)
 	return string(raw) == "{}", err
 }
 
 // checkInherited refuses what belongs to the global issuer's CA at another one: an
 // account that it does not know, a name or a profile that it does not have, roots that
 // its certificate does not lead to.
-func checkInherited(h httpcaddyfile.Helper, said, global *dnspersist.Issuer) error {
-	if said.CA == "" || said.CA == global.CA {
+func checkInherited(h httpcaddyfile.Helper, own, global *dnspersist.Issuer) error {
+	if own.CA == "" || own.CA == global.CA {
 		return nil
 	}
 	var words []string
@@ -76,12 +65,12 @@ func checkInherited(h httpcaddyfile.Helper, said, global *dnspersist.Issuer) err
 		word      string
 		inherited bool
 	}{
-		{"account_url", global.AccountURL != "" && said.AccountURL == ""},
-		{"account_uri", global.AccountURI != "" && said.AccountURI == ""},
-		{"issuer_domain_name", global.IssuerDomainName != "" && said.IssuerDomainName == ""},
-		{"eab", global.ExternalAccount != nil && said.ExternalAccount == nil},
-		{"trusted_roots", len(global.TrustedRootsPEMFiles) > 0 && len(said.TrustedRootsPEMFiles) == 0},
-		{"profile", global.Profile != "" && said.Profile == ""},
+		{"account_url", global.AccountURL != "" && own.AccountURL == ""},
+		{"account_uri", global.AccountURI != "" && own.AccountURI == ""},
+		{"issuer_domain_name", global.IssuerDomainName != "" && own.IssuerDomainName == ""},
+		{"eab", global.ExternalAccount != nil && own.ExternalAccount == nil},
+		{"trusted_roots", len(global.TrustedRootsPEMFiles) > 0 && len(own.TrustedRootsPEMFiles) == 0},
+		{"profile", global.Profile != "" && own.Profile == ""},
 	} {
 		if field.inherited {
 			words = append(words, field.word)
@@ -91,5 +80,5 @@ func checkInherited(h httpcaddyfile.Helper, said, global *dnspersist.Issuer) err
 		return nil
 	}
 	return h.Errf("the site names another CA (%s) than the global cert_issuer dns_persist, whose %s would be used there: write here what that CA needs, or use issuer dns_persist in a tls block, which inherits nothing",
-		said.CA, strings.Join(words, ", "))
+		own.CA, strings.Join(words, ", "))
 }

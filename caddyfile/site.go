@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// siteAddresses returns the addresses of the site that the directive stands in.
+// siteAddresses returns the addresses of the site that the directive is in.
 //
 // Helper does not offer them, and only there can be seen that the directive would have
 // no effect, for Caddy drops it without a trace. They are read (nothing is changed)

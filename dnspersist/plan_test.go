@@ -165,7 +165,7 @@ func TestUnsupportedNamesAreLeftOut(t *testing.T) {
 		t.Errorf("left out are %v, want three", all)
 	}
 	for _, name := range []string{"*.*.bad.example", long} {
-		if _, err := off.Checks(t.Context(), []string{"good.example", name}); err == nil {
+		if _, _, err := off.Checks(t.Context(), []string{"good.example", name}); err == nil {
 			t.Errorf("%s was given and is left out without a word", name)
 		}
 	}

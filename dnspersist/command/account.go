@@ -29,7 +29,7 @@ certificate: the one that the issuer acme has for the CA is adopted, else one is
 registered.
 
 The exit status is 2 if no CA has an account, if a CA does not accept one, or if nothing could
-be told of one; a CA without an account beside others is only left out.`, runAccount)
+be learned of one; a CA without an account beside others is only left out.`, runAccount)
 	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")

@@ -3,10 +3,8 @@ package command
 import (
 	"cmp"
 	"fmt"
-	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/formats"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
@@ -65,34 +63,15 @@ func fillTarget(set *operator.RecordSet, c acmepersist.Checked) {
 	})
 }
 
-// aliasWarnings are the reasons why a CNAME cannot be set as it is.
-func aliasWarnings(s operator.RecordSet) []string {
+// aliasWarning is why a CNAME cannot be set as it is; empty if it can.
+func aliasWarning(s operator.RecordSet) string {
 	d := s.DNS
 	switch {
 	case d == nil || d.Error != "":
 	case d.Alias != "" && d.Alias != s.Target:
-		return []string{fmt.Sprintf("it is an alias (CNAME) of %s: let the owner of the domain change it to %s", d.Alias, s.Target)}
+		return fmt.Sprintf("it is an alias (CNAME) of %s: let the owner of the domain change it to %s", d.Alias, s.Target)
 	case len(d.Values) > 0:
-		return []string{fmt.Sprintf("it has TXT records (%q), beside which there can be no CNAME: let the owner of the domain remove them", d.Values)}
+		return fmt.Sprintf("it has TXT records (%q), beside which there can be no CNAME: let the owner of the domain remove them", d.Values)
 	}
-	return nil
-}
-
-// aliasSet is the CNAME as other tools set it; ok is false where something else is published, for
-// that is never taken away.
-func aliasSet(s operator.RecordSet) (one formats.RRset, ok bool) {
-	one = formats.RRset{Name: s.Name, TTL: s.TTL, CNAME: s.Target}
-	for _, w := range s.Wanted {
-		one.Comment = append(one.Comment, "for "+strings.Join(w.Identifiers, ", "))
-	}
-	if d := s.DNS; d != nil {
-		if len(aliasWarnings(s)) > 0 {
-			return one, false
-		}
-		one.Zone, one.Known = strings.TrimSuffix(d.Zone, "."), d.Error == ""
-		if d.Alias != "" {
-			one.Published = []string{d.Alias}
-		}
-	}
-	return one, true
+	return ""
 }

@@ -26,7 +26,7 @@ Whatever DNS shows the CA looks, and a no counts against its limits.
 
 The exit status is 2 unless all names are ok.`, runCheck)
 	f := cmd.Flags()
-	f.Bool("wait", false, "Look again until all names are well")
+	f.Bool("wait", false, "Look again until all names are ok")
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
 	f.String("ca", "", "Ask the CA itself about this name")

@@ -1,9 +1,9 @@
 // Package command adds `caddy dns-persist` to Caddy's command line: what an operator needs to
-// know and do of standing records and of the account that they name.
+// know and do of records and of the account that they name.
 //
 // Machine output goes to standard output and everything else to standard error. The exit
-// status is 0 only if all is well: 1 says that the command could not do its work, 2 that it
-// did and not all names are well.
+// status is 0 only if all is ok: 1 means that the command could not do its work, 2 that it
+// did and not all names are ok.
 package command
 
 import (
@@ -33,7 +33,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "dns-persist",
 		Usage: "<command>",
-		Short: "Shows and checks the standing records of the ACME challenge dns-persist-01",
+		Short: "Shows and checks the records of the ACME challenge dns-persist-01",
 		Long: `
 Shows, makes and checks the TXT records at _validation-persist.<name> by which
 the issuer dns_persist obtains certificates, and cares for the ACME account that
@@ -48,8 +48,8 @@ used. With --config the configuration and its storage are used, whether Caddy
 runs or not. Commands that change the account, the storage or DNS, and those that
 make an order, never go through the admin endpoint: they use the configuration.
 
-The exit status is 0 only if all is well, 1 for an error, and 2 if the command
-has done its work and not all names are well.`,
+The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
+has done its work and not all names are ok.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Args = commandsOnly
@@ -64,7 +64,7 @@ has done its work and not all names are well.`,
 	})
 }
 
-// commandsOnly says which command a mistyped one may have been.
+// commandsOnly names the command that a mistyped one may have been.
 func commandsOnly(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -115,10 +115,10 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 	return cmd
 }
 
-// errInterrupted stands for whatever a signal has cut short.
+// errInterrupted is the error for whatever a signal has cut short.
 var errInterrupted = errors.New("interrupted; the command may be repeated")
 
-// end says what went wrong and sets the exit status.
+// end reports what went wrong and sets the exit status.
 func (r *run) end(err error) error {
 	if err == nil {
 		return nil
@@ -174,7 +174,7 @@ func (r *run) flag(flag string) bool {
 // read reads a file, or standard input for "-".
 func (r *run) read(what, path string) (data []byte, err error) {
 	if path == "-" {
-		data, err = io.ReadAll(io.LimitReader(r.in, maxInput))
+		data, err = io.ReadAll(r.in)
 	} else {
 		data, err = os.ReadFile(path)
 	}
@@ -183,9 +183,6 @@ func (r *run) read(what, path string) (data []byte, err error) {
 	}
 	return data, nil
 }
-
-// maxInput is far more than an exported account or the JSON of a provider has.
-const maxInput = 1 << 20
 
 // isTerminal reports whether w, or a reader, is a terminal that a person sits at.
 func isTerminal(w any) bool {

@@ -18,9 +18,9 @@ import (
 
 func probeCommand() *cobra.Command {
 	cmd := newCommand("probe [URL] [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
-Tells for each CA of the configuration whether it offers dns-persist-01, in which
+Shows for each CA of the configuration whether it offers dns-persist-01, in which
 dialect, under which issuer domain names, and whether it wants an external account
-binding. The directory says it at CAs of draft -02. Where only an order can tell,
+binding. The directory shows it at CAs of draft -02. Where only an order can tell,
 --order makes one for NAME with the bound account and throws it away: nothing is
 validated.
 

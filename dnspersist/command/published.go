@@ -84,7 +84,9 @@ func (r *run) warn(sets []operator.RecordSet, warned map[string][]string) {
 		case s.DNS != nil && s.DNS.LeftOut != "":
 			all = append(all, "it is left out of what is for tools: "+s.DNS.LeftOut)
 		case s.Type == "CNAME":
-			all = append(all, aliasWarnings(s)...)
+			if why := aliasWarning(s); why != "" {
+				all = append(all, why)
+			}
 		case s.DNS != nil && s.DNS.Alias != "":
 			all = append(all, fmt.Sprintf("it is an alias (CNAME) of %s: the record has to be published there", s.DNS.Alias))
 		}
@@ -95,7 +97,7 @@ func (r *run) warn(sets []operator.RecordSet, warned map[string][]string) {
 }
 
 // fill notes what a report shows of a set. hasGood tells for which wanted values a good one
-// is published, if in other words. follow says that a CNAME is followed into whatever zone.
+// is published, if in other words. follow is true if a CNAME is followed into whatever zone.
 func fill(set *operator.RecordSet, report propagation.Report, follow bool, hasGood func(acmepersist.Wanted) bool) {
 	found := set.DNS
 	if found == nil {
@@ -172,7 +174,7 @@ func (r *recordsRun) readBare(checker *propagation.Checker, sets []operator.Reco
 	return nil
 }
 
-// isPublished reports whether one of the values says what w does, in other words.
+// isPublished reports whether one of the values is as good as w, in other words.
 func isPublished(values []string, w acmepersist.Wanted) bool {
 	// --policy wildcard wants the policy for a name without a wildcard, too
 	value, err := record.Parse(w.Value)
@@ -217,30 +219,19 @@ func (r *recordsRun) forTool(f formats.Format, sets []operator.RecordSet) ([]for
 		if s.DNS != nil && s.DNS.LeftOut != "" {
 			continue // there is a warning
 		}
-		if s.Type == "CNAME" {
-			one, ok := aliasSet(s)
-			if ok && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "" {
-				// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
-				r.report("warning: %s: its CNAME is left out, for it would replace another one, and what is published could not be read: %s", s.Name, s.DNS.Error)
-			} else if ok {
-				all = append(all, one)
-			}
-			continue
-		}
-		one := textSet(s)
-		i, ok := byName[one.Name]
-		if !ok {
+		one := toolSet(s)
+		switch i, twice := byName[one.Name]; {
+		case s.Type == "CNAME" && aliasWarning(s) != "": // what is published is never taken away
+		case s.Type == "CNAME" && f == formats.NSUpdate && s.DNS != nil && s.DNS.Error != "":
+			// section 3.4.2.2 of RFC 2136: adding a CNAME replaces another one
+			r.report("warning: %s: its CNAME is left out, for it would replace another one, and what is published could not be read: %s", s.Name, s.DNS.Error)
+		case twice: // two names are aliases of one
+			all[i].Add = append(all[i].Add, one.Add...)
+			all[i].Comment = append(all[i].Comment, one.Comment...)
+		default:
 			byName[one.Name] = len(all)
 			all = append(all, one)
-			continue
 		}
-		// two names are aliases of one
-		for _, v := range one.Add {
-			if !slices.Contains(all[i].Add, v) {
-				all[i].Add = append(all[i].Add, v)
-			}
-		}
-		all[i].Comment = append(all[i].Comment, one.Comment...)
 	}
 	return all, nil
 }
@@ -264,29 +255,36 @@ func isCertain(f formats.Format, s operator.RecordSet) error {
 	return nil
 }
 
-// textSet is a set of TXT records as other tools set it.
-func textSet(s operator.RecordSet) formats.RRset {
-	one := formats.RRset{Name: s.Name, TTL: s.TTL}
+// toolSet is a set as other tools set it.
+func toolSet(s operator.RecordSet) formats.RRset {
+	one := formats.RRset{Name: s.Name, TTL: s.TTL, CNAME: s.Target}
 	for _, w := range s.Wanted {
 		comment := "for " + strings.Join(w.Identifiers, ", ")
-		if w.CA != "" {
+		if w.CA != "" && s.Type == "TXT" {
 			comment += " at " + w.CA
 		}
 		one.Comment = append(one.Comment, comment)
-	}
-	if d := s.DNS; d != nil {
-		one.Zone, one.Published, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
-		if d.Alias != "" {
-			one.Name = d.Alias
-			one.Comment = append(one.Comment, s.Name+" is an alias of this name")
+		if s.DNS == nil && s.Type == "TXT" {
+			one.Add = append(one.Add, w.Value)
+			if w.OrValue != "" {
+				one.Add = append(one.Add, w.OrValue)
+			}
 		}
+	}
+	d := s.DNS
+	if d == nil {
 		return one
 	}
-	for _, w := range s.Wanted {
-		one.Add = append(one.Add, w.Value)
-		if w.OrValue != "" {
-			one.Add = append(one.Add, w.OrValue)
+	one.Zone, one.Published, one.Known, one.Add = strings.TrimSuffix(d.Zone, "."), d.Values, d.Error == "", d.Add
+	switch {
+	case s.Type == "CNAME":
+		one.Published, one.Add = nil, nil
+		if d.Alias != "" {
+			one.Published = []string{d.Alias}
 		}
+	case d.Alias != "":
+		one.Name = d.Alias
+		one.Comment = append(one.Comment, s.Name+" is an alias of this name")
 	}
 	return one
 }

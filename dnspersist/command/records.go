@@ -132,15 +132,15 @@ func (r *recordsRun) putOut(sets []operator.RecordSet) error {
 
 // reportPresumed names the issuer domain names that the CA has not confirmed yet, or does not list.
 func (r *run) reportPresumed(sets []operator.RecordSet) {
-	said := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, s := range sets {
 		for _, w := range s.Wanted {
-			if w.Note != "" && !said[w.Note] {
-				said[w.Note] = true
+			if w.Note != "" && !seen[w.Note] {
+				seen[w.Note] = true
 				r.report("warning: %s", w.Note)
 			}
-			if w.Presumed && !said[w.CA] {
-				said[w.CA] = true
+			if w.Presumed && !seen[w.CA] {
+				seen[w.CA] = true
 				r.report("note: %s has not shown yet which issuer domain name it wants; %s is from its caaIdentities, `caddy dns-persist probe --order NAME` makes sure", w.CA, w.IssuerDomainName)
 			}
 		}
@@ -291,7 +291,7 @@ func stateOf(s operator.RecordSet, value string) string {
 		return s.DNS.LeftOut
 	case s.DNS.Error != "":
 		return s.DNS.Error
-	case s.Type == "CNAME" && len(aliasWarnings(s)) > 0:
+	case s.Type == "CNAME" && aliasWarning(s) != "":
 		return "something else is published"
 	}
 	if slices.Contains(s.DNS.Add, value) {

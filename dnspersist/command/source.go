@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -196,14 +195,13 @@ func (r *run) names() ([]string, error) {
 			given = append(given, arg)
 			continue
 		}
-		lines := bufio.NewScanner(r.in)
-		lines.Buffer(nil, 16<<20)
-		for lines.Scan() {
-			line, _, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "\ufeff"), "#")
-			given = append(given, strings.Fields(line)...)
+		lines, err := r.read("names", "-")
+		if err != nil {
+			return nil, err
 		}
-		if err := lines.Err(); err != nil {
-			return nil, fmt.Errorf("reading names from standard input: %w", err)
+		for line := range strings.Lines(string(lines)) {
+			line, _, _ = strings.Cut(strings.TrimPrefix(line, "\ufeff"), "#")
+			given = append(given, strings.Fields(line)...)
 		}
 		if len(given) == 0 {
 			// or an empty list would mean all names

@@ -56,11 +56,9 @@ func runUnpublish(r *run) error {
 				continue // of another time
 			}
 			n++
-			if r.flag("dry-run") {
-				fmt.Fprintf(r.out, "remove %s. IN TXT %s\n", c.Place(), record.Quote(e.Value))
-			} else if err := p.remove(c, e); err != nil {
-				p.fail(c.Name(), err)
-			}
+			p.remove(c.Name(), c.Place(), e.Value, c.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) {
+				return c.Unpublish(p, with, e.Value)
+			})
 		}
 		if n == 0 {
 			p.report("%s: nothing there is noted as ours; it stays as it is", c.Name())
@@ -97,19 +95,7 @@ func (p *publishing) removeStale() error {
 		p.fail("what was written", err)
 	}
 	for _, l := range all {
-		if p.flag("dry-run") {
-			fmt.Fprintf(p.out, "remove %s. IN TXT %s\n", l.Name, record.Quote(l.Value))
-			continue
-		}
-		with, err := p.with(l.Configured())
-		if err == nil {
-			var done publish.Removed
-			done, err = l.Unpublish(p, with)
-			p.removed(l.Name, done, err)
-		}
-		if err != nil {
-			p.fail(l.Name, err)
-		}
+		p.remove(l.Name, l.Name, l.Value, l.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) { return l.Unpublish(p, with) })
 	}
 	if len(all) == 0 && err == nil {
 		p.report("nothing was written for a name that needs it no more")
@@ -117,24 +103,23 @@ func (p *publishing) removeStale() error {
 	return p.end(max(len(all), p.failed))
 }
 
-// remove removes a value and forgets it.
-func (p *publishing) remove(c *acmepersist.Check, e publish.Entry) error {
-	with, err := p.with(c.Configured())
-	if err != nil {
-		return err
+// remove removes a value of a name that is published at a place, or shows it in a dry run.
+func (p *publishing) remove(name, place, value string, configured *acmepersist.Publishing, unpublish func(*acmepersist.Publishing) (publish.Removed, error)) {
+	if p.flag("dry-run") {
+		fmt.Fprintf(p.out, "remove %s. IN TXT %s\n", place, record.Quote(value))
+		return
 	}
-	done, err := c.Unpublish(p, with, e.Value)
-	p.removed(c.Name(), done, err)
-	return err
-}
-
-// removed reports what was done.
-func (p *publishing) removed(name string, done publish.Removed, err error) {
+	with, err := p.with(configured)
+	var done publish.Removed
+	if err == nil {
+		done, err = unpublish(with)
+	}
 	for _, v := range done.Restored {
 		p.report("%s: the provider had removed %q as well, it is there again", name, v)
 	}
 	switch {
 	case err != nil:
+		p.fail(name, err)
 	case done.Gone:
 		p.report("%s: removed", name)
 	default:

@@ -56,9 +56,6 @@ func check(f Format, sets []RRset) error {
 					return refuse(s, "it is an alias of %q now, and is not changed to %q; leave it out, or remove the alias", v, s.CNAME)
 				}
 			}
-			if len(s.Add) > 0 {
-				return refuse(s, "it is an alias and has values, and a name has one or the other; give one of them")
-			}
 		}
 		for _, v := range s.Add {
 			if len(v) > maxValue {

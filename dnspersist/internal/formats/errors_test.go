@@ -27,7 +27,7 @@ func TestErrors(t *testing.T) {
 		sets    []RRset
 		parts   []string // of the error
 	}{
-		"unknown format":     {[]Format{"bind"}, named(n), []string{`"bind"`, "zone, nsupdate, route53, octodns, terraform"}},
+		"unknown format":     {[]Format{"bind"}, named(n), []string{`"bind"`, "[zone nsupdate route53 octodns terraform]"}},
 		"no name":            {All, named(""), []string{`record set ""`, "empty label"}},
 		"final dot":          {All, named("example.com."), []string{`"example.com."`, "empty label", "without the final dot"}},
 		"empty label":        {All, named("a..b"), []string{`"a..b"`, "empty label"}},

@@ -73,7 +73,7 @@ func Write(w io.Writer, f Format, sets []RRset) error {
 		Zone: writeZone, NSUpdate: writeNSUpdate, Route53: writeRoute53, OctoDNS: writeOctoDNS, Terraform: writeTerraform,
 	}[f]
 	if render == nil {
-		return fmt.Errorf("the format %q is not known; use one of %s", string(f), listed(All))
+		return fmt.Errorf("the format %q is not known; use one of %v", string(f), All)
 	}
 	if err := check(f, sets); err != nil {
 		return err
@@ -84,15 +84,6 @@ func Write(w io.Writer, f Format, sets []RRset) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
-}
-
-// listed names formats in a sentence.
-func listed(list []Format) string {
-	names := make([]string, len(list))
-	for i, f := range list {
-		names[i] = string(f)
-	}
-	return strings.Join(names, ", ")
 }
 
 // additions are the values that are not published yet, each once. Of a set that was not read

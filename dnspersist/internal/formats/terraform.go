@@ -5,22 +5,17 @@ import (
 	"unicode/utf8"
 )
 
-// variables is the file; the map is written in the order of its keys.
+// variables is the file; the maps are written in the order of their keys.
 type variables struct {
 	Records map[string]variable `json:"dns_persist_records"`
-	Aliases map[string]alias    `json:"dns_persist_aliases,omitempty"`
-}
-
-type alias struct {
-	Zone   string `json:"zone"`
-	TTL    uint32 `json:"ttl"`
-	Target string `json:"target"`
+	Aliases map[string]variable `json:"dns_persist_aliases,omitempty"`
 }
 
 type variable struct {
 	Zone   string   `json:"zone"`
 	TTL    uint32   `json:"ttl"`
-	Values []string `json:"values"`
+	Target string   `json:"target,omitempty"`
+	Values []string `json:"values,omitempty"`
 }
 
 // firstCombining is the first character that Unicode normalization may change or join with
@@ -30,13 +25,10 @@ const firstCombining = '\u0300'
 // writeTerraform writes values as they are: in a file of variables Terraform takes strings
 // literally, ${ included.
 func writeTerraform(b *bytes.Buffer, sets []RRset) error {
-	file := variables{Records: make(map[string]variable, len(sets))}
+	file := variables{Records: make(map[string]variable, len(sets)), Aliases: make(map[string]variable)}
 	for _, s := range sets {
 		if s.CNAME != "" {
-			if file.Aliases == nil {
-				file.Aliases = make(map[string]alias)
-			}
-			file.Aliases[s.Name] = alias{Zone: s.Zone, TTL: s.TTL, Target: s.CNAME + "."}
+			file.Aliases[s.Name] = variable{Zone: s.Zone, TTL: s.TTL, Target: s.CNAME + "."}
 			continue
 		}
 		values := s.whole()

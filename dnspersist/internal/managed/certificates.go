@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 )
 
 // loadedFrom tells for which names a configuration that no server runs loads certificates, by
@@ -44,14 +45,8 @@ func loadedFrom(certificates map[string]json.RawMessage) func(name string) bool 
 		}
 	}
 	return func(name string) bool {
-		if names[name] {
-			return true
-		}
-		// as CertMagic's cache finds certificates
-		labels := strings.Split(name, ".")
-		for i := range labels {
-			labels[i] = "*"
-			if names[strings.Join(labels, ".")] {
+		for loaded := range names {
+			if certmagic.MatchWildcard(name, loaded) {
 				return true
 			}
 		}

@@ -32,41 +32,32 @@ func Loaded[I any](ctx caddy.Context, ours func(certmagic.Issuer) (I, bool)) Pla
 			p.policies = append(p.policies, one)
 		}
 	}
-	p.forced = automated(tls)
+	p.forced = keysOf(tls, "automateNames")
 	if app, err := ctx.AppIfConfigured("http"); err == nil {
 		p.names = append(p.names, certificateHosts(app.(*caddyhttp.App), isLoaded(tls))...)
 	}
 	return p.indexed()
 }
 
-// automated are the names of certificates.automate, which Caddy keeps to itself once they
-// are loaded: a test fails when it moves them.
-func automated(tls *caddytls.TLS) []string {
-	field := reflect.ValueOf(tls).Elem().FieldByName("automateNames")
-	if field.Kind() != reflect.Map || field.Type().Key().Kind() != reflect.String {
+// keysOf are the keys of a map that Caddy keeps to itself: a test fails when it moves it.
+func keysOf(tls *caddytls.TLS, field string) []string {
+	m := reflect.ValueOf(tls).Elem().FieldByName(field)
+	if m.Kind() != reflect.Map || m.Type().Key().Kind() != reflect.String {
 		return nil
 	}
-	var names []string
-	for _, key := range field.MapKeys() {
-		names = append(names, key.String())
+	var keys []string
+	for _, key := range m.MapKeys() {
+		keys = append(keys, key.String())
 	}
-	return names
+	return keys
 }
 
-// isLoaded tells of which names the configuration loads certificates, which Caddy then does
-// not manage. Its own question for that counts the managed ones as well, and the list of the
-// loaded ones is another thing that it keeps to itself.
+// isLoaded tells for which names the configuration loads certificates, which Caddy then does
+// not manage. Its own function for that counts the managed ones as well.
 func isLoaded(tls *caddytls.TLS) func(name string) bool {
-	field := reflect.ValueOf(tls).Elem().FieldByName("loaded")
-	if field.Kind() != reflect.Map || field.Type().Key().Kind() != reflect.String || field.Len() == 0 {
-		return func(string) bool { return false }
-	}
-	hashes := make(map[string]bool)
-	for _, key := range field.MapKeys() {
-		hashes[key.String()] = true
-	}
+	hashes := setOf(keysOf(tls, "loaded"))
 	return func(name string) bool {
-		return slices.ContainsFunc(caddytls.AllMatchingCertificates(name), func(c certmagic.Certificate) bool { return hashes[c.Hash()] })
+		return len(hashes) > 0 && slices.ContainsFunc(caddytls.AllMatchingCertificates(name), func(c certmagic.Certificate) bool { return hashes[c.Hash()] })
 	}
 }
 
@@ -115,7 +106,7 @@ func Hosts(routes caddyhttp.RouteList) []string {
 	for _, route := range routes {
 		for _, raw := range route.MatcherSetsRaw {
 			var match caddyhttp.MatchHost
-			_ = json.Unmarshal(raw["host"], &match) // Caddy says what is wrong with it
+			_ = json.Unmarshal(raw["host"], &match) // Caddy reports what is wrong with it
 			hosts = append(hosts, match...)
 		}
 		for _, set := range route.MatcherSets {

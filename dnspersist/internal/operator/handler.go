@@ -214,15 +214,10 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 
 // readStrictly reads one JSON value, without unknown fields and with nothing behind it.
 func readStrictly(data []byte, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
+	if !json.Valid(data) {
+		return errors.New("it is not one JSON value")
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the JSON")
-	}
-	return nil
+	return caddy.StrictUnmarshalJSON(data, into)
 }
 
 // look looks at several names at once, and returns what came of it in their order.

@@ -24,36 +24,32 @@ const mostGuessed = 10
 func Near(name string, names []string) string {
 	best, near := 3, ""
 	for _, n := range names {
-		if d := distance(name, n, best); d < best {
+		if len(name)-len(n) >= best || len(n)-len(name) >= best {
+			continue
+		}
+		if d := distance(name, n); d < best {
 			best, near = d, n
 		}
 	}
 	return near
 }
 
-// distance is how many letters have to be added, taken out or exchanged, neighbours also with
-// each other, to make b of a; most if it is not less.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) >= most || len(b)-len(a) >= most {
-		return most
-	}
-	before, last, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+// distance is how many letters have to be added, taken out or exchanged to make b of a.
+func distance(a, b string) int {
+	last := make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
 	}
 	for i := range len(a) {
-		next[0] = i + 1
+		before := last[0]
+		last[0] = i + 1
 		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
+			change := before
+			if a[i] != b[j] {
+				change++
 			}
-			next[j+1] = min(last[j]+cost, last[j+1]+1, next[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				next[j+1] = min(next[j+1], before[j-1]+1)
-			}
+			before, last[j+1] = last[j+1], min(change, last[j]+1, last[j+1]+1)
 		}
-		before, last, next = last, next, before
 	}
-	return min(last[len(b)], most)
+	return last[len(b)]
 }

@@ -53,7 +53,7 @@ type Published struct {
 	// that is as good is.
 	Add  []string `json:"add"`
 	Good []string `json:"stands,omitempty"`
-	// Cached says that this is the answer of a resolver, which may be of an hour ago: the
+	// Cached is true if this is the answer of a resolver, which may be of an hour ago: the
 	// configuration has check recursive.
 	Cached bool `json:"cached,omitempty"`
 	// Error is why it is not known what is published.

@@ -40,7 +40,7 @@ func TestUnpublishDelegated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer off.Close()
-	checks, err := off.Checks(t.Context(), []string{one, two})
+	checks, _, err := off.Checks(t.Context(), []string{one, two})
 	if err != nil {
 		t.Fatal(err)
 	}
