@@ -23,11 +23,11 @@ func init() {
 	caddy.RegisterModule(App{})
 }
 
-// App sees to the names that wait for their certificate, for all issuers of the
-// module `tls.issuance.dns_persist`. It is started by them and needs no
+// App watches the domains that wait for their record or for the CA, for all issuers
+// of the module `tls.issuance.dns_persist`. They start it, and it needs no
 // configuration.
 type App struct {
-	// Bounds for names of on-demand TLS.
+	// What names of on-demand TLS may cost.
 	OnDemand *OnDemand `json:"on_demand,omitempty"`
 
 	ctx    caddy.Context

@@ -15,24 +15,24 @@ type OnDemand struct {
 	// of the registered domain that has the most, makes room for another. Default: 10000.
 	MaxWaiting int `json:"max_waiting,omitempty"`
 
-	// How many of them may be of one registered domain, such as `example.co.uk`. Registered
-	// domains that the configuration names have no bound of their own. Default: 100.
+	// How many of them may be of one registered domain, such as `example.co.uk`. There is no
+	// such bound for registered domains that are in the configuration. Default: 100.
 	MaxWaitingPerDomain int `json:"max_waiting_per_domain,omitempty"`
 
 	// How long a name of which no record was ever seen is watched without a handshake that
-	// asks for it; the next one after that looks at once. Default: 24 hours.
+	// asks for it. The next handshake after that looks at once. Default: 24 hours.
 	ForgetAfter caddy.Duration `json:"forget_after,omitempty"`
 
-	// How many records may be written on demand in an hour for the names of one registered
+	// How many records may be published on demand in an hour for the names of one registered
 	// domain. Default: 100.
 	WritesPerHour int `json:"writes_per_hour,omitempty"`
 
-	// How many names there may be with records of ours, for a CA, before none is written on
-	// demand any more. Default: 50000.
+	// How many names may have a record that Caddy has published, for one CA. With more,
+	// nothing is published on demand any more. Default: 50000.
 	MaxRecords int `json:"max_records,omitempty"`
 
-	// How long a record that was written on demand stays while its name has no certificate
-	// and nobody asks for it; 2 days at least. Default: 30 days.
+	// How long a record that was published on demand stays while its name has no certificate
+	// and nobody asks for it; at least 2 days. Default: 30 days.
 	RemoveAfter caddy.Duration `json:"remove_after,omitempty"`
 }
 
