@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
@@ -43,6 +44,16 @@ func TestCAThatAsksForOtherRecords(t *testing.T) {
 	}
 	look(0, 0)
 	i.ca.SetDialect(lab.Dialect{Draft: "02"})
+	// a look that was going on when the CA changed, and ended later, did not know of it
+	if err := i.ReadDirectory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := state.New(i.Storage, i.CA).UpdateName(t.Context(), "_validation-persist."+issuedName, func(n *state.Name) bool {
+		n.LookedAt = time.Now().Add(time.Second)
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
 	look(1, 1)
 	look(1, 1)
 	fields := logs.FilterMessageSnippet("publish this TXT record beside").All()[0].ContextMap()

@@ -19,7 +19,7 @@ func TestClockWasAhead(t *testing.T) {
 	wrong := state.Name{
 		Name: name, Attempts: []time.Time{now.Add(-time.Hour), later, later, later, later},
 		Refused:      []state.RefusedValue{{Value: "x", Account: "a", At: later}, {Value: "y", Account: "a", At: now}},
-		PartialSince: later, LookedAt: later, NotBefore: later, CAASince: later,
+		PartialSince: later, LookedAt: later, ChangeAt: later, NotBefore: later, CAASince: later,
 		Accepted: []state.AcceptedValue{{Value: "v", Account: "a", At: later}},
 	}
 	key := st.Key("names", state.Safe(name)+".json")
@@ -36,7 +36,7 @@ func TestClockWasAhead(t *testing.T) {
 	if n.HasRefused("x", "a") || !n.HasRefused("y", "a") || len(n.Accepted) != 1 {
 		t.Errorf("state %+v", n)
 	}
-	if !n.PartialSince.IsZero() || !n.LookedAt.IsZero() || !n.CAASince.IsZero() {
+	if !n.PartialSince.IsZero() || !n.LookedAt.IsZero() || !n.ChangeAt.IsZero() || !n.CAASince.IsZero() {
 		t.Errorf("state %+v", n)
 	}
 }

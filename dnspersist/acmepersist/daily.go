@@ -67,7 +67,8 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	o, err := iss.ca.LoadOffer(ctx)
+	// another node may have seen a change
+	o, err := iss.ca.ReloadOffer(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,8 +113,12 @@ type lookRun struct {
 
 // isDue reports whether a name is to be looked at.
 func (r *lookRun) isDue(n state.Name) bool {
-	return walltime.Since(n.LookedAt) >= r.every || n.LookedAt.Before(r.changedAt)
+	return walltime.Since(n.LookedAt) >= r.every || r.isChanged(n)
 }
+
+// isChanged reports whether the CA asks for other records since the last look at a name: as that look knew
+// of it, for it may have been going on then.
+func (r *lookRun) isChanged(n state.Name) bool { return r.changedAt.After(n.ChangeAt) }
 
 // work looks at names until there are no more, each with the issuer that serves it.
 func (r *lookRun) work(ctx context.Context, names <-chan state.Name, cancel func()) {
@@ -141,7 +146,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 		return nil
 	}
 	iss := r.serving(strictest(n.Identifiers))
-	if iss.Checker == nil && !n.LookedAt.Before(r.changedAt) {
+	if iss.Checker == nil && !r.isChanged(n) {
 		return nil
 	}
 	life, due := iss.certificateOf(ctx, n.Identifiers)
@@ -156,7 +161,21 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 		}
 		sessions[iss] = s
 	}
-	return r.lookAt(ctx, s, n, life, due)
+	known, mine, err := r.claim(ctx, s, n.Name)
+	if err != nil || !mine {
+		return err
+	}
+	changed := r.isChanged(known)
+	known.Identifiers = n.Identifiers
+	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed})
+	if err != nil && changed {
+		// it is reported by the next look
+		err = errors.Join(err, s.store.UpdateName(context.WithoutCancel(ctx), n.Name, func(fresh *state.Name) bool {
+			fresh.ChangeAt = known.ChangeAt
+			return true
+		}))
+	}
+	return err
 }
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
@@ -189,20 +208,25 @@ func (cfg *Config) certificateOf(ctx context.Context, identifiers []string) (lif
 	return life, due
 }
 
-// lookAt looks at one name, unless another node has done so meanwhile.
-func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life time.Duration, due time.Time) error {
-	var known state.Name
-	mine := false
-	err := s.store.UpdateName(ctx, n.Name, func(fresh *state.Name) bool {
-		known = *fresh
-		if mine = r.isDue(known); mine {
-			fresh.LookedAt = walltime.Now().UTC()
+// claim notes that a name is looked at, and returns what was known of it before; mine is false if another
+// node has done so meanwhile.
+func (r *lookRun) claim(ctx context.Context, s *session, name string) (known state.Name, mine bool, err error) {
+	err = s.store.UpdateName(ctx, name, func(n *state.Name) bool {
+		known = *n
+		if mine = r.isDue(known); !mine {
+			return false
 		}
-		return mine
+		n.LookedAt = walltime.Now().UTC()
+		if r.isChanged(known) {
+			n.ChangeAt = r.changedAt
+		}
+		return true
 	})
-	if err != nil || !mine {
-		return err
-	}
+	return known, mine, err
+}
+
+// lookAt looks at one name.
+func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return err
@@ -211,12 +235,12 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 	if err != nil {
 		return err
 	}
-	w, err := s.site(ctx, strictest(n.Identifiers), t)
+	w, err := s.site(ctx, strictest(known.Identifiers), t)
 	if err != nil {
 		return err
 	}
-	w.Known.Identifiers = n.Identifiers
-	l := look{siteSession: w, life: life, due: due, changed: known.LookedAt.Before(r.changedAt)}
+	w.Known.Identifiers = known.Identifiers
+	l.siteSession = w
 	for _, a := range known.Accepted {
 		l.accepted = append(l.accepted, a.Value)
 	}
@@ -226,7 +250,7 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
 	l.report = gate.Observe(s.iss.Checker.Look(ctx, w.Target()))
 	if ctx.Err() != nil {
-		return fmt.Errorf("looking at the record of %s: %w", n.Name, context.Cause(ctx))
+		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
 	}
 	if err := w.Follow(ctx, s.iss.Checker, l.report); err != nil {
 		return err
@@ -235,13 +259,13 @@ func (r *lookRun) lookAt(ctx context.Context, s *session, n state.Name, life tim
 		return err
 	}
 	if keeps(s.iss.Publishing) {
-		err := w.keep(ctx, l.report, life)
+		err := w.keep(ctx, l.report, l.life)
 		if err == nil && l.report.Status == propagation.StatusAbsent && (w.Delegated == "" || l.report.Alias().LeadsTo(w.Delegated)) {
 			return nil // it is published again
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.Error("a record is not kept right; this is tried again with the next look",
-				zap.String("name", n.Name), zap.String("ca", s.iss.CA), zap.Error(err))
+				zap.String("name", known.Name), zap.String("ca", s.iss.CA), zap.Error(err))
 		}
 		l.changed = false // what the CA asks for is published
 	}
@@ -291,6 +315,7 @@ func (l look) log(ctx context.Context) error {
 		}
 	case propagation.StatusBlocked:
 		w.logger.Warn("a record that a certificate is renewed by cannot be looked at", fields...)
+		return l.reportChange(ctx, l.accepted)
 	default:
 		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
 			w.logger.Info("a record was replaced by another one that is good as well",

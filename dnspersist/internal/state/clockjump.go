@@ -22,7 +22,7 @@ func IsAhead(t, now time.Time, most time.Duration) bool { return t.After(now.Add
 func (n *Name) Repair(now time.Time) {
 	n.Attempts = slices.DeleteFunc(n.Attempts, func(at time.Time) bool { return IsAhead(at, now, 0) })
 	n.Refused = slices.DeleteFunc(n.Refused, func(r RefusedValue) bool { return IsAhead(r.At, now, 0) })
-	for _, t := range []*time.Time{&n.PartialSince, &n.LookedAt} {
+	for _, t := range []*time.Time{&n.PartialSince, &n.LookedAt, &n.ChangeAt} {
 		if IsAhead(*t, now, 0) {
 			*t = time.Time{}
 		}

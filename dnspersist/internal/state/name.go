@@ -33,6 +33,8 @@ type Name struct {
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// LookedStatus is what that look found, so that it is not forgotten with the process.
 	LookedStatus propagation.Status `json:"looked_status,omitempty"`
+	// ChangeAt is when the CA began to ask for other records, as far as the looks at this name know of it.
+	ChangeAt time.Time `json:"change_at,omitzero"`
 	// PartialSince is since when at least one server shows the record.
 	PartialSince time.Time `json:"partial_since,omitzero"`
 	// Target is what a CNAME at the name was last seen to lead to, of those that a
