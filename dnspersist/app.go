@@ -85,7 +85,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			MaxWaiting: a.onDemand.MaxWaiting, MaxWaitingPerDomain: a.onDemand.MaxWaitingPerDomain, ForgetAfter: time.Duration(a.onDemand.ForgetAfter),
 		},
 		Timing: parking.Timing{
-			Retry: a.tuning.HandBack, AnnounceWindow: a.tuning.AnnounceWindow, AnnounceAgain: a.tuning.AnnounceAgain,
+			Retry: a.tuning.Retry, AnnounceWindow: a.tuning.AnnounceWindow, AnnounceAgain: a.tuning.AnnounceAgain,
 			DiagnoseAfter: a.tuning.DiagnoseAfter, Lease: a.tuning.Lease,
 		},
 	}

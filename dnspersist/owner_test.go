@@ -129,7 +129,7 @@ func TestRemoveAfterHasALeast(t *testing.T) {
 
 // A configuration keeps the tuning under which it was provisioned.
 func TestTuningIsReadOnce(t *testing.T) {
-	restore := tuning.Set(tuning.Values{HandBack: time.Hour, AnnounceWindow: 2 * time.Hour})
+	restore := tuning.Set(tuning.Values{Retry: time.Hour, AnnounceWindow: 2 * time.Hour})
 	a, _ := newOwner(t, aloneApps)
 	restore()
 	if a.waits.Timing.Retry != time.Hour || a.waits.Timing.AnnounceWindow != 2*time.Hour {

@@ -78,7 +78,7 @@ func TestNextIssuerServesWhileTheRecordIsAbsent(t *testing.T) {
 	e.Asked(name)
 }
 
-// Alone with such a CA a name is parked: one error, one order, no loop.
+// Alone with such a CA a domain waits: one error, one order, no loop.
 func TestAloneWithACAThatDoesNotOfferIt(t *testing.T) {
 	e := harness.New(t, harness.Options{})
 	account := e.Bind()

@@ -111,7 +111,7 @@ func TestOnDemand(t *testing.T) {
 	refuse.Store(true)
 	e.Publish(allowed, value)
 	e.Publish(denied, value)
-	e.Eventually(harness.Soon, "the parked name to be handed back", func() error {
+	e.Eventually(harness.Soon, "the domain to be tried again", func() error {
 		if !e.StoredCertificate(allowed) {
 			return fmt.Errorf("no certificate in storage")
 		}

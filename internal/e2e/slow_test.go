@@ -33,7 +33,7 @@ func logged(e *harness.Env, message string, parts ...string) map[string]any {
 	return found
 }
 
-// A CA that takes long over a validation holds up nothing: the name is parked with its
+// A CA that takes long over a validation holds up nothing: the domain waits with its
 // order, and that order is gone on with, after a reload and a restart as well. Whether the
 // CA shows the challenge as processing or leaves it pending, it is posted once.
 func TestSlowValidation(t *testing.T) {

@@ -19,8 +19,8 @@ type Values struct {
 	Grace, Settle time.Duration
 	// MinPoll and MaxPoll bound the interval of polls.
 	MinPoll, MaxPoll time.Duration
-	// HandBack is how long a parked name waits until it is handed back whatever DNS shows.
-	HandBack time.Duration
+	// Retry is how long a domain waits until it is tried again whatever DNS shows.
+	Retry time.Duration
 	// AnnounceWindow is how long records are collected to be announced in one go,
 	// AnnounceAgain how long until the first repetition.
 	AnnounceWindow, AnnounceAgain time.Duration

@@ -42,7 +42,7 @@ func TestDelegation(t *testing.T) {
 	tune := o.Tuning
 	o.Tuning = func(v *tuning.Values) {
 		tune(v)
-		v.HandBack = time.Minute // it is what DNS shows that hands a name back
+		v.Retry = time.Minute // it is what DNS shows that has a domain tried again
 	}
 	e, a := newEnv(t, o)
 	zone := "certs." + e.Name("platform")

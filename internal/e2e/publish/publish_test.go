@@ -21,7 +21,7 @@ func options(lifetime time.Duration) harness.Options {
 		v.PublishInterval, v.PublishRetry = 100*time.Millisecond, time.Second
 		v.LookAtNames, v.RetireAfter = time.Second, 2*time.Second
 		v.ReadDirectory, v.ShortestPersistFor = time.Second, time.Second
-		v.HandBack, v.Lease = 2*time.Second, time.Second
+		v.Retry, v.Lease = 2*time.Second, time.Second
 	}}
 }
 
