@@ -35,10 +35,11 @@ type ValueVerdict struct {
 }
 
 // Find explains a report on a name whose record is r. There is nothing to find where no value
-// is published, or one may be good.
+// is published, or one may be good: the record counts as absent beside such a one only if the CA has refused it.
 func Find(r Record, want record.Requirement, report propagation.Report) Finding {
 	result := record.Evaluate(report.Values, want, time.Now())
-	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad {
+	isRefused := result.Outlook() == record.OutlookDepends && report.Status == propagation.StatusAbsent
+	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad && !isRefused {
 		return Finding{}
 	}
 	f := Finding{Do: Mend(r.ZoneLine(), result)}
