@@ -4,8 +4,6 @@
 package caddyfile
 
 import (
-	"slices"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
@@ -40,6 +38,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, h.Errf("dns_persist in a site that is served over plain HTTP only (%s): no certificate is obtained for it; remove the directive, or http:// and the HTTP port from the address", listed(addresses))
 	}
 
+	if hasInternal(h) {
+		return nil, h.Err("the site has both `dns_persist` and `tls internal`, which would be used side by side; remove one")
+	}
+
 	chain, at, err := cloneGlobal(h)
 	if err != nil {
 		return nil, h.WrapErr(err)
@@ -72,7 +74,6 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	} else {
 		chain = []certmagic.Issuer{own}
 	}
-	own.Exclusive = !hasInternal(chain)
 	own.IgnoreBind()
 
 	for _, issuer := range chain {
@@ -88,12 +89,4 @@ func unmarshal(h httpcaddyfile.Helper, iss *dnspersist.Issuer) error {
 		defer iss.UseGlobalDNS(nil)
 	}
 	return iss.UnmarshalCaddyfile(h.Dispenser)
-}
-
-// hasInternal reports whether the chain itself has an internal issuer, so that one
-// beside ours is meant.
-func hasInternal(chain []certmagic.Issuer) bool {
-	return slices.ContainsFunc(chain, func(issuer certmagic.Issuer) bool {
-		return issuer.(caddy.Module).CaddyModule().ID == "tls.issuance.internal"
-	})
 }

@@ -17,27 +17,56 @@ import (
 // from Helper's field by reflection. Where a Caddy keeps them elsewhere, or an address
 // is not understood, there are none, and the checks that need them are left out.
 func siteAddresses(h httpcaddyfile.Helper) []httpcaddyfile.Address {
-	block := reflect.ValueOf(h).FieldByName("parentBlock")
-	if block.Kind() != reflect.Struct {
-		return nil
-	}
-	keys := block.FieldByName("Keys")
-	if keys.Kind() != reflect.Slice || keys.Type().Elem().Kind() != reflect.Struct {
-		return nil
-	}
-	addresses := make([]httpcaddyfile.Address, 0, keys.Len())
-	for i := range keys.Len() {
-		text := keys.Index(i).FieldByName("Text")
-		if text.Kind() != reflect.String {
-			return nil
-		}
-		address, err := httpcaddyfile.ParseAddress(text.String())
+	var addresses []httpcaddyfile.Address
+	for _, text := range texts(siteField(h, "Keys")) {
+		address, err := httpcaddyfile.ParseAddress(text)
 		if err != nil {
 			return nil
 		}
 		addresses = append(addresses, address.Normalize())
 	}
 	return addresses
+}
+
+// hasInternal reports whether `tls` has Caddy's own CA issue for the site as well, which would be used
+// side by side with ours. It is read as the addresses are.
+func hasInternal(h httpcaddyfile.Helper) bool {
+	segments := siteField(h, "Segments")
+	if segments.Kind() != reflect.Slice {
+		return false
+	}
+	for i := range segments.Len() {
+		words := texts(segments.Index(i))
+		if at := slices.Index(words, "internal"); at > 0 && words[0] == "tls" && (at == 1 || words[at-1] == "issuer") {
+			return true
+		}
+	}
+	return false
+}
+
+// siteField is a field of the site's block in the Caddyfile; invalid where a Caddy has none.
+func siteField(h httpcaddyfile.Helper, name string) reflect.Value {
+	block := reflect.ValueOf(h).FieldByName("parentBlock")
+	if block.Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return block.FieldByName(name)
+}
+
+// texts are those of tokens; none if it is not tokens.
+func texts(tokens reflect.Value) []string {
+	if tokens.Kind() != reflect.Slice || tokens.Type().Elem().Kind() != reflect.Struct {
+		return nil
+	}
+	var all []string
+	for i := range tokens.Len() {
+		text := tokens.Index(i).FieldByName("Text")
+		if text.Kind() != reflect.String {
+			return nil
+		}
+		all = append(all, text.String())
+	}
+	return all
 }
 
 // plainHTTP reports whether all addresses are served over HTTP without TLS, so that

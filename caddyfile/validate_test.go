@@ -59,8 +59,6 @@ func TestValidate(t *testing.T) {
 
 		"twice":           {"example.com {\n\tdns_persist\n\tdns_persist\n}", "two dns_persist issuers for the same site"},
 		"beside issuer":   {"example.com {\n\tdns_persist\n\ttls {\n\t\tissuer dns_persist\n\t}\n}", "two dns_persist issuers for the same site"},
-		"internal after":  {"example.com {\n\tdns_persist\n\ttls internal\n}", "both `dns_persist` and `tls internal`"},
-		"internal before": {"example.com {\n\ttls internal\n\tdns_persist\n}", "TLS automation policy for example.com"},
 		"bad placeholder": {"example.com {\n\tdns_persist {\n\t\taccount_url {env.DNSPERSIST_TEST_BAD}\n\t}\n}", "account_url:"},
 		"no resolvers":    {"example.com {\n\tdns_persist {\n\t\tcheck recursive\n\t}\n}", "there are no resolvers to ask"},
 		"acme_ca by http": {"{\n\tacme_ca http://ca.example/directory\n}\nexample.com {\n\tdns_persist\n}", "is not encrypted"},

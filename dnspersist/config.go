@@ -73,9 +73,8 @@ type Issuer struct {
 	// in 10 seconds, and no limit for a CA with `trusted_roots_pem_files`.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
-	// Makes an `internal` issuer in the same policy an error. The site directive
-	// `dns_persist` sets it, because `tls internal` beside the directive would
-	// silently add a second issuer.
+	// Makes an `internal` issuer in the same policy an error. Only configurations that earlier versions
+	// adapted have it: the site directive `dns_persist` now refuses `tls internal` beside it by itself.
 	Exclusive bool `json:"exclusive,omitempty"`
 
 	// rt is what Provision makes; config fields stay as they were configured.
