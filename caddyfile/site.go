@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -18,8 +19,8 @@ import (
 // is not understood, there are none, and the checks that need them are left out.
 func siteAddresses(h httpcaddyfile.Helper) []httpcaddyfile.Address {
 	var addresses []httpcaddyfile.Address
-	for _, text := range texts(siteField(h, "Keys")) {
-		address, err := httpcaddyfile.ParseAddress(text)
+	for _, key := range siteBlock(h).Keys {
+		address, err := httpcaddyfile.ParseAddress(key.Text)
 		if err != nil {
 			return nil
 		}
@@ -29,44 +30,21 @@ func siteAddresses(h httpcaddyfile.Helper) []httpcaddyfile.Address {
 }
 
 // hasInternal reports whether `tls` has Caddy's own CA issue for the site as well, which would be used
-// side by side with ours. It is read as the addresses are.
+// side by side with ours.
 func hasInternal(h httpcaddyfile.Helper) bool {
-	segments := siteField(h, "Segments")
-	if segments.Kind() != reflect.Slice {
-		return false
-	}
-	for i := range segments.Len() {
-		words := texts(segments.Index(i))
-		if at := slices.Index(words, "internal"); at > 0 && words[0] == "tls" && (at == 1 || words[at-1] == "issuer") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(siteBlock(h).Segments, func(words caddyfile.Segment) bool {
+		at := slices.IndexFunc(words, func(word caddyfile.Token) bool { return word.Text == "internal" })
+		return at > 0 && words.Directive() == "tls" && (at == 1 || words[at-1].Text == "issuer")
+	})
 }
 
-// siteField is a field of the site's block in the Caddyfile; invalid where a Caddy has none.
-func siteField(h httpcaddyfile.Helper, name string) reflect.Value {
-	block := reflect.ValueOf(h).FieldByName("parentBlock")
-	if block.Kind() != reflect.Struct {
-		return reflect.Value{}
+// siteBlock is the site's block in the Caddyfile; empty where a Caddy keeps it elsewhere.
+func siteBlock(h httpcaddyfile.Helper) caddyfile.ServerBlock {
+	field := reflect.ValueOf(&h).Elem().FieldByName("parentBlock")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[caddyfile.ServerBlock]() {
+		return caddyfile.ServerBlock{}
 	}
-	return block.FieldByName(name)
-}
-
-// texts are those of tokens; none if it is not tokens.
-func texts(tokens reflect.Value) []string {
-	if tokens.Kind() != reflect.Slice || tokens.Type().Elem().Kind() != reflect.Struct {
-		return nil
-	}
-	var all []string
-	for i := range tokens.Len() {
-		text := tokens.Index(i).FieldByName("Text")
-		if text.Kind() != reflect.String {
-			return nil
-		}
-		all = append(all, text.String())
-	}
-	return all
+	return *(*caddyfile.ServerBlock)(field.Addr().UnsafePointer())
 }
 
 // plainHTTP reports whether all addresses are served over HTTP without TLS, so that

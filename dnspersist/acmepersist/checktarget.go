@@ -127,11 +127,12 @@ func (c *Check) Shares(ctx context.Context) (others []string, more bool, err err
 // it is empty.
 func (c *Check) Twin(ctx context.Context, given []*Check, managedAt func(ca string) []string, serves func(ca, name string) bool) string {
 	base, ca := record.Base(c.site.Identifier), c.session.iss.CA
+	managed := managedAt(ca)
 	for _, name := range []string{base, "*." + base} {
 		if slices.ContainsFunc(given, func(o *Check) bool { return o.session.iss.CA == ca && slices.Contains(o.identifiers, name) }) {
 			continue
 		}
-		if slices.Contains(managedAt(ca), name) {
+		if slices.Contains(managed, name) {
 			return name
 		}
 		// one that nothing serves any more will not be renewed

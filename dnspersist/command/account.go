@@ -34,23 +34,19 @@ be learned of one; a CA without an account beside others is only left out.`, run
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	cmd.Flags().Bool("json", false, "The same as --format json")
-	addFormat(cmd.Flags(), "text", "json")
+	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.AddCommand(exportCommand(), importCommand(), rolloverCommand(), deactivateCommand())
 	return cmd
 }
 
 func runAccount(r *run) error {
-	format, err := r.format()
-	if err != nil {
-		return err
-	}
 	reply, err := r.accounts()
 	if err != nil {
 		return err
 	}
 	r.note(reply.Failed)
 	reply.Failed = r.failed
-	if format == "json" {
+	if r.isJSON() {
 		err = r.json(reply)
 	} else {
 		err = accountTable(r.out, reply.Accounts)

@@ -36,7 +36,7 @@ func runExport(r *run) error {
 	}
 	if path == "" {
 		if f, ok := r.out.(*os.File); ok {
-			if info, err := f.Stat(); err == nil && isReadableByOthers(info) {
+			if info, err := f.Stat(); err == nil && runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0 {
 				r.report("warning: other users of this machine can read the file that the private key goes into (%#o): use --output FILE, or take that right from them", info.Mode().Perm())
 			}
 		}
@@ -48,11 +48,6 @@ func runExport(r *run) error {
 	}
 	r.report("the account and its private key are in %s", path)
 	return nil
-}
-
-// isReadableByOthers reports whether somebody else can read a file that output is redirected to.
-func isReadableByOthers(info fs.FileInfo) bool {
-	return runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0
 }
 
 // writeSecret makes a file that nobody else can read. One that exists is never touched.

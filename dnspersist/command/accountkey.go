@@ -23,7 +23,7 @@ are. Those of draft -02 are made with the key's thumbprint: the command then sho
 values to publish beside the old ones.`, runRollover)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
-	addFormat(cmd.Flags(), "text", "json")
+	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	return cmd
 }
 
@@ -35,10 +35,6 @@ type rolloverReply struct {
 }
 
 func runRollover(r *run) error {
-	format, err := r.format()
-	if err != nil {
-		return err
-	}
 	iss, err := r.one()
 	if err != nil {
 		return err
@@ -61,7 +57,7 @@ func runRollover(r *run) error {
 			reply.Publish = append(reply.Publish, set)
 		}
 	}
-	if format == "json" {
+	if r.isJSON() {
 		return r.json(reply)
 	}
 	if len(reply.Publish) == 0 {

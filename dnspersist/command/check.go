@@ -30,15 +30,11 @@ The exit status is 2 unless all names are ok.`, runCheck)
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
 	f.String("ca", "", "Ask the CA itself about this name")
-	addFormat(f, "text", "json")
+	choice(f, "format", "text", "Output", "text", "json")
 	return cmd
 }
 
 func runCheck(r *run) error {
-	format, err := r.format()
-	if err != nil {
-		return err
-	}
 	names, err := r.names()
 	if err != nil {
 		return err
@@ -47,7 +43,7 @@ func runCheck(r *run) error {
 		if len(names) > 0 {
 			return errors.New("--ca asks about its own name only: leave the others out")
 		}
-		return r.ask(name, format)
+		return r.ask(name)
 	}
 	src, err := r.source()
 	if err != nil {
@@ -70,13 +66,13 @@ func runCheck(r *run) error {
 	ok := true
 	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
 		ok = ok && c.State.Well()
-		if format == "json" {
+		if r.isJSON() {
 			all = append(all, c)
 		} else {
 			reportOne(l.out, c)
 		}
 	})
-	if err == nil && format == "json" {
+	if err == nil && r.isJSON() {
 		err = r.json(struct {
 			Checks []acmepersist.Checked `json:"checks"`
 			Failed []operator.Failure    `json:"failed,omitempty"`
@@ -187,7 +183,7 @@ func (r *run) progress(format string, args ...any) {
 }
 
 // ask lets the CA validate one name.
-func (r *run) ask(name, format string) error {
+func (r *run) ask(name string) error {
 	off, err := r.changing()
 	if err != nil {
 		return err
@@ -201,7 +197,7 @@ func (r *run) ask(name, format string) error {
 		return err
 	}
 	switch {
-	case format == "json":
+	case r.isJSON():
 		err = r.json(askReply{Asked: []acmepersist.Asked{asked}})
 	case asked.Earlier:
 		_, err = fmt.Fprintf(r.out, "%s: the CA has validated it before and will not look again until %s\n", asked.Identifier, asked.Until.Format(time.DateTime))

@@ -103,7 +103,10 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
-		err := fn(r)
+		err := r.checkChoices()
+		if err == nil {
+			err = fn(r)
+		}
 		for _, off := range r.opened {
 			_ = off.Close()
 		}
@@ -156,14 +159,24 @@ func (r *run) text(flag string) string {
 	return s
 }
 
-// oneOf returns the value of a flag that has to be one of several.
-func (r *run) oneOf(flag string, allowed ...string) (string, error) {
-	value := r.text(flag)
-	if !slices.Contains(allowed, value) {
-		last := len(allowed) - 1
-		return "", fmt.Errorf("--%s %s is unknown: use %s or %s", flag, value, strings.Join(allowed[:last], ", "), allowed[last])
-	}
-	return value, nil
+// isJSON reports whether the output is to be JSON.
+func (r *run) isJSON() bool { return r.flag("json") || r.text("format") == "json" }
+
+// choice gives a command a flag that takes one of several values.
+func choice(flags *pflag.FlagSet, name, value, usage string, allowed ...string) {
+	flags.String(name, value, usage+": "+strings.Join(allowed, ", "))
+	_ = flags.SetAnnotation(name, "allowed", allowed)
+}
+
+// checkChoices checks the values of such flags.
+func (r *run) checkChoices() (err error) {
+	r.cmd.Flags().Visit(func(f *pflag.Flag) {
+		if allowed := f.Annotations["allowed"]; len(allowed) > 0 && !slices.Contains(allowed, f.Value.String()) {
+			last := len(allowed) - 1
+			err = errors.Join(err, fmt.Errorf("--%s %s is unknown: use %s or %s", f.Name, f.Value, strings.Join(allowed[:last], ", "), allowed[last]))
+		}
+	})
+	return err
 }
 
 func (r *run) flag(flag string) bool {
@@ -188,19 +201,6 @@ func (r *run) read(what, path string) (data []byte, err error) {
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// addFormat gives a command --format, the first being the default.
-func addFormat(flags *pflag.FlagSet, formats ...string) {
-	flags.String("format", formats[0], "Output: "+strings.Join(formats, ", "))
-}
-
-// format returns the chosen format of a command with two.
-func (r *run) format() (string, error) {
-	if r.flag("json") {
-		return "json", nil
-	}
-	return r.oneOf("format", "text", "json")
 }
 
 // json writes v as JSON that a terminal may show.

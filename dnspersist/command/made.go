@@ -47,9 +47,6 @@ func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 		zone, err = dnspersist.DelegationName(to)
 		add("delegate-to", err)
 	}
-	if _, err := r.oneOf("policy", acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard); err != nil {
-		errs = append(errs, err)
-	}
 	return zone, errors.Join(errs...)
 }
 

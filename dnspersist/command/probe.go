@@ -32,21 +32,17 @@ The exit status is 2 unless every CA offers the challenge.`, runProbe)
 	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
 	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
-	addFormat(cmd.Flags(), "text", "json")
+	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	return cmd
 }
 
 func runProbe(r *run) error {
-	format, err := r.format()
-	if err != nil {
-		return err
-	}
 	reply, err := r.probes()
 	if err != nil {
 		return err
 	}
 	r.note(reply.Failed)
-	if format == "json" {
+	if r.isJSON() {
 		err = r.json(reply)
 	} else {
 		err = probeTable(r.out, reply.CAs)

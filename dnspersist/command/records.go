@@ -60,32 +60,22 @@ draft -02 take --account-hash-prefix and --thumbprint as well, delegated ones
 With --standby FILE a second account's value comes beside the first's; FILE is what
 `+"`account --json`"+` has printed where that account is bound.`, runRecords)
 	f := cmd.Flags()
-	f.String("dns", "auto", "Whether to read what is published in DNS: auto, always, never")
+	choice(f, "dns", "auto", "Whether to read what is published in DNS", "auto", "always", "never")
 	f.String("standby", "", "File with what account --json has printed for a second account")
 	f.String("account-url", "", "Make records for this account without a configuration")
 	f.String("thumbprint", "", "Thumbprint of the account's key, with --account-hash-prefix")
 	f.String("account-hash-prefix", "", "accountHashPrefix of the CA's directory: makes records of draft -02")
 	f.String("issuer", "", "Issuer domain name of the CA, with --account-url")
 	f.Bool("follow-aliases", false, "Put records also where the CNAMEs of the names lead, in whatever zone: whoever owns a name chooses that one")
-	f.String("only", "", "Print only the records of one type: TXT, or CNAME where names are delegated")
+	choice(f, "only", "", "Print only the records of one type, CNAME where names are delegated", "TXT", "CNAME")
 	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
-	f.String("policy", "auto", "With --account-url: auto, exact, wildcard")
-	addFormat(f, recordFormats()...)
+	choice(f, "policy", acmepersist.PolicyAuto, "With --account-url", acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard)
+	choice(f, "format", "table", "Output", recordFormats()...)
 	return cmd
 }
 
 func runRecords(r *run) error {
-	format, err := r.oneOf("format", recordFormats()...)
-	if err != nil {
-		return err
-	}
-	if _, err := r.oneOf("dns", "auto", "always", "never"); err != nil {
-		return err
-	}
-	only := r.text("only")
-	if _, err := r.oneOf("only", "TXT", "CNAME"); only != "" && err != nil {
-		return err
-	}
+	format, only := r.text("format"), r.text("only")
 	names, err := r.names()
 	if err != nil {
 		return err
