@@ -112,7 +112,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 			refusals++
 		} else if err != nil {
 			if ca.IsRateLimited(err) && posts == 1 {
-				a.uncount(ctx, counted)
+				a.uncount(ctx, a.facts.name.Name, a.authz.Location, counted)
 			}
 			return fmt.Errorf("asking the CA to validate %s: %w", a.domain, err)
 		}
@@ -208,10 +208,10 @@ func (a *attempt) remember(ctx context.Context) error {
 
 // uncount takes an attempt back that the CA has put off: nothing was validated, so it costs
 // nothing of the budget. If that cannot be seen, it stays counted.
-func (a *attempt) uncount(ctx context.Context, at time.Time) {
+func (s *session) uncount(ctx context.Context, name, authorization string, at time.Time) {
 	var authz acme.Authorization
-	err := a.account.DoUpTo(ctx, "reading the authorization", 0, func(account acme.Account) (err error) {
-		authz, err = a.ACME.GetAuthorization(ctx, account, a.authz.Location)
+	err := s.account.DoUpTo(ctx, "reading the authorization", 0, func(account acme.Account) (err error) {
+		authz, err = s.ACME.GetAuthorization(ctx, account, authorization)
 		return err
 	})
 	if err != nil {
@@ -220,12 +220,12 @@ func (a *attempt) uncount(ctx context.Context, at time.Time) {
 	if c, ok := ca.FindChallenge(authz); !ok || c.Status != acme.StatusPending || authz.Status != acme.StatusPending {
 		return
 	}
-	if err := a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+	if err := s.store.UpdateName(ctx, name, func(n *state.Name) bool {
 		before := len(n.Attempts)
 		n.Attempts = slices.DeleteFunc(n.Attempts, at.Equal)
 		return len(n.Attempts) != before
 	}); err != nil {
-		a.logger.Warn("an attempt that the CA has put off stays counted", zap.String("identifier", a.domain), zap.Error(err))
+		s.logger.Warn("an attempt that the CA has put off stays counted", zap.String("name", name), zap.Error(err))
 	}
 }
 
