@@ -1,10 +1,17 @@
 package state
 
 import (
+	"context"
 	"errors"
+	"hash/fnv"
+	"path"
 	"slices"
 	"sort"
+	"strings"
+	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -228,4 +235,179 @@ func (n *Name) Refuse(values []string, want record.Requirement, account, problem
 			n.Refused = append(n.Refused, RefusedValue{Value: v.Text, Account: account, At: now.UTC()})
 		}
 	}
+}
+
+// nameLocks are the process's: a name and its wildcard share a file, and may have issuers of
+// their own.
+var nameLocks [256]sync.Mutex
+
+// lockName locks the file of a name, and some others with it: thousands of names that start together
+// must not wait for the storage one by one.
+func lockName(key string) *sync.Mutex {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key))
+	mu := &nameLocks[h.Sum32()%uint32(len(nameLocks))]
+	mu.Lock()
+	return mu
+}
+
+func (s Store) nameKey(validationName string) string {
+	return s.Key("names", Safe(validationName)+".json")
+}
+
+// Name returns what is remembered of a validation name.
+func (s Store) Name(ctx context.Context, validationName string) (name Name, err error) {
+	err = s.UpdateName(ctx, validationName, func(n *Name) bool { name = *n; return false })
+	return name, err
+}
+
+// UpdateName loads what is remembered of a validation name, has change change it, and saves it if change
+// returns true.
+// Nothing is cached: other nodes of a cluster count their attempts in the same place.
+func (s Store) UpdateName(ctx context.Context, validationName string, change func(*Name) bool) error {
+	n := &Name{Name: validationName}
+	key := s.nameKey(validationName)
+	defer lockName(key).Unlock()
+	_, lost, err := s.Recall(ctx, key, n)
+	if err != nil {
+		return err
+	}
+	now := walltime.Now()
+	n.Repair(now)
+	if lost {
+		n.spend(now)
+	}
+	changed := change(n)
+	if !changed && (!lost || !s.isLogged()) {
+		return nil // a command that only looks leaves a damaged file to Caddy, which logs it
+	}
+	if err := s.Save(ctx, key, n); err != nil && changed {
+		return err
+	}
+	return nil
+}
+
+// ValidationNames lists the validation names of which something is remembered.
+func (s Store) ValidationNames(ctx context.Context) []string {
+	keys, _ := s.List(ctx, "names")
+	list := make([]string, 0, len(keys))
+	for _, k := range keys {
+		list = append(list, nameOf(k))
+	}
+	return list
+}
+
+func nameOf(key string) string { return strings.TrimSuffix(path.Base(key), ".json") }
+
+// Names returns what is remembered of all names. One whose file cannot be read is not among
+// them: it is learned anew when its certificate is obtained.
+func (s Store) Names(ctx context.Context) ([]Name, error) {
+	keys, err := s.List(ctx, "names")
+	if err != nil {
+		return nil, err
+	}
+	var all []Name
+	for _, k := range keys {
+		var n Name
+		found, lost, err := s.Recall(ctx, k, &n)
+		switch {
+		case err != nil:
+			return nil, err
+		case found:
+			n.Repair(walltime.Now())
+			all = append(all, n)
+		case lost:
+			// written anew, for the next process would find it damaged again
+			if err := s.UpdateName(ctx, nameOf(k), func(*Name) bool { return false }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+const (
+	// Skew is how far the clocks of a cluster's nodes may be apart.
+	Skew = 10 * time.Minute
+	// mostNotBefore is more than the caches of a CA's resolvers are waited for.
+	mostNotBefore = time.Hour
+	// mostCAA is how far ahead it is noted that CAA records were disregarded.
+	mostCAA = 6 * time.Hour
+)
+
+// IsAhead reports whether t is later than it can be, when it may lie in the future by most.
+func IsAhead(t, now time.Time, most time.Duration) bool { return t.After(now.Add(most + Skew)) }
+
+// Repair forgets times that have not come yet: the clock was ahead when they were written, and
+// the name would be held up until it is as late as it seemed to be.
+func (n *Name) Repair(now time.Time) {
+	n.Attempts = slices.DeleteFunc(n.Attempts, func(at time.Time) bool { return IsAhead(at, now, 0) })
+	n.Refused = slices.DeleteFunc(n.Refused, func(r RefusedValue) bool { return IsAhead(r.At, now, 0) })
+	for _, t := range []*time.Time{&n.PartialSince, &n.LookedAt, &n.ChangeAt} {
+		if IsAhead(*t, now, 0) {
+			*t = time.Time{}
+		}
+	}
+	// these two are meant for the future
+	if IsAhead(n.NotBefore, now, mostNotBefore) {
+		n.NotBefore = time.Time{}
+	}
+	if IsAhead(n.CAASince, now, mostCAA) {
+		n.CAASince = time.Time{}
+	}
+}
+
+// repair takes what lies ahead for what has just been done: that a challenge was posted would count
+// for as long as the clock was ahead, and the order be waited for. It reports whether it did.
+func (o *Order) repair(now time.Time) (repaired bool) {
+	for _, t := range []*time.Time{&o.PostedAt, &o.FinalizedAt} {
+		if IsAhead(*t, now, 0) {
+			*t, repaired = now, true
+		}
+	}
+	return repaired
+}
+
+// Order is an order that is kept until it is final, so that neither a restart
+// nor a wait for DNS costs another one.
+type Order struct {
+	// URL is empty while the order is being made.
+	URL     string    `json:"url"`
+	Account string    `json:"account"`
+	Profile string    `json:"profile,omitempty"`
+	At      time.Time `json:"at"`
+	// Challenge is the challenge that the CA has been asked to validate, PostedAt when.
+	Challenge string    `json:"challenge,omitempty"`
+	PostedAt  time.Time `json:"posted_at,omitzero"`
+	// Seen is what DNS showed when it was asked: its answer may come when nobody remembers.
+	Seen *propagation.Report `json:"seen,omitempty"`
+	// FinalizedFor is the public key for which the order was finalized, FinalizedAt when.
+	FinalizedFor string    `json:"finalized_for,omitempty"`
+	FinalizedAt  time.Time `json:"finalized_at,omitzero"`
+}
+
+// Check reports what a file has to hold.
+func (o *Order) Check() error {
+	if o.Account == "" {
+		return errors.New("account is missing")
+	}
+	return nil
+}
+
+// OrderKey is the storage key of the order for a name.
+func (s Store) OrderKey(name string) string { return s.Key("orders", Safe(name)+".json") }
+
+// Order returns the order that is kept for a name.
+func (s Store) Order(ctx context.Context, name string) (order Order, found bool, err error) {
+	key := s.OrderKey(name)
+	found, err = s.Load(ctx, key, &order)
+	if err != nil {
+		return order, false, err
+	}
+	if found && order.repair(walltime.Now().UTC()) {
+		if err := s.Save(ctx, key, order); err != nil && s.Logger != nil {
+			s.Logger.Warn("the times of a kept order lie ahead, and could not be corrected", zap.String("identifier", name), zap.Error(err))
+		}
+	}
+	return order, found && order.URL != "", nil
 }
