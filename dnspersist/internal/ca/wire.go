@@ -2,13 +2,22 @@ package ca
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // wire is the http.RoundTripper below acmez. It notes what acmez does not pass
@@ -152,3 +161,210 @@ func parseRetryAfter(header string, now time.Time) (time.Duration, bool) {
 	}
 	return max(at.Sub(now), 0), true
 }
+
+// door is the http.RoundTripper through which all answers of a CA come in. It bounds the
+// answers, makes their texts fit for messages, and lets a CA that is asked over https name no
+// URL that is not.
+type door struct {
+	base http.RoundTripper
+	// ca is the URL of the directory.
+	ca string
+}
+
+// Guard returns what goes through a door to the CA with the given directory URL. Default: a
+// transport of this package.
+func Guard(base http.RoundTripper, ca string) http.RoundTripper {
+	return door{cmp.Or(base, http.RoundTripper(defaultTransport)), ca}
+}
+
+const (
+	// maxAnswer bounds an answer's body: a certificate chain has some kilobytes.
+	maxAnswer = 1 << 20
+	// maxMember bounds a string in it: a URL has some hundred octets.
+	maxMember = 4096
+)
+
+// unusableError is an answer of the CA that cannot be used. Asking again does not help.
+type unusableError struct{ text string }
+
+func (e *unusableError) Error() string { return e.text }
+
+// isUnusable reports whether the CA's answer could not be used.
+func isUnusable(err error) bool {
+	var unusable *unusableError
+	return errors.As(err, &unusable)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d door) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := CheckEncrypted(d.ca, req.URL.String()); err != nil {
+		return nil, err
+	}
+	resp, err := d.base.RoundTrip(req)
+	if err != nil {
+		return resp, foreign.Error(err)
+	}
+	resp.Status = foreign.Text(resp.Status)
+	for _, values := range resp.Header {
+		for i, v := range values {
+			values[i] = foreign.Cut(v, maxMember)
+		}
+	}
+	if err := CheckEncrypted(d.ca, resp.Header.Get("Location")); err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	if req.Method == http.MethodHead {
+		return resp, nil
+	}
+	if err := readAnswer(req, resp); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// readAnswer puts the body in memory, in a form that cannot do harm. A body that was cut off
+// stays one.
+func readAnswer(req *http.Request, resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	_ = resp.Body.Close()
+	failed := resp.StatusCode >= 400
+	switch {
+	case len(body) > maxAnswer && !failed:
+		return &unusableError{fmt.Sprintf("the CA's answer to %s has more than %d octets: no ACME answer is that long", foreign.Text(req.URL.Redacted()), maxAnswer)}
+	case len(body) > maxAnswer:
+		body = fmt.Appendf(nil, "an answer of more than %d octets, which begins with %s", maxAnswer, body[:maxMember])
+		resp.Header.Del("Content-Type")
+	case err != nil:
+		// what the CA did is not known, and the same error must reach acmez as if it had read
+		// the body itself
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{foreign.Error(err)}))
+		return nil
+	}
+	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
+	isProblem := failed && kind == "application/problem+json"
+	switch clean, ok := cleanJSON(body, isProblem); {
+	case isProblem && ok, !failed && kind == "application/json" && ok:
+		body = clean
+	case failed:
+		body, kind = []byte(foreign.Text(string(body))), "text/plain"
+	}
+	// acmez is to take it for what it was taken for here
+	resp.Header.Set("Content-Type", kind)
+	resp.Header.Del("Content-Length")
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return nil
+}
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
+
+// CheckEncrypted refuses a URL that is not encrypted at a CA that is: whoever listens there
+// could learn of the account, and whoever is between could change each answer.
+func CheckEncrypted(ca, target string) error {
+	from, err := url.Parse(ca)
+	if err != nil || !strings.EqualFold(from.Scheme, "https") {
+		return nil //nolint:nilerr // it fails where it is asked
+	}
+	to, err := url.Parse(target)
+	if err != nil || to.Scheme == "" || strings.EqualFold(to.Scheme, "https") {
+		return nil //nolint:nilerr // a request to it fails
+	}
+	return &unusableError{fmt.Sprintf("the CA %s leads to %s, which is not encrypted: an ACME account is used over https only (RFC 8555 section 6.1); "+
+		"this is for the CA's operator to correct, often it lacks a setting for the proxy in front of it", ca, foreign.Text(to.Redacted()))}
+}
+
+// cleanJSON makes the strings of a JSON text fit for messages: those of problem documents, which
+// it is itself or which are its members "error", are about as long as a message may be. ok is
+// false if it is not JSON.
+func cleanJSON(body []byte, isProblem bool) (clean []byte, ok bool) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil || decoder.More() {
+		return nil, false
+	}
+	if isProblem {
+		value = cleanProblem(value)
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(cleanValue(value)) != nil {
+		return nil, false
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), true
+}
+
+func cleanValue(value any) any {
+	switch v := value.(type) {
+	case string:
+		return foreign.Cut(v, maxMember)
+	case []any:
+		for i := range v {
+			v[i] = cleanValue(v[i])
+		}
+	case map[string]any:
+		clean := make(map[string]any, len(v))
+		for name, member := range v {
+			if strings.EqualFold(name, "error") {
+				member = cleanProblem(member)
+			}
+			clean[foreign.Text(name)] = cleanValue(member)
+		}
+		return clean
+	}
+	return value
+}
+
+// maxSubproblem bounds the texts of one subproblem.
+const maxSubproblem = 200
+
+// cleanProblem makes a problem document (RFC 8555 section 6.7) as long as a message may be. What
+// is not such a document becomes one without details.
+func cleanProblem(value any) any {
+	data, err := json.Marshal(value)
+	if err != nil || value == nil {
+		return nil
+	}
+	var p acme.Problem
+	if json.Unmarshal(data, &p) != nil {
+		return map[string]any{"type": "about:blank", "detail": "a problem document that cannot be read: " + foreign.Cut(string(data), maxSubproblem)}
+	}
+	p.Type, p.Title = foreign.Cut(p.Type, maxSubproblem), foreign.Cut(p.Title, maxSubproblem)
+	p.Detail, p.Instance = foreign.Text(p.Detail), foreign.Cut(p.Instance, maxSubproblem)
+	room := foreign.MaxText - len(p.Detail)
+	for i := range p.Subproblems {
+		sub := &p.Subproblems[i]
+		sub.Type, sub.Title = foreign.Cut(sub.Type, maxSubproblem), ""
+		sub.Detail, sub.Instance, sub.Subproblems = foreign.Cut(sub.Detail, maxSubproblem), "", nil
+		sub.Identifier.Type, sub.Identifier.Value = foreign.Cut(sub.Identifier.Type, maxSubproblem), foreign.Cut(sub.Identifier.Value, 2*maxSubproblem)
+		if room -= len(sub.Type) + len(sub.Detail) + len(sub.Identifier.Value); room < 0 && i > 0 {
+			p.Detail += fmt.Sprintf(" (and %d more problems)", len(p.Subproblems)-i)
+			p.Subproblems = p.Subproblems[:i]
+			break
+		}
+	}
+	return p
+}
+
+// NewTransport returns what carries requests to a CA: a connection that goes silent is given up
+// after half a minute. An HTTP/2 client goes on using it otherwise, and no request comes through
+// for as long as it takes the kernel to give up, a quarter of an hour or for ever.
+func NewTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: requestTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    requestTimeout,
+		ResponseHeaderTimeout:  requestTimeout,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    8,
+		MaxResponseHeaderBytes: 256 << 10,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+}
+
+var defaultTransport = NewTransport()
