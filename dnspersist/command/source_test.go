@@ -18,3 +18,20 @@ func TestNamesMeant(t *testing.T) {
 		t.Errorf("%q, %v", names, err)
 	}
 }
+
+func TestChoices(t *testing.T) {
+	cmd := recordsCommand()
+	if err := cmd.Flags().Parse([]string{"--format", "zone", "--only", "TXT"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&run{cmd: cmd}).checkChoices(); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Flags().Parse([]string{"--dns", "maybe", "--only", "A"}); err != nil {
+		t.Fatal(err)
+	}
+	err := (&run{cmd: cmd}).checkChoices()
+	if err == nil || err.Error() != "--dns maybe is unknown: use auto, always or never\n--only A is unknown: use TXT or CNAME" {
+		t.Error(err)
+	}
+}

@@ -77,3 +77,18 @@ func TestBelow(t *testing.T) {
 		}
 	}
 }
+
+// What no Caddy would load is no reason to panic.
+func TestOfflineOfNothing(t *testing.T) {
+	for _, config := range []string{`{}`, `null`, `{"apps":{"tls":{"automation":{"policies":[null]}},"http":{"servers":{"a":null,"b":{"routes":[{"match":[null,{"host":7}]}]}}}}}`} {
+		c, err := ReadConfig([]byte(config))
+		if err != nil {
+			t.Errorf("%s: %v", config, err)
+			continue
+		}
+		p, err := Offline(c, func(PolicyConfig) ([]int, error) { return nil, nil })
+		if err != nil || len(p.Names()) > 0 {
+			t.Errorf("%s: %v, %v", config, p.Names(), err)
+		}
+	}
+}

@@ -128,3 +128,27 @@ func TestTaken(t *testing.T) {
 	p.note(Entry{At: time.Now()})
 	taken("")
 }
+
+// A dry run finds what would be written, and leaves the zone, the storage and the provider alone.
+func TestPutInADryRun(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, "theirs")
+	p.keeper.Options.DryRun, p.keeper.Options.Provider = true, nil
+	done, err := p.keeper.Put(t.Context(), p.write("ours"))
+	if err != nil || done.Value != "ours" || done.Name != placeName || done.TTL <= 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if e := p.is("theirs"); e != nil || p.calls != 0 {
+		t.Errorf("noted is %+v, and the provider was called %d times", e, p.calls)
+	}
+	p.set("theirs", "ours")
+	if done, err := p.keeper.Put(t.Context(), p.write("ours")); err != nil || done.Value != "" {
+		t.Errorf("where it is published: %+v, %v", done, err)
+	}
+	p.keeper.Options.AllowShadowing = false
+	p.set()
+	p.dns.SetRR(0, "*.example.test. 300 IN A 203.0.113.1")
+	if _, err := p.keeper.Put(t.Context(), p.write("ours")); !errors.As(err, new(*ShadowingError)) {
+		t.Errorf("below a wildcard that answers for the host: %v", err)
+	}
+}
