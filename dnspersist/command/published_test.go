@@ -19,8 +19,8 @@ func TestIsPublished(t *testing.T) {
 		return record.Value{IssuerDomainName: "ca.example", AccountURI: account, Wildcard: wildcard}.String()
 	}
 	for _, test := range []struct {
-		stands, wanted, want bool
-		names                []string
+		published, wanted, want bool
+		names                   []string
 	}{
 		{false, true, false, []string{"a.example"}},
 		{false, true, false, []string{"*.a.example", "a.example"}},
@@ -30,7 +30,7 @@ func TestIsPublished(t *testing.T) {
 	} {
 		w := acmepersist.Wanted{Identifiers: test.names, IssuerDomainName: "ca.example", AccountURI: account, Value: value(test.wanted)}
 		// in other words, or there would be nothing to evaluate
-		if got := isPublished([]string{value(test.stands) + "; x=y"}, w); got != test.want {
+		if got := isPublished([]string{value(test.published) + "; x=y"}, w); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}
@@ -53,7 +53,7 @@ func TestShortenedSetIsNoProof(t *testing.T) {
 	}
 }
 
-// A resolver's cache does not prove what stands, so no format that sets a whole RRset is made of it.
+// A resolver's cache does not prove what is published, so no format that sets a whole RRset is made of it.
 func TestCachedAnswerIsNoProof(t *testing.T) {
 	set := operator.RecordSet{
 		Name: "_validation-persist.example.com", TTL: 3600, Type: "TXT",

@@ -149,7 +149,7 @@ func newHostileWorld(seed uint64) *hostileWorld {
 }
 
 // putOutHostile is what records puts out for tenant.test in a world.
-func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string) (out, said string, err error) {
+func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string) (out, reported string, err error) {
 	t.Helper()
 	cmd := recordsCommand()
 	if err := cmd.Flags().Parse(flags); err != nil {
@@ -179,7 +179,7 @@ func TestRecordsHaveNothingOfStrangers(t *testing.T) {
 	for seed := range uint64(400) {
 		w := newHostileWorld(seed)
 		for _, format := range recordFormats() {
-			out, said, err := putOutHostile(t, w, format)
+			out, reported, err := putOutHostile(t, w, format)
 			if err != nil {
 				if out != "" {
 					t.Errorf("seed %d, %s: %q beside %v", seed, format, out, err)
@@ -200,7 +200,7 @@ func TestRecordsHaveNothingOfStrangers(t *testing.T) {
 						if d.LeftOut != "" && (len(d.Values) > 0 || len(d.Add) > 0 || d.Alias != "") {
 							t.Errorf("seed %d: left out, and yet %+v", seed, d)
 						}
-						d.LeftOut, d.Error = "", "" // said to a person
+						d.LeftOut, d.Error = "", "" // reported to a person
 					}
 				}
 				again, err := json.Marshal(reply)
@@ -211,7 +211,7 @@ func TestRecordsHaveNothingOfStrangers(t *testing.T) {
 			}
 			for _, theirs := range []string{"operator", "other.test", "invalid"} {
 				if strings.Contains(out, theirs) {
-					t.Errorf("seed %d: %s has the name or value of others:\n%s\n%s\n%v", seed, format, out, said, w.says)
+					t.Errorf("seed %d: %s has the name or value of others:\n%s\n%s\n%v", seed, format, out, reported, w.says)
 				}
 			}
 			if strings.Contains(out, "is an alias of this name") || strings.Contains(out, `"alias":`) {
@@ -254,16 +254,16 @@ func (w *hostileWorld) agreed() (place string, ok bool) {
 	return "", false
 }
 
-// An alias into another zone is left out and said, and followed if that is asked for, with what
+// An alias into another zone is left out with a warning, and followed if that is asked for, with what
 // the servers there have.
 func TestAliasIntoAnotherZoneIsLeftOut(t *testing.T) {
 	w := new(hostileWorld)
 	for i := range w.says {
 		w.says[i] = map[string][]string{tenantName: {"CNAME " + operatorName}}
 	}
-	out, said, err := putOutHostile(t, w, "nsupdate")
-	if err != nil || strings.Contains(out, "update") || !strings.Contains(said, "it is an alias (CNAME) of _validation-persist.operator.test") {
-		t.Errorf("%v: %s%s", err, out, said)
+	out, reported, err := putOutHostile(t, w, "nsupdate")
+	if err != nil || strings.Contains(out, "update") || !strings.Contains(reported, "it is an alias (CNAME) of _validation-persist.operator.test") {
+		t.Errorf("%v: %s%s", err, out, reported)
 	}
 	if out, _, err := putOutHostile(t, w, "route53"); err == nil || out != "" {
 		t.Errorf("all is left out of a format that replaces: %s", out)
@@ -282,13 +282,13 @@ func TestMixedAliasIsAnError(t *testing.T) {
 	w.says[1] = map[string][]string{tenantName: {`TXT "` + strangeValue + `"`}}
 	for _, format := range recordFormats() {
 		for _, flags := range [][]string{nil, {"--follow-aliases"}} {
-			out, said, err := putOutHostile(t, w, format, flags...)
+			out, reported, err := putOutHostile(t, w, format, flags...)
 			replaces := slices.Contains([]string{"route53", "octodns", "terraform"}, format)
 			if (err != nil) != replaces || strings.Contains(out, "acct/666") || format != "table" && format != "json" && strings.Contains(out, "operator") {
 				t.Errorf("%s: %v: %s", format, err, out)
 			}
-			if !strings.Contains(said, "do not agree") {
-				t.Errorf("%s: not said: %s", format, said)
+			if !strings.Contains(reported, "do not agree") {
+				t.Errorf("%s: not reported: %s", format, reported)
 			}
 		}
 	}

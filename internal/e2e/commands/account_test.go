@@ -33,15 +33,15 @@ func TestAccountCommands(t *testing.T) {
 	if r := e.ends(1, "account", "export", "--output", file); !strings.Contains(r.err, "no ACME account is bound yet") {
 		t.Errorf("export of nothing: %s", r.err)
 	}
-	account := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts[0]
-	e.well("account", "export", "--output", file)
+	account := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out).Accounts[0]
+	e.ok("account", "export", "--output", file)
 	if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	if r := e.ends(1, "account", "export", "--output", file); !strings.Contains(r.err, "is not overwritten") {
 		t.Errorf("export over a file: %s", r.err)
 	}
-	piped := e.well("account", "export").out
+	piped := e.ok("account", "export").out
 	if data, _ := os.ReadFile(file); piped != string(data) {
 		t.Errorf("piped %q, in the file %q", piped, data)
 	}
@@ -66,11 +66,11 @@ func TestAccountCommands(t *testing.T) {
 	}
 
 	// a certificate, a rollover while Caddy runs, a renewal with the old record and the new key
-	value := decode[dnspersist.RecordsReply](t, e.well("records", "--format", "json").out).Records[0].Wanted[0].Value
+	value := decode[dnspersist.RecordsReply](t, e.ok("records", "--format", "json").out).Records[0].Wanted[0].Value
 	e.Publish(name, value)
 	e.Load(global + site)
 	first := e.WaitTrusted(name, harness.Soon)
-	r := e.well("account", "rollover", "--format", "json")
+	r := e.ok("account", "rollover", "--format", "json")
 	fresh := decode[struct {
 		NewThumbprint string                 `json:"new_thumbprint"`
 		Publish       []dnspersist.RecordSet `json:"publish"`
@@ -99,7 +99,7 @@ func TestAccountCommands(t *testing.T) {
 	if r := e.ends(1, "account", "deactivate", "--yes", account.URL+"x"); !strings.Contains(r.err, account.URL) {
 		t.Errorf("deactivate of another: %s", r.err)
 	}
-	e.well("account", "deactivate", "--yes", account.URL)
+	e.ok("account", "deactivate", "--yes", account.URL)
 	if state := decode[dnspersist.AccountReply](t, e.ends(2, "account", "--json").out).Accounts; len(state) != 1 || state[0].Status != "deactivated" {
 		t.Errorf("after deactivation %+v", state)
 	}

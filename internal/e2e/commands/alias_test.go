@@ -33,7 +33,7 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 		}
 		c := check(2, name)
 		if c.State != acmepersist.StateMissing || !has(c.Do, "publish w.target.test. 3600 IN TXT ", value, "where the CNAME at "+at+" leads to") {
-			t.Errorf("recursive %t: nothing stands: %s, %q", recursive, c.State, c.Do)
+			t.Errorf("recursive %t: nothing is published: %s, %q", recursive, c.State, c.Do)
 		}
 		if r := e.ends(2, "check", name); !recursive && !has(r.out, "server  ns1.", "for w.target.test: no: ") {
 			t.Errorf("the servers' lines do not say for what:\n%s", r.out)
@@ -41,12 +41,12 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 		e.DNS.SetTXT(0, "w.target.test", "ca.example; accounturi=https://ca.example/1")
 		c = check(2, name)
 		if c.State != acmepersist.StateWrong || !has(c.Do, "publish w.target.test. 3600 IN TXT ", "beside what is published") {
-			t.Errorf("recursive %t: another's value stands: %s, %q", recursive, c.State, c.Do)
+			t.Errorf("recursive %t: another's value is published: %s, %q", recursive, c.State, c.Do)
 		}
-		if r := e.well("records", name, "--format", "nsupdate"); strings.Contains(r.out, "update add") || !has(r.err, "left out", "is an alias (CNAME) of w.target.test") {
+		if r := e.ok("records", name, "--format", "nsupdate"); strings.Contains(r.out, "update add") || !has(r.err, "left out", "is an alias (CNAME) of w.target.test") {
 			t.Errorf("recursive %t: records of a name in another zone:\n%s%s", recursive, r.out, r.err)
 		}
-		if r := e.well("records", name, "--format", "nsupdate", "--follow-aliases"); !has(r.out, "update add w.target.test. ") {
+		if r := e.ok("records", name, "--format", "nsupdate", "--follow-aliases"); !has(r.out, "update add w.target.test. ") {
 			t.Errorf("recursive %t: records:\n%s%s", recursive, r.out, r.err)
 		}
 		e.DNS.SetTXT(0, "w.target.test", value)

@@ -92,5 +92,5 @@ func TestStorageOfAnotherUser(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(storage, "certificates"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	e.well("account", "--register")
+	e.ok("account", "--register")
 }

@@ -40,27 +40,27 @@ func TestFromNothingToGood(t *testing.T) {
 			if r := e.ends(2, "account"); !strings.Contains(r.err, "--register") {
 				t.Errorf("no account: %s", r.err)
 			}
-			account := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out)
+			account := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out)
 			if len(account.Accounts) != 1 || account.Accounts[0].Status != "valid" || len(e.CA.Accounts()) != 1 {
 				t.Fatalf("account %+v", account)
 			}
 			if n := len(e.CA.Orders()); n != 0 {
 				t.Errorf("%d orders were made", n)
 			}
-			if r := e.well("records"); strings.Contains(r.err, "has not shown yet") != (d.name == "01") {
+			if r := e.ok("records"); strings.Contains(r.err, "has not shown yet") != (d.name == "01") {
 				t.Errorf("before any order: %s", r.err)
 			}
-			probe = decode[dnspersist.ProbeReply](t, e.well("probe", "--order", "probe."+name, "--format", "json").out)
+			probe = decode[dnspersist.ProbeReply](t, e.ok("probe", "--order", "probe."+name, "--format", "json").out)
 			if probe.CAs[0].Offered != acmepersist.OfferedYes || len(probe.CAs[0].IssuerDomainNames) == 0 {
 				t.Errorf("probe by order %+v", probe)
 			}
 
-			if r := e.well("records"); strings.Contains(r.err, "has not shown yet") {
+			if r := e.ok("records"); strings.Contains(r.err, "has not shown yet") {
 				t.Errorf("after an order: %s", r.err)
 			}
 
 			// one record for the name and its wildcard
-			records := decode[dnspersist.RecordsReply](t, e.well("records", "--format", "json").out)
+			records := decode[dnspersist.RecordsReply](t, e.ok("records", "--format", "json").out)
 			if len(records.Records) != 1 || len(records.Records[0].Wanted) != 1 {
 				t.Fatalf("records %+v", records)
 			}
@@ -76,7 +76,7 @@ func TestFromNothingToGood(t *testing.T) {
 			if d.name == "02" {
 				bare = append(bare, "--thumbprint", account.Accounts[0].Thumbprint, "--account-hash-prefix", account.Accounts[0].AccountHashPrefix)
 			}
-			made := decode[dnspersist.RecordsReply](t, e.well(bare...).out)
+			made := decode[dnspersist.RecordsReply](t, e.ok(bare...).out)
 			if made.Records[0].Wanted[0].Value != w.Value {
 				t.Errorf("made without a configuration: %s, want %s", made.Records[0].Wanted[0].Value, w.Value)
 			}
@@ -86,14 +86,14 @@ func TestFromNothingToGood(t *testing.T) {
 				t.Errorf("check with one server: %s", r.out)
 			}
 			e.Publish(name, w.Value)
-			check := decode[dnspersist.CheckReply](t, e.well("check", "--format", "json").out)
+			check := decode[dnspersist.CheckReply](t, e.ok("check", "--format", "json").out)
 			if len(check.Checks) != 1 || check.Checks[0].State != acmepersist.StateGood || len(check.Checks[0].Verdicts) != 2 || len(check.Checks[0].Report.Servers) != 2 {
 				t.Errorf("check %+v", check)
 			}
-			if r := e.well("records"); !strings.Contains(r.out, "published") {
+			if r := e.ok("records"); !strings.Contains(r.out, "published") {
 				t.Errorf("records: %s", r.out)
 			}
-			if r := e.well("check", "--ca", name); !strings.Contains(r.out, "has accepted") {
+			if r := e.ok("check", "--ca", name); !strings.Contains(r.out, "has accepted") {
 				t.Errorf("asked: %s", r.out)
 			}
 			if orders := len(e.CA.Orders()); orders != 2 { // the probe's and this one
@@ -104,25 +104,25 @@ func TestFromNothingToGood(t *testing.T) {
 			e.Load(e.Global() + e.Site(name+", *."+name, e.Block()))
 			e.WaitTrusted(name, harness.Soon)
 			for _, args := range [][]string{{"records", "--format", "json"}, {"account", "--json"}, {"probe", "--format", "json"}} {
-				here, there := e.well(args...).out, e.well(append(args, "--address", e.Admin)...).out
+				here, there := e.ok(args...).out, e.ok(append(args, "--address", e.Admin)...).out
 				if here != there {
 					t.Errorf("%v: from the configuration\n%s\nfrom Caddy\n%s", args, here, there)
 				}
 			}
 			for _, args := range [][]string{{"check", name, "--format", "json"}, {"check", "--address", e.Admin, "--format", "json"}} {
-				live := decode[dnspersist.CheckReply](t, e.well(args...).out)
+				live := decode[dnspersist.CheckReply](t, e.ok(args...).out)
 				if len(live.Checks) != 1 || live.Checks[0].State != acmepersist.StateGood || live.Checks[0].NeededBy.IsZero() {
 					t.Errorf("%v: %+v", args, live)
 				}
 			}
 			// a new key: in -01 nothing changes in DNS, in -02 the old record is still presumed good
-			roll := e.well("account", "rollover")
+			roll := e.ok("account", "rollover")
 			if d.name == "01" != strings.Contains(roll.err, "no record in DNS has to change") || d.name == "02" != strings.Contains(roll.out, "_validation-persist."+name) {
 				t.Errorf("rollover: %s\n%s", roll.out, roll.err)
 			}
 			want := map[string]acmepersist.State{"01": acmepersist.StateGood, "02": acmepersist.StateDepends}[d.name]
 			for _, args := range [][]string{{"check", "--format", "json"}, {"check", "--address", e.Admin, "--format", "json"}} {
-				if after := decode[dnspersist.CheckReply](t, e.well(args...).out); after.Checks[0].State != want {
+				if after := decode[dnspersist.CheckReply](t, e.ok(args...).out); after.Checks[0].State != want {
 					t.Errorf("%v after the rollover: %+v", args, after)
 				}
 			}

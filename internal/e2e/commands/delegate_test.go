@@ -27,7 +27,7 @@ func TestDelegatedNames(t *testing.T) {
 			}
 			e.configure(e.Global() + e.Site(strings.Join(names, ", "), e.Block("delegate_to "+zone)))
 			value := e.Value(e.Bind(), false)
-			e.well("probe", "--order", good)
+			e.ok("probe", "--order", good)
 			e.DNS.SetRR(0, alias(good, target(good)))
 			e.DNS.SetTXT(0, target(good), value)
 			e.DNS.SetRR(0, alias(foreign, "elsewhere.example.test"))
@@ -63,7 +63,7 @@ func TestDelegatedNames(t *testing.T) {
 					t.Errorf("not said: %s\n%s", said, r.err)
 				}
 			}
-			// what stands is not asked for, and nothing of others is taken away
+			// what is published is not asked for, and nothing of others is taken away
 			r = run(0, "records", "--format", "zone", "--only", "CNAME")
 			if !strings.Contains(r.out, alias(none, target(none))) || strings.Count(r.out, "IN CNAME") != 1 || strings.Contains(r.out, "TXT") {
 				t.Errorf("CNAME records: %s", r.out)
@@ -96,10 +96,10 @@ func TestDelegatedNames(t *testing.T) {
 			}
 			e.DNS.SetTXT(0, target(none), value)
 			if r := run(2, "check", none); !strings.Contains(r.out, "do      let the owner of the domain set "+alias(none, target(none))+"\n") {
-				t.Errorf("the record stands, the CNAME does not:\n%s", r.out)
+				t.Errorf("the record is published, the CNAME is not:\n%s", r.out)
 			}
 			// without a configuration the same is printed
-			bare := e.well("records", none, "--format", "zone", "--dns", "never", "--issuer", harness.IssuerName,
+			bare := e.ok("records", none, "--format", "zone", "--dns", "never", "--issuer", harness.IssuerName,
 				"--account-url", e.CA.Accounts()[0], "--delegate-to", "Certs.Platform.test.")
 			if want := alias(none, target(none)) + "\n"; !strings.Contains(bare.out, want) || !strings.Contains(bare.out, target(none)+". 3600 IN TXT "+record.Quote(value)) {
 				t.Errorf("without a configuration:\n%s", bare.out)
@@ -126,7 +126,7 @@ func TestManyAtOneTarget(t *testing.T) {
 	caddyfile := e.Global("on_demand_tls {\n\t\task http://127.0.0.1:1/\n\t}", "cert_issuer dns_persist "+e.Block("dns_challenge_override_domain "+target)) + "https:// {\n\ttls {\n\t\ton_demand\n\t}\n\trespond hi\n}\n"
 	e.configure(caddyfile)
 	e.Bind()
-	e.well("probe", "--order", "t0.tenants.test")
+	e.ok("probe", "--order", "t0.tenants.test")
 	e.Load(caddyfile)
 	var in strings.Builder
 	for i := range n {

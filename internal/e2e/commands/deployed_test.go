@@ -18,13 +18,13 @@ func TestAccountMovesInDeployedDialect(t *testing.T) {
 	name := e.Name("www")
 	caddyfile := e.Global() + e.Site(name, e.Block())
 	e.configure(caddyfile)
-	account := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts[0]
-	value := onlyValue(t, e.well("records", "--format", "json").out)
+	account := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out).Accounts[0]
+	value := onlyValue(t, e.ok("records", "--format", "json").out)
 	if value != e.Value(account.URL, false) {
 		t.Fatalf("the record is %q, want %q", value, e.Value(account.URL, false))
 	}
 	old := filepath.Join(t.TempDir(), "account.json")
-	e.well("account", "export", "--output", old)
+	e.ok("account", "export", "--output", old)
 
 	// another machine has the account, and asks for the same record
 	there := e.elsewhere(t, caddyfile)
@@ -36,17 +36,17 @@ func TestAccountMovesInDeployedDialect(t *testing.T) {
 	}
 
 	// the key changes here: no record has to, and a new export replaces the old one's key
-	if r := e.well("account", "rollover"); r.out != "" || !has(r.err, account.URL, "no record in DNS has to change") {
+	if r := e.ok("account", "rollover"); r.out != "" || !has(r.err, account.URL, "no record in DNS has to change") {
 		t.Errorf("rollover says %q and %q", r.out, r.err)
 	}
-	if got := onlyValue(t, e.well("records", "--format", "json").out); got != value {
+	if got := onlyValue(t, e.ok("records", "--format", "json").out); got != value {
 		t.Errorf("after the rollover the record is %q, want %q", got, value)
 	}
 	third := e.elsewhere(t, caddyfile)
 	if r := e.caddy("account", "import", old, "--config", third.config); r.status != 1 || strings.Contains(r.out+r.err, "imported") {
 		t.Errorf("a former key was imported: %d %s", r.status, r.err)
 	}
-	fresh := e.well("account", "export").out
+	fresh := e.ok("account", "export").out
 	if r := e.caddyIn(fresh, "account", "import", "-", "--config", third.config); r.status != 0 || !has(r.err, account.URL) {
 		t.Fatalf("import of the new key: %d %s", r.status, r.err)
 	}
@@ -67,26 +67,26 @@ func TestAccountEndsInDeployedDialect(t *testing.T) {
 	if r := e.ends(1, "account", "deactivate"); !has(r.err, "there is nothing to deactivate", e.CA.Directory()) {
 		t.Errorf("deactivate of nothing: %s", r.err)
 	}
-	account := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts[0]
-	exported := e.well("account", "export").out
+	account := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out).Accounts[0]
+	exported := e.ok("account", "export").out
 	there, late := e.elsewhere(t, caddyfile), e.elsewhere(t, caddyfile)
 	if r := e.caddyIn(exported, "account", "import", "-", "--config", there.config); r.status != 0 {
 		t.Fatalf("import: %d %s", r.status, r.err)
 	}
 	e.Publish(name, e.Value(account.URL, false))
-	e.well("check")
+	e.ok("check")
 
 	for _, yes := range [][]string{nil, {"--yes", account.URL + "0"}, {"--yes", "yes"}} {
 		if r := e.ends(1, append([]string{"account", "deactivate"}, yes...)...); !has(r.err, account.URL) {
 			t.Errorf("deactivate %v: %s", yes, r.err)
 		}
 	}
-	e.well("account")
-	if r := e.well("account", "deactivate", "--yes", account.URL); !has(r.err, account.URL, "is deactivated") {
+	e.ok("account")
+	if r := e.ok("account", "deactivate", "--yes", account.URL); !has(r.err, account.URL, "is deactivated") {
 		t.Errorf("deactivate says %s", r.err)
 	}
 
-	// the record stands as before, and is worth nothing
+	// the record is published as before, and is worth nothing
 	if r := e.ends(1, "check"); !has(r.err, "deactivated") {
 		t.Errorf("check says %q and %q", r.out, r.err)
 	}

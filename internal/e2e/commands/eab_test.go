@@ -82,7 +82,7 @@ func TestExternalAccountIsBound(t *testing.T) {
 	caddyfile := configure("eab kid-1 " + eabKey)
 	var url string
 	for range 2 {
-		all := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts
+		all := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out).Accounts
 		if len(all) != 1 || all[0].Status != "valid" || url != "" && all[0].URL != url {
 			t.Fatalf("registered %+v, before %q", all, url)
 		}
@@ -91,7 +91,7 @@ func TestExternalAccountIsBound(t *testing.T) {
 	if n := len(e.CA.Accounts()); n != 1 {
 		t.Errorf("the CA has %d accounts, want 1", n)
 	}
-	if exported := e.well("account", "export").out; strings.Contains(exported, eabKey) {
+	if exported := e.ok("account", "export").out; strings.Contains(exported, eabKey) {
 		t.Error("the exported account holds the MAC key, which it has no use for")
 	}
 	e.Load(caddyfile)
@@ -108,7 +108,7 @@ func TestExternalAccountIsBound(t *testing.T) {
 
 	// the binding was for the registration only: who has the account needs it no more
 	configure()
-	if r := e.well("account", "--register"); !has(r.out, url, "valid") {
+	if r := e.ok("account", "--register"); !has(r.out, url, "valid") {
 		t.Errorf("without the binding the bound account is %s", r.out)
 	}
 	assertUnseen(e, eabKey)

@@ -80,7 +80,7 @@ func TestStorageIsAFile(t *testing.T) {
 // Records from the command line alone are for no CA that could be named.
 func TestMadeComment(t *testing.T) {
 	e := newEnv(t, harness.Options{})
-	r := e.well("records", "www.example.test", "--format", "zone", "--dns", "never", "--account-url", "https://ca.example/1", "--issuer", "ca.example")
+	r := e.ok("records", "www.example.test", "--format", "zone", "--dns", "never", "--account-url", "https://ca.example/1", "--issuer", "ca.example")
 	if !strings.Contains(r.out, "for www.example.test\n") || strings.Contains(r.out, " at ") {
 		t.Errorf("%s", r.out)
 	}

@@ -13,13 +13,13 @@ import (
 )
 
 // Each format adds our value and keeps what others have there, and adds nothing where a value
-// as good stands.
+// as good is published.
 func TestFormatsKeepForeignValues(t *testing.T) {
 	e := newEnv(t, harness.Options{})
 	www, blog, alias := e.Name("www"), e.Name("blog"), e.Name("alias")
 	e.configure(e.Global() + e.Site(www+", *."+www+", "+blog+", "+alias, e.Block()))
 	value := e.Value(e.Bind(), true)
-	e.well("probe", "--order", www) // the issuer domain names are known from now on
+	e.ok("probe", "--order", www) // the issuer domain names are known from now on
 	foreign := `other.example; accounturi=https://other.example/1; note="a\b"`
 	e.Publish(www, foreign)
 	// as good, in other words
@@ -35,7 +35,7 @@ func TestFormatsKeepForeignValues(t *testing.T) {
 		"route53":   {has: []string{value, `other.example; accounturi=https://other.example/1; note=\\\"a\\\\b\\\"`, `\"theirs\"`}, hasNot: []string{"_validation-persist." + blog}},
 		"terraform": {has: []string{value, `other.example; accounturi=https://other.example/1; note=\"a\\b\"`, `"theirs"`, `"target.example.test"`}},
 	} {
-		r := e.well("records", "--format", format)
+		r := e.ok("records", "--format", format)
 		for _, text := range want.has {
 			if !strings.Contains(r.out, text) {
 				t.Errorf("%s lacks %s:\n%s", format, text, r.out)
@@ -79,7 +79,7 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := decode[dnspersist.AccountReply](t, second.out).Accounts[0].URL
-	r := e.well("records", "--standby", file, "--format", "zone", "--dns", "never")
+	r := e.ok("records", "--standby", file, "--format", "zone", "--dns", "never")
 	for _, value := range []string{e.Value(first, false), e.Value(url, false)} {
 		if !strings.Contains(r.out, value) {
 			t.Errorf("%s is missing:\n%s", value, r.out)
@@ -124,7 +124,7 @@ func TestNamesFromInput(t *testing.T) {
 		!slices.Equal(sets[0].Wanted[0].Identifiers, []string{"*.tenant.example.test", "tenant.example.test"}) {
 		t.Errorf("records %+v", sets)
 	}
-	if r := e.well("records"); r.out != "NAME  TTL  TYPE  VALUE  FOR  STATE\n" || !strings.Contains(r.err, "give the names as arguments") {
+	if r := e.ok("records"); r.out != "NAME  TTL  TYPE  VALUE  FOR  STATE\n" || !strings.Contains(r.err, "give the names as arguments") {
 		t.Errorf("on demand only: %q, %s", r.out, r.err)
 	}
 }
@@ -136,7 +136,7 @@ func TestWildcardWouldBreak(t *testing.T) {
 	e.Bind()
 	e.DNS.SetRR(0, "*.example.test. 300 IN A 192.0.2.80")
 	for _, args := range [][]string{{"records"}, {"records", "--format", "zone"}} {
-		if r := e.well(args...); !strings.Contains(r.err, "the wildcard *.example.test stops answering A for it") {
+		if r := e.ok(args...); !strings.Contains(r.err, "the wildcard *.example.test stops answering A for it") {
 			t.Errorf("%v: %s", args, r.err)
 		}
 	}

@@ -141,8 +141,8 @@ func (e *env) caddyIn(stdin string, args ...string) result {
 // with is caddy with the environment's configuration.
 func (e *env) with(args ...string) result { return e.caddy(append(args, "--config", e.config)...) }
 
-// well is a command that has to end with status 0.
-func (e *env) well(args ...string) result {
+// ok is a command that has to end with status 0.
+func (e *env) ok(args ...string) result {
 	e.T.Helper()
 	return e.ends(0, args...)
 }

@@ -56,7 +56,7 @@ func TestManagedNames(t *testing.T) {
 		slices.Sort(got)
 		return got
 	}
-	if got := names(e.well("records", "--format", "json", "--dns", "never")); !slices.Equal(got, want) {
+	if got := names(e.ok("records", "--format", "json", "--dns", "never")); !slices.Equal(got, want) {
 		t.Errorf("without Caddy: %q, want %q", got, want)
 	}
 
@@ -64,7 +64,7 @@ func TestManagedNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.Stop)
-	if got := names(e.well("records", "--format", "json", "--dns", "never", "--address", e.Admin)); !slices.Equal(got, want) {
+	if got := names(e.ok("records", "--format", "json", "--dns", "never", "--address", e.Admin)); !slices.Equal(got, want) {
 		t.Errorf("from Caddy: %q, want %q", got, want)
 	}
 	var managed []string
@@ -107,12 +107,12 @@ func TestStorageOfAPolicy(t *testing.T) {
 	}
 	e.config += ".json"
 	e.configure(string(config))
-	accounts := decode[dnspersist.AccountReply](t, e.well("account", "--register", "--json").out).Accounts
+	accounts := decode[dnspersist.AccountReply](t, e.ok("account", "--register", "--json").out).Accounts
 	if len(accounts) != 2 || accounts[0].URL == accounts[1].URL {
 		t.Fatalf("accounts %+v", accounts)
 	}
 	by := make(map[string]string)
-	for _, set := range decode[dnspersist.RecordsReply](t, e.well("records", "--format", "json", "--dns", "never").out).Records {
+	for _, set := range decode[dnspersist.RecordsReply](t, e.ok("records", "--format", "json", "--dns", "never").out).Records {
 		by[set.Name] = set.Wanted[0].Account
 	}
 	a, b, c := by["_validation-persist.a.example.test"], by["_validation-persist.b.example.test"], by["_validation-persist.c.example.test"]
@@ -131,7 +131,7 @@ func TestHopelessNameBesideOthers(t *testing.T) {
 	e.Publish(name, e.Value(e.Bind(), false))
 	e.configure(e.Global() + e.Site(name, e.Block()) + e.Site("*."+e.Name("exact"), e.Block("policy exact")))
 	for _, args := range [][]string{{"records", "--format", "json"}, {"check"}, {"publish", "--dry-run"}} {
-		r := e.well(args...)
+		r := e.ok(args...)
 		if !strings.Contains(r.err, "warning: left out: *."+e.Name("exact")) || !strings.Contains(r.out+r.err, name) {
 			t.Errorf("%s: %s\n%s", args[0], r.out, r.err)
 		}

@@ -53,7 +53,7 @@ func TestPublish(t *testing.T) {
 			if err := os.WriteFile(provider, raw, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			stands := func(want ...string) {
+			shows := func(want ...string) {
 				t.Helper()
 				answer, err := server.Query(vname, dns.TypeTXT)
 				if err != nil {
@@ -73,21 +73,21 @@ func TestPublish(t *testing.T) {
 				}
 			}
 
-			if r := e.well("publish", "--dry-run"); r.out != fmt.Sprintf("add %s. 300 IN TXT %s\n", vname, record.Quote(ours)) {
+			if r := e.ok("publish", "--dry-run"); r.out != fmt.Sprintf("add %s. 300 IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("dry run: %q\n%s", r.out, r.err)
 			}
-			stands(foreign...)
+			shows(foreign...)
 			for range 2 {
-				e.well("publish", "--provider", provider)
-				stands(append(foreign, ours)...)
+				e.ok("publish", "--provider", provider)
+				shows(append(foreign, ours)...)
 			}
-			e.well("check")
-			if r := e.well("unpublish", site, "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+			e.ok("check")
+			if r := e.ok("unpublish", site, "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("dry run: %q\n%s", r.out, r.err)
 			}
 			for range 2 {
-				e.well("unpublish", site, "--provider", provider)
-				stands(foreign...)
+				e.ok("unpublish", site, "--provider", provider)
+				shows(foreign...)
 			}
 
 			// with the configured provider, which a configuration may leave to the command; then
@@ -95,18 +95,18 @@ func TestPublish(t *testing.T) {
 			block := strings.ReplaceAll(e.Block(fmt.Sprintf("dns rfc2136 {\n\t\t\tkey_name %s\n\t\t\tkey_alg hmac-sha256\n\t\t\tkey %s\n\t\t\tserver %s\n\t\t}\n\t\tpublish never",
 				realdns.Key, realdns.KeySecret, server.Addr())), e.DNS.Resolver(), server.Addr())
 			e.configure(e.Global() + e.Site(site, block))
-			e.well("publish")
-			stands(append(foreign, ours)...)
-			if r := e.well("unpublish", "--stale"); !strings.Contains(r.err, "nothing was written for a name that needs it no more") {
+			e.ok("publish")
+			shows(append(foreign, ours)...)
+			if r := e.ok("unpublish", "--stale"); !strings.Contains(r.err, "nothing was written for a name that needs it no more") {
 				t.Errorf("stale: %q\n%s", r.out, r.err)
 			}
 			e.configure(e.Global() + e.Site("other.example.test", block))
-			if r := e.well("unpublish", "--stale", "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+			if r := e.ok("unpublish", "--stale", "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("stale, dry run: %q\n%s", r.out, r.err)
 			}
-			stands(append(foreign, ours)...)
-			e.well("unpublish", "--stale")
-			stands(foreign...)
+			shows(append(foreign, ours)...)
+			e.ok("unpublish", "--stale")
+			shows(foreign...)
 			e.configure(e.Global() + e.Site(site, strings.ReplaceAll(e.Block(), e.DNS.Resolver(), server.Addr())))
 
 			// what goes wrong says what to do, and never the key
@@ -122,7 +122,7 @@ func TestPublish(t *testing.T) {
 					t.Errorf("%s: %d %s", want, r.status, r.err)
 				}
 			}
-			stands(foreign...)
+			shows(foreign...)
 			if strings.Contains(e.said.String(), realdns.KeySecret) {
 				t.Error("the provider's key was shown")
 			}
@@ -139,7 +139,7 @@ func TestPublishRefusesToShadow(t *testing.T) {
 	if r := e.ends(1, "publish", "--dry-run"); !strings.Contains(r.err, "--allow-shadowing") || r.out != "" {
 		t.Errorf("%q, %s", r.out, r.err)
 	}
-	if r := e.well("publish", "--dry-run", "--allow-shadowing"); !strings.HasPrefix(r.out, "add _validation-persist.shop.example.test. 3600 IN TXT") {
+	if r := e.ok("publish", "--dry-run", "--allow-shadowing"); !strings.HasPrefix(r.out, "add _validation-persist.shop.example.test. 3600 IN TXT") {
 		t.Errorf("%q, %s", r.out, r.err)
 	}
 	if r := e.ends(1, "publish"); !strings.Contains(r.err, "--provider is missing") {
@@ -166,7 +166,7 @@ func TestUnpublishHeedsTheWildcard(t *testing.T) {
 		}
 	}
 	for _, given := range [][]string{{both, "*." + both}, {alone}} {
-		if r := e.well(append([]string{"unpublish", "--dry-run"}, given...)...); !strings.Contains(r.err, "nothing there is noted as ours") {
+		if r := e.ok(append([]string{"unpublish", "--dry-run"}, given...)...); !strings.Contains(r.err, "nothing there is noted as ours") {
 			t.Errorf("%q: %q, %s", given, r.out, r.err)
 		}
 	}
@@ -180,10 +180,10 @@ func TestUnpublishHeedsTheWildcard(t *testing.T) {
 		t.Errorf("with a certificate: %q, %s", r.out, r.err)
 	}
 	// the two have other options than each other, and are looked at apart
-	e.well("unpublish", both, "*."+both, "--dry-run")
+	e.ok("unpublish", both, "*."+both, "--dry-run")
 	// nothing serves it any more, so it will not be renewed
 	e.configure(e.Global() + e.Site(alone, e.Block()) + e.Site(both, e.Block()))
-	e.well("unpublish", both, "--dry-run")
+	e.ok("unpublish", both, "--dry-run")
 }
 
 // Commands that publish the same names at once write each value once, and all of them is known
@@ -221,7 +221,7 @@ func TestPublishAtOnce(t *testing.T) {
 			}
 		}
 		if want == 1 {
-			e.well(append([]string{"unpublish"}, names...)...)
+			e.ok(append([]string{"unpublish"}, names...)...)
 		}
 	}
 }
