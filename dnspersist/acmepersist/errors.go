@@ -5,9 +5,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+)
+
+// What a CA and a DNS provider refuse with.
+type (
+	// NotOfferedError is a CA that does not offer dns-persist-01.
+	NotOfferedError = ca.NotOfferedError
+	// RateLimitedError is a CA that asks to come back later than one attempt can wait.
+	RateLimitedError = ca.RateLimitedError
+	// AccountURIError is a CA that wants another account URI in the record than the account's.
+	AccountURIError = ca.AccountURIError
+	// PublishError is a record that the DNS provider has not published, and when it is tried again.
+	PublishError = publish.Error
 )
 
 // WaitingError says that the CA was not asked yet because the record is not

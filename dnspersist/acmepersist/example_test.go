@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -73,6 +75,116 @@ func ExampleIssuer() {
 	}
 	fmt.Println("certificate for", cert.Names)
 	// Output: certificate for [www.example.test]
+}
+
+// A program without CertMagic and Caddy asks for a certificate, is told what it has to wait for, and asks again.
+func ExampleHold() {
+	ca, dns, stop := startLab()
+	defer stop()
+	dir, err := os.MkdirTemp("", "example-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	issuer := acmepersist.New(acmepersist.Config{
+		CA:        ca.Directory(),
+		Storage:   &certmagic.FileStorage{Path: dir},
+		Transport: ca.HTTPClient().Transport,
+		Checker:   propagation.NewChecker(propagation.Config{Resolvers: []string{dns.Resolver()}, Exchanger: dns.Exchanger()}),
+		Settle:    100 * time.Millisecond,
+	})
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"www.example.test"}}, key)
+	if err != nil {
+		panic(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		panic(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var seen *propagation.Report
+	for {
+		_, err := issuer.Obtain(ctx, csr, acmepersist.Request{Seen: seen})
+		var hold *acmepersist.Hold
+		switch {
+		case err == nil:
+			fmt.Println("there is a certificate")
+			return
+		case !errors.As(err, &hold):
+			panic(err) // nobody knows when it passes: try again later
+		}
+		fmt.Println(hold.Reason+":", explain(hold))
+		dns.SetTXT(0, hold.Record.Name, hold.Record.Value) // as the owner of the domain would
+		if seen, err = hold.Wait(ctx); err != nil {
+			panic(err)
+		}
+	}
+	// Output:
+	// record_absent: publish a TXT record at _validation-persist.www.example.test
+	// there is a certificate
+}
+
+// explain says what a domain waits for, and who can end that.
+func explain(hold *acmepersist.Hold) string {
+	switch hold.Reason {
+	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong:
+		return "publish a TXT record at " + hold.Record.Place()
+	case acmepersist.ReasonPartial, acmepersist.ReasonConfirming:
+		return "not every name server shows the record yet"
+	case acmepersist.ReasonBlocked:
+		return "DNS cannot be looked at: " + hold.Watch.Report.Summary()
+	case acmepersist.ReasonUnsupported:
+		return "take another challenge or issuer for this domain"
+	case acmepersist.ReasonCADown:
+		return "the CA is down; it is asked again at " + hold.Until.String()
+	}
+	return explainError(hold)
+}
+
+// explainError says what the errors in a Hold know beyond its reason.
+func explainError(hold *acmepersist.Hold) string {
+	var (
+		publish    *acmepersist.PublishError
+		budget     *acmepersist.BudgetError
+		limited    *acmepersist.RateLimitedError
+		notOffered *acmepersist.NotOfferedError
+		account    *acmepersist.AccountError
+		uri        *acmepersist.AccountURIError
+		caa        *acmepersist.CAAError
+		disagrees  *acmepersist.DisagreementError
+		refused    *acmepersist.RefusedError
+		processing *acmepersist.ProcessingError
+		ok         = func(target any) bool { return errors.As(hold, target) }
+	)
+	switch {
+	case hold.Reason == acmepersist.ReasonPublish && ok(&publish):
+		return "the DNS provider is tried again at " + publish.RetryAt.String()
+	case hold.Reason == acmepersist.ReasonBudget && ok(&budget):
+		return fmt.Sprintf("the CA has refused the domain %d times: look at why", budget.Failed)
+	case hold.Reason == acmepersist.ReasonRateLimited && ok(&limited):
+		return "the CA explains its limit at " + limited.URL
+	case hold.Reason == acmepersist.ReasonNotOffered && ok(&notOffered):
+		return fmt.Sprintf("choose another CA: this one offers %v", notOffered.Offered)
+	case hold.Reason == acmepersist.ReasonAccount && ok(&account):
+		return "restore the account " + account.URL
+	case hold.Reason == acmepersist.ReasonAccountURI && ok(&uri):
+		return "does the CA's documentation say that records have to name " + uri.Expected + "?"
+	case hold.Reason == acmepersist.ReasonCAA && ok(&caa):
+		return "allow the CA by the CAA records at " + caa.At
+	case hold.Reason == acmepersist.ReasonRejected && ok(&disagrees):
+		return "the CA sees something else than this machine: " + disagrees.Report.Summary()
+	case hold.Reason == acmepersist.ReasonRejected && ok(&refused):
+		return "the CA has refused the record at " + refused.Name
+	case hold.Reason == acmepersist.ReasonProcessing && ok(&processing):
+		return "the CA is at work since " + processing.Since.String()
+	}
+	return hold.Error()
 }
 
 // A program that drives acmez itself registers the solver under the challenge's type.
