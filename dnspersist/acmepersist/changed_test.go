@@ -62,4 +62,15 @@ func TestCAThatAsksForOtherRecords(t *testing.T) {
 			t.Errorf("the entry has no %s: %v", field, fields)
 		}
 	}
+	// what a look has found is not forgotten with the process
+	if looked := i.state().Looked; looked != "confirming" { // by all servers, as one look can tell
+		t.Errorf("the record was found %q", looked)
+	}
+	i.dns.ClearName(0, "_validation-persist."+issuedName)
+	if err := i.LookAtNames(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if looked := i.state().Looked; looked != "absent" {
+		t.Errorf("a record that is gone was found %q", looked)
+	}
 }

@@ -252,6 +252,14 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
 	}
+	err = s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
+		changed := n.LookedStatus != l.report.Status
+		n.LookedStatus = l.report.Status
+		return changed
+	})
+	if err != nil {
+		return err
+	}
 	if err := w.Follow(ctx, s.iss.Checker, l.report); err != nil {
 		return err
 	}

@@ -112,6 +112,7 @@ func (i *issuing) state() (state struct {
 	Attempts  []time.Time
 	NotBefore time.Time `json:"not_before"`
 	Accepted  []struct{ Value string }
+	Looked    string `json:"looked_status"`
 },
 ) {
 	i.t.Helper()

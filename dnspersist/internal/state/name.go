@@ -38,7 +38,7 @@ type Name struct {
 	CAASince time.Time `json:"caa_since,omitzero"`
 	// LookedAt is when the published record was last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
-	// LookedStatus is what that look found, so that it is not forgotten with the process.
+	// LookedStatus is what that one look found, so that it is not forgotten with the process.
 	LookedStatus propagation.Status `json:"looked_status,omitempty"`
 	// ChangeAt is when the CA began to ask for other records, as far as the looks at this name know of it.
 	ChangeAt time.Time `json:"change_at,omitzero"`
