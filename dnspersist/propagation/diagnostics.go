@@ -1,12 +1,16 @@
 package propagation
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/miekg/dns"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/zones"
 )
 
@@ -187,6 +191,127 @@ func (r Report) serverDiagnostics(h host) []Diagnostic {
 		add(CodeMismatch, "is listed by the zone above %s but not by the zone: resolvers ask it; update the delegation at the registrar", s.Zone)
 	case "zone":
 		add(CodeMismatch, "is listed by %s but not by the zone above: resolvers may ask it; update the delegation at the registrar", s.Zone)
+	}
+	return all
+}
+
+// Code is a stable word for what was found, for programs and alerts.
+type Code = ask.Code
+
+// Codes of a [Diagnostic], which programs and alerts read in the JSON of commands and of the
+// admin API. The first group is how far a record is visible, the second what is wrong with a
+// server, the third what is wrong on the way to the record.
+const (
+	CodeAbsent     Code = "absent"
+	CodePartial    Code = "partial"
+	CodeBlocked    Code = "blocked"
+	CodeConfirming Code = "confirming"
+	CodeReady      Code = "ready"
+
+	CodeUnreachable Code = "ns_unreachable" // no answer over UDP or TCP
+	CodeServfail    Code = "ns_servfail"
+	CodeLame        Code = "ns_lame" // listed for the zone, but not authoritative for it
+	CodeBroken      Code = "ns_broken"
+	CodeNoAddress   Code = "ns_no_address"
+	CodePrivate     Code = "private_ns"
+	CodeIntercepted Code = "intercepted"
+	CodeTCPBlocked       = ask.CodeTCPBlocked
+	CodeAAMissing   Code = "aa_missing"
+	CodeEDNSBroken  Code = "edns_broken"
+	CodeMismatch    Code = "ns_mismatch" // parent and zone list different servers
+
+	CodeNotAsked         Code = "not_asked"   // to stay under a rate
+	CodeLookBudget       Code = "look_budget" // the way to the record costs more than one look may
+	CodeInsideServers    Code = "inside_ns"   // those that were asked are in this network
+	CodePort53Blocked    Code = "port53_blocked"
+	CodeAlias            Code = "alias_ok"
+	CodeAliasLoop        Code = "alias_loop"
+	CodeAliasDead        Code = "alias_dead"
+	CodeAliasNotAgreed   Code = "alias_not_agreed" // only some servers show the CNAME
+	CodeWildcard         Code = "wildcard"
+	CodeNotDelegated          = zones.CodeNotDelegated
+	CodeZoneUnknown           = zones.CodeZoneUnknown
+	CodeResolverFailed        = zones.CodeResolverFailed
+	CodeBogus                 = zones.CodeBogus
+	CodeResolverNegative Code = "resolver_negative"
+	CodeWrongName        Code = "wrong_name" // the record is published elsewhere
+	CodeWildcardBreaks   Code = "wildcard_will_break"
+	CodeUnsigned         Code = "zone_unsigned"
+	CodeTooManyServers   Code = "too_many_servers"
+)
+
+// Diagnose looks once at all servers and then asks one of them what polls never ask: whether
+// the record is published at a name that is nearly right. That is some 20 questions, for a person
+// who waits for them, with a budget of their own. In recursive mode, where none may be asked for
+// too much, it is a look alone.
+func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic) {
+	r, w := c.walked(ctx, t, -1, nil)
+	ctx, _, cancel := ask.Begin(ctx)
+	defer cancel()
+	if w.mayShadow(r.Wildcard) { // what is remembered for polls may be of an hour ago
+		r.Shadows = w.shadows(ctx, t.host())
+	}
+	rep := c.NewGate().Observe(r)
+	all := rep.Diagnostics()
+	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
+	if i < 0 {
+		return rep, all
+	}
+	if !w.signed && rep.Mode == ModeAuthoritative {
+		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
+			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
+	}
+	p := probe{c: c, zone: w.last.zone.Name, host: t.host(), name: w.last.name, addr: zones.DNSAddr(w.last.asked[i].Addr), accept: t.Accept, wildcard: r.Wildcard != ""}
+	if rep.FirstYes.IsZero() && t.Mistaken != nil {
+		all = append(all, p.wrongNames(ctx, t.Mistaken(zones.Display(p.zone)))...)
+	}
+	return rep, all
+}
+
+// probe asks one server that serves the zone.
+type probe struct {
+	c                *Checker
+	zone, host, name string
+	addr             string
+	accept           acceptFunc
+	wildcard         bool // one answers for names that nobody has
+}
+
+func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
+	ans, err := p.c.asker.Ask(ctx, p.addr, name, qtype, false)
+	if err != nil || ans.Rcode != dns.RcodeSuccess {
+		return nil
+	}
+	return ans.Answer
+}
+
+// wrongNames looks for the record where it is put by mistake.
+func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
+	var all []Diagnostic
+	for _, place := range places {
+		name := dns.CanonicalName(place.Name)
+		if _, ok := dns.IsDomainName(name); !ok || name == p.name || !dns.IsSubDomain(p.zone, name) {
+			continue
+		}
+		values, _ := txtValues(p.ask(ctx, name, dns.TypeTXT), name)
+		if len(values) == 0 {
+			continue
+		}
+		good := false
+		if p.accept != nil {
+			good, _ = p.accept(slices.Clone(values))
+		}
+		d := Diagnostic{Code: CodeWrongName, Addr: p.addr}
+		switch {
+		case good:
+			d.Place = zones.Display(name)
+			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", zones.Display(p.name), zones.Display(name), place.Why)
+		case place.Conclusive && !p.wildcard:
+			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the right one either", zones.Display(p.name), zones.Display(name), place.Why)
+		default:
+			continue
+		}
+		all = append(all, d)
 	}
 	return all
 }
