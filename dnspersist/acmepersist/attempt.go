@@ -30,7 +30,8 @@ type attempt struct {
 	// site is what is looked for, and gate what was seen there; nil before.
 	site *siteSession
 	gate *propagation.Gate
-	// order, authz and challenge are those of the CA, once there is an order; kept is what storage has of it.
+	// order, authz and challenge are those of the CA, once there is an order; resumed is true if it is
+	// that of an earlier attempt, which has asked for the validation.
 	order     acme.Order
 	authz     acme.Authorization
 	challenge ca.Challenge

@@ -29,7 +29,7 @@ func (a *attempt) makeOrder(ctx context.Context) (err error) {
 	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
 		return err
 	}
-	a.facts.order.stage = orderValid
+	a.facts.order.stage = orderValid // unless an authorization says otherwise
 	if a.order.Status != acme.StatusPending {
 		return nil
 	}

@@ -49,7 +49,8 @@ type termsKnown int
 
 const (
 	termsUnknown termsKnown = iota
-	// termsHidden: the CA was asked, and has shown nothing: it has validated the name before.
+	// termsHidden: an order was made to learn it and showed nothing, as an authorization that is valid from an
+	// earlier order does: there is no record to look for, and the order is gone on with.
 	termsHidden
 	// termsShown: records can be asked for.
 	termsShown
@@ -67,7 +68,7 @@ type orderFacts struct {
 type orderStage int
 
 const (
-	// orderNone: there is none, or it can still be used as a new one.
+	// orderNone: there is none, or one that nothing was asked of yet, which is taken instead of a new one.
 	orderNone orderStage = iota
 	// orderOpen: the CA waits to be asked for the validation.
 	orderOpen

@@ -4,6 +4,7 @@
 // visible, and drives an order step by step. It works in any Go program that
 // uses CertMagic or acmez; the Caddy modules are built on it.
 //
-// Everything that acmez does not know of the challenge is read from the wire
-// here and nowhere else.
+// An attempt is Issuer.Obtain: it asks decide for the next step, makes it, and asks
+// again, until there is a certificate or a Hold that says what to wait for. What acmez
+// does not know of the challenge is read from the wire in internal/ca.
 package acmepersist

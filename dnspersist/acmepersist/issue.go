@@ -45,8 +45,9 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 
 // Obtain obtains a certificate for the CSR, which is for one domain.
 //
-// Nothing is asked of the CA before the account is confirmed and the record is published everywhere, except
-// when the certificate runs out. A *Hold in the error says what the domain has to wait for, and until when;
+// No validation is asked for before the record is published everywhere, except when the certificate runs out;
+// an order may be made earlier, to learn what the CA offers. The CA confirms the account before a record is
+// shown to anybody or published. A *Hold in the error says what the domain has to wait for, and until when;
 // the errors in it, such as WaitingError or AccountError, have the details.
 func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req Request) (*certmagic.IssuedCertificate, error) {
 	domain, err := NameFromCSR(csr)
