@@ -74,7 +74,7 @@ func TestValidateJSON(t *testing.T) {
 		"plain":            {`"policy": "exact"`, ""},
 		"challenges":       {`"challenges": {"http": {"disabled": true}, "tls-alpn": {"alternate_port": 8443}, "bind_host": "192.0.2.1"}`, ""},
 		"resolvers":        {`"challenges": {"dns": {"resolvers": ["192.0.2.53"]}}, "dns": {"check": "recursive"}`, ""},
-		"test_ca":          {`"test_ca": "https://staging.example/directory"`, "a standing record names one CA and one account"},
+		"test_ca":          {`"test_ca": "https://staging.example/directory"`, "a record names one CA and one account"},
 		"publish":          {`"dns": {"publish": "always"}`, "dns.publish:"},
 		"no provider":      {`"dns": {"publish": "once"}`, "dns.publish is once, but no DNS provider is configured: add dns <provider>"},
 		"naked acme_dns":   {`"challenges": {"dns": {}}, "dns": {"publish": "keep"}`, "which a plugin cannot reach"},

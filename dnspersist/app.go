@@ -48,8 +48,8 @@ type App struct {
 
 	mu      *sync.Mutex
 	stopped bool
-	// released is true once the reference to the shared watches was given back.
-	released bool
+	// release gives back the reference to what is shared, once.
+	release func() error
 	// planned is what the configuration manages, worked out when it is first asked for.
 	planned func() planned
 	// onDemand is OnDemand with its defaults.
@@ -77,7 +77,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("getting what survives reloads: %w", err)
 	}
-	a.shared = value.(*shared)
+	a.shared, a.takenUp = value.(*shared), make(map[string]bool)
+	a.release = sync.OnceValue(func() error {
+		_, err := pool.Delete(poolKey)
+		return err
+	})
 	a.shared.registry.SetLogger(a.logger)
 	a.waits = &parking.Configuration{
 		Go: a.spawn, Logger: a.logger,
@@ -158,18 +162,9 @@ func (a *App) Cleanup() error {
 	if a.shared == nil {
 		return nil // Provision has failed
 	}
-	a.end()
-	a.work.Wait()
-	a.mu.Lock()
-	released := a.released
-	a.released = true
-	a.mu.Unlock()
-	if released {
-		return nil
-	}
+	_ = a.Stop()
 	// a.shared stays: CertMagic's jobs of this configuration may still come by
-	_, err := pool.Delete(poolKey)
-	return err
+	return a.release()
 }
 
 func (a *App) end() {
@@ -186,16 +181,11 @@ func (a *App) end() {
 // spawn runs fn unless the app has ended; Stop waits for it.
 func (a *App) spawn(fn func(ctx context.Context)) bool {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.stopped {
-		a.mu.Unlock()
 		return false
 	}
-	a.work.Add(1)
-	a.mu.Unlock()
-	go func() {
-		defer a.work.Done()
-		fn(a.alive)
-	}()
+	a.work.Go(func() { fn(a.alive) })
 	return true
 }
 

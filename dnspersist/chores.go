@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -46,12 +47,8 @@ type chore struct {
 // daily does a chore for all issuers again and again.
 func (a *App) daily(ctx context.Context, c chore) {
 	for wait := a.shared.due(c.at, c.first, c.most); ; wait = a.shared.again(c.at, c.pause()) {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if ca.Sleep(ctx, wait) != nil {
 			return
-		case <-timer.C:
 		}
 		for _, iss := range a.issuers() {
 			active, _ := iss.active()
@@ -141,14 +138,7 @@ func (a *App) watchStorage(ctx context.Context) {
 		if len(w.failed) > 0 {
 			wait = min(wait, storageBroken)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if w.try(ctx) {
+		if ca.Sleep(ctx, wait) != nil || w.try(ctx) {
 			return
 		}
 	}
@@ -231,9 +221,6 @@ func (a *App) managedBy() map[string]*Issuer {
 func (a *App) takesUp(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.takenUp == nil {
-		a.takenUp = make(map[string]bool)
-	}
 	a.takenUp[name] = true
 }
 

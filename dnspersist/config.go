@@ -102,7 +102,7 @@ type DNS struct {
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
 	// Publishes also where a wildcard record such as `*.example.com` gives the host its
-	// address today, and would no longer do so. The log, `records` and `check` say which
+	// address today, and would no longer do so. The log, `records` and `check` show which
 	// records to add first.
 	AllowShadowing bool `json:"allow_shadowing,omitempty"`
 

@@ -251,7 +251,6 @@ func (e explained) As(target any) bool {
 
 // Interface guards
 var (
-	_ caddy.Module                                      = (*Issuer)(nil)
 	_ caddy.Provisioner                                 = (*Issuer)(nil)
 	_ caddy.Validator                                   = (*Issuer)(nil)
 	_ caddy.CleanerUpper                                = (*Issuer)(nil)
@@ -262,7 +261,4 @@ var (
 	_ certmagic.Revoker                                 = (*Issuer)(nil)
 	_ certmagic.RenewalInfoGetter                       = (*Issuer)(nil)
 	_ interface{ GetACMEIssuer() *caddytls.ACMEIssuer } = (*Issuer)(nil)
-	_ interface {
-		GetRenewalInfo(context.Context, certmagic.Certificate) (acme.RenewalInfo, error)
-	} = (*Issuer)(nil)
 )

@@ -91,8 +91,11 @@ func (a *App) warnAtLoad() {
 	}
 	a.warnReplaced(policies)
 	a.logChains(policies)
-	a.warnInsideResolvers(policies)
-	a.warnSecretFiles(secretFilesOf(policies))
+	if inside := fromOurs(policies, func(rt *runtime) []string { return rt.insideResolvers }); len(inside) > 0 {
+		a.logger.Warn("there are resolvers in this network, but name servers in it are not asked; if the CA is in this network as well, set allow_private_ns",
+			zap.Strings("resolvers", inside))
+	}
+	a.warnSecretFiles(fromOurs(policies, func(rt *runtime) []string { return rt.secretFiles }))
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
 		a.warnHosts(app.(*caddyhttp.App), policies)
 	}
@@ -190,36 +193,18 @@ func (a *App) logChains(policies []*caddytls.AutomationPolicy) {
 	}
 }
 
-// warnInsideResolvers names resolvers that may know domains whose name servers are not asked.
-func (a *App) warnInsideResolvers(policies []*caddytls.AutomationPolicy) {
-	var inside []string
+// fromOurs joins what the issuers of ours have, sorted, each once.
+func fromOurs(policies []*caddytls.AutomationPolicy, of func(*runtime) []string) []string {
+	var all []string
 	for _, policy := range policies {
 		for _, issuer := range policy.Issuers {
 			if ours, ok := issuer.(*Issuer); ok {
-				inside = append(inside, ours.rt.insideResolvers...)
+				all = append(all, of(ours.rt)...)
 			}
 		}
 	}
-	if len(inside) == 0 {
-		return
-	}
-	slices.Sort(inside)
-	a.logger.Warn("there are resolvers in this network, but name servers in it are not asked; if the CA is in this network as well, set allow_private_ns",
-		zap.Strings("resolvers", slices.Compact(inside)))
-}
-
-// secretFilesOf are those of all issuers of ours, each once.
-func secretFilesOf(policies []*caddytls.AutomationPolicy) []string {
-	var files []string
-	for _, policy := range policies {
-		for _, issuer := range policy.Issuers {
-			if ours, ok := issuer.(*Issuer); ok {
-				files = append(files, ours.rt.secretFiles...)
-			}
-		}
-	}
-	slices.Sort(files)
-	return slices.Compact(files)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // warnHosts looks at the sites' names. Caddy leaves those with a final dot without a
@@ -243,16 +228,16 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 		a.logger.Warn("Caddy serves names that no public CA knows with its internal CA, not with the global cert_issuer dns_persist; for a CA of your own write the directive dns_persist in their sites",
 			zap.Strings("subjects", internal))
 	}
-	said := make(map[string]bool)
+	logged := make(map[string]bool)
 	for name, server := range app.Servers {
 		if managed.HasNoCertificates(app, server) {
 			continue
 		}
 		for _, host := range managed.Hosts(server.Routes) {
-			if said[host] {
+			if logged[host] {
 				continue
 			}
-			said[host] = true
+			logged[host] = true
 			if strings.HasSuffix(host, ".") {
 				a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
 					zap.String("name", host), zap.String("server", name))

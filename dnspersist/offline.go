@@ -289,7 +289,7 @@ func (o *Offline) Provider(raw []byte) (Provider, error) {
 }
 
 // secretsOf lists the strings in a provider's JSON, but not the name of its module: errors
-// have to say which it is.
+// have to name it.
 func secretsOf(raw json.RawMessage) []string {
 	var v any
 	if json.Unmarshal(raw, &v) != nil {

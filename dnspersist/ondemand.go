@@ -1,10 +1,10 @@
 package dnspersist
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,30 +41,15 @@ type OnDemand struct {
 
 // withDefaults fills in what is not configured; o may be nil.
 func (o *OnDemand) withDefaults() OnDemand {
-	all := OnDemand{
-		MaxWaiting: 10_000, MaxWaitingPerDomain: 100, ForgetAfter: caddy.Duration(24 * time.Hour),
-		WritesPerHour: 100, MaxRecords: 50_000, RemoveAfter: caddy.Duration(30 * 24 * time.Hour),
+	c := *cmp.Or(o, new(OnDemand))
+	return OnDemand{
+		MaxWaiting:          cmp.Or(c.MaxWaiting, 10_000),
+		MaxWaitingPerDomain: cmp.Or(c.MaxWaitingPerDomain, 100),
+		ForgetAfter:         cmp.Or(c.ForgetAfter, caddy.Duration(24*time.Hour)),
+		WritesPerHour:       cmp.Or(c.WritesPerHour, 100),
+		MaxRecords:          cmp.Or(c.MaxRecords, 50_000),
+		RemoveAfter:         cmp.Or(c.RemoveAfter, caddy.Duration(30*24*time.Hour)),
 	}
-	if o == nil {
-		return all
-	}
-	for _, n := range []struct{ to, from *int }{
-		{&all.MaxWaiting, &o.MaxWaiting},
-		{&all.MaxWaitingPerDomain, &o.MaxWaitingPerDomain},
-		{&all.WritesPerHour, &o.WritesPerHour},
-		{&all.MaxRecords, &o.MaxRecords},
-	} {
-		if *n.from > 0 {
-			*n.to = *n.from
-		}
-	}
-	if o.ForgetAfter > 0 {
-		all.ForgetAfter = o.ForgetAfter
-	}
-	if o.RemoveAfter > 0 {
-		all.RemoveAfter = o.RemoveAfter
-	}
-	return all
 }
 
 // validate checks what is configured; o may be nil.
@@ -92,19 +77,8 @@ const leastRemoveAfter = caddy.Duration(48 * time.Hour)
 
 var errRemoveAfter = errors.New("it has to be 48h or more, for it is noted once a day that a record is still wanted")
 
-// onDemandWords are the words of the block on_demand, and what they set.
-var onDemandWords = []struct {
-	word   string
-	number func(*OnDemand) *int
-	time   func(*OnDemand) *caddy.Duration
-}{
-	{word: "max_waiting", number: func(o *OnDemand) *int { return &o.MaxWaiting }},
-	{word: "max_waiting_per_domain", number: func(o *OnDemand) *int { return &o.MaxWaitingPerDomain }},
-	{word: "forget_after", time: func(o *OnDemand) *caddy.Duration { return &o.ForgetAfter }},
-	{word: "writes_per_hour", number: func(o *OnDemand) *int { return &o.WritesPerHour }},
-	{word: "remove_after", time: func(o *OnDemand) *caddy.Duration { return &o.RemoveAfter }},
-	{word: "max_records", number: func(o *OnDemand) *int { return &o.MaxRecords }},
-}
+// onDemandWords lists the words of the block on_demand.
+const onDemandWords = "max_waiting, max_waiting_per_domain, forget_after, writes_per_hour, remove_after, max_records"
 
 // mostNames is more than anybody has names, and fits into an int of every machine.
 const mostNames = 1_000_000_000
@@ -158,45 +132,38 @@ func issuerWord(word string) bool {
 }
 
 func (o *OnDemand) unmarshal(d *caddyfile.Dispenser) error {
+	fields := map[string]any{
+		"max_waiting": &o.MaxWaiting, "max_waiting_per_domain": &o.MaxWaitingPerDomain, "forget_after": &o.ForgetAfter,
+		"writes_per_hour": &o.WritesPerHour, "max_records": &o.MaxRecords, "remove_after": &o.RemoveAfter,
+	}
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		word, known := d.Val(), false
-		if seen[word] {
+		word := d.Val()
+		field, known := fields[word]
+		switch {
+		case seen[word]:
 			return d.Errf("%s is given twice", word)
+		case !known:
+			return d.Errf("unrecognized option '%s' of on_demand: it is not one of %s", word, onDemandWords)
 		}
 		seen[word] = true
-		for _, spec := range onDemandWords {
-			if spec.word != word {
-				continue
+		args := d.RemainingArgs()
+		if len(args) != 1 {
+			return d.Errf("%s takes one argument, there are %d", word, len(args))
+		}
+		var err error
+		switch field := field.(type) {
+		case *caddy.Duration:
+			if *field, err = parseDuration(args[0]); err != nil {
+				return d.Errf("%s: %w", word, err)
 			}
-			known = true
-			args := d.RemainingArgs()
-			if len(args) != 1 {
-				return d.Errf("%s takes one argument, there are %d", word, len(args))
-			}
-			if spec.time != nil {
-				value, err := parseDuration(args[0])
-				if err != nil {
-					return d.Errf("%s: %w", word, err)
-				}
-				if word == "remove_after" && value < leastRemoveAfter {
-					return d.Errf("remove_after: %w", errRemoveAfter)
-				}
-				*spec.time(o) = value
-				continue
-			}
-			n, err := strconv.Atoi(args[0])
-			if err != nil || n < 1 || n > mostNames {
+		case *int:
+			if *field, err = strconv.Atoi(args[0]); err != nil || *field < 1 || *field > mostNames {
 				return d.Errf("%s: %q is not a whole number from 1 to %d", word, args[0], mostNames)
 			}
-			*spec.number(o) = n
 		}
-		if !known {
-			var all []string
-			for _, spec := range onDemandWords {
-				all = append(all, spec.word)
-			}
-			return d.Errf("unrecognized option '%s' of on_demand: it is not one of %s", word, strings.Join(all, ", "))
+		if word == "remove_after" && o.RemoveAfter < leastRemoveAfter {
+			return d.Errf("remove_after: %w", errRemoveAfter)
 		}
 	}
 	return nil

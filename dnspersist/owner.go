@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
@@ -262,11 +263,7 @@ func (r renewer) wait(leaf *x509.Certificate) time.Duration {
 func (r renewer) run(alive context.Context, leaf *x509.Certificate) {
 	failures, wait := 0, r.wait(leaf)
 	for wait <= certMagicBackoff {
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-alive.Done():
-			timer.Stop()
+		if ca.Sleep(alive, wait) != nil {
 			return
 		}
 		ctx, end := attemptContext(alive)
@@ -303,28 +300,26 @@ func (e certificateEvents) subscribe(ctx caddy.Context) error {
 
 // Handle implements caddyevents.Handler. Names on demand are not kept: whoever asks looks them up.
 func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
-	r, c := e.app.shared.registry, e.app.waits
+	r, c, names := e.app.shared.registry, e.app.waits, e.app.planned().names
 	domain, _ := event.Data["identifier"].(string)
-	switch event.Name() {
-	case "cached_managed_cert":
+	switch kind := event.Name(); {
+	case kind == "cached_managed_cert":
 		domains, _ := event.Data["sans"].([]string)
 		for _, domain := range domains {
-			if e.app.planned().names[domain] {
+			if names[domain] {
 				r.Served(c, domain, "")
 			}
 		}
-	case "cert_obtained":
-		if issuer, _ := event.Data["issuer"].(string); e.app.planned().names[domain] {
-			r.Served(c, domain, issuer)
-		}
-	case "cert_failed":
-		err, _ := event.Data["error"].(error)
-		if err == nil {
+	case !names[domain]:
+	case kind == "cert_obtained":
+		issuer, _ := event.Data["issuer"].(string)
+		r.Served(c, domain, issuer)
+	case kind == "cert_failed":
+		err, isError := event.Data["error"].(error)
+		if !isError {
 			err = errors.New(fmt.Sprint(event.Data["error"]))
 		}
-		if e.app.planned().names[domain] {
-			r.Failed(c, domain, err)
-		}
+		r.Failed(c, domain, err)
 	}
 	return nil
 }

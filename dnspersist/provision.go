@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -31,10 +32,7 @@ import (
 // issuer's DNS challenge out of it: the embedded issuer would load a provider of
 // its own, or fail without one.
 func (iss *Issuer) takeDNSSettings(ctx caddy.Context) DNS {
-	var dns DNS
-	if iss.DNS != nil {
-		dns = *iss.DNS
-	}
+	dns := *cmp.Or(iss.DNS, new(DNS))
 	if iss.Challenges != nil && iss.Challenges.DNS != nil {
 		if len(dns.Resolvers) == 0 {
 			dns.Resolvers = iss.Challenges.DNS.Resolvers
@@ -70,8 +68,8 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		Dialect:                iss.Dialect,
 		IssuerDomainName:       iss.IssuerDomainName,
 		Grace:                  t.Grace,
-		Settle:                 t.Settle,
-		PropagationTimeout:     t.PropagationTimeout,
+		Settle:                 cmp.Or(time.Duration(dns.PropagationDelay), t.Settle),
+		PropagationTimeout:     cmp.Or(time.Duration(dns.PropagationTimeout), t.PropagationTimeout),
 		PollInterval:           t.MinPoll,
 		InlineProcessing:       tuning.Or(t.InlineProcessing, time.Minute),
 		MinAskInterval:         t.MinAsk,
@@ -94,12 +92,6 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	}
 	if len(iss.TrustedRootsPEMFiles) > 0 {
 		core.CacheCap = -1 // a CA within reach has resolvers within reach
-	}
-	if dns.PropagationTimeout > 0 {
-		core.PropagationTimeout = time.Duration(dns.PropagationTimeout)
-	}
-	if dns.PropagationDelay > 0 {
-		core.Settle = time.Duration(dns.PropagationDelay)
 	}
 	switch {
 	case iss.RateLimit != nil:
@@ -206,12 +198,9 @@ const longestTTL = (1<<31 - 1) * time.Second
 
 // loadProvider loads the DNS provider, if one is configured: with the issuer, or where the
 // global option acme_dns puts it. A credential is no consent: the latter is left alone
-// unless publish says otherwise.
+// unless publish asks for it.
 func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersist.Publishing, error) {
-	dns := DNS{}
-	if iss.DNS != nil {
-		dns = *iss.DNS
-	}
+	dns := *cmp.Or(iss.DNS, new(DNS))
 	raw, mode := dns.ProviderRaw, acmepersist.PublishKeep
 	if len(raw) == 0 {
 		mode = acmepersist.PublishNever
@@ -221,9 +210,6 @@ func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersis
 	}
 	if len(raw) == 0 {
 		return nil, nil
-	}
-	if dns.Publish != "" {
-		mode = dns.Publish
 	}
 	var named struct {
 		Name string `json:"name"`
@@ -241,7 +227,7 @@ func (iss *Issuer) loadProvider(ctx caddy.Context, t tuning.Values) (*acmepersis
 		return nil, fmt.Errorf("the DNS provider %s cannot add records: choose another one, or publish by hand", named.Name)
 	}
 	p := &acmepersist.Publishing{
-		Provider: appender, Mode: mode, TTL: time.Duration(dns.TTL), PersistFor: time.Duration(iss.PersistFor),
+		Provider: appender, Mode: cmp.Or(dns.Publish, mode), TTL: time.Duration(dns.TTL), PersistFor: time.Duration(iss.PersistFor),
 		AllowShadowing: dns.AllowShadowing, Interval: t.PublishInterval, Retry: t.PublishRetry, RetireAfter: t.RetireAfter,
 		Secrets: secrets,
 	}

@@ -273,7 +273,7 @@ var refused = map[string]string{
 	"alt_http_port":             notNeeded,
 	"alt_tlsalpn_port":          notNeeded,
 	"distributed":               notNeeded,
-	"test_dir":                  notNeeded + ": a standing record names one CA and one account, so there is no test CA to try first",
+	"test_dir":                  notNeeded + ": a record names one CA and one account, so there is no test CA to try first",
 }
 
 // text is a word with one argument that is kept as it is.
@@ -320,7 +320,7 @@ func (iss *Issuer) dns() *DNS {
 	return iss.DNS
 }
 
-// UseGlobalDNS says which provider the word dns without a name means while a Caddyfile is
+// UseGlobalDNS sets which provider the word dns without a name means while a Caddyfile is
 // read: that of the global option dns, which is in reach of directives only. Nil is for none.
 func (iss *Issuer) UseGlobalDNS(provider caddy.Module) {
 	iss.globalDNS = nil

@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -56,12 +57,9 @@ func validate(iss *Issuer) error {
 		return errors.New("the issuer was not provisioned")
 	}
 	if iss.TestCA != "" {
-		return fmt.Errorf("test_ca (%s) cannot be used with dns_persist, remove it: a standing record names one CA and one account, a second CA would never find its own", iss.TestCA)
+		return fmt.Errorf("test_ca (%s) cannot be used with dns_persist, remove it: a record names one CA and one account, a second CA would never find its own", iss.TestCA)
 	}
-	v := validation{iss: iss}
-	if iss.DNS != nil {
-		v.dns = *iss.DNS
-	}
+	v := validation{iss: iss, dns: *cmp.Or(iss.DNS, new(DNS))}
 	v.field("ca", iss.CA, checkDirectoryURL)
 	v.field("email", iss.Email, checkEmail)
 	v.field("account_url", iss.AccountURL, checkAccountURL)
@@ -333,7 +331,7 @@ func (a *App) warnSecretFiles(files []string) {
 }
 
 // readableByOthers returns the mode of a file that everybody can read; else nothing. Where
-// modes say nothing there is nothing to tell, and groups are often made for that.
+// modes mean nothing there is nothing to log, and groups are often made for that.
 func readableByOthers(path string) string {
 	if goruntime.GOOS == "windows" {
 		return ""

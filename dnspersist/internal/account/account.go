@@ -23,7 +23,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 )
 
-// Config says which account is bound.
+// Config chooses which account is bound.
 type Config struct {
 	// CA is where the account is. Its store keeps the account.
 	CA *ca.Server

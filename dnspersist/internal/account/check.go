@@ -173,7 +173,7 @@ func (h *Holder) Known(ctx context.Context) (State, bool, error) {
 	return bound.state(), true, nil
 }
 
-// MustKnow is Known where one is needed: else the error wraps ErrNoAccount and says how to bind one.
+// MustKnow is Known where one is needed: else the error wraps ErrNoAccount and explains how to bind one.
 func (h *Holder) MustKnow(ctx context.Context) (State, error) {
 	bound, err := h.mustKnow(ctx)
 	return bound.state(), err

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -59,7 +60,7 @@ type announcement struct {
 // diagnosis is a record that is to be looked for where it is put by mistake.
 type diagnosis struct {
 	record acmepersist.Record
-	// announce says that the record is to be announced again after that.
+	// announce is true if the record is to be announced again after that.
 	announce bool
 }
 
@@ -299,12 +300,7 @@ func (a *announcements) diagnoseAll() {
 		}
 		_, diagnostics := watch.Checker.Diagnose(a.ctx, watch.Target)
 		a.diagnosed(next, misplaced(diagnostics))
-		pause := time.NewTimer(diagnoseEvery)
-		select {
-		case <-pause.C:
-		case <-a.ctx.Done():
-		}
-		pause.Stop()
+		_ = ca.Sleep(a.ctx, diagnoseEvery)
 	}
 }
 

@@ -25,7 +25,7 @@ const (
 	followerPace = 20
 )
 
-// node tells this process from the other nodes of a cluster.
+// node distinguishes this process from the other nodes of a cluster.
 var node = rand.Text()
 
 // instance is Caddy's own name for this installation, which survives a restart; empty if it cannot

@@ -1,6 +1,7 @@
 package parking
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -189,17 +190,9 @@ func (s *serverFaults) isNew(f serverFault, now time.Time) bool {
 		s.logged = make(map[serverFault]time.Time)
 	}
 	if len(s.logged) >= mostFaults {
-		var times []time.Time
-		for _, at := range s.logged {
-			times = append(times, at)
-		}
-		slices.SortFunc(times, time.Time.Compare)
+		times := slices.SortedFunc(maps.Values(s.logged), time.Time.Compare)
 		middle := times[len(times)/2]
-		for other, at := range s.logged {
-			if !at.After(middle) {
-				delete(s.logged, other)
-			}
-		}
+		maps.DeleteFunc(s.logged, func(_ serverFault, at time.Time) bool { return !at.After(middle) })
 	}
 	s.logged[f] = now
 	return true

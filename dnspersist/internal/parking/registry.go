@@ -92,7 +92,7 @@ type Registry struct {
 	announcements  *announcements
 	faults         serverFaults
 	// slots are for the retries, by CA.
-	slots  slots
+	slots  map[string]chan struct{}
 	leases *leases // nil until they are first looked at
 	// orphans is the timer that ends the waits which nobody wants any more.
 	orphans     *time.Timer
@@ -103,7 +103,7 @@ type Registry struct {
 	todo []func()
 }
 
-// New returns a registry that polls as the scheduler's configuration says.
+// New returns a registry that polls by the scheduler's configuration.
 func New(polls propagation.SchedulerConfig) *Registry {
 	r := &Registry{
 		scheduler: propagation.NewScheduler(polls),
@@ -111,7 +111,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		entries:   make(map[string]*entry),
 		byDomain:  make(map[string][]*entry),
 		attempts:  make(map[string][]*Attempt),
-		slots:     make(slots),
+		slots:     make(map[string]chan struct{}),
 		reported:  make(map[string]string),
 	}
 	r.announcements = newAnnouncements(r)
@@ -217,12 +217,6 @@ func (e *entry) report() propagation.Report {
 	return e.hold.Watch.Report
 }
 
-// insert adds an entry.
-func (r *Registry) insert(e *entry) {
-	r.entries[e.key] = e
-	r.byDomain[e.domain] = append(r.byDomain[e.domain], e)
-}
-
 // remove ends the wait of an entry, its watch and its announcement.
 func (e *entry) remove() {
 	r := e.registry
@@ -238,11 +232,16 @@ func (e *entry) remove() {
 	if e.timer != nil {
 		e.timer.Stop()
 	}
+	e.unwatch()
+	r.changed(e.domain)
+}
+
+// unwatch ends the watch of DNS, if there is one.
+func (e *entry) unwatch() {
 	if stop := e.stopWatch; stop != nil {
 		e.stopWatch = nil
-		r.later(stop)
+		e.registry.later(stop)
 	}
-	r.changed(e.domain)
 }
 
 // freeAt is when the domain may be retried: CertMagic would begin a second job beside one that is

@@ -1,6 +1,7 @@
 package parking
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -100,7 +101,11 @@ func (e *entry) retry(why string) {
 		return
 	}
 	e.busyUntil = now.Add(AttemptTimeout)
-	notAfter, slots := e.hold.NotAfter, r.slots.of(e.hold.CA)
+	notAfter, directory := e.hold.NotAfter, e.hold.CA
+	if r.slots[directory] == nil {
+		r.slots[directory] = make(chan struct{}, retries)
+	}
+	slots := r.slots[directory]
 	r.unlock()
 	if o.Configuration().Go(func(alive context.Context) {
 		rest := time.Duration(0)
@@ -121,7 +126,9 @@ func (e *entry) retry(why string) {
 		var err error
 		rest, done, err = o.Obtain(alive, e.domain, notAfter)
 		if done {
-			r.forget(e)
+			r.mu.Lock()
+			e.remove()
+			r.unlock()
 		}
 		var hold *acmepersist.Hold
 		if err != nil && alive.Err() == nil && !errors.As(err, &hold) {
@@ -136,17 +143,6 @@ func (e *entry) retry(why string) {
 	e.busyUntil = time.Time{}
 	r.unlock()
 	e.retry(why)
-}
-
-// slots are for retries, by CA.
-type slots map[string]chan struct{}
-
-// of are those of a CA.
-func (s slots) of(ca string) chan struct{} {
-	if s[ca] == nil {
-		s[ca] = make(chan struct{}, retries)
-	}
-	return s[ca]
 }
 
 // retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain
@@ -164,20 +160,9 @@ func (e *entry) retried(rest time.Duration) {
 	if r.entries[e.key] == e && !walltime.Now().Before(e.retryAt) {
 		// retryAt stays past until the domain is held anew, or a job that is still
 		// on its way would be answered from memory
-		wait := rest
-		if wait == 0 {
-			wait = acmepersist.RetryAgain
-		}
-		e.due = time.Now().Add(wait)
+		e.due = time.Now().Add(cmp.Or(rest, acmepersist.RetryAgain))
 		e.arm("it is time to try again")
 	}
-}
-
-// forget ends the wait of an entry.
-func (r *Registry) forget(e *entry) {
-	r.mu.Lock()
-	defer r.unlock()
-	e.remove()
 }
 
 // Forget ends the wait for a domain that strangers have asked for, and reports whether there was one.

@@ -3,6 +3,7 @@ package parking
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,7 +49,7 @@ type Status struct {
 	Report *propagation.Report
 	// Since is since when it waits, or has its certificate, Next when it is tried again at the latest.
 	Since, Next time.Time
-	// IsCertMagics says that CertMagic decides when it is tried again, which is not known.
+	// IsCertMagics is true if CertMagic decides when it is tried again, which is not known.
 	IsCertMagics bool
 	// Issuer is the storage key of the issuer that serves it.
 	Issuer string
@@ -111,20 +112,13 @@ func (r *Registry) note(c *Configuration, domain string, cert certificate) {
 func (r *Registry) Snapshot() []Status {
 	r.mu.Lock()
 	defer r.unlock()
-	domains := make(map[string]bool)
-	for domain := range r.byDomain {
-		domains[domain] = true
-	}
-	for domain := range r.attempts {
-		domains[domain] = true
-	}
+	domains := slices.AppendSeq(slices.Collect(maps.Keys(r.byDomain)), maps.Keys(r.attempts))
 	for _, c := range r.configurations {
-		for domain := range c.certificates {
-			domains[domain] = true
-		}
+		domains = slices.AppendSeq(domains, maps.Keys(c.certificates))
 	}
+	slices.Sort(domains)
 	var all []Status
-	for domain := range domains {
+	for _, domain := range slices.Compact(domains) {
 		all = append(all, r.of(domain)...)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.CA, b.CA)) })
@@ -222,7 +216,7 @@ func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel f
 	}
 }
 
-// changed tells the subscribers where a domain is, if that is news.
+// changed notifies the subscribers of where a domain is, if that is news.
 func (r *Registry) changed(domain string) {
 	if len(r.subscribers) == 0 {
 		return

@@ -53,12 +53,10 @@ func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error
 	isNew := !o.Configuration().ended && !slices.Contains(e.owners, o)
 	e.own(o)
 	now := time.Now()
-	if isInterest(ctx) {
-		e.noteInterest(now)
-	}
+	e.noteInterest(ctx, now)
 	switch {
-	case isNew && e.stopWatch == nil && !isLimit(e.hold.Reason):
-		// the wait is not for DNS but for somebody to act, and a reload may be just that
+	case isNew && e.stopWatch == nil && e.hold.Reason != acmepersist.ReasonRateLimited && e.hold.Reason != acmepersist.ReasonBudget:
+		// the wait is not for DNS or a limit of the CA but for somebody to act, and a reload may be just that
 		return nil, nil
 	case now.Before(e.failedUntil):
 		return nil, e.failure
@@ -74,14 +72,6 @@ func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error
 	}
 	return nil, e.hold
 }
-
-// isLimit reports whether a reason sets a time before which the CA must not be asked.
-func isLimit(reason acmepersist.Reason) bool {
-	return reason == acmepersist.ReasonRateLimited || reason == acmepersist.ReasonBudget
-}
-
-// isInterest reports whether an attempt is somebody's interest in the domain, not our own.
-func isInterest(ctx context.Context) bool { return !acmepersist.IsInBackground(ctx) }
 
 // Progress notes what the attempt is at.
 func (a *Attempt) Progress(p acmepersist.Phase) {
@@ -145,12 +135,11 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		if o.IsOnDemand() && !r.invite(e, o) {
 			return
 		}
-		r.insert(e)
+		r.entries[key] = e
+		r.byDomain[e.domain] = append(r.byDomain[e.domain], e)
 	}
 	e.own(o)
-	if isInterest(ctx) {
-		e.noteInterest(now)
-	}
+	e.noteInterest(ctx, now)
 	before := e.hold
 	e.hold, e.heir = hold, nil
 	isNewer := hold.Watch != nil && before.Watch != nil && before.Watch.Report.When.After(hold.Watch.Report.When)
@@ -196,9 +185,8 @@ func (e *entry) wait(o Owner) {
 	if w := e.hold.Watch; w != nil {
 		// the same key goes on with the same schedule
 		e.stopWatch = r.scheduler.Watch(e.key, w.Checker, w.Target, w.Gate, func(report propagation.Report) { e.observed(report) })
-	} else if stop := e.stopWatch; stop != nil {
-		e.stopWatch = nil
-		r.later(stop)
+	} else {
+		e.unwatch()
 	}
 }
 
@@ -305,9 +293,9 @@ type guest struct {
 	hasOwner bool
 }
 
-// noteInterest notes that somebody asks for the domain now.
-func (e *entry) noteInterest(now time.Time) {
-	if e.guest != nil {
+// noteInterest notes that somebody asks for the domain now, unless the attempt is our own.
+func (e *entry) noteInterest(ctx context.Context, now time.Time) {
+	if e.guest != nil && !acmepersist.IsInBackground(ctx) {
 		e.guest.interest = now
 	}
 }
@@ -317,9 +305,7 @@ func (e *entry) sees(report propagation.Report) {
 	if e.guest == nil || e.guest.hasOwner {
 		return
 	}
-	for _, s := range report.Servers {
-		e.guest.hasOwner = e.guest.hasOwner || s.Verdict == propagation.VerdictYes
-	}
+	e.guest.hasOwner = slices.ContainsFunc(report.Servers, func(s propagation.ServerReport) bool { return s.Verdict == propagation.VerdictYes })
 }
 
 // mayGo reports whether the watch may be given up: not that of a domain whose owner has done
@@ -350,10 +336,8 @@ func (g *guests) add(e *entry) {
 		in = make(map[*entry]bool)
 		g.domains[e.guest.domain] = in
 	}
-	if !in[e] {
-		in[e] = true
-		g.count++
-	}
+	in[e] = true
+	g.count++
 }
 
 func (g *guests) remove(e *entry) {
