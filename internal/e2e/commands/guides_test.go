@@ -391,8 +391,11 @@ func (g *guide) start() fmt.Stringer {
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s (%v)", resp.Status, err)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: %s", resp.Status, body)
 		}
 		if bytes.Contains(body, []byte(`"presumed":true`)) {
 			return errors.New("the CA has not shown yet which issuer domain name it wants")
