@@ -203,8 +203,10 @@ func (a *attempt) holdAt(ctx context.Context, s step) error {
 			h.Watch = a.watch(propagation.NewGate(a.iss.Grace, a.iss.Settle), seen)
 		}
 		return h
+	case ReasonPublish, "":
+		return a.waiting(ctx, s)
 	}
-	return a.waiting(ctx, s)
+	return fmt.Errorf("%s has to wait for a reason without a text, %s: this is a bug, please report it", a.domain, s.reason)
 }
 
 // waiting is the Hold for a domain whose record is not there.

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"crypto/x509"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -38,6 +39,7 @@ func minutes(n int) time.Time { return decideNow.Add(time.Duration(n) * time.Min
 func TestDecide(t *testing.T) {
 	since := func(at time.Time) *time.Time { return &at }
 	const hour, day = 60, 24 * 60
+	reasons := make(map[Reason]step)
 	for _, row := range []struct {
 		name   string
 		facts  func(f *facts)
@@ -183,6 +185,17 @@ func TestDecide(t *testing.T) {
 		}
 		if !reflect.DeepEqual(c, row.change) {
 			t.Errorf("%s: noted is %+v, want %+v", row.name, c, row.change)
+		}
+		if s.do == doHold && s.reason != "" && s.reason != ReasonPublish {
+			reasons[s.reason] = s
+		}
+	}
+	// each of them comes out as a Hold; what waits for the record is tested with a look
+	for reason, s := range reasons {
+		a := &attempt{session: sessionAt(t, `{}`, Config{}), domain: "a.example", facts: readyFacts()}
+		var hold *Hold
+		if err := a.holdAt(t.Context(), s); !errors.As(err, &hold) || hold.Reason != reason {
+			t.Errorf("%s: the error is %v", reason, err)
 		}
 	}
 }
