@@ -157,18 +157,16 @@ func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []
 		if err != nil {
 			return nil, err
 		}
-		ours = append(ours, &offline{Issuer: iss, storage: ctx.Storage(), ratio: policy.RenewalWindowRatio})
-	}
-	for _, iss := range ours {
-		var err error
+		o := &offline{Issuer: iss, storage: ctx.Storage(), ratio: policy.RenewalWindowRatio}
 		switch {
 		case policy.IsIdentity: // it is this server's own, whatever the configuration's storage is
-			iss.storage = caddy.DefaultStorage
+			o.storage = caddy.DefaultStorage
 		case len(policy.StorageRaw) > 0:
-			if iss.storage, err = storageOf(ctx, policy.StorageRaw); err != nil {
+			if o.storage, err = storageOf(ctx, policy.StorageRaw); err != nil {
 				return nil, fmt.Errorf("opening its storage: %w", err)
 			}
 		}
+		ours = append(ours, o)
 	}
 	return ours, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
@@ -77,11 +78,10 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 		Publishing:             iss.rt.publishing,
 	}
-	switch {
-	case dns.DelegateTo != "":
-		core.Delegation = &acmepersist.Delegation{Zone: delegationName(dns.DelegateTo), OwnLabels: dns.OwnLabels}
-	case dns.OverrideDomain != "":
-		core.Delegation = &acmepersist.Delegation{Name: delegationName(dns.OverrideDomain)}
+	if dns.DelegateTo != "" || dns.OverrideDomain != "" {
+		zone, _ := record.Normalize(dns.DelegateTo) // Validate reports what is wrong with them
+		name, _ := record.Normalize(dns.OverrideDomain)
+		core.Delegation = &acmepersist.Delegation{Zone: zone, Name: name, OwnLabels: dns.OwnLabels}
 	}
 	if iss.PreferredChains != nil {
 		core.PreferredChains = certmagic.ChainPreference{

@@ -255,14 +255,6 @@ func DelegationName(s string) (string, error) {
 	return record.Normalize(s)
 }
 
-// delegationName is DelegationName of what is configured: Validate reports if it is wrong.
-func delegationName(s string) string {
-	if name, err := DelegationName(s); err == nil {
-		return name
-	}
-	return s
-}
-
 // checkDelegationName accepts the name of a zone or of a target in one.
 func checkDelegationName(s string) error {
 	if strings.Contains(s, "{") {

@@ -280,14 +280,19 @@ func explained(err error, account acme.Account) error {
 		err, thumbprint, account.Location)
 }
 
-// knows asks the CA whether a key is the account's (RFC 8555 section 7.3.1). A key of
-// another account is an error.
-func knows(ctx context.Context, client *ca.Client, url string, key crypto.Signer, retries int) (bool, error) {
-	var account acme.Account
-	err := client.DoUpTo(ctx, "asking the CA whose the new key is", retries, func() (err error) {
+// accountOf asks the CA for the account of a key (RFC 8555 section 7.3.1).
+func accountOf(ctx context.Context, client *ca.Client, step string, key crypto.Signer, retries int) (account acme.Account, err error) {
+	err = client.DoUpTo(ctx, step, retries, func() (err error) {
 		account, err = client.ACME.GetAccount(ctx, acme.Account{PrivateKey: key})
 		return err
 	})
+	return account, err
+}
+
+// knows asks the CA whether a key is the account's. A key of
+// another account is an error.
+func knows(ctx context.Context, client *ca.Client, url string, key crypto.Signer, retries int) (bool, error) {
+	account, err := accountOf(ctx, client, "asking the CA whose the new key is", key, retries)
 	switch {
 	case ca.IsProblem(err, "accountDoesNotExist"):
 		return false, nil
@@ -313,11 +318,7 @@ func confirm(ctx context.Context, client *ca.Client, b binding) error {
 		return fmt.Errorf("the CA does not accept the account %s with the key of thumbprint %s; its key may have been changed, "+
 			"or it was deactivated: %w", b.URL, b.Thumbprint, err)
 	}
-	var named acme.Account
-	err = client.Do(ctx, "asking the CA whose the key is", func() (err error) {
-		named, err = client.ACME.GetAccount(ctx, acme.Account{PrivateKey: account.PrivateKey})
-		return err
-	})
+	named, err := accountOf(ctx, client, "asking the CA whose the key is", account.PrivateKey, ca.MaxRetries)
 	switch {
 	case ca.IsProblem(err, "malformed", "unauthorized", "accountDoesNotExist"):
 		return refused(err)

@@ -103,21 +103,20 @@ func (b *Book) loadOrBind(ctx context.Context) (binding, error) {
 	if err != nil {
 		return binding{}, err
 	}
-	if bound, found, err := b.finished(ctx, key); err != nil || found {
-		return bound, err
-	}
 	var bound binding
 	already := func() (found bool, err error) {
 		bound, found, err = b.finished(ctx, key)
 		return found, err
 	}
+	if found, err := already(); err != nil || found {
+		return bound, err
+	}
 	err = b.locked(ctx, already, func() error {
 		// another node may have bound it while we waited
-		if found, err := already(); err != nil || found {
-			return err
+		found, err := already()
+		if err == nil && !found {
+			bound, err = b.bindNew(ctx, key)
 		}
-		var err error
-		bound, err = b.bindNew(ctx, key)
 		return err
 	})
 	return bound, err
@@ -178,11 +177,7 @@ func (b *Book) bindPinnedKey(ctx context.Context, storageKey string) (binding, e
 	if err != nil {
 		return binding{}, err
 	}
-	var account acme.Account
-	err = b.client.Do(ctx, "looking up the account of account_key", func() (err error) {
-		account, err = b.client.ACME.GetAccount(ctx, acme.Account{PrivateKey: key})
-		return err
-	})
+	account, err := accountOf(ctx, b.client, "looking up the account of account_key", key, ca.MaxRetries)
 	switch {
 	case err == nil:
 		bound.URL, bound.Contact = account.Location, account.Contact
@@ -275,19 +270,15 @@ func (f *files) usersFolder() string {
 
 // adopt copies the account that `acme` has for this CA: the configured email's,
 // or the only one there is. With several and no email it is not for us to choose.
-func (f *files) adopt(ctx context.Context) (binding, bool, error) {
+func (f *files) adopt(ctx context.Context) (bound binding, found bool, err error) {
 	if email := strings.ToLower(strings.TrimSpace(f.Email)); email != "" {
-		var bound binding
-		var found bool
-		err := f.store.Locked(ctx, "register_acme_account_"+email, nil, func() (err error) {
+		err = f.store.Locked(ctx, "register_acme_account_"+email, nil, func() (err error) {
 			bound, found, err = f.loadCertMagicAccount(ctx, certmagic.StorageKeys.Safe(email))
 			return err
 		})
 		return bound, found, err
 	}
-	var bound binding
-	var found bool
-	err := f.store.Locked(ctx, "register_acme_account", nil, func() error {
+	err = f.store.Locked(ctx, "register_acme_account", nil, func() error {
 		all, err := f.certMagicAccounts(ctx)
 		if err != nil || len(all) == 0 {
 			return err

@@ -52,14 +52,10 @@ func (b *Book) Check(ctx context.Context) error {
 
 // Problem makes an Error of the CA's answer that it does not accept our account; other errors pass.
 func (b *Book) Problem(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
 	if ca.IsProblem(err, "accountDoesNotExist") {
 		return b.lost(ctx, fmt.Errorf("the CA does not know it: %w", err))
 	}
-	var p acme.Problem
-	if ca.IsProblem(err, "unauthorized") && errors.As(err, &p) && b.looksDeactivated(ctx) {
+	if ca.IsProblem(err, "unauthorized") && b.looksDeactivated(ctx) {
 		return b.lost(ctx, fmt.Errorf("the CA does not accept it, it may be deactivated: %w", err))
 	}
 	return err
@@ -113,11 +109,9 @@ func (b *Book) changedKey(ctx context.Context, reason error) (binding, error) {
 	if err != nil || !found {
 		return binding{}, nil //nolint:nilerr // then the reason counts
 	}
-	if stored.NextKeyPEM != "" {
-		if stored, err = b.resolveLocked(ctx, stored, askNextSoon); err != nil {
-			return stored, fmt.Errorf("a key rollover of the ACME account %s at %s is pending and could not be resolved (%w), after: %s",
-				stored.URL, b.CA.URL, err, reason.Error())
-		}
+	if stored, err = b.resolveLocked(ctx, stored, askNextSoon); err != nil {
+		return stored, fmt.Errorf("a key rollover of the ACME account %s at %s is pending and could not be resolved (%w), after: %s",
+			stored.URL, b.CA.URL, err, reason.Error())
 	}
 	key, err := stored.signer()
 	if err != nil {
@@ -206,12 +200,12 @@ func (h *Holder) Status(ctx context.Context) (State, error) {
 	status, err := ask(ctx, b.client, account)
 	var problem acme.Problem
 	switch {
-	case err == nil && status == acme.StatusValid && walltime.Since(bound.DeactivatedAt).Abs() < ca.RolledLately:
-		// the CA has confirmed it, and not all its frontends know yet
-		state.Status = acme.StatusDeactivated
-		return state, nil
 	case err == nil:
 		state.Status = status
+		if status == acme.StatusValid && walltime.Since(bound.DeactivatedAt).Abs() < ca.RolledLately {
+			// the CA has confirmed it, and not all its frontends know yet
+			state.Status = acme.StatusDeactivated
+		}
 		return state, nil
 	case !errors.As(err, &problem) || b.client.IsBusy() || ca.IsRateLimited(err):
 		return state, err

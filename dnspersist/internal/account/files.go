@@ -2,9 +2,7 @@ package account
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -114,13 +112,13 @@ func (f *files) mustKnow(ctx context.Context) (binding, error) {
 
 // ownFiles returns all bindings of this CA in our folder.
 func (f *files) ownFiles(ctx context.Context) ([]binding, error) {
-	keys, err := f.store.Storage.List(ctx, f.store.Folder, false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listing %s in storage: %w", f.store.Folder, err)
+	keys, err := f.store.List(ctx, "")
+	if err != nil {
+		return nil, err
 	}
 	var all []binding
 	for _, k := range keys {
-		if base := path.Base(k); !strings.HasPrefix(base, "account") || path.Ext(base) != ".json" {
+		if !strings.HasPrefix(path.Base(k), "account") {
 			continue
 		}
 		bound, found, err := f.load(ctx, k)

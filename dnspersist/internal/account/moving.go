@@ -34,15 +34,12 @@ type Imported struct {
 // the CA is asked for exactly this account with exactly this key. It never takes the place
 // of another account, and never brings a former key back; a rollover that was pending when
 // the account was exported is resolved. It may be repeated.
-func (h *Holder) Import(ctx context.Context, data []byte) (Imported, error) {
-	result, err := h.importFile(ctx, data)
-	if err != nil {
-		return Imported{}, fmt.Errorf("importing the account: %w", err)
-	}
-	return result, nil
-}
-
-func (h *Holder) importFile(ctx context.Context, data []byte) (Imported, error) {
+func (h *Holder) Import(ctx context.Context, data []byte) (result Imported, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("importing the account: %w", err)
+		}
+	}()
 	in, err := parseExport(data, h.CA.URL)
 	if err != nil {
 		return Imported{}, err
@@ -54,7 +51,6 @@ func (h *Holder) importFile(ctx context.Context, data []byte) (Imported, error) 
 	if err != nil {
 		return Imported{}, err
 	}
-	var result Imported
 	err = h.locked(ctx, nil, func() (err error) {
 		result, err = b.importLocked(ctx, in)
 		return err
@@ -78,10 +74,8 @@ func (b *Book) importLocked(ctx context.Context, in binding) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	if found && here.NextKeyPEM != "" {
-		if here, err = b.resolve(ctx, here); err != nil {
-			return Imported{}, fmt.Errorf("a key rollover of the bound account is pending: %w", err)
-		}
+	if here, err = b.resolve(ctx, here); err != nil {
+		return Imported{}, fmt.Errorf("a key rollover of the bound account is pending: %w", err)
 	}
 	outcome := ImportNew
 	switch {
@@ -266,11 +260,9 @@ func (h *Holder) Deactivate(ctx context.Context, url string) error {
 }
 
 func (b *Book) deactivate(ctx context.Context, bound binding) error {
-	var err error
-	if bound.NextKeyPEM != "" {
-		if bound, err = b.resolve(ctx, bound); err != nil {
-			return fmt.Errorf("a key rollover is pending: %w", err)
-		}
+	bound, err := b.resolve(ctx, bound)
+	if err != nil {
+		return fmt.Errorf("a key rollover is pending: %w", err)
 	}
 	account, err := b.signsWith(bound)
 	if err != nil {
@@ -335,10 +327,8 @@ func (b *Book) Replace(ctx context.Context, lost *Error) error {
 			if !old.endedAt().IsZero() {
 				return old.ended(nil)
 			}
-			if old.NextKeyPEM != "" {
-				if old, err = b.resolve(ctx, old); err != nil {
-					return fmt.Errorf("not replacing the account while a key rollover is pending: %w", err)
-				}
+			if old, err = b.resolve(ctx, old); err != nil {
+				return fmt.Errorf("not replacing the account while a key rollover is pending: %w", err)
 			}
 			if lost.thumbprint != "" && old.Thumbprint != lost.thumbprint {
 				return b.use(old) // its key was changed

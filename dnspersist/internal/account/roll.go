@@ -197,18 +197,20 @@ func (b *Book) resolveLocked(ctx context.Context, bound binding, good time.Durat
 	}
 	err := b.locked(ctx, again, func() error {
 		done, err := again()
-		if done || err != nil {
-			return err
+		if err == nil && !done {
+			bound, err = b.Book(b.client.Again()).resolve(ctx, bound)
 		}
-		bound, err = b.Book(b.client.Again()).resolve(ctx, bound)
 		return err
 	})
 	return bound, err
 }
 
 // resolve asks the CA about the key of a pending rollover: if it is the account's, it is
-// promoted; if the CA does not know it, nothing changes. It is called under the lock.
+// promoted; if the CA does not know it, or none is pending, nothing changes. It is called under the lock.
 func (b *Book) resolve(ctx context.Context, bound binding) (binding, error) {
+	if bound.NextKeyPEM == "" {
+		return bound, nil
+	}
 	next, err := decodeKey(bound.NextKeyPEM, "the next key of the account")
 	if err != nil {
 		return bound, err

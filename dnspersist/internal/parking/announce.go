@@ -250,11 +250,7 @@ func (e entryOfLog) write(logger *zap.Logger) {
 	if len(e.misplaced) > 0 {
 		wrong = append(wrong, zap.Strings("misplaced", e.misplaced))
 	}
-	level := zapcore.WarnLevel
-	if e.onDemand {
-		level = zapcore.DebugLevel
-	}
-	logger.Log(level, message, append([]zap.Field{
+	logger.Log(levelFor(e.onDemand, zapcore.WarnLevel), message, append([]zap.Field{
 		also, where,
 		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", TTL),
 		zap.String("zone_line", place.ZoneLine()),

@@ -104,8 +104,7 @@ func foundTexts(f acmepersist.Finding) []string {
 	return slices.Compact(all)
 }
 
-// write logs what is new of a name. What is new of one that was asked for on demand nobody has
-// to act upon here.
+// write logs what is new of a name.
 func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.Report, f acmepersist.Finding, onDemand bool) {
 	level, message := zapcore.InfoLevel, ""
 	fields := []zap.Field{zap.String("identifier", h.Domain), zap.String("name", h.Record.Name), zap.String("dns", r.Summary())}
@@ -125,10 +124,15 @@ func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.R
 		level, message = zapcore.WarnLevel, "what DNS shows at the validation name keeps changing; the next changes are not logged"
 		fields = append(fields, zap.Int("changes", newsMost), zap.Duration("within", newsWindow))
 	}
+	logger.Log(levelFor(onDemand, level), message, fields...)
+}
+
+// levelFor is the level of a log entry: about what was asked for on demand nobody has to act here.
+func levelFor(onDemand bool, level zapcore.Level) zapcore.Level {
 	if onDemand {
-		level = zapcore.DebugLevel
+		return zapcore.DebugLevel
 	}
-	logger.Log(level, message, fields...)
+	return level
 }
 
 // texts lists what a report has beside its summary.
@@ -171,11 +175,7 @@ func (s *serverFaults) news(report propagation.Report, now time.Time) []propagat
 
 // writeFault logs a fault of a name server.
 func writeFault(logger *zap.Logger, d propagation.Diagnostic, zone string, onDemand bool) {
-	level := zapcore.WarnLevel
-	if onDemand {
-		level = zapcore.DebugLevel
-	}
-	logger.Log(level, "a name server does not answer as it should; this is logged once for all its names",
+	logger.Log(levelFor(onDemand, zapcore.WarnLevel), "a name server does not answer as it should; this is logged once for all its names",
 		zap.String("server", d.Host), zap.String("address", d.Addr), zap.String("zone", zone),
 		zap.String("code", string(d.Code)), zap.String("diagnostic", strings.TrimSpace(d.Text)))
 }

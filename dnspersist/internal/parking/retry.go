@@ -116,12 +116,8 @@ func (e *entry) retry(why string) {
 		case <-alive.Done():
 			return
 		}
-		level := zapcore.InfoLevel
-		if o.IsOnDemand() {
-			level = zapcore.DebugLevel
-		}
 		logger := o.Configuration().Logger
-		logger.Log(level, "trying again to obtain the certificate", zap.String("identifier", e.domain), zap.String("reason", why))
+		logger.Log(levelFor(o.IsOnDemand(), zapcore.InfoLevel), "trying again to obtain the certificate", zap.String("identifier", e.domain), zap.String("reason", why))
 		var done bool
 		var err error
 		rest, done, err = o.Obtain(alive, e.domain, notAfter)

@@ -50,22 +50,11 @@ func (p published) everywhere() []string { return p.common(nil) }
 
 // common are the values that each of the servers shows, of all if none of them is known.
 func (p published) common(addresses []string) []string {
-	var some []server
-	for _, server := range p.servers {
-		if slices.Contains(addresses, server.address) {
-			some = append(some, server)
-		}
-	}
+	some := slices.DeleteFunc(slices.Clone(p.servers), func(s server) bool { return !slices.Contains(addresses, s.address) })
 	if len(some) == 0 {
 		some = p.servers
 	}
-	var all []string
-	for _, v := range p.values() {
-		if !slices.ContainsFunc(some, func(server server) bool { return !slices.Contains(server.values, v) }) {
-			all = append(all, v)
-		}
-	}
-	return all
+	return slices.DeleteFunc(p.values(), func(v string) bool { return slices.ContainsFunc(some, lacks(v)) })
 }
 
 // at are the values of one server. known is false if it did not answer.
