@@ -98,33 +98,15 @@ func checkHashedURL(url string) error {
 	if url == "" {
 		return errors.New("the account URL is empty")
 	}
-	for i := range len(url) {
-		if c := url[i]; c < 0x21 || c > 0x7e {
-			return fmt.Errorf("the account URL %q holds %q", url, c)
-		}
+	if i := indexInvisible(url); i >= 0 {
+		return fmt.Errorf("the account URL %q holds %q", url, url[i])
 	}
 	return nil
 }
 
-// base64URL has the characters of base64url.
-var base64URL = func() (set [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
-		set[c] = true
-	}
-	return set
-}()
-
 // isDigest reports whether s is a base64url SHA-256 without padding.
 func isDigest(s string) bool {
-	if len(s) != thumbprintLen {
-		return false
-	}
-	for i := range len(s) {
-		if !base64URL[s[i]] {
-			return false
-		}
-	}
-	return true
+	return len(s) == thumbprintLen && strings.Trim(s, lettersDigits+"-_") == ""
 }
 
 // accountVerdict is what a CA makes of an account URI.
@@ -235,12 +217,8 @@ func (j *judge) namesUs(uri string) bool {
 	if uri == j.AccountURI {
 		return uri != ""
 	}
-	hash, ok := strings.CutPrefix(uri, j.AccountHashPrefix)
-	if !ok || j.AccountHashPrefix == "" {
-		return false
-	}
-	hash, ok = strings.CutPrefix(hash, hashAlgorithm+"/")
-	return ok && j.isOurs(hash)
+	hash, ok := strings.CutPrefix(uri, j.AccountHashPrefix+hashAlgorithm+"/")
+	return ok && j.AccountHashPrefix != "" && j.isOurs(hash)
 }
 
 // hashedURI is what the record has to name, for messages.
@@ -294,19 +272,17 @@ func ends(a, b string) (common int, restA, restB string) {
 }
 
 // isSlip reports whether a text was meant to be another: a character is too many, or missing,
-// or two are exchanged. Another digit may well be another account.
+// or two are exchanged. Another digit may be another account.
 func isSlip(a, b string) bool {
 	_, restA, restB := ends(a, b)
 	switch {
 	case len(restA)+len(restB) == 1:
 		return true
 	case len(restA) == 1 && len(restB) == 1:
-		return !isDigit(restA[0]) || !isDigit(restB[0])
+		return strings.Trim(restA+restB, digits) != ""
 	}
 	return len(restA) == 2 && len(restB) == 2 && restA[0] == restB[1] && restA[1] == restB[0]
 }
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // nearly reports whether two texts are hard to distinguish.
 func nearly(a, b string) bool {

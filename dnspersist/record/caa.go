@@ -202,8 +202,8 @@ func (want CAARequest) methods(list string) CAAVerdict {
 	verdict := CAAVerdict{OutlookBad, "does not list " + want.Method + " in validationmethods" + rfc8657}
 	for method := range strings.SplitSeq(list, ",") {
 		switch {
-		case method == "" || strings.IndexFunc(method, func(r rune) bool { return r > 0x7f || !isLDH(byte(r)) }) >= 0:
-			return CAAVerdict{OutlookBad, "has " + foreign.Quote(method, maxQuotedCAA) + " in validationmethods, which is no method, so it allows nobody: write methods with commas and nothing else between them"}
+		case method == "" || strings.Trim(method, lettersDigits+"-") != "":
+			return CAAVerdict{OutlookBad, "has " + foreign.Quote(method, maxQuotedCAA) + " in validationmethods, which is not a method, so it allows nobody: write methods with commas and nothing else between them"}
 		case method == want.Method:
 			verdict = CAAVerdict{Outlook: OutlookGood}
 		case verdict.Outlook != OutlookBad:
@@ -237,12 +237,10 @@ func parseCAA(value string) (issuer string, params []caaParam, err error) {
 		case !found:
 			return issuer, nil, fmt.Errorf("the parameter %s has no =", foreign.Quote(trimSpace(param), maxQuotedCAA))
 		case !isCAATag(tag):
-			return issuer, nil, fmt.Errorf("%s is no tag of a parameter", foreign.Quote(tag, maxQuotedCAA))
+			return issuer, nil, fmt.Errorf("%s is not a tag of a parameter", foreign.Quote(tag, maxQuotedCAA))
 		}
-		for i := range len(v) {
-			if v[i] < 0x21 || v[i] > 0x7e {
-				return issuer, nil, fmt.Errorf("the value of %s holds %s", foreign.Cut(tag, maxQuotedCAA), foreign.Quote(v[i:i+1], 1))
-			}
+		if i := indexInvisible(v); i >= 0 {
+			return issuer, nil, fmt.Errorf("the value of %s holds %s", foreign.Cut(tag, maxQuotedCAA), foreign.Quote(v[i:i+1], 1))
 		}
 		params = append(params, caaParam{tag, v})
 	}
@@ -251,10 +249,5 @@ func parseCAA(value string) (issuer string, params []caaParam, err error) {
 
 // isCAATag reports whether s is a tag: letters and digits, with hyphens between them.
 func isCAATag(s string) bool {
-	for i := range len(s) {
-		if !isLDH(s[i]) {
-			return false
-		}
-	}
-	return s != "" && s[0] != '-' && s[len(s)-1] != '-'
+	return s != "" && s[0] != '-' && s[len(s)-1] != '-' && strings.Trim(s, lettersDigits+"-") == ""
 }

@@ -263,10 +263,7 @@ func (v Verdict) IsNearMiss() bool {
 	return false
 }
 
-// errorTypes returns the types of which a CA reports one if it refuses the value; it
-// is empty for one that every CA accepts.
-func (v Verdict) errorTypes() []string { return v.refusal.types() }
-
+// types are the error types of which a CA reports one; empty for a value that every CA accepts.
 func (r refusal) types() []string {
 	var types []string
 	if r&refusedMalformed != 0 {

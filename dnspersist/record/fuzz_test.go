@@ -111,8 +111,8 @@ func FuzzEvaluate(f *testing.F) {
 				if (v.Reason() == "") != (v.Outlook == OutlookGood) {
 					t.Fatalf("%q is %s (%s) with the reason %q", v.Text, v.Outlook, v.Code, v.Reason())
 				}
-				if (len(v.errorTypes()) == 0) != (v.Outlook == OutlookGood) {
-					t.Fatalf("%q is %s with the error types %v", v.Text, v.Outlook, v.errorTypes())
+				if (len(v.refusal.types()) == 0) != (v.Outlook == OutlookGood) {
+					t.Fatalf("%q is %s with the error types %v", v.Text, v.Outlook, v.refusal.types())
 				}
 			}
 			if (r.Explain() == "") != r.Good() || (len(r.ErrorTypes()) == 0) != r.Good() {

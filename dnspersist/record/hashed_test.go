@@ -178,7 +178,7 @@ func TestEvaluateHashed(t *testing.T) {
 			if v.Code != tt.code || v.Outlook != tt.outlook {
 				t.Errorf("Evaluate(%q) = %s, %s; want %s, %s", txt, v.Code, v.Outlook, tt.code, tt.outlook)
 			}
-			if got := strings.Join(v.errorTypes(), " "); got != tt.types {
+			if got := strings.Join(v.refusal.types(), " "); got != tt.types {
 				t.Errorf("error types %q, want %q", got, tt.types)
 			}
 			if (v.Reason() == "") != (tt.outlook == OutlookGood) || !strings.Contains(v.Reason(), tt.reason) {

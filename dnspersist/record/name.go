@@ -75,18 +75,19 @@ func checkLabels(name string) error {
 		case label[0] == '-' || label[len(label)-1] == '-':
 			return fmt.Errorf("the label %q begins or ends with a hyphen", label)
 		}
-		for i := range len(label) {
-			if c := label[i]; !isLDH(c) && c != '_' {
-				return fmt.Errorf("the label %q holds %q", label, c)
-			}
+		if rest := strings.TrimLeft(label, lettersDigits+"-_"); rest != "" {
+			return fmt.Errorf("the label %q holds %q", label, rest[0])
 		}
 	}
 	return nil
 }
 
-func isLDH(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-'
-}
+// Characters of names and URIs.
+const (
+	letters       = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits        = "0123456789"
+	lettersDigits = letters + digits
+)
 
 // ValidationName returns the name at which the record for an identifier is published. A
 // name and its wildcard share it.
@@ -112,18 +113,14 @@ func normalizeIssuer(name string) string {
 	if before, ok := strings.CutSuffix(name, "."); ok && !strings.HasSuffix(before, ".") && trimSpace(before) == before {
 		name = before
 	}
-	upper := false
-	for i := range len(name) {
-		if c := name[i]; c >= utf8.RuneSelf {
-			return name
-		} else if c >= 'A' && c <= 'Z' {
-			upper = true
-		}
-	}
-	if !upper {
+	if !isASCII(name) {
 		return name
 	}
 	return strings.ToLower(name)
+}
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // ValidIssuerDomainName checks a name that comes from a CA or a configuration, before
@@ -162,7 +159,7 @@ func NormalizeIssuerDomainName(name string) (string, error) {
 // is typed into them (Boulder does): a byte order mark or a soft hyphen is nothing, a fullwidth
 // letter the usual one. It is empty for all others.
 func foldIssuer(name string) string {
-	if len(name) > 4*253 || strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+	if len(name) > 4*253 || isASCII(name) {
 		return ""
 	}
 	folded, err := idna.Lookup.ToASCII(norm.NFC.String(strings.ToLower(name)))
@@ -187,26 +184,16 @@ func ValidAccountURI(uri string) error {
 	if !ok || rest == "" || !isScheme(scheme) {
 		return fmt.Errorf("%q is not an absolute URI", uri)
 	}
-	const allowed = "-._~:/?#[]@!&()*+,=%"
-	for i := range len(uri) {
-		if c := uri[i]; !isAlpha(c) && (c < '0' || c > '9') && strings.IndexByte(allowed, c) < 0 {
-			return fmt.Errorf("the account URI %q holds %q, which a record cannot hold", uri, c)
-		}
+	if rest := strings.TrimLeft(uri, lettersDigits+"-._~:/?#[]@!&()*+,=%"); rest != "" {
+		return fmt.Errorf("the account URI %q holds %q, which a record cannot hold", uri, rest[0])
 	}
 	return nil
 }
 
 // isScheme reports whether s is a scheme by RFC 3986 section 3.1.
 func isScheme(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; !isAlpha(c) && (i == 0 || (c < '0' || c > '9') && strings.IndexByte("+-.", c) < 0) {
-			return false
-		}
-	}
-	return s != ""
+	return s != "" && strings.IndexByte(letters, s[0]) >= 0 && strings.Trim(s, lettersDigits+"+-.") == ""
 }
-
-func isAlpha(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
 
 // DelegationLabel is the label to which the validation name of a domain may be delegated by a
 // CNAME, below a zone of somebody else's: 26 letters and digits that are always the same for

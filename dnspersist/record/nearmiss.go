@@ -32,7 +32,7 @@ const maxSplitSearch = 16
 
 // split reports whether the halves of a good value were published as two records.
 func (r Result) split() bool {
-	if len(r.Verdicts) < 2 || len(r.Verdicts) > maxSplitSearch || r.judge == nil {
+	if len(r.Verdicts) < 2 || len(r.Verdicts) > maxSplitSearch {
 		return false
 	}
 	j := *r.judge
@@ -56,15 +56,7 @@ func (r Result) split() bool {
 
 // looksLikeName reports whether an issuer may be a domain name, and is safe to print.
 func looksLikeName(issuer string) bool {
-	dotted := false
-	for i := range len(issuer) {
-		if issuer[i] == '.' {
-			dotted = true
-		} else if !isLDH(issuer[i]) {
-			return false
-		}
-	}
-	return dotted && len(issuer) <= 253
+	return len(issuer) <= 253 && strings.Contains(issuer, ".") && strings.Trim(issuer, lettersDigits+"-.") == ""
 }
 
 // Explain returns in a few words why no value is good; it is empty if one is.
@@ -179,19 +171,9 @@ func join(reason, next string) string {
 // mentions reports whether the value has anything of a record for this CA. Most TXT records
 // have not, and looking for ways to read them takes more than judging them.
 func (j *judge) mentions(txt string) bool {
-	if containsFold(txt, "accounturi") {
-		return true
-	}
-	for _, n := range j.IssuerDomainNames {
-		if containsFold(txt, n) {
-			return true
-		}
-	}
-	return false
+	return indexFold(txt, "accounturi") >= 0 ||
+		slices.ContainsFunc(j.IssuerDomainNames, func(n string) bool { return indexFold(txt, n) >= 0 })
 }
-
-// containsFold is strings.Contains that folds ASCII letters.
-func containsFold(s, sub string) bool { return indexFold(s, sub) >= 0 }
 
 // indexFold is strings.Index that folds ASCII letters.
 func indexFold(s, sub string) int {

@@ -103,7 +103,7 @@ type Parsed struct {
 // malformed value of another CA is none of our business.
 func Parse(txt string) (Parsed, error) {
 	var p Parsed
-	issuer, rest, more := cut(txt, ';')
+	issuer, rest, more := strings.Cut(txt, ";")
 	p.Issuer = trimSpace(issuer)
 	p.IssuerDomainName = normalizeIssuer(p.Issuer)
 	if p.IssuerDomainName == "" {
@@ -113,7 +113,7 @@ func Parse(txt string) (Parsed, error) {
 	tags := seen[:0]
 	for more {
 		var param string
-		param, rest, more = cut(rest, ';')
+		param, rest, more = strings.Cut(rest, ";")
 		param = trimSpace(param)
 		if param == "" {
 			if !more {
@@ -121,7 +121,7 @@ func Parse(txt string) (Parsed, error) {
 			}
 			return p, fmt.Errorf("%w: there is an empty parameter", errMalformed)
 		}
-		tag, value, ok := cut(param, '=')
+		tag, value, ok := strings.Cut(param, "=")
 		if !ok {
 			return p, fmt.Errorf("%w: the parameter %q has no =", errMalformed, param)
 		}
@@ -145,8 +145,8 @@ func Parse(txt string) (Parsed, error) {
 		default:
 			p.RepeatedTag = tag
 		}
-		if err := checkValue(tag, value); err != nil {
-			return p, err
+		if i := indexInvisible(value); i >= 0 {
+			return p, fmt.Errorf("%w: the value of %q holds %q", errMalformed, tag, value[i])
 		}
 		if err := p.set(tag, value); err != nil {
 			return p, err
@@ -186,31 +186,10 @@ func (p *Parsed) set(tag, value string) error {
 	return nil
 }
 
-// checkValue wants visible ASCII. A semicolon cannot occur: it has ended the value.
-func checkValue(tag, value string) error {
-	for i := range len(value) {
-		if c := value[i]; c < 0x21 || c > 0x7e {
-			return fmt.Errorf("%w: the value of %q holds %q", errMalformed, tag, c)
-		}
-	}
-	return nil
-}
-
-// cut is strings.Cut for one octet, without its search for longer separators.
-func cut(s string, sep byte) (before, after string, found bool) {
-	if i := strings.IndexByte(s, sep); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
+// indexInvisible is where the first octet is that is not visible ASCII, -1 if there is none.
+func indexInvisible(s string) int {
+	return strings.IndexFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e })
 }
 
 // trimSpace removes the white space of RFC 8659, space and tab.
-func trimSpace(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
-}
+func trimSpace(s string) string { return strings.Trim(s, " \t") }

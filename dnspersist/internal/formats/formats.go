@@ -217,11 +217,8 @@ func checkName(name string) error {
 			return fmt.Errorf("has a label of %d octets, over %d", len(label), maxLabel)
 		}
 	}
-	for i := range len(name) {
-		c := name[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
-			return fmt.Errorf("holds %q", name[i:i+1])
-		}
+	if rest := strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyz0123456789._-"); rest != "" {
+		return fmt.Errorf("holds %q", rest[:1])
 	}
 	return nil
 }

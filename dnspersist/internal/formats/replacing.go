@@ -237,13 +237,11 @@ func writeTerraform(b *bytes.Buffer, sets []RRset) error {
 
 // notForTerraform is why Terraform would have another value.
 func notForTerraform(v string) string {
-	if !utf8.ValidString(v) {
+	switch {
+	case !utf8.ValidString(v):
 		return "is not UTF-8, which JSON cannot hold"
-	}
-	for _, r := range v {
-		if r >= firstCombining {
-			return "holds characters that Terraform may change by Unicode normalization"
-		}
+	case strings.ContainsFunc(v, func(r rune) bool { return r >= firstCombining }):
+		return "holds characters that Terraform may change by Unicode normalization"
 	}
 	return ""
 }
