@@ -49,19 +49,8 @@ func (c *Checker) NewGate() *Gate { return NewGate(c.cfg.Grace, c.cfg.Settle) }
 // budget, of questions, zone cuts, aliases, hosts and time: what runs out is in Round.Err.
 func (c *Checker) Look(ctx context.Context, t Target) Round { return c.round(ctx, t, -1, nil) }
 
-// glance asks one server, another for each n: a cheap way to see that nothing
-// has changed.
-func (c *Checker) glance(ctx context.Context, t Target, n int) Round {
-	return c.round(ctx, t, max(n, 0), nil)
-}
-
-// lookAgain asks only the given addresses of the zone, those that lacked the record.
-func (c *Checker) lookAgain(ctx context.Context, t Target, addrs []string) Round {
-	return c.round(ctx, t, 0, addrs)
-}
-
-// round asks the nth server, all if nth is negative, those with the addresses if there are
-// any.
+// round asks only the given addresses of the zone, those that lacked the record. If there are none,
+// it asks the nth server, a cheap way to see that nothing has changed; all if nth is negative.
 func (c *Checker) round(ctx context.Context, t Target, nth int, addrs []string) Round {
 	r, _ := c.walked(ctx, t, nth, addrs)
 	return r
@@ -72,6 +61,9 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	asker := ctx
 	ctx, spent, cancel := ask.Begin(ctx)
 	defer cancel()
+	if len(addrs) > 0 {
+		nth = 0
+	}
 	w := &walk{c: c, nth: nth, only: addrs, accept: t.Accept}
 	name := dns.CanonicalName(t.Name)
 	r := Round{Name: zones.Display(name), Mode: c.cfg.Mode, Partial: nth >= 0, weigh: t.Weigh}
@@ -164,8 +156,7 @@ func (c *Checker) bogus(ctx context.Context, name string) string {
 
 // complete reports whether servers show the record and none says no.
 func complete(servers []ServerReport) bool {
-	return slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictYes && s.Alias == "" }) &&
-		!slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictNo })
+	return hasRecord(servers) && !slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictNo })
 }
 
 var errNoAnswer = errors.New("no authoritative server shows what is there")
@@ -179,13 +170,11 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	for _, s := range r.Servers {
-		if s.Name == zones.Display(name) && s.Alias != "" {
-			return []string{dns.TypeToString[dns.TypeCNAME]}, nil
-		}
+	if slices.ContainsFunc(r.Servers, func(s ServerReport) bool { return s.Name == zones.Display(name) && s.Alias != "" }) {
+		return []string{dns.TypeToString[dns.TypeCNAME]}, nil
 	}
 	for i, o := range w.last.outcomes {
-		if w.last.name != name || o.Verdict != VerdictYes && o.Verdict != VerdictNo {
+		if w.last.name != name || !o.Verdict.isAnswer() {
 			continue
 		}
 		var has []string
@@ -197,11 +186,8 @@ func (c *Checker) Answers(ctx context.Context, t Target, types ...uint16) ([]str
 			if err != nil {
 				return nil, fmt.Errorf("asking %s for %s %s: %w", o.Host, zones.Display(name), dns.TypeToString[qtype], err)
 			}
-			for _, rr := range ans.Answer {
-				if rr.Header().Rrtype == qtype {
-					has = append(has, dns.TypeToString[qtype])
-					break
-				}
+			if slices.ContainsFunc(ans.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == qtype }) {
+				has = append(has, dns.TypeToString[qtype])
 			}
 		}
 		return has, nil

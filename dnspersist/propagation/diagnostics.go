@@ -129,7 +129,7 @@ func (r Report) inside() []string {
 	var all []string
 	for _, s := range r.Servers {
 		addr, err := netip.ParseAddrPort(s.Addr)
-		if err == nil && (s.Verdict == VerdictYes || s.Verdict == VerdictNo) && zones.IsPrivate(addr.Addr()) && !slices.Contains(all, addr.Addr().String()) {
+		if err == nil && s.Verdict.isAnswer() && zones.IsPrivate(addr.Addr()) && !slices.Contains(all, addr.Addr().String()) {
 			all = append(all, addr.Addr().String())
 		}
 	}
@@ -253,7 +253,7 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 	}
 	rep := c.NewGate().Observe(r)
 	all := rep.Diagnostics()
-	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
+	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.Verdict.isAnswer() })
 	if i < 0 {
 		return rep, all
 	}

@@ -241,7 +241,7 @@ func (g *Gate) countBad(groups []group, r Round) {
 	bad := make(map[hostKey]badHost)
 	for _, gr := range groups {
 		for _, h := range gr.hosts {
-			if h.verdict != VerdictBroken && h.verdict != VerdictSilent || h.report.Defect == CodeNotAsked {
+			if h.verdict.isAnswer() || h.report.Defect == CodeNotAsked {
 				continue
 			}
 			b, ok := g.bad[h.key]
@@ -374,16 +374,13 @@ type view struct {
 }
 
 func viewOf(groups []group, servers []ServerReport) view {
-	var v view
+	v := view{found: hasRecord(servers)}
 	for _, g := range groups {
 		yes := g.count(VerdictYes)
 		v.no += g.count(VerdictNo)
 		v.none = v.none || yes == 0
 		v.few = v.few || 2*yes < len(g.hosts)
 	}
-	v.found = slices.ContainsFunc(servers, func(s ServerReport) bool {
-		return s.Verdict == VerdictYes && s.Alias == ""
-	})
 	return v
 }
 

@@ -60,14 +60,9 @@ func (r Report) Shortened(weigh func(value string) int) Report {
 		r.Servers = append(r.Servers, s)
 	}
 	r.Servers = slices.Clip(r.Servers)
-	kept := make([]string, 0, min(len(r.Excused), len(r.Servers)))
-	for _, host := range r.Excused {
-		if len(kept) < cap(kept) {
-			kept = append(kept, k.text(host, maxKeptText))
-		}
-	}
-	if r.Excused != nil {
-		r.Excused = kept
+	r.Excused = slices.Clone(r.Excused[:min(len(r.Excused), len(r.Servers))])
+	for i, host := range r.Excused {
+		r.Excused[i] = k.text(host, maxKeptText)
 	}
 	return r
 }

@@ -172,7 +172,7 @@ func TestGlanceRotates(t *testing.T) {
 	c := w.checker()
 	var got []string
 	for n := range 3 {
-		r := c.glance(t.Context(), target, n)
+		r := c.round(t.Context(), target, n, nil)
 		if len(r.Servers) != 1 || !r.Partial {
 			t.Fatalf("round %+v", r)
 		}

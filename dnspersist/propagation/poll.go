@@ -58,17 +58,10 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	defer cancel()
 	j.cancel = cancel
 	s.watchOver(j, spent)
-	var r Round
-	if len(j.again) > 0 {
-		r = j.checker.lookAgain(ctx, j.target, j.again)
-		if r.Err == nil && !asked(r, j.again) {
-			j.again = nil
-			r = j.checker.Look(ctx, j.target)
-		}
-	} else if j.nth < 0 {
+	r := j.checker.round(ctx, j.target, j.nth, j.again)
+	if r.Err == nil && !asked(r, j.again) {
+		j.again = nil
 		r = j.checker.Look(ctx, j.target)
-	} else {
-		r = j.checker.glance(ctx, j.target, j.nth)
 	}
 	if s.ctx.Err() != nil {
 		return Report{}, false

@@ -1,6 +1,7 @@
 package propagation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -245,10 +246,7 @@ func aliasLink(name string, servers []ServerReport) (AliasKind, []string) {
 		if plainName(s.Name) != name || s.Verdict == VerdictBroken || s.Verdict == VerdictSilent {
 			continue
 		}
-		target := plainName(s.Alias)
-		if target == "" {
-			target = plainName(s.Via)
-		}
+		target := plainName(cmp.Or(s.Alias, s.Via))
 		switch {
 		case target == "":
 			without = true
@@ -285,12 +283,12 @@ type Shown struct {
 
 // At is what the servers that were asked for a name show there. A wildcard's answer is none of
 // the name's.
-func (r Report) At(name string) Shown { return shownAt(name, r.Name, r.Servers) }
+func (r Report) At(name string) Shown { return shownAt(name, r.Servers) }
 
 // At is that of a Report, for one round.
-func (r Round) At(name string) Shown { return shownAt(name, r.Name, r.Servers) }
+func (r Round) At(name string) Shown { return shownAt(name, r.Servers) }
 
-func shownAt(name, asked string, servers []ServerReport) Shown {
+func shownAt(name string, servers []ServerReport) Shown {
 	at := Shown{Name: plainName(name)}
 	for _, s := range servers {
 		switch {
@@ -303,7 +301,7 @@ func shownAt(name, asked string, servers []ServerReport) Shown {
 		if at.Zone == "" {
 			at.Zone = s.Zone
 		}
-		if s.Verdict != VerdictYes && s.Verdict != VerdictNo {
+		if !s.Verdict.isAnswer() {
 			continue
 		}
 		at.Zone = s.Zone

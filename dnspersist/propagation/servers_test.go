@@ -169,7 +169,7 @@ func TestNoIPv6(t *testing.T) {
 					t.Fatal("the address was not asked at all")
 				}
 				for i := range 10 {
-					c.glance(t.Context(), target, i)
+					c.round(t.Context(), target, i, nil)
 				}
 				if after := n.questions("[2001:db8::2]"); after != before {
 					t.Errorf("%d polls of an address that cannot be reached", after-before)

@@ -138,6 +138,9 @@ const (
 	VerdictSilent Verdict = "silent"
 )
 
+// isAnswer reports whether the server has answered for the zone.
+func (v Verdict) isAnswer() bool { return v == VerdictYes || v == VerdictNo }
+
 // ServerReport is what is known of one address of one name server.
 type ServerReport struct {
 	Zone    string   `json:"zone,omitempty"`    // zone the server was asked for, without final dot; empty in recursive mode
@@ -169,12 +172,17 @@ type ServerReport struct {
 	BadLooks int       `json:"bad_looks,omitempty"`
 }
 
+// hasRecord reports whether a server has the record itself, not only a CNAME.
+func hasRecord(servers []ServerReport) bool {
+	return slices.ContainsFunc(servers, func(s ServerReport) bool { return s.Verdict == VerdictYes && s.Alias == "" })
+}
+
 // Round is the outcome of asking once.
 type Round struct {
 	Name    string // validation name, without final dot
 	Zone    string // zone of the validation name, without final dot
 	Mode    Mode
-	Partial bool // one server only was asked (glance): not evidence of completeness
+	Partial bool // one server only was asked: not evidence of completeness
 	When    time.Time
 	Servers []ServerReport
 

@@ -83,8 +83,8 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 				chain[known].made = chain[known].made && made
 			case len(chain) > maxAliases:
 				fail(made, ask.Coded(CodeAliasLoop, fmt.Errorf("more than %d CNAMEs: %s; shorten the chain", maxAliases, arrows(append(via, target)))))
-			default:
-				chain = append(chain, station{name: target, host: aliasHost(target), via: via, made: made})
+			default: // the target may not exist yet either
+				chain = append(chain, station{name: target, host: zones.HostAbove(target), via: via, made: made})
 			}
 		}
 	}
@@ -92,15 +92,6 @@ func (w *walk) authoritative(ctx context.Context, name, host string) (string, er
 		firstErr = madeErr
 	}
 	return first, firstErr
-}
-
-// aliasHost is from where the zone of a CNAME's target is found: its parent,
-// as the target may not exist yet either; but not from a top-level domain.
-func aliasHost(target string) string {
-	if dns.CountLabel(target) <= 2 {
-		return target
-	}
-	return zones.Parent(target)
 }
 
 func arrows(names []string) string {
@@ -155,8 +146,9 @@ func (w *walk) zoneBelow(ctx context.Context, a answers) (*zones.Zone, error) {
 	if ok && w.madeCut(ctx, a, del) {
 		return nil, nil
 	}
-	if !ok {
-		del, ok = w.hiddenCut(ctx, a)
+	// a yes would not show the zone below
+	if i := slices.IndexFunc(a.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes }); !ok && w.nth < 0 && i >= 0 {
+		del, ok = w.c.finder.HiddenCut(ctx, a.zone, a.name, a.asked[i].Addr)
 	}
 	if !ok {
 		return nil, nil
@@ -197,9 +189,7 @@ func (w *walk) arrive(ctx context.Context, st station, a answers) (targets []str
 	for _, o := range a.outcomes {
 		w.reports = append(w.reports, o.ServerReport)
 		// Of one that was not asked nothing is known.
-		if o.Verdict == VerdictYes || o.Verdict == VerdictNo || o.Defect == CodeNotAsked {
-			alive = true
-		}
+		alive = alive || o.Verdict.isAnswer() || o.Defect == CodeNotAsked
 		if o.Alias != "" && !slices.Contains(targets, o.Alias) {
 			targets = append(targets, o.Alias)
 		}
@@ -258,15 +248,6 @@ func delegationOf(a answers) (zones.Delegation, bool) {
 	return d, d.Zone != ""
 }
 
-// hiddenCut looks for a zone below that a yes would not show.
-func (w *walk) hiddenCut(ctx context.Context, a answers) (zones.Delegation, bool) {
-	i := slices.IndexFunc(a.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes })
-	if w.nth >= 0 || i < 0 {
-		return zones.Delegation{}, false
-	}
-	return w.c.finder.HiddenCut(ctx, a.zone, a.name, a.asked[i].Addr)
-}
-
 // askAll asks servers of z in parallel.
 func (w *walk) askAll(ctx context.Context, z *zones.Zone, name string) answers {
 	a := answers{zone: z, name: name, asked: w.toAsk(z)}
@@ -301,7 +282,7 @@ func (w *walk) askOne(ctx context.Context, z *zones.Zone, name string, s zones.S
 		}
 	}
 	o.Addr = addr
-	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered well
+	if ctx.Err() == nil && o.deeper == "" && o.Defect != CodeNotAsked { // who refers to a zone below has answered
 		switch memory := w.c.asker.Memory; o.Verdict {
 		case VerdictSilent:
 			o.BadSince, o.BadLooks = memory.Silent(addr, z.Name)

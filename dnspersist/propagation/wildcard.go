@@ -151,9 +151,7 @@ func (w *walk) wildcard() string {
 		return w.madeNS
 	}
 	i := slices.IndexFunc(w.last.outcomes, func(o outcome) bool { return o.FromWildcard })
-	if i < 0 || slices.ContainsFunc(w.reports, func(s ServerReport) bool {
-		return s.Verdict == VerdictYes && s.Alias == ""
-	}) {
+	if i < 0 || hasRecord(w.reports) {
 		return ""
 	}
 	if o := w.last.outcomes[i]; o.Alias == "" {
@@ -202,7 +200,7 @@ const (
 // host's own is why. It returns which records to add before; empty if the host loses nothing.
 func (w *walk) shadows(ctx context.Context, host string) string {
 	st := w.last
-	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict == VerdictYes || o.Verdict == VerdictNo })
+	i := slices.IndexFunc(st.outcomes, func(o outcome) bool { return o.Verdict.isAnswer() })
 	if i < 0 || host == st.zone.Name || !dns.IsSubDomain(st.zone.Name, zones.Parent(host)) {
 		return ""
 	}
@@ -293,7 +291,7 @@ func content(rrs []dns.RR) []string {
 // mayShadow reports whether it has to be found out if the record would end a wildcard's answers:
 // there is none yet, and the name is answered for as if it existed.
 func (w *walk) mayShadow(wildcard string) bool {
-	return !slices.ContainsFunc(w.reports, func(s ServerReport) bool { return s.Verdict == VerdictYes && s.Alias == "" }) &&
+	return !hasRecord(w.reports) &&
 		slices.ContainsFunc(w.last.outcomes, func(o outcome) bool {
 			return o.FromWildcard || o.Verdict == VerdictNo && o.Rcode == "NOERROR" && (len(o.Values) == 0 || wildcard != "")
 		})

@@ -199,23 +199,17 @@ func newLookLimiter() *Limiter {
 // ErrNotAsked means nothing for a server: its turn did not come in time.
 var ErrNotAsked = errors.New("not asked, as too much is asked at present")
 
-// wait blocks until addr may be asked or ctx is done. An error that wraps ErrNotAsked says
-// that it would have been too late.
+// wait blocks until addr, empty for one without a rate of its own, may be asked or ctx is done.
+// An error that wraps ErrNotAsked means that it would have been too late.
 func (l *Limiter) wait(ctx context.Context, addr string) error {
 	if l == nil {
 		return ctx.Err()
 	}
 	// The server first: to wait for it must not use up what all share.
-	if err := waitFor(ctx, l.server(addr)); err != nil {
-		return err
-	}
-	return l.waitForAll(ctx)
-}
-
-// waitForAll is wait where the address has no rate of its own.
-func (l *Limiter) waitForAll(ctx context.Context) error {
-	if l == nil {
-		return ctx.Err()
+	if addr != "" {
+		if err := waitFor(ctx, l.server(addr)); err != nil {
+			return err
+		}
 	}
 	return waitFor(ctx, l.global)
 }

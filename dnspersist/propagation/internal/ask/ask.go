@@ -118,7 +118,7 @@ func (a Asker) transports(ctx context.Context, addr string, query *dns.Msg) (Ans
 	if silent && known.silent && time.Since(known.tcpSilent) < tcpAgain {
 		return Answer{}, fmt.Errorf("no answer over UDP (%w); TCP was tried in vain lately", cause(err))
 	}
-	ans, tcpErr := a.once(ctx, "tcp", addr, query)
+	ans, tcpErr := a.within(ctx, 0, "tcp", addr, query)
 	if errors.Is(tcpErr, ErrNotAsked) {
 		return Answer{}, tcpErr
 	}
@@ -211,16 +211,18 @@ func smooth(old, latest time.Duration) time.Duration {
 	return old + (latest-old)/8
 }
 
-// within is once with a shorter time-out, which is an ordinary one to the caller.
+// within asks once. A patience that is shorter than the exchanger's ends in an ordinary time-out;
+// zero is the exchanger's.
 func (a Asker) within(ctx context.Context, patience time.Duration, network, addr string, query *dns.Msg) (Answer, error) {
-	if patience == 0 {
-		return a.once(ctx, network, addr, query)
-	}
 	if err := a.turn(ctx, addr, query); err != nil {
 		return Answer{}, err
 	}
-	short, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	short := ctx
+	if patience > 0 {
+		var cancel context.CancelFunc
+		short, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	ans, err := a.exchange(short, network, addr, query)
 	if err != nil && short.Err() != nil && ctx.Err() == nil {
 		return Answer{}, errTimedOut
@@ -228,18 +230,11 @@ func (a Asker) within(ctx context.Context, patience time.Duration, network, addr
 	return ans, err
 }
 
-func (a Asker) once(ctx context.Context, network, addr string, query *dns.Msg) (Answer, error) {
-	if err := a.turn(ctx, addr, query); err != nil {
-		return Answer{}, err
-	}
-	return a.exchange(ctx, network, addr, query)
-}
-
 // turn waits until addr may be asked. Resolvers are there to be asked much: a Scheduler bounds
 // what it asks in all, and looks are bounded by their own questions to servers.
 func (a Asker) turn(ctx context.Context, addr string, query *dns.Msg) error {
 	if query.RecursionDesired {
-		return AccountOf(ctx).Limiter.waitForAll(ctx)
+		return AccountOf(ctx).Limiter.wait(ctx, "")
 	}
 	if err := AccountOf(ctx).Limiter.wait(ctx, addr); err != nil {
 		return err
@@ -295,8 +290,7 @@ func Coded(code Code, err error) error {
 
 // CodeOf returns the code of an error, empty if it has none.
 func CodeOf(err error) Code {
-	var c *codedError
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*codedError](err); ok {
 		return c.code
 	}
 	return ""

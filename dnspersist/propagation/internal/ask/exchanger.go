@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -61,14 +62,9 @@ func (e NetExchanger) Exchange(ctx context.Context, network, addr string, query 
 	if err != nil {
 		return nil, fmt.Errorf("packing query for %s: %w", addr, err)
 	}
-	timeout := e.UDPTimeout
-	if timeout <= 0 {
-		timeout = DefaultUDPTimeout
-	}
+	timeout := cmp.Or(e.UDPTimeout, DefaultUDPTimeout)
 	if network == "tcp" {
-		if timeout = e.TCPTimeout; timeout <= 0 {
-			timeout = DefaultTCPTimeout
-		}
+		timeout = cmp.Or(e.TCPTimeout, DefaultTCPTimeout)
 	}
 	deadline := time.Now().Add(timeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {

@@ -48,8 +48,8 @@ type serverMemory struct {
 }
 
 // Memory remembers servers for all Checkers that use the same exchanger, so that one that
-// is silent for ever does not cost its time-outs again at every look, nor its grace at
-// every renewal.
+// is silent for ever does not cost its time-outs again at every look, nor the wait for
+// it at every renewal.
 type Memory struct {
 	looks *Limiter // bounds the questions of all
 

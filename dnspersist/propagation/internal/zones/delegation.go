@@ -79,30 +79,16 @@ func (d Delegation) isKnownAs(z *Zone) bool {
 // addChildHosts adds the hosts that the zone lists itself.
 func (f *Finder) addChildHosts(ctx context.Context, z *Zone, avoid string) uint32 {
 	ttl := uint32(maxZoneTTL / time.Second)
-	tries := 0
-	for _, s := range z.Servers() {
-		if !s.Addr.IsValid() || f.Fence.Stops(s.Addr) {
-			continue
-		}
-		if tries++; tries > childTries {
-			break
-		}
-		hosts, glue, nsTTL := f.nsFrom(ctx, s.Addr, z.Name)
+	servers := f.addrsOf(z)
+	for _, addr := range servers[:min(len(servers), childTries)] {
+		hosts, glue, nsTTL := f.nsFrom(ctx, addr, z.Name)
 		if len(hosts) == 0 {
 			continue
 		}
-		for i, h := range z.hosts {
-			if !slices.Contains(hosts, h.name) {
-				z.hosts[i].listed = "parent"
-			}
-		}
+		z.mark("parent", false, hosts)
 		hosts = slices.DeleteFunc(hosts, z.lists)
 		least := min(ttl, nsTTL, f.addHosts(ctx, z, hosts, glue, avoid))
-		for i, h := range z.hosts {
-			if slices.Contains(hosts, h.name) {
-				z.hosts[i].listed = "zone"
-			}
-		}
+		z.mark("zone", true, hosts)
 		return least
 	}
 	return ttl
@@ -184,9 +170,10 @@ func (f *Finder) askParent(ctx context.Context, zone string) parentView {
 			return rr.Header().Rrtype == dns.TypeDS && dns.CanonicalName(rr.Header().Name) == zone
 		})
 	}
-	denied, tries := 0, 0
-	for _, addr := range f.parentServers(ctx, Parent(zone)) {
-		if tries++; tries > parentTries || ctx.Err() != nil {
+	denied := 0
+	servers := f.parentServers(ctx, Parent(zone))
+	for _, addr := range servers[:min(len(servers), parentTries)] {
+		if ctx.Err() != nil {
 			break
 		}
 		ans, err := f.asker.Ask(ctx, DNSAddr(addr), zone, dns.TypeNS, false)
@@ -278,24 +265,9 @@ func (f *Finder) compare(ctx context.Context, z *Zone, above parentView) {
 	if len(above.hosts) == 0 {
 		return
 	}
-	for i, h := range z.hosts {
-		if !slices.Contains(above.hosts, h.name) {
-			z.hosts[i].listed = "zone"
-		}
-	}
-	var missing []string
-	for _, h := range above.hosts {
-		if !z.lists(h) {
-			missing = append(missing, h)
-		}
-	}
-	if len(missing) == 0 {
-		return
-	}
-	f.addHosts(ctx, z, missing, above.glue, "")
-	for i, h := range z.hosts {
-		if slices.Contains(missing, h.name) {
-			z.hosts[i].listed = "parent"
-		}
+	z.mark("zone", false, above.hosts)
+	if missing := slices.DeleteFunc(slices.Clone(above.hosts), z.lists); len(missing) > 0 {
+		f.addHosts(ctx, z, missing, above.glue, "")
+		z.mark("parent", true, missing)
 	}
 }

@@ -149,17 +149,10 @@ func (f *Finder) addresses(ctx context.Context, h *hostAnswer) {
 		for _, rr := range found[i].Answer {
 			// Whatever the owner: a host that is a CNAME is not allowed, and
 			// resolvers follow it.
-			var ip netip.Addr
-			switch rr := rr.(type) {
-			case *dns.A:
-				ip, _ = netip.AddrFromSlice(rr.A)
-			case *dns.AAAA:
-				ip, _ = netip.AddrFromSlice(rr.AAAA)
-			default:
-				continue
+			if ip, ok := addrOf(rr); ok {
+				h.addrs = append(h.addrs, ip)
+				h.TTL = min(h.TTL, rr.Header().Ttl)
 			}
-			h.addrs = append(h.addrs, ip.Unmap())
-			h.TTL = min(h.TTL, rr.Header().Ttl)
 		}
 	}
 }
@@ -280,10 +273,5 @@ func (f Fence) Stops(addr netip.Addr) bool {
 		return false
 	}
 	addr = addr.Unmap().WithZone("")
-	for _, p := range f.Private {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return IsPrivate(addr)
+	return IsPrivate(addr) || slices.ContainsFunc(f.Private, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -216,19 +216,25 @@ func CutOf(rrs []dns.RR, name string) string {
 func GlueOf(rrs []dns.RR) map[string][]netip.Addr {
 	glue := make(map[string][]netip.Addr)
 	for _, rr := range rrs {
-		var ip netip.Addr
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip, _ = netip.AddrFromSlice(rr.A)
-		case *dns.AAAA:
-			ip, _ = netip.AddrFromSlice(rr.AAAA)
-		default:
-			continue
+		if ip, ok := addrOf(rr); ok {
+			host := dns.CanonicalName(rr.Header().Name)
+			glue[host] = append(glue[host], ip)
 		}
-		host := dns.CanonicalName(rr.Header().Name)
-		glue[host] = append(glue[host], ip.Unmap())
 	}
 	return glue
+}
+
+// addrOf returns the address in an A or AAAA record.
+func addrOf(rr dns.RR) (ip netip.Addr, ok bool) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		ip, _ = netip.AddrFromSlice(rr.A)
+	case *dns.AAAA:
+		ip, _ = netip.AddrFromSlice(rr.AAAA)
+	default:
+		return ip, false
+	}
+	return ip.Unmap(), true
 }
 
 // IsBelow reports whether name is strictly below zone; both canonical.
@@ -264,6 +270,15 @@ func Display(name string) string {
 		return name
 	}
 	return strings.TrimSuffix(name, ".")
+}
+
+// HostAbove is the parent of a name, unless that is a top-level domain: from there no zone is
+// looked for.
+func HostAbove(name string) string {
+	if dns.CountLabel(name) <= 2 {
+		return name
+	}
+	return Parent(name)
 }
 
 // Parent is name without its first label.

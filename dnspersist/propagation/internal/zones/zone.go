@@ -80,6 +80,15 @@ func (z *Zone) lists(host string) bool {
 	return slices.Contains(z.left, host) || slices.ContainsFunc(z.hosts, func(h nsHost) bool { return h.name == host })
 }
 
+// mark notes where alone the hosts of z are listed that are, or are not, among hosts.
+func (z *Zone) mark(listed string, among bool, hosts []string) {
+	for i, h := range z.hosts {
+		if slices.Contains(hosts, h.name) == among {
+			z.hosts[i].listed = listed
+		}
+	}
+}
+
 // Dropped is how many addresses are too many, a host that was not looked up being one.
 func (z *Zone) Dropped() int {
 	n := 0
@@ -133,11 +142,7 @@ func (f *Finder) Find(ctx context.Context, name, host string) (*Zone, error) {
 		return z, nil
 	}
 	// Names that start together and share a zone wait for one discovery.
-	flightName := host
-	if dns.CountLabel(host) > 2 {
-		flightName = Parent(host)
-	}
-	unlock, err := f.cache.lock(ctx, f.key(flightName))
+	unlock, err := f.cache.lock(ctx, f.key(HostAbove(host)))
 	if err != nil {
 		return nil, err
 	}
