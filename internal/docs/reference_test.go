@@ -162,13 +162,21 @@ func TestLifeOfAName(t *testing.T) {
 	same(t, "reasons", drawn, reasons(t))
 
 	var actions, described []string
+	core := ""
 	for _, source := range sources(t, "dnspersist/acmepersist", isProduct) {
+		core += source
 		for _, m := range regexp.MustCompile(`\tdo[A-Z][A-Za-z]* +action += "([^"]+)"`).FindAllStringSubmatch(source, -1) {
 			actions = append(actions, m[1])
 		}
 	}
 	for _, row := range rows(text) {
-		for _, action := range strings.Split(quoted.ReplaceAllString(row[0], ""), ",") {
+		step := regexp.MustCompile(" \\(`([A-Za-z]+)`\\)") // the method that makes it
+		for _, m := range step.FindAllStringSubmatch(row[0], -1) {
+			if !strings.Contains(core, ") "+m[1]+"(") {
+				t.Errorf("there is no method %s", m[1])
+			}
+		}
+		for _, action := range strings.Split(quoted.ReplaceAllString(step.ReplaceAllString(row[0], ""), ""), ",") {
 			action, _, _ = strings.Cut(action, ":")
 			if action = strings.TrimSpace(action); action != "" && !slices.Contains(described, action) {
 				described = append(described, action)
