@@ -61,19 +61,15 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if err := iss.expand(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	publishing, err := iss.loadProvider(ctx, rt.tuning)
-	if err != nil {
+	var err error
+	if rt.publishing, err = iss.loadProvider(ctx, rt.tuning); err != nil {
 		return err
 	}
-	rt.publishing = publishing
 	dns := iss.takeDNSSettings(ctx)
 	rt.globalResolvers = len(dns.Resolvers) > 0
-
-	transport, err := iss.newTransport(ctx)
-	if err != nil {
+	if rt.transport, err = iss.newTransport(ctx); err != nil {
 		return err
 	}
-	rt.transport = transport
 	iss.rt = rt
 	if err := iss.ACMEIssuer.Provision(ctx); err != nil {
 		return err
@@ -229,11 +225,9 @@ func (iss *Issuer) Revoke(ctx context.Context, cert certmagic.CertificateResourc
 // explained is an error that shows all it holds in CertMagic's log: CertMagic
 // looks for the CA's problem document in an error and logs that instead of the error,
 // without the account, the names and what to do.
-type explained struct{ err error }
+type explained struct{ error }
 
-func (e explained) Error() string { return e.err.Error() }
-
-func (e explained) Unwrap() error { return e.err }
+func (e explained) Unwrap() error { return e.error }
 
 // As gives the CA's problem document with the whole error as its detail.
 func (e explained) As(target any) bool {
@@ -242,10 +236,10 @@ func (e explained) As(target any) bool {
 		return false
 	}
 	var found acme.Problem
-	if !errors.As(e.err, &found) {
+	if !errors.As(e.error, &found) {
 		return false
 	}
-	*problem = acme.Problem{Type: found.Type, Status: found.Status, Detail: e.err.Error()}
+	*problem = acme.Problem{Type: found.Type, Status: found.Status, Detail: e.Error()}
 	return true
 }
 

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -222,12 +223,7 @@ func prepend(list []string, first ...string) []string {
 }
 
 // endedAt is when Deactivate has ended the account or last tried to; zero if never.
-func (b binding) endedAt() time.Time {
-	if !b.DeactivatedAt.IsZero() {
-		return b.DeactivatedAt
-	}
-	return b.DeactivatingAt
-}
+func (b binding) endedAt() time.Time { return cmp.Or(b.DeactivatedAt, b.DeactivatingAt) }
 
 // ended is the error for every use of an account that Deactivate has ended, with
 // what the CA answered last, if anything.

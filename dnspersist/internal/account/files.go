@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -149,9 +148,6 @@ func (f *files) ownByURL(ctx context.Context, url string) (best binding, found b
 
 // keep writes a complete binding.
 func (f *files) keep(ctx context.Context, storageKey string, bound binding) (binding, error) {
-	if bound.BoundAt.IsZero() {
-		bound.BoundAt = time.Now().UTC()
-	}
 	bound.at = storageKey
 	if err := f.store.Save(ctx, storageKey, bound); err != nil {
 		return binding{}, err

@@ -153,9 +153,7 @@ const (
 
 // serverFaults are when faults of name servers were logged: a server has many names, and what
 // is wrong with it is one fact.
-type serverFaults struct {
-	logged map[serverFault]time.Time
-}
+type serverFaults map[serverFault]time.Time
 
 type serverFault struct {
 	addr string
@@ -163,7 +161,7 @@ type serverFault struct {
 }
 
 // news are the faults in a report that were not logged lately, and are now.
-func (s *serverFaults) news(report propagation.Report, now time.Time) []propagation.Diagnostic {
+func (s serverFaults) news(report propagation.Report, now time.Time) []propagation.Diagnostic {
 	var all []propagation.Diagnostic
 	for _, d := range report.Diagnostics()[1:] {
 		if d.Addr != "" && s.isNew(serverFault{d.Addr, d.Code}, now) {
@@ -182,18 +180,15 @@ func writeFault(logger *zap.Logger, d propagation.Diagnostic, zone string, onDem
 
 // isNew notes a fault, and reports whether it was not logged lately. Where too many are known
 // the older half is forgotten.
-func (s *serverFaults) isNew(f serverFault, now time.Time) bool {
-	if at, ok := s.logged[f]; ok && now.Sub(at) < faultAgain {
+func (s serverFaults) isNew(f serverFault, now time.Time) bool {
+	if at, ok := s[f]; ok && now.Sub(at) < faultAgain {
 		return false
 	}
-	if s.logged == nil {
-		s.logged = make(map[serverFault]time.Time)
-	}
-	if len(s.logged) >= mostFaults {
-		times := slices.SortedFunc(maps.Values(s.logged), time.Time.Compare)
+	if len(s) >= mostFaults {
+		times := slices.SortedFunc(maps.Values(s), time.Time.Compare)
 		middle := times[len(times)/2]
-		maps.DeleteFunc(s.logged, func(_ serverFault, at time.Time) bool { return !at.After(middle) })
+		maps.DeleteFunc(s, func(_ serverFault, at time.Time) bool { return !at.After(middle) })
 	}
-	s.logged[f] = now
+	s[f] = now
 	return true
 }

@@ -75,7 +75,7 @@ func TestNewsAreBounded(t *testing.T) {
 // What is wrong with a server is logged once, however many names it has.
 func TestServerFaultsAreLoggedOnce(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
-	var faults serverFaults
+	faults := make(serverFaults)
 	r := propagation.Report{Status: propagation.StatusAbsent, Zone: "example.test", Servers: []propagation.ServerReport{
 		{Zone: "example.test", Host: "ns1.test", Addr: "192.0.2.1:53", Verdict: propagation.VerdictNo, Defect: propagation.CodeEDNSBroken},
 		{Zone: "example.test", Host: "ns2.test", Addr: "192.0.2.2:53", Verdict: propagation.VerdictNo},
@@ -92,7 +92,7 @@ func TestServerFaultsAreLoggedOnce(t *testing.T) {
 	for i := range 3 * mostFaults {
 		faults.isNew(serverFault{fmt.Sprint(i), "x"}, now.Add(time.Duration(i)))
 	}
-	if n := len(faults.logged); n > mostFaults {
+	if n := len(faults); n > mostFaults {
 		t.Errorf("%d faults are remembered", n)
 	}
 	if fault := (serverFault{fmt.Sprint(3*mostFaults - 1), "x"}); faults.isNew(fault, now) || !faults.isNew(fault, now.Add(2*faultAgain)) {

@@ -113,6 +113,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		attempts:  make(map[string][]*Attempt),
 		slots:     make(map[string]chan struct{}),
 		reported:  make(map[string]string),
+		faults:    make(serverFaults),
 	}
 	r.announcements = newAnnouncements(r)
 	return r

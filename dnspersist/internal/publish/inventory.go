@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,20 +77,11 @@ func (e Entry) unfinished() bool {
 }
 
 // begun is when the write or removal was begun.
-func (e Entry) begun() time.Time {
-	if e.RemovingAt.IsZero() {
-		return e.At
-	}
-	return e.RemovingAt
-}
+func (e Entry) begun() time.Time { return cmp.Or(e.RemovingAt, e.At) }
 
 // UnusedFor reports whether nobody has wanted the value for so long.
 func (e Entry) UnusedFor(d time.Duration, now time.Time) bool {
-	last := e.WantedAt
-	if e.WrittenAt.After(last) {
-		last = e.WrittenAt
-	}
-	return now.Sub(last) >= d
+	return now.Sub(e.WantedAt) >= d && now.Sub(e.WrittenAt) >= d
 }
 
 func (i *Inventory) key(name string) (string, error) {

@@ -172,13 +172,8 @@ func (w *writer) settleWithout(ctx context.Context, name, value string, wrote er
 		return !slices.Contains(shown.values(), value), nil
 	})
 	switch {
-	case err == nil:
-		return after, first, nil
-	case wrote != nil:
-		if shown, ok := w.lastLook(ctx, name); ok {
-			after = shown
-		}
-		return after, first, wrote
+	case err != nil && wrote != nil:
+		return w.lastLook(ctx, name, after), first, wrote
 	case errors.Is(err, errTooLong):
 		return after, first, fmt.Errorf("the provider has taken it, but the name servers still show %q after %s: it may still go, look again later", value, patience)
 	}

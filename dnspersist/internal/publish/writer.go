@@ -206,13 +206,8 @@ func (w *writer) write(ctx context.Context, name string, before published, value
 		return err == nil, nil
 	})
 	switch {
-	case err == nil:
-		return after, first, nil
-	case wrote != nil:
-		if shown, ok := w.lastLook(ctx, name); ok {
-			after = shown
-		}
-		return after, first, fmt.Errorf("adding to the zone %s: %w", before.zone, wrote)
+	case err != nil && wrote != nil:
+		return w.lastLook(ctx, name, after), first, fmt.Errorf("adding to the zone %s: %w", before.zone, wrote)
 	case errors.Is(err, errTooLong):
 		return after, first, fmt.Errorf("the provider has taken it, but %w after %s: it may still come, look again later", why, patience)
 	}
@@ -262,16 +257,18 @@ func (w *writer) patience(wrote error) time.Duration {
 	return patience
 }
 
-// lastLook is what is published after a call that was cut off because ctx has ended: nobody may come
-// back to see what it has done until then.
-func (w *writer) lastLook(ctx context.Context, name string) (published, bool) {
+// lastLook is what is published after a call that was cut off because ctx has ended, if it can be seen,
+// else what was seen before: nobody may come back to see what it has done until then.
+func (w *writer) lastLook(ctx context.Context, name string, before published) published {
 	if ctx.Err() == nil {
-		return published{}, false
+		return before
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 	defer cancel()
-	shown, err := w.read(ctx, name)
-	return shown, err == nil
+	if shown, err := w.read(ctx, name); err == nil {
+		return shown
+	}
+	return before
 }
 
 // errTooLong ends a wait.
