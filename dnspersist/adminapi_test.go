@@ -78,16 +78,16 @@ func TestAdminAPIDuringReloads(t *testing.T) {
 		if err != nil {
 			return
 		}
-		said := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Retry-After"))
+		answer := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Retry-After"))
 		if resp.StatusCode != http.StatusOK {
 			var problem struct{ Error string }
 			if err := json.Unmarshal(body, &problem); err != nil || problem.Error == "" {
-				said += " without an error in JSON"
+				answer += " without an error in JSON"
 			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		answers[said]++
+		answers[answer]++
 	}
 	for _, path := range []string{"", "", "records"} {
 		wg.Go(func() {
@@ -110,9 +110,9 @@ func TestAdminAPIDuringReloads(t *testing.T) {
 	close(done)
 	wg.Wait()
 	t.Log(answers)
-	for said := range answers {
-		if said != "200 " && said != "503 1" {
-			t.Errorf("an answer is %q", said)
+	for answer := range answers {
+		if answer != "200 " && answer != "503 1" {
+			t.Errorf("an answer is %q", answer)
 		}
 	}
 	if answers["200 "] == 0 || answers["503 1"] == 0 {

@@ -190,7 +190,7 @@ func TestWarnOfNamesForNoPublicCA(t *testing.T) {
 	}
 }
 
-// What a policy names is said while the configuration is provisioned, so by `caddy validate`.
+// What a policy names is logged while the configuration is provisioned, so by `caddy validate`.
 func TestWarnHopeless(t *testing.T) {
 	for policy, want := range map[string][]string{
 		"auto":  {"192.0.2.1", "*.*.example.com"},

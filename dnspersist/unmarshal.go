@@ -59,7 +59,7 @@ import (
 //	}
 //
 // The words that `acme` has too mean the same as there. Only in the directive may dns name no
-// provider, and then means that of the global option dns, see UseGlobalDNS. A word may stand once in a
+// provider, and then means that of the global option dns, see UseGlobalDNS. A word may be given once in a
 // block; an issuer that already has values keeps those that the block does not name.
 func (iss *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.Next() { // the name of the issuer or directive

@@ -365,7 +365,7 @@ func TestExportAndImport(t *testing.T) {
 	}
 }
 
-// A key is changed where the CA has said so, whatever came of the answer, and the former one is in no file.
+// A key is changed where the CA has confirmed it, whatever came of the answer, and the former one is in no file.
 func TestRoll(t *testing.T) {
 	for _, problem := range []string{"", "malformed"} {
 		fake, h, _ := newWorld(t, Config{})

@@ -16,7 +16,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
 
-// careful deletes what it is told, all of the name if empties is set.
+// careful deletes what it is given, all of the name if empties is set.
 type careful struct {
 	*world
 	empties bool

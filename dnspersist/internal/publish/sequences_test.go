@@ -22,7 +22,7 @@ func TestSequencesOfRemovals(t *testing.T) {
 			w := newWorld(time.Minute)
 			w.replaces, w.empties = rnd.IntN(2) == 0, rnd.IntN(2) == 0
 			w.lag = time.Duration(rnd.IntN(200)) * time.Second
-			// which server is behind cannot be told from a failed write, nor from a removal
+			// which server is behind cannot be distinguished from a failed write, nor from a removal
 			far := w.lag > 100*time.Second
 			provider := careful{w, !far && rnd.IntN(2) == 0}
 			theirs := map[string]bool{}
@@ -58,7 +58,7 @@ func TestSequencesOfRemovals(t *testing.T) {
 					if len(lost.Values) == 0 {
 						t.Errorf("seed %d: %v", seed, err)
 					}
-					// putting back has failed as well, and somebody is told
+					// putting back has failed as well, and somebody is asked to do it
 					for _, v := range without(lost.Values, w.values) {
 						delete(theirs, v)
 					}
