@@ -140,7 +140,7 @@ func TestAlias(t *testing.T) {
 }
 
 // A record below a host that lives from a wildcard takes its answers away: what is to be added
-// before is said, of names between as well.
+// before is reported, of names between as well.
 func TestShadows(t *testing.T) {
 	for _, tt := range []struct {
 		name, zone, host string

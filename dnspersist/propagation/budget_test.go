@@ -339,6 +339,6 @@ func TestBudgetSpoilsNothing(t *testing.T) {
 		t.Errorf("%s, first yes %s", rep.Status, rep.FirstYes)
 	}
 	if rep := g.Observe(roundOf("y y", 6*time.Minute)); rep.Status == StatusReady {
-		t.Error("ready at once although a server said no")
+		t.Error("ready at once although a server answered no")
 	}
 }

@@ -127,8 +127,9 @@ func (o outcome) broken(defect Code, reason string) outcome {
 	return o
 }
 
-// classifyError returns what it means that no usable answer came.
-func classifyError(err error) outcome {
+// classifyFailure returns what it means that no usable answer came. That the asker's time was up is
+// no fault of the server's.
+func classifyFailure(ctx context.Context, err error) outcome {
 	o := outcome{ServerReport: ServerReport{Verdict: VerdictSilent, Reason: err.Error(), Defect: CodeUnreachable}}
 	if errors.Is(err, ask.ErrBadReply) {
 		o.Verdict, o.Defect = VerdictBroken, CodeBroken
@@ -139,13 +140,6 @@ func classifyError(err error) outcome {
 	if errors.Is(err, ask.ErrNotAsked) {
 		o.Defect = CodeNotAsked
 	}
-	return o
-}
-
-// classifyFailure is classifyError, unless the asker's time was up: that is no fault of the
-// server's.
-func classifyFailure(ctx context.Context, err error) outcome {
-	o := classifyError(err)
 	if ctx.Err() != nil {
 		o.Verdict, o.Defect, o.Reason = VerdictSilent, CodeNotAsked, "had not answered when the time was up"
 	}

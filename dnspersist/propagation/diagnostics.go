@@ -72,39 +72,37 @@ func (r Report) allSilent() bool {
 
 func (r Report) wayDiagnostics() []Diagnostic {
 	var all []Diagnostic
+	add := func(code Code, format string, args ...any) {
+		all = append(all, Diagnostic{Code: code, Text: fmt.Sprintf(format, args...)})
+	}
 	if r.Status == StatusBlocked && r.allSilent() {
-		all = append(all, Diagnostic{Code: CodePort53Blocked, Text: fmt.Sprintf(
-			"no authoritative server of %s can be reached from here on port 53, over UDP or TCP: allow DNS to leave this network, or set resolvers and check recursive", r.Zone)})
+		add(CodePort53Blocked, "no authoritative server of %s can be reached from here on port 53, over UDP or TCP: allow DNS to leave this network, or set resolvers and check recursive", r.Zone)
 	}
 	if inside := r.inside(); len(inside) > 0 && r.FirstYes.IsZero() {
 		more := ""
 		if len(inside) > maxNamed {
 			inside, more = inside[:maxNamed], fmt.Sprintf(" and %d more", len(inside)-maxNamed)
 		}
-		all = append(all, Diagnostic{Code: CodeInsideServers, Text: fmt.Sprintf(
-			"the name servers that were asked are in this network (%s%s): outside, where a public CA asks, the domain may have others that show something else; publish the record there", strings.Join(inside, ", "), more)})
+		add(CodeInsideServers, "the name servers that were asked are in this network (%s%s): outside, where a public CA asks, the domain may have others that show something else; publish the record there", strings.Join(inside, ", "), more)
 	}
 	if r.Dropped > 0 {
-		all = append(all, Diagnostic{Code: CodeTooManyServers, Text: fmt.Sprintf("%s has more addresses than are asked: %d were left out", r.Zone, r.Dropped)})
+		add(CodeTooManyServers, "%s has more addresses than are asked: %d were left out", r.Zone, r.Dropped)
 	}
 	if !r.NextLookNotBefore.IsZero() {
-		all = append(all, Diagnostic{Code: CodeResolverNegative, Text: fmt.Sprintf(
-			"a resolver keeps its \"no\" until %s; asking earlier is of no use", r.NextLookNotBefore.UTC().Format(time.RFC3339))})
+		add(CodeResolverNegative, "a resolver keeps its \"no\" until %s; asking earlier is of no use", r.NextLookNotBefore.UTC().Format(time.RFC3339))
 	}
 	if r.Status == StatusAbsent && r.Zone != "" && !strings.Contains(r.Zone, ".") && r.dead(r.Name) {
 		// a zone of one's own may be a top-level one, so this is reported and not concluded from
-		all = append(all, Diagnostic{Code: CodeNotDelegated, Text: fmt.Sprintf(
-			"%s does not exist in the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)})
+		add(CodeNotDelegated, "%s does not exist in the top-level zone %s: if the domain should be delegated, it is not; register it, or set resolvers that know it", r.Name, r.Zone)
 	}
 	if r.Wildcard != "" && r.FirstYes.IsZero() {
-		all = append(all, Diagnostic{Code: CodeWildcard, Text: fmt.Sprintf(
-			"%s is answered by a wildcard record above it (%s): it stops applying when the record is published at exactly this name, so publish it", r.Name, r.Wildcard)})
+		add(CodeWildcard, "%s is answered by a wildcard record above it (%s): it stops applying when the record is published at exactly this name, so publish it", r.Name, r.Wildcard)
 	}
 	if r.Shadows != "" && r.FirstYes.IsZero() {
-		all = append(all, Diagnostic{Code: CodeWildcardBreaks, Text: r.Shadows})
+		add(CodeWildcardBreaks, "%s", r.Shadows)
 	}
 	if a := r.Alias(); a.Kind == AliasNotAgreed {
-		all = append(all, Diagnostic{Code: CodeAliasNotAgreed, Text: (&AliasError{a}).Error()})
+		add(CodeAliasNotAgreed, "%s", (&AliasError{a}).Error())
 	}
 	seen := make(map[string]bool)
 	for _, s := range r.Servers {
@@ -112,11 +110,11 @@ func (r Report) wayDiagnostics() []Diagnostic {
 			continue
 		}
 		seen[s.Alias] = true
-		d := Diagnostic{Code: CodeAlias, Text: fmt.Sprintf("%s is a CNAME to %s: CAs may follow it, but need not", s.Name, strings.TrimSuffix(s.Alias, "."))}
-		if r.dead(s.Alias) {
-			d = Diagnostic{Code: CodeAliasDead, Text: fmt.Sprintf("%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, strings.TrimSuffix(s.Alias, "."))}
+		if target := strings.TrimSuffix(s.Alias, "."); r.dead(target) {
+			add(CodeAliasDead, "%s is a CNAME to %s, which does not exist: publish the record there, or remove the CNAME", s.Name, target)
+		} else {
+			add(CodeAlias, "%s is a CNAME to %s: CAs may follow it, but need not", s.Name, target)
 		}
-		all = append(all, d)
 	}
 	return all
 }
@@ -138,7 +136,6 @@ func (r Report) inside() []string {
 
 // dead reports whether the target exists at none of the servers that were asked for it.
 func (r Report) dead(target string) bool {
-	target = strings.TrimSuffix(target, ".")
 	asked := 0
 	for _, s := range r.Servers {
 		if s.Name != target {
@@ -261,53 +258,41 @@ func (c *Checker) Diagnose(ctx context.Context, t Target) (Report, []Diagnostic)
 		all = append(all, Diagnostic{Code: CodeUnsigned, Text: fmt.Sprintf(
 			"the zone %s is not signed: who can forge DNS answers can forge a record that lasts; DNSSEC protects it", rep.Zone)})
 	}
-	p := probe{c: c, zone: w.last.zone.Name, host: t.host(), name: w.last.name, addr: zones.DNSAddr(w.last.asked[i].Addr), accept: t.Accept, wildcard: r.Wildcard != ""}
 	if rep.FirstYes.IsZero() && t.Mistaken != nil {
-		all = append(all, p.wrongNames(ctx, t.Mistaken(zones.Display(p.zone)))...)
+		addr := zones.DNSAddr(w.last.asked[i].Addr)
+		all = append(all, w.wrongNames(ctx, addr, t.Mistaken(zones.Display(w.last.zone.Name)), r.Wildcard != "")...)
 	}
 	return rep, all
 }
 
-// probe asks one server that serves the zone.
-type probe struct {
-	c                *Checker
-	zone, host, name string
-	addr             string
-	accept           acceptFunc
-	wildcard         bool // one answers for names that nobody has
-}
-
-func (p probe) ask(ctx context.Context, name string, qtype uint16) []dns.RR {
-	ans, err := p.c.asker.Ask(ctx, p.addr, name, qtype, false)
-	if err != nil || ans.Rcode != dns.RcodeSuccess {
-		return nil
-	}
-	return ans.Answer
-}
-
-// wrongNames looks for the record where it is put by mistake.
-func (p probe) wrongNames(ctx context.Context, places []Place) []Diagnostic {
+// wrongNames asks the server at addr for the record where it is put by mistake. wildcard is set if
+// one answers for names that nobody has.
+func (w *walk) wrongNames(ctx context.Context, addr string, places []Place, wildcard bool) []Diagnostic {
 	var all []Diagnostic
 	for _, place := range places {
 		name := dns.CanonicalName(place.Name)
-		if _, ok := dns.IsDomainName(name); !ok || name == p.name || !dns.IsSubDomain(p.zone, name) {
+		if _, ok := dns.IsDomainName(name); !ok || name == w.last.name || !dns.IsSubDomain(w.last.zone.Name, name) {
 			continue
 		}
-		values, _ := txtValues(p.ask(ctx, name, dns.TypeTXT), name)
+		ans, err := w.c.asker.Ask(ctx, addr, name, dns.TypeTXT, false)
+		if err != nil || ans.Rcode != dns.RcodeSuccess {
+			continue
+		}
+		values, _ := txtValues(ans.Answer, name)
 		if len(values) == 0 {
 			continue
 		}
 		good := false
-		if p.accept != nil {
-			good, _ = p.accept(slices.Clone(values))
+		if w.accept != nil {
+			good, _ = w.accept(slices.Clone(values))
 		}
-		d := Diagnostic{Code: CodeWrongName, Addr: p.addr}
+		d := Diagnostic{Code: CodeWrongName, Addr: addr}
 		switch {
 		case good:
 			d.Place = zones.Display(name)
-			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", zones.Display(p.name), zones.Display(name), place.Why)
-		case place.Conclusive && !p.wildcard:
-			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the right one either", zones.Display(p.name), zones.Display(name), place.Why)
+			d.Text = fmt.Sprintf("%s has no acceptable record, but %s has one: %s; move it", zones.Display(w.last.name), zones.Display(name), place.Why)
+		case place.Conclusive && !wildcard:
+			d.Text = fmt.Sprintf("%s has no acceptable record, and the TXT record at %s was probably meant for it: %s, and its value is not the right one either", zones.Display(w.last.name), zones.Display(name), place.Why)
 		default:
 			continue
 		}

@@ -105,7 +105,7 @@ func TestScenario13OtherZonesAnswer(t *testing.T) {
 		c.Look(t.Context(), Target{Name: "_validation-persist.x.a.test", Host: "x.a.test"})
 		rep := c.Check(t.Context(), target, c.NewGate())
 		if slices.Contains(rep.Codes(), CodePort53Blocked) {
-			t.Errorf("port 53 is said to be blocked although another zone's server answered just now: %v", rep.Codes())
+			t.Errorf("port 53 is reported as blocked although another zone's server answered just now: %v", rep.Codes())
 		}
 	})
 }
@@ -269,7 +269,7 @@ func TestInsideServersMayDiffer(t *testing.T) {
 			n.add(tt.addr, t, strings.ReplaceAll(zone, "example.test. NS ns2.other.test.\n", ""))
 			c := NewChecker(Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n, AllowPrivate: true})
 			rep := c.Check(t.Context(), target, c.NewGate())
-			if said := slices.Contains(rep.Codes(), CodeInsideServers); said != tt.wants {
+			if found := slices.Contains(rep.Codes(), CodeInsideServers); found != tt.wants {
 				t.Errorf("%+v: %s %v", tt, rep.Summary(), rep.Codes())
 			}
 		}

@@ -67,7 +67,7 @@ func ExampleScheduler() {
 			if r.Status == propagation.StatusReady {
 				select {
 				case ready <- r:
-				default: // it is told again at every poll
+				default: // it is reported again at every poll
 				}
 			}
 		})

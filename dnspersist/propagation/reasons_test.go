@@ -37,7 +37,7 @@ func TestLookAliasChain(t *testing.T) {
 	}
 }
 
-// What a person reads where nothing can be said.
+// What a person reads where nothing is known.
 func TestBlockedReasons(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -104,19 +104,19 @@ func report(s *Scheduler, key string) Report {
 	return s.watches[key].gate.Report()
 }
 
-// told collects what notify gets.
-type told struct {
+// notified collects what notify gets.
+type notified struct {
 	mu   sync.Mutex
 	reps []Report
 }
 
-func (l *told) notify(r Report) {
+func (l *notified) notify(r Report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reps = append(l.reps, r)
 }
 
-func (l *told) statuses() (all []Status) {
+func (l *notified) statuses() (all []Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.reps {
@@ -125,7 +125,7 @@ func (l *told) statuses() (all []Status) {
 	return all
 }
 
-func (l *told) last() Report {
+func (l *notified) last() Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.reps[len(l.reps)-1]
@@ -201,14 +201,14 @@ func TestSchedulerAppears(t *testing.T) {
 		n := newMemNet(t)
 		s := NewScheduler(SchedulerConfig{})
 		defer s.Close()
-		var l told
+		var l notified
 		start := time.Now()
 		s.Watch("k", n.checker(), target, nil, l.notify)
 		time.Sleep(time.Hour)
 		n.publish(t, "192.0.2.2")
 		time.Sleep(13 * time.Minute)
 		if got := l.statuses(); !slices.Equal(got, []Status{StatusAbsent, StatusPartial}) {
-			t.Fatalf("told %q", got)
+			t.Fatalf("notified of %q", got)
 		}
 		// Only one of two servers has it: seen at the latest at the second
 		// poll, and the interval began again at a second.
@@ -228,7 +228,7 @@ func TestSchedulerAppears(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		got := l.statuses()
 		if len(got) < 5 || !slices.Equal(got[:4], []Status{StatusAbsent, StatusPartial, StatusConfirming, StatusReady}) || got[len(got)-1] != StatusReady {
-			t.Fatalf("told %q, want confirming, ready and ready again", got)
+			t.Fatalf("notified of %q, want confirming, ready and ready again", got)
 		}
 		l.mu.Lock()
 		ready := l.reps[3].When.Sub(published)

@@ -21,7 +21,7 @@ func TestSchedulerSecondWatch(t *testing.T) {
 		s := NewScheduler(SchedulerConfig{})
 		s.jitter = 0
 		defer s.Close()
-		var a, b told
+		var a, b notified
 		stopA := s.Watch("k", n.checker(), target, nil, a.notify)
 		time.Sleep(time.Hour + time.Second)
 		before := n.count(time.Now(), 0)
@@ -35,7 +35,7 @@ func TestSchedulerSecondWatch(t *testing.T) {
 		n.publish(t, "192.0.2.2")
 		time.Sleep(11 * time.Minute)
 		if len(a.statuses()) != 1 || len(b.statuses()) == 0 || b.last().Status != StatusReady {
-			t.Errorf("told the first %q, the second %q", a.statuses(), b.statuses())
+			t.Errorf("notified the first of %q, the second of %q", a.statuses(), b.statuses())
 		}
 		stopB()
 		stopB()
@@ -75,14 +75,14 @@ func TestSchedulerManyNames(t *testing.T) {
 		c := n.checker()
 		start := time.Now()
 		const names = 300
-		var l told
+		var l notified
 		for i := range names {
 			host := fmt.Sprintf("h%d.example.test", i)
 			s.Watch(host, c, Target{Name: "_validation-persist." + host, Host: host}, nil, l.notify)
 		}
 		time.Sleep(2 * time.Minute)
 		if got := len(l.statuses()); got != names {
-			t.Errorf("%d names told of, want %d", got, names)
+			t.Errorf("%d names reported, want %d", got, names)
 		}
 		// the first look of each name at two servers, then 20 a second for the whole zone
 		if got, most := n.count(start, time.Minute), names*2+60*20; got > most || got < most/2 {
@@ -101,7 +101,7 @@ func TestSchedulerPanic(t *testing.T) {
 		n := newMemNet(t)
 		s := NewScheduler(SchedulerConfig{})
 		defer s.Close()
-		var l told
+		var l notified
 		core, logs := observer.New(zap.ErrorLevel)
 		c := NewChecker(Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n, Logger: zap.New(core)})
 		s.Watch("bad", c, target, nil, func(Report) { panic("no") })

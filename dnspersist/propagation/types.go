@@ -228,7 +228,7 @@ func (r Round) askedAtName() (n int) {
 // nevertheless, for zones had to be found or this machine was busy, a poll will not.
 func (r Round) isPrompt() bool {
 	return r.Err == nil && len(r.Servers) > 0 && !slices.ContainsFunc(r.Servers, func(s ServerReport) bool {
-		return s.Verdict != VerdictYes && s.Verdict != VerdictNo || s.RTT >= patience
+		return !s.Verdict.isAnswer() || s.RTT >= patience
 	})
 }
 

@@ -284,12 +284,6 @@ func isSlip(a, b string) bool {
 	return len(restA) == 2 && len(restB) == 2 && restA[0] == restB[1] && restA[1] == restB[0]
 }
 
-// nearly reports whether two texts are hard to distinguish.
-func nearly(a, b string) bool {
-	common, restA, restB := ends(a, b)
-	return common > len(b)/2 && len(restA) <= mostDiffering && len(restB) <= mostDiffering
-}
-
 // nearlyNamesUs reports whether an account URI was probably meant to be this account's.
 func (j *judge) nearlyNamesUs(uri string) bool {
 	if j.Dialect == DialectHashed {
@@ -302,11 +296,11 @@ func (j *judge) nearlyNamesUs(uri string) bool {
 // difference shows where two long texts differ that hardly do, for nobody finds a letter in
 // eighty.
 func difference(published, wanted string) string {
-	if !nearly(published, wanted) {
+	common, restA, restB := ends(published, wanted)
+	if common <= len(wanted)/2 || len(restA) > mostDiffering || len(restB) > mostDiffering {
 		return ""
 	}
 	const shown = 12 // octets before the place
-	common, restA, restB := ends(published, wanted)
 	return fmt.Sprintf(": they differ behind %q, where %q is published and %q belongs", wanted[max(0, common-shown):common], restA, restB)
 }
 

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -324,23 +325,16 @@ var closeness = []Code{
 	CodeEarlierKey, CodeOtherDialect, CodeGood,
 }
 
-// closer reports whether v is nearer to being accepted than w.
-func (v Verdict) closer(w Verdict) bool {
-	if a, b := outlookRank[v.Outlook], outlookRank[w.Outlook]; a != b {
-		return a > b
-	}
-	return slices.Index(closeness, v.Code) > slices.Index(closeness, w.Code)
-}
-
 var outlookRank = map[Outlook]int{OutlookGood: 2, OutlookDepends: 1, OutlookBad: 0}
 
 // closest returns the verdict on the value that is nearest to being accepted. ok is false
 // if there is no value.
 func (r Result) closest() (v Verdict, ok bool) {
-	for _, other := range r.Verdicts {
-		if !ok || other.closer(v) {
-			v, ok = other, true
-		}
+	if len(r.Verdicts) == 0 {
+		return v, false
 	}
-	return v, ok
+	return slices.MaxFunc(r.Verdicts, func(a, b Verdict) int {
+		byOutlook := cmp.Compare(outlookRank[a.Outlook], outlookRank[b.Outlook])
+		return cmp.Or(byOutlook, cmp.Compare(slices.Index(closeness, a.Code), slices.Index(closeness, b.Code)))
+	}), true
 }

@@ -93,7 +93,7 @@ func FuzzNormalize(f *testing.F) {
 	})
 }
 
-// FuzzEvaluate checks that no set of values panics in either dialect, that a reason stands
+// FuzzEvaluate checks that no set of values panics in either dialect, that there is a reason
 // wherever something is wrong, and that a CA which asks for the hash is at least as
 // strict about our values as one that asks for the account URL is about its own.
 func FuzzEvaluate(f *testing.F) {

@@ -339,11 +339,7 @@ func Misplacements(identifier, zone string) []Misplacement {
 	if base != zone {
 		all = append(all, Misplacement{Label + "." + zone, "that is the name for the domain itself", false})
 	}
-	kept := all[:0]
-	for _, m := range all {
-		if m.Name != right && len(m.Name) <= 253 && (m.Name == zone || strings.HasSuffix(m.Name, "."+zone)) {
-			kept = append(kept, m)
-		}
-	}
-	return kept
+	return slices.DeleteFunc(all, func(m Misplacement) bool {
+		return m.Name == right || len(m.Name) > 253 || m.Name != zone && !strings.HasSuffix(m.Name, "."+zone)
+	})
 }

@@ -73,7 +73,7 @@ func TestReserve(t *testing.T) {
 func TestServesAnyDomain(t *testing.T) {
 	want := hashedWant()
 	if !want.ServesAnyDomain(Value{AccountURI: vectorAny}) || want.ServesAnyDomain(Value{AccountURI: vectorURI}) {
-		t.Error("the two scopes are not told apart")
+		t.Error("the two scopes are not distinguished")
 	}
 }
 

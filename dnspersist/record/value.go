@@ -23,18 +23,14 @@ type Value struct {
 
 // String returns the value in its canonical spelling.
 func (v Value) String() string {
-	var b strings.Builder
-	b.WriteString(normalizeIssuer(v.IssuerDomainName))
-	b.WriteString("; accounturi=")
-	b.WriteString(v.AccountURI)
+	s := normalizeIssuer(v.IssuerDomainName) + "; accounturi=" + v.AccountURI
 	if v.Wildcard {
-		b.WriteString("; policy=wildcard")
+		s += "; policy=wildcard"
 	}
 	if !v.PersistUntil.IsZero() {
-		b.WriteString("; persistUntil=")
-		b.WriteString(strconv.FormatInt(v.PersistUntil.Unix(), 10))
+		s += "; persistUntil=" + strconv.FormatInt(v.PersistUntil.Unix(), 10)
 	}
-	return b.String()
+	return s
 }
 
 // maxString is the longest character-string of a TXT record in octets (RFC 1035).

@@ -95,7 +95,7 @@ func unquoteRoute53(t testing.TB, s string) string {
 	return value
 }
 
-// document is how the zone of a document is told.
+// document finds the line that names the zone of a document.
 var document = regexp.MustCompile(`(?m)^# (.*)\.yaml\n---$`)
 
 func parseOctoDNS(t testing.TB, output []byte) content {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Who would have to wait for longer than there is time is told at once, and takes nothing from
+// Who would have to wait for longer than there is time gets an error at once, and takes nothing from
 // the others.
 func TestLimiterThatIsInDebt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -87,15 +87,12 @@ func memoryOf(e Exchanger) *Memory {
 func (m *Memory) recall(addr string) serverMemory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	el := m.servers[addr]
-	if el == nil {
-		return serverMemory{}
+	if el := m.servers[addr]; el != nil {
+		if s := *el.Value.(*serverMemory); time.Since(s.seen) <= memoryFor {
+			return s
+		}
 	}
-	s := *el.Value.(*serverMemory)
-	if time.Since(s.seen) > memoryFor {
-		return serverMemory{}
-	}
-	return s
+	return serverMemory{}
 }
 
 // note changes what is known of an address.

@@ -109,7 +109,7 @@ func (r *Resolvers) Query(ctx context.Context, name string, qtype uint16) (ask.A
 		case invalid:
 			bogus = fmt.Errorf("%s: %s", addr, ask.RcodeText(ans.Msg))
 		case ans.Rcode != dns.RcodeSuccess && ans.Rcode != dns.RcodeNameError:
-			// some say REFUSED for a single name that they do not like
+			// some answer REFUSED for a single name that they do not like
 			answered = answered || ans.Rcode == dns.RcodeServerFailure || ans.Rcode == dns.RcodeRefused
 			failures = alsoFailed(failures, fmt.Errorf("%s: %s", addr, ask.RcodeText(ans.Msg)))
 		default:
