@@ -23,15 +23,7 @@ import (
 // something that nobody meant, and names what of a policy cannot work, so that `caddy validate`
 // reports it. The Caddyfile adapter gives a plugin no way to see it.
 func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
-	app, err := ctx.AppIfConfigured("tls")
-	if err != nil {
-		return nil // the issuer is not used by the tls app
-	}
-	automation := app.(*caddytls.TLS).Automation
-	if automation == nil {
-		return nil
-	}
-	for _, policy := range automation.Policies {
+	for _, policy := range policiesOf(ctx) {
 		// Caddy has loaded and emptied the policies before the one that is being
 		// provisioned now, which is ours; those behind it have their own turn
 		if policy == nil || len(policy.IssuersRaw) == 0 {
@@ -44,6 +36,15 @@ func (iss *Issuer) checkPolicies(ctx caddy.Context) error {
 		return nil
 	}
 	return nil
+}
+
+// policiesOf are the policies of a configuration; none if it has no tls app.
+func policiesOf(ctx caddy.Context) []*caddytls.AutomationPolicy {
+	app, err := ctx.AppIfConfigured("tls")
+	if err != nil || app.(*caddytls.TLS).Automation == nil {
+		return nil
+	}
+	return app.(*caddytls.TLS).Automation.Policies
 }
 
 // checkChain checks the issuers of one policy. Those that Caddy has loaded already are
@@ -85,10 +86,7 @@ func policyNames(subjects []string) string {
 
 // warnAtLoad logs what of the configuration cannot work, or is not what it seems.
 func (a *App) warnAtLoad() {
-	var policies []*caddytls.AutomationPolicy
-	if app, err := a.ctx.AppIfConfigured("tls"); err == nil && app.(*caddytls.TLS).Automation != nil {
-		policies = app.(*caddytls.TLS).Automation.Policies
-	}
+	policies := policiesOf(a.ctx)
 	a.warnReplaced(policies)
 	a.logChains(policies)
 	if inside := fromOurs(policies, func(rt *runtime) []string { return rt.insideResolvers }); len(inside) > 0 {

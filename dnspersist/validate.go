@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
 // choice is a field with a fixed set of values; the first is the default.
@@ -121,6 +123,42 @@ func (v *validation) checkDNS() {
 	hasResolvers := len(dns.Resolvers) > 0 || v.iss.rt != nil && v.iss.rt.globalResolvers
 	if dns.Check == "recursive" && !hasResolvers {
 		v.fail("dns.check is recursive, but there are no resolvers to ask: name them with resolvers")
+	}
+}
+
+// longestTTL is what a TTL may be (RFC 2181 section 8).
+const longestTTL = (1<<31 - 1) * time.Second
+
+// checkPublishing checks the options of publishing.
+func (v *validation) checkPublishing() {
+	dns, persistFor := v.dns, time.Duration(v.iss.PersistFor)
+	mode, shortest := acmepersist.PublishNever, 24*time.Hour
+	if rt := v.iss.rt; rt != nil {
+		shortest = tuning.Or(rt.tuning.ShortestPersistFor, shortest)
+		if rt.publishing != nil {
+			mode = rt.publishing.Mode
+		}
+	}
+	has := v.iss.rt != nil && v.iss.rt.publishing != nil
+	if (dns.Publish == acmepersist.PublishOnce || dns.Publish == acmepersist.PublishKeep) && !has {
+		v.fail("dns.publish is %s, but no DNS provider is configured: add dns <provider> to the block, or acme_dns <provider> to the global options (acme_dns without a provider means that of the global option dns, which a plugin cannot reach but by dns in the directive dns_persist)", dns.Publish)
+	}
+	if mode != acmepersist.PublishNever && dns.Check != "" && dns.Check != "authoritative" {
+		v.fail("dns.check is %s, but publishing needs authoritative: only the authoritative servers show what is published at a name, and nothing is written blindly", dns.Check)
+	}
+	if persistFor > 0 {
+		if mode != acmepersist.PublishKeep {
+			v.fail("persist_for needs dns.publish keep and a DNS provider: a record that nobody renews would end the site with it")
+		}
+		if persistFor < shortest {
+			v.fail("persist_for is %s, less than %s: a record has to outlive several renewals", persistFor, shortest)
+		}
+	}
+	switch ttl := time.Duration(dns.TTL); {
+	case ttl > longestTTL:
+		v.fail("dns.ttl is %s, more than DNS can express", ttl)
+	case ttl > 0 && ttl%time.Second != 0:
+		v.fail("dns.ttl is %s: it has to be whole seconds", ttl)
 	}
 }
 

@@ -125,9 +125,6 @@ func newKey() (crypto.Signer, error) {
 	return key, nil
 }
 
-// statusUnknown is the status of an account that the CA does not accept.
-const statusUnknown = "unknown"
-
 // State is what there is to know of the bound account, but its keys.
 type State struct {
 	Account

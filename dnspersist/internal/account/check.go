@@ -95,10 +95,8 @@ func (b *Book) orChanged(ctx context.Context, err error) error {
 	if b.URL == "" || !ca.IsProblem(err, "unauthorized", "malformed", "accountDoesNotExist") {
 		return err
 	}
-	if _, changed := b.changedKey(ctx, err); changed != nil {
-		return changed
-	}
-	return err
+	_, changed := b.changedKey(ctx, err)
+	return cmp.Or(changed, err)
 }
 
 // changedKey compares the key that is used with the one in storage, after a rollover that may
@@ -221,7 +219,7 @@ func (h *Holder) Status(ctx context.Context) (State, error) {
 			return state, nil
 		}
 	}
-	state.Status, state.Problem = statusUnknown, err.Error()
+	state.Status, state.Problem = "unknown", err.Error()
 	if ca.IsProblem(err, "unauthorized") {
 		// to a request about nothing but the account it means one thing
 		state.Status = acme.StatusDeactivated
