@@ -27,7 +27,7 @@ func TestCAARecordsThatDepend(t *testing.T) {
 	for _, d := range c.Diagnostics {
 		found = found || d.Code == acmepersist.CodeCAADepends && strings.Contains(d.Text, issuedName) && strings.Contains(d.Text, "in other letters")
 	}
-	if c.State != acmepersist.StateDepends || !c.State.Well() || !found || c.CAA != "" || !strings.Contains(c.Do, doubtful) {
+	if c.State != acmepersist.StateDepends || !c.State.IsOK() || !found || c.CAA != "" || !strings.Contains(c.Do, doubtful) {
 		t.Errorf("%s, %q, %q, %v", c.State, c.Do, c.CAA, c.Diagnostics)
 	}
 	if err := i.issue(t.Context()); err != nil {

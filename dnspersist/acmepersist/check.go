@@ -36,8 +36,8 @@ const (
 	StateForbidden State = "forbidden"
 )
 
-// Well reports whether the CA can be expected to accept the name.
-func (s State) Well() bool { return s == StateGood || s == StateDepends }
+// IsOK reports whether the CA can be expected to accept the name.
+func (s State) IsOK() bool { return s == StateGood || s == StateDepends }
 
 // Check is the check of one validation name, for one CA and account.
 type Check struct {
@@ -58,8 +58,8 @@ type Checked struct {
 	State State `json:"state"`
 	// Verdicts say for each identifier what the CA makes of the published values.
 	Verdicts []IdentifierVerdict `json:"verdicts"`
-	// Standing are the published values, with the verdict of each for the strictest identifier.
-	Standing []site.ValueVerdict `json:"standing"`
+	// Published are the published values, with the verdict of each for the strictest identifier.
+	Published []site.ValueVerdict `json:"standing"`
 	// Report holds the lines for each server.
 	Report      propagation.Report       `json:"report"`
 	Diagnostics []propagation.Diagnostic `json:"diagnostics,omitempty"`
@@ -135,7 +135,7 @@ func (c *Check) Look(ctx context.Context, thorough bool) Checked {
 // Tell explains a report. found is what Checker.Diagnose has said, nil if it was not asked.
 func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagation.Diagnostic) Checked {
 	s, w := c.session, c.site.clone()
-	done := Checked{Report: r, Diagnostics: found, Standing: []site.ValueVerdict{}}
+	done := Checked{Report: r, Diagnostics: found, Published: []site.ValueVerdict{}}
 	if found == nil {
 		done.Diagnostics = r.Diagnostics()
 	}
@@ -159,7 +159,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	now := time.Now()
 	result := record.Evaluate(r.Values, w.Want, now)
 	for _, v := range result.Verdicts {
-		done.Standing = append(done.Standing, site.ValueVerdict{Value: v.Text, Code: v.Code, Outlook: v.Outlook, Reason: v.Reason()})
+		done.Published = append(done.Published, site.ValueVerdict{Value: v.Text, Code: v.Code, Outlook: v.Outlook, Reason: v.Reason()})
 	}
 	for _, id := range c.identifiers {
 		each := record.Evaluate(r.Values, w.Terms.Requirement(id, s.account.Identity), now)
@@ -174,14 +174,14 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 	}
 	if w.Delegated != "" {
 		done.AtTarget = c.atTarget(ctx, w, r)
-		if !done.State.Well() {
+		if !done.State.IsOK() {
 			done.State, done.Do = judgeTarget(w, done.AtTarget, done.State, done.Do)
 		}
 	}
 	if r.Shadows != "" && done.State == StateMissing {
 		done.Do = r.Shadows + "; then " + done.Do
 	}
-	if done.State.Well() && s.iss.CAAChecker != nil {
+	if done.State.IsOK() && s.iss.CAAChecker != nil {
 		done.judgeCAA(w.evaluateCAA(ctx))
 	}
 	return done

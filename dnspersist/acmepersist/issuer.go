@@ -137,7 +137,7 @@ type Config struct {
 	Siblings func() func(identifier string) *Issuer
 	// Publishing writes records through a DNS provider; nil without one.
 	Publishing *Publishing
-	// Delegation says where records stand in place of the validation names; nil for there.
+	// Delegation says where records are published in place of the validation names; nil for there.
 	Delegation *site.Delegation
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that
 	// does not offer the challenge. Defaults: a day, and an hour for renewals.

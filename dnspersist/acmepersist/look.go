@@ -141,7 +141,7 @@ func (a *attempt) publishRecord(ctx context.Context) error {
 // CAAError says that CAA records (RFC 8659) forbid the CA to issue. Nothing was asked
 // of the CA.
 type CAAError struct {
-	// Identifier is the name that the certificate is for, At where the records stand.
+	// Identifier is the name that the certificate is for, At where the records are.
 	Identifier, At string
 	// CA is the directory URL.
 	CA string

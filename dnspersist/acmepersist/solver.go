@@ -124,7 +124,7 @@ func (s *Solver) wanted(c acme.Challenge) (site.Record, record.Requirement, erro
 		err = record.ValidAccountURI(uri)
 	}
 	if err != nil {
-		return site.Record{}, record.Requirement{}, fmt.Errorf("the solver's account cannot stand in a record for %s: %w", c.Identifier.Value, err)
+		return site.Record{}, record.Requirement{}, fmt.Errorf("the solver's account cannot be named in a record for %s: %w", c.Identifier.Value, err)
 	}
 	name, err := record.ValidationName(c.Identifier.Value)
 	if err != nil {

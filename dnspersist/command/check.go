@@ -65,7 +65,7 @@ func runCheck(r *run) error {
 	var all []acmepersist.Checked
 	ok := true
 	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
-		ok = ok && c.State.Well()
+		ok = ok && c.State.IsOK()
 		if r.isJSON() {
 			all = append(all, c)
 		} else {
@@ -87,7 +87,7 @@ func runCheck(r *run) error {
 // reportOne reports one name to a person.
 func reportOne(out io.Writer, c acmepersist.Checked) {
 	fmt.Fprintf(out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
-	for _, v := range c.Standing {
+	for _, v := range c.Published {
 		what := string(v.Outlook)
 		if string(v.Code) != what {
 			what += ", " + string(v.Code)
@@ -97,7 +97,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 		}
 		fmt.Fprintf(out, "    found   %q\n            %s\n", v.Value, what)
 	}
-	if !c.State.Well() {
+	if !c.State.IsOK() {
 		fmt.Fprintf(out, "    wanted  %q\n", c.Value)
 		if c.OrValue != "" {
 			fmt.Fprintf(out, "    or      %q\n", c.OrValue)
@@ -142,7 +142,7 @@ func (l *looks) wait() error {
 	for {
 		var still []acmepersist.Wanted
 		err := l.at(open, false, func(c acmepersist.Checked) {
-			if !c.State.Well() {
+			if !c.State.IsOK() {
 				still = append(still, c.Wanted)
 			}
 			now := string(c.State)

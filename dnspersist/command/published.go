@@ -54,7 +54,7 @@ func (r *recordsRun) readPublished(src *client, sets []operator.RecordSet) error
 			}
 			return
 		}
-		good := slices.ContainsFunc(c.Standing, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood })
+		good := slices.ContainsFunc(c.Published, func(v acmepersist.ValueVerdict) bool { return v.Outlook == record.OutlookGood })
 		fill(set, c.Report, r.flag("follow-aliases"), func(w acmepersist.Wanted) bool {
 			return good && w.CA == c.CA && w.Account == c.Account
 		})

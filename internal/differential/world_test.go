@@ -255,7 +255,7 @@ func (c comparison) agrees() bool {
 	p := c.prediction
 	if k := c.checked; k != nil {
 		v := k.Verdicts[0]
-		if v.Outlook != p.outlook || !slices.Equal(v.ErrorTypes, p.errorTypes) || k.State.Well() != (p.outlook != record.OutlookBad) {
+		if v.Outlook != p.outlook || !slices.Equal(v.ErrorTypes, p.errorTypes) || k.State.IsOK() != (p.outlook != record.OutlookBad) {
 			return false
 		}
 	}

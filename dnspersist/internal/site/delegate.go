@@ -14,7 +14,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// Delegation says where records stand in place of the validation names: the owner of a domain
+// Delegation says where records are published in place of the validation names: the owner of a domain
 // sets a CNAME once, and what it leads to is in a zone of ours. One of the fields is set. The
 // CA has to follow CNAMEs.
 type Delegation struct {
@@ -39,7 +39,7 @@ func (d *Delegation) Target(identifier string) string {
 
 // covers tells to which targets of a CNAME an identifier's record may go. They come from somebody
 // else's zone: only the label of the identifier's own name is nobody else's, and what could not
-// stand in a zone file as it is no tool is to be given.
+// be in a zone file as it is no tool is to be given.
 func (d *Delegation) covers(identifier string) func(target string) bool {
 	return func(target string) bool {
 		switch {
@@ -88,7 +88,7 @@ func (d *Delegation) LeadsTo(a propagation.Alias, identifier string) string {
 	return ""
 }
 
-// delegate works out where the record of a name stands, from what is known of earlier looks.
+// delegate works out where the record of a name is published, from what is known of earlier looks.
 func (w *Site) delegate(ctx context.Context) error {
 	d := w.Delegation
 	if d == nil {
@@ -180,7 +180,7 @@ func (w *Site) ApplyAlias(ctx context.Context, r propagation.Report) error {
 }
 
 // Follow is applyAlias, and notes where the name leads, unless others have that label, and that it uses
-// what stands there.
+// what is published there.
 func (w *Site) Follow(ctx context.Context, checker *propagation.Checker, r propagation.Report) error {
 	if w.Delegation == nil {
 		return nil

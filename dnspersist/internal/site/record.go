@@ -7,11 +7,11 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
-// Record is a TXT record that has to stand in DNS.
+// Record is a TXT record that has to be in DNS.
 type Record struct {
 	// Name is the validation name, without a final dot.
 	Name string
-	// Target is where the record stands instead, in a zone of ours, if the validation name is
+	// Target is where the record is published instead, in a zone of ours, if the validation name is
 	// delegated by a CNAME; else empty.
 	Target string
 	// Value is the record's text. Over 255 octets it is published as several
@@ -19,7 +19,7 @@ type Record struct {
 	Value string
 }
 
-// Place is the name at which the TXT record is to stand.
+// Place is the name at which the TXT record is to be.
 func (r Record) Place() string {
 	if r.Target != "" {
 		return r.Target

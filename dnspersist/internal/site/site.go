@@ -127,13 +127,13 @@ func (w *Site) RecordFor(dialect record.Dialect, domain string) (Record, error) 
 			return Record{}, fmt.Errorf("making the hashed account URI for %s: %w", w.Identifier, err)
 		}
 	} else if err := record.ValidAccountURI(uri); err != nil {
-		return Record{}, fmt.Errorf("the account URI cannot stand in a record for %s: %w", w.Identifier, err)
+		return Record{}, fmt.Errorf("the account URI cannot be named in a record for %s: %w", w.Identifier, err)
 	}
 	value := record.Value{IssuerDomainName: w.Terms.Names[0], AccountURI: uri, Wildcard: w.Wide}
 	return Record{Name: vname, Target: w.Delegated, Value: value.String()}, nil
 }
 
-// Refine fits the record that is asked for to what stands at the name. One for any
+// Refine fits the record that is asked for to the values that are published at the name. One for any
 // domain is followed by one of the same kind, for a name is never given both; and a form
 // that the CA has refused is not asked for again.
 func (w *Site) Refine(values []string, o ca.Offer) error {
