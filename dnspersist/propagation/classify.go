@@ -71,12 +71,16 @@ func classify(zone, name string, m *dns.Msg, accept acceptFunc) outcome {
 		return o.broken(CodeLame, fmt.Sprintf("is lame for %s: an empty answer without authority", zones.Display(zone)))
 	}
 	// Resolvers believe a negative answer also where AA is missing.
-	o.Verdict = VerdictNo
-	o.Reason = "no TXT record"
-	if m.Rcode == dns.RcodeNameError {
-		o.Reason = "the name does not exist"
-	}
+	o.Verdict, o.Reason = VerdictNo, absence(m)
 	return o
+}
+
+// absence is what a negative answer shows.
+func absence(m *dns.Msg) string {
+	if m.Rcode == dns.RcodeNameError {
+		return "the name does not exist"
+	}
+	return "no TXT record"
 }
 
 // refersBelow reports whether m is a referral to a zone below zone. A name server that also
@@ -174,10 +178,7 @@ func classifyRecursive(name string, m *dns.Msg, accept acceptFunc) outcome {
 		}
 		return o
 	}
-	o.Verdict, o.Reason = VerdictNo, "no TXT record"
-	if m.Rcode == dns.RcodeNameError {
-		o.Reason = "the name does not exist"
-	}
+	o.Verdict, o.Reason = VerdictNo, absence(m)
 	if soa := zones.SOAOf(m.Ns, end); soa != nil {
 		o.Serial, o.NegativeTTL = soa.Serial, min(soa.Hdr.Ttl, soa.Minttl)
 	}
