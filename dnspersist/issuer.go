@@ -54,7 +54,8 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if iss.ACMEIssuer == nil {
 		iss.ACMEIssuer = new(caddytls.ACMEIssuer)
 	}
-	rt := &runtime{logger: ctx.Logger(), fingerprint: fingerprint(iss), tuning: tuning.Get()}
+	// the app's name: whoever filters the log finds all of it under one
+	rt := &runtime{logger: ctx.Logger(new(App)), fingerprint: fingerprint(iss), tuning: tuning.Get()}
 
 	warnSecrets(rt.logger, literalSecrets(iss))
 	rt.secretFiles = secretFiles(iss)
