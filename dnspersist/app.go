@@ -46,8 +46,10 @@ type App struct {
 	cancel context.CancelFunc
 	work   *sync.WaitGroup
 
-	mu      *sync.Mutex
-	stopped bool
+	mu               *sync.Mutex
+	started, stopped bool
+	// early are the events of certificates that came before the start.
+	early []caddy.Event
 	// release gives back the reference to what is shared, once.
 	release func() error
 	// planned is what the configuration manages, worked out when it is first asked for.
@@ -104,6 +106,7 @@ func (a *App) Validate() error { return a.OnDemand.validate() }
 // Start reports what cannot work, and begins what is done daily.
 func (a *App) Start() error {
 	a.shared.registry.Start(a.waits)
+	certificateEvents{a}.start()
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)

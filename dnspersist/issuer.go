@@ -189,11 +189,14 @@ var errCutShort = errors.New("the attempt was cut short")
 
 // Issue obtains a certificate for the CSR.
 func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	domain, err := acmepersist.NameFromCSR(csr)
-	if err != nil {
-		return nil, certmagic.ErrNoRetry{Err: explained{err}}
-	}
 	o := owner{iss}
+	domain, err := acmepersist.NameFromCSR(csr)
+	switch {
+	case err != nil && o.IsAlone():
+		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+	case err != nil: // another issuer may do
+		return nil, explained{err}
+	}
 	if o.isRenewedMeanwhile(ctx, domain) {
 		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
 	}

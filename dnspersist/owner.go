@@ -293,13 +293,47 @@ func (e certificateEvents) subscribe(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("getting the events app: %w", err)
 	}
-	return app.(*caddyevents.App).Subscribe(&caddyevents.Subscription{
+	err = app.(*caddyevents.App).Subscribe(&caddyevents.Subscription{
 		Events: []string{"cached_managed_cert", "cert_obtained", "cert_failed"}, Handlers: []caddyevents.Handler{e},
+	})
+	if err != nil { // an issuer of the admin endpoint alone is provisioned after all apps have started
+		e.app.logger.Debug("which certificates are served is not known", zap.Error(err))
+	}
+	return nil
+}
+
+// Handle implements caddyevents.Handler. Before the app starts other apps are still provisioned, and what is
+// managed is not known yet: what comes then waits.
+func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
+	e.app.mu.Lock()
+	started := e.app.started
+	if !started {
+		e.app.early = append(e.app.early, event)
+	}
+	e.app.mu.Unlock()
+	if started {
+		e.take(event)
+	}
+	return nil
+}
+
+// start hands over what came before the app has started.
+func (e certificateEvents) start() {
+	a := e.app
+	a.mu.Lock()
+	early := a.early
+	a.started, a.early = true, nil
+	a.mu.Unlock()
+	a.spawn(func(context.Context) {
+		a.planned() // while nobody waits for it
+		for _, event := range early {
+			e.take(event)
+		}
 	})
 }
 
-// Handle implements caddyevents.Handler. Names on demand are not kept: whoever asks looks them up.
-func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
+// take hands one event over. Names on demand are not kept: whoever asks looks them up.
+func (e certificateEvents) take(event caddy.Event) {
 	r, c, names := e.app.shared.registry, e.app.waits, e.app.planned().names
 	domain, _ := event.Data["identifier"].(string)
 	switch kind := event.Name(); {
@@ -321,5 +355,4 @@ func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
 		}
 		r.Failed(c, domain, err)
 	}
-	return nil
 }

@@ -150,6 +150,11 @@ func TestCertificateEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	events.Emit(a.ctx, "cached_managed_cert", map[string]any{"sans": []string{"a.example", "tenant.example"}})
+	if all := a.shared.registry.Snapshot(); len(all) != 0 {
+		t.Errorf("before the start known are %+v", all)
+	}
+	certificateEvents{a}.start()
+	a.work.Wait()
 	events.Emit(a.ctx, "cert_failed", map[string]any{"identifier": "b.example", "error": errors.New("no")})
 	if all := a.shared.registry.Snapshot(); len(all) != 2 || all[0].Phase != parking.PhaseServed || all[1].Phase != parking.PhaseFailed {
 		t.Errorf("known are %+v", all)

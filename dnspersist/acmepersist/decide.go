@@ -198,13 +198,13 @@ func (f facts) lookAt(now time.Time) (s step, c change, wait bool) {
 	if partial && !f.firstYes.IsZero() && f.firstYes.Before(f.name.PartialSince) {
 		f.name.PartialSince = f.firstYes // the watch has seen it before this attempt did
 	}
-	due := f.clock().due()
 	switch {
-	case !due.IsZero() && !now.Before(due):
+	case f.isOverdue(now):
 		return step{}, c, false
 	case !f.confirmed:
 		return step{do: doConfirm}, c, true // nobody is shown a record before
 	}
+	due := f.clock().due()
 	s = step{do: doHold, until: due}
 	if w := f.written; w != nil && !w.retryAt.IsZero() {
 		s.reason = ReasonPublish
@@ -258,11 +258,17 @@ func (f facts) rejected(now time.Time) step {
 	if f.certificate != nil {
 		c := f.clock()
 		c.partialSince, c.lastAttempt = time.Time{}, now
-		if due := later(c.due(), next); !f.isReady() || due.Before(s.until) {
+		if due := later(c.due(), next); f.looks && !f.isReady() || due.Before(s.until) {
 			s.until = due
 		}
 	}
 	return s
+}
+
+// isOverdue reports whether the CA is asked whatever DNS shows.
+func (f facts) isOverdue(now time.Time) bool {
+	due := f.clock().due()
+	return !due.IsZero() && !now.Before(due)
 }
 
 func (f facts) isReady() bool { return f.report != nil && f.report.Status == propagation.StatusReady }

@@ -120,7 +120,9 @@ func ExampleHold() {
 			panic(err) // nobody knows when it passes: try again later
 		}
 		fmt.Println(hold.Reason+":", explain(hold))
-		dns.SetTXT(0, hold.Record.Name, hold.Record.Value) // as the owner of the domain would
+		if hold.Reason.IsRecord() {
+			dns.SetTXT(0, hold.Record.Name, hold.Record.Value) // as the owner of the domain would
+		}
 		if seen, err = hold.Wait(ctx); err != nil {
 			panic(err)
 		}

@@ -154,7 +154,8 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 		Reason: reason, Domain: a.domain, CA: a.iss.CA, Account: a.account.URL,
 		Until: until, NotAfter: a.facts.notAfter(), Err: err,
 	}
-	if a.site != nil {
+	if order := a.facts.order; a.site != nil && (a.facts.confirmed || order != nil && order.stage != orderNone) {
+		// nobody is shown a record for an account that the CA does not know
 		h.Record, h.Also = a.site.Record, a.site.Also
 	}
 	return h

@@ -54,13 +54,13 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 	if err != nil {
 		return nil, err
 	}
-	for range 2 {
+	for range 3 { // the account's key may be changed, and the account be lost after that
 		var a *attempt
 		var cert *certmagic.IssuedCertificate
 		if a, err = iss.begin(ctx, csr, domain, req); err == nil {
 			cert, err = a.run(ctx)
 		}
-		iss.outage.note(err, walltime.Now())
+		iss.outage.note(err, a.Client != nil && a.HasAnswered(), walltime.Now())
 		if err == nil {
 			return cert, nil
 		}
@@ -119,7 +119,11 @@ func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, e
 			err = a.look(ctx)
 		case doConfirm:
 			err = a.account.Check(ctx)
-			a.facts.confirmed = err == nil
+			if a.facts.confirmed = err == nil; err != nil && a.facts.isOverdue(walltime.Now()) && a.facts.writable && a.facts.written == nil && ctx.Err() == nil {
+				a.logger.Error("the record is not published, for the CA does not confirm the account", zap.String("identifier", a.domain), zap.Error(err))
+				// a certificate that runs out is asked for all the same
+				a.facts.written, err = new(writeFacts), nil
+			}
 		case doPublish:
 			err = a.publishRecord(ctx)
 		case doCAA:

@@ -230,16 +230,16 @@ func (iss *Issuer) GetRenewalInfo(ctx context.Context, cert certmagic.Certificat
 }
 
 // note notes how an attempt has ended.
-func (o *outage) note(err error, now time.Time) {
+func (o *outage) note(err error, hasAnswered bool, now time.Time) {
 	var down *ca.DownError
 	isDown := errors.As(err, &down)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case !isDown:
-		o.since = time.Time{}
-	case o.since.IsZero():
+	case isDown && o.since.IsZero():
 		o.since = now
+	case !isDown && hasAnswered: // one that has not asked the CA knows nothing of it
+		o.since = time.Time{}
 	}
 }
 

@@ -223,7 +223,9 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 		a.authz = authz
 		switch authz.Status {
 		case acme.StatusValid:
-			a.takeUp(ctx, kept, order, orderValid)
+			if order.Status != acme.StatusInvalid { // else another order is made
+				a.takeUp(ctx, kept, order, orderValid)
+			}
 		case acme.StatusInvalid:
 			// its answer is not lost because nobody waited for it
 			a.takeUp(ctx, kept, order, orderRefused)

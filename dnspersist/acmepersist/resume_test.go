@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -179,6 +180,86 @@ func TestAnAnswerThatWasLostCostsNoSecondValidation(t *testing.T) {
 		r.succeeds()
 		if asked := r.ca.asked(); !strings.HasPrefix(asked, "new-order authz challenge challenge challenge authz authz") && !strings.HasPrefix(asked, "new-order authz challenge challenge challenge authz order") {
 			t.Errorf("the CA was asked for %s", asked)
+		}
+	})
+}
+
+// A domain that waits and asks the CA nothing does not make a CA that is down look as if it were up again.
+func TestOutageIsEndedByAnAnswerOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.wants("waits.example.test")
+		r.holds(ReasonAbsent)
+		r.wants("www.example.test")
+		r.dns.set(wwwName, wwwValue)
+		r.ca.answer("new-order", slices.Repeat([]answer{{status: 500, problem: "serverInternal", detail: "out of order"}}, 200)...)
+		var last time.Duration
+		for range 6 {
+			hold := r.holds(ReasonCADown)
+			last = time.Until(hold.Until).Round(time.Second)
+			r.wants("waits.example.test")
+			r.holds(ReasonAbsent)
+			r.wants("www.example.test")
+			time.Sleep(time.Until(hold.Until))
+		}
+		if last < 3*time.Minute {
+			t.Errorf("after six attempts it waits %s", last)
+		}
+	})
+}
+
+// A record is in no Hold before the CA has confirmed the account that it names.
+func TestUnconfirmedRecordIsNotShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.Issuer = New(r.Config)
+		r.ca.answer("account", slices.Repeat([]answer{{status: 403, problem: "unauthorized", detail: "not yours"}}, 3)...)
+		if hold := r.isHold(r.fails(), ReasonAccount); hold.Record != (Record{}) {
+			t.Errorf("the record %+v is shown", hold.Record)
+		}
+	})
+}
+
+// A certificate that runs out is asked for also where nothing can be published.
+func TestUnconfirmedAccountDoesNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t, func(c *Config) {
+			c.Publishing = &Publishing{Provider: brokenProvider{time.Hour}, Mode: PublishKeep}
+		})
+		r.knowsTheCA()
+		r.hasCertificate(85*24*time.Hour, 5*24*time.Hour)
+		r.Issuer = New(r.Config)
+		r.ca.answer("account", slices.Repeat([]answer{{status: 404, problem: "malformed", detail: "no such resource"}}, 2)...)
+		if err := r.obtain(Request{}); err != nil {
+			t.Errorf("there is no certificate: %v", err)
+		}
+	})
+}
+
+// An order that has ended although its authorization is valid is followed by another one at once.
+func TestEndedOrderWithAValidAuthorization(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.asksInVain()
+		r.ca.orders[1].status, r.ca.orders[1].authz, r.ca.orders[1].challenge = "invalid", "valid", "valid"
+		r.ca.verdict = "valid"
+		if err := r.obtain(Request{}); err != nil {
+			t.Errorf("there is no certificate: %v", err)
+		}
+	})
+}
+
+// Where nobody looks, a renewal that was refused is tried again soon: nothing in DNS could end the wait.
+func TestRefusedRenewalWithoutALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t, func(c *Config) { c.Checker = nil })
+		r.knowsTheCA()
+		r.hasCertificate(60*24*time.Hour, 30*24*time.Hour)
+		r.ca.verdict = "unauthorized"
+		if wait := time.Until(r.holds(ReasonRejected).Until); wait > time.Hour {
+			t.Errorf("it waits %s", wait)
 		}
 	})
 }

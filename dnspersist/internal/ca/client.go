@@ -170,6 +170,14 @@ func (c *Client) Once(fn func() error) (status int, wait time.Duration, err erro
 	return status, wait, err
 }
 
+// HasAnswered reports whether the CA has answered anything in this conversation that was not about its own
+// trouble.
+func (c *Client) HasAnswered() bool {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	return c.wire.answered
+}
+
 // IsBusy reports whether the CA's last answer is not about what it was asked: it is overloaded or
 // broken.
 func (c *Client) IsBusy() bool {

@@ -211,6 +211,9 @@ func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper
 	if lastErr == nil {
 		lastErr = context.Cause(ctx)
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("fetching the directory %s: %w", url, lastErr)
+	}
 	return nil, &DownError{CA: url, Err: fmt.Errorf("fetching the directory %s: %w; check the URL and that this machine reaches the CA", url, lastErr)}
 }
 

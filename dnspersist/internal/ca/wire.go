@@ -33,6 +33,7 @@ type wire struct {
 	status     int
 	retryAfter time.Duration
 	hasRetry   bool
+	answered   bool  // something that was not about the CA's own trouble, since the beginning
 	unusable   error // why the last answer could not be used
 	// members are what acmez does not know of a challenge, by its URL.
 	members map[string]challengeMembers
@@ -58,6 +59,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	retry, has := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	w.mu.Lock()
 	w.status, w.retryAfter, w.hasRetry = resp.StatusCode, retry, has
+	w.answered = w.answered || resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
 	if isUnusable(err) {
 		w.unusable = err
 	}

@@ -171,9 +171,9 @@ const leaseFile = "poller.json"
 // was killed has left it. If that one lives after all, it finds itself followed with its next look.
 func (l *leases) take(ctx context.Context, st state.Store, lasts time.Duration) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	first := !l.known[st.Folder]
 	l.known[st.Folder] = true
+	l.mu.Unlock() // a storage may hang
 	key := st.Key(leaseFile)
 	var held lease
 	found, err := st.Load(ctx, key, &held)
@@ -184,14 +184,18 @@ func (l *leases) take(ctx context.Context, st state.Store, lasts time.Duration) 
 	own := held.Node == l.node || first && l.instance != "" && held.Instance == l.instance
 	// one that lasts longer was taken while that node's clock was ahead
 	if left := time.Until(held.Until); found && !own && left > 0 && left <= 2*lasts {
+		l.mu.Lock()
 		delete(l.held, st.Folder)
+		l.mu.Unlock()
 		return false
 	}
 	if err := st.Save(ctx, key, lease{Node: l.node, Instance: l.instance, Until: time.Now().Add(lasts).UTC()}); err != nil {
 		st.Logger.Debug("the lease for polling was not stored", zap.Error(err))
 		return true
 	}
+	l.mu.Lock()
 	l.held[st.Folder] = st
+	l.mu.Unlock()
 	return true
 }
 

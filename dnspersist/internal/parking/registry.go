@@ -327,14 +327,14 @@ func (r *Registry) End(c *Configuration) {
 // issuers is wanted by whichever configuration manages the domain: there nobody may ask for long.
 func (r *Registry) dropOrphans() {
 	r.mu.Lock()
-	var announced []*entry
+	announced := make(map[*entry]string) // with the CA
 	for _, e := range r.entries {
 		switch {
 		case e.isOwned():
 		case e.isHeld:
 			e.remove()
 		default:
-			announced = append(announced, e)
+			announced[e] = e.hold.CA
 		}
 	}
 	configurations := slices.Clone(r.configurations)
@@ -348,8 +348,8 @@ func (r *Registry) dropOrphans() {
 		// its end waits for this, for it takes away what the answer is made of
 		if !c.Go(func(context.Context) {
 			defer close(asked)
-			for _, e := range announced {
-				if c.Wants(e.hold.CA, e.domain) {
+			for e, ca := range announced {
+				if c.Wants(ca, e.domain) {
 					heirs[e] = c
 				}
 			}
@@ -360,7 +360,7 @@ func (r *Registry) dropOrphans() {
 	}
 	r.mu.Lock()
 	defer r.unlock()
-	for _, e := range announced {
+	for e := range announced {
 		if c := heirs[e]; c != nil && !c.ended {
 			e.heir = c
 		}

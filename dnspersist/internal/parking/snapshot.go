@@ -162,7 +162,7 @@ func (r *Registry) of(domain string) []Status {
 			all = []Status{{Domain: domain}}
 		}
 		for i, s := range all {
-			if s.Phase != "" && (!s.IsCertMagics || s.Owner == nil || s.Owner.Configuration() != c) {
+			if s.Phase != "" && (!s.IsCertMagics || s.Owner != nil && s.Owner.Configuration() != c) {
 				continue // it waits, or somebody works on it
 			}
 			if all[i].IsCertMagics = cert.err != nil; cert.err != nil {
@@ -203,7 +203,8 @@ type subscriber struct {
 }
 
 // Subscribe has notify called whenever a domain comes into another phase, or waits for another
-// reason; now is where it is, as by Of. It must not block. Calls may overlap, and cancel ends them.
+// reason; now is where it is, as by Of. It must not block. Calls may overlap and come in another order than
+// the changes: whoever needs the last state asks Of. One that is under way may come after cancel.
 func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel func()) {
 	s := &subscriber{notify}
 	r.mu.Lock()
@@ -212,7 +213,9 @@ func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel f
 	return func() {
 		r.mu.Lock()
 		defer r.unlock()
-		r.subscribers = slices.DeleteFunc(r.subscribers, func(other *subscriber) bool { return other == s })
+		if r.subscribers = slices.DeleteFunc(r.subscribers, func(other *subscriber) bool { return other == s }); len(r.subscribers) == 0 {
+			clear(r.reported)
+		}
 	}
 }
 

@@ -141,8 +141,14 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	e.own(o)
 	e.noteInterest(ctx, now)
 	before := e.hold
+	if hold.Reason == acmepersist.ReasonCADown && before.Watch != nil {
+		// the record is what it was, and is watched and asked for meanwhile
+		down := *hold
+		down.Record, down.Also, down.Watch = before.Record, before.Also, before.Watch
+		hold = &down
+	}
 	e.hold, e.heir = hold, nil
-	isNewer := hold.Watch != nil && before.Watch != nil && before.Watch.Report.When.After(hold.Watch.Report.When)
+	isNewer := hold.Watch != nil && before.Watch != nil && before.Record == hold.Record && before.Watch.Report.When.After(hold.Watch.Report.When)
 	if isNewer { // the watch has looked since the attempt did
 		e.hold = hold.Seen(before.Watch.Report)
 	}
@@ -152,7 +158,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	if kind := e.news.take(report, finding, now); kind == newsWrong { // the rest is in the error of the attempt
 		r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, o.IsOnDemand()) })
 	}
-	if e.asked != nil && e.asked.Record != hold.Record {
+	if e.asked != nil && hold.Record != (acmepersist.Record{}) && e.asked.Record != hold.Record {
 		r.announcements.remove(e)
 	}
 	switch {
