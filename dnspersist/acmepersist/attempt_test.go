@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
 )
@@ -642,7 +643,7 @@ func TestAValidationNameThatLeadsElsewhere(t *testing.T) {
 		}
 		r.dns.add(wwwName + ". 60 IN CNAME elsewhere.example.test.")
 		hold = r.holds(ReasonAbsent)
-		var foreign *ForeignAliasError
+		var foreign *site.ForeignAliasError
 		if !errors.As(hold, &foreign) || foreign.Alias != "elsewhere.example.test" || foreign.Wanted != "records.example.test" {
 			t.Errorf("the error is %v", hold.Err)
 		}

@@ -365,8 +365,6 @@ type (
 	ValueVerdict = site.ValueVerdict
 	// UnsupportedNameError is a name that can never be validated this way.
 	UnsupportedNameError = site.UnsupportedNameError
-	// ForeignAliasError is a validation name that leads elsewhere than it should.
-	ForeignAliasError = site.ForeignAliasError
 )
 
 // Policies for `policy=wildcard` in the records that are asked for.
