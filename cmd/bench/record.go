@@ -72,7 +72,7 @@ func goodValue(w record.Requirement) (string, error) {
 	return record.Value{IssuerDomainName: issuerName, AccountURI: uri}.String(), nil
 }
 
-// tenValues has what stands at a busy name: other CAs, other accounts, old and
+// tenValues has what is published at a busy name: other CAs, other accounts, old and
 // broken values. The good one is put in the given place, if that is one.
 func tenValues(good string, place int) []string {
 	values := []string{

@@ -100,7 +100,7 @@ func (w *world) Exchange(ctx context.Context, _, addr string, query *dns.Msg) (*
 	return reply, nil
 }
 
-// answer fills in what stands in the zone that name is in.
+// answer fills in what is in the zone that name is in.
 func (w *world) answer(reply *dns.Msg, name string, qtype uint16) {
 	labels := dns.SplitDomainName(name)
 	var zone int

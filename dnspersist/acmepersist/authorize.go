@@ -179,7 +179,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 	}
 }
 
-// takeRefusal notes that the CA has said no, and drops the order, which is of no more use.
+// takeRefusal notes that the CA has refused, and drops the order, which is of no more use.
 func (a *attempt) takeRefusal(ctx context.Context) error {
 	a.refusal = errors.Join(a.refused(ctx), a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 	name, err := a.store.Name(ctx, a.facts.name.Name)

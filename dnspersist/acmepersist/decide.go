@@ -76,7 +76,7 @@ const (
 	orderPosted
 	// orderProcessing: it has not decided for as long as an attempt waits.
 	orderProcessing
-	// orderRefused: it has said no.
+	// orderRefused: it has refused.
 	orderRefused
 	// orderValid: there is nothing left to validate.
 	orderValid
@@ -250,7 +250,7 @@ func (f facts) forbidden(now time.Time) (step, change) {
 	return step{do: doOverrule}, change{caa: &since}
 }
 
-// rejected decides when a CA is asked again that has said no. If it was asked against what DNS advises,
+// rejected decides when a CA is asked again that has refused. If it was asked against what DNS advises,
 // DNS is watched meanwhile; else only time helps. A certificate that runs out goes on asking.
 func (f facts) rejected(now time.Time) step {
 	next := f.name.NextAttempt()

@@ -47,7 +47,7 @@ func TestDecide(t *testing.T) {
 		change change
 	}{
 		{"the CA does not offer the challenge", func(f *facts) { f.notOffered = minutes(5); f.bound = false }, step{doHold, ReasonNotOffered, minutes(5)}, change{}},
-		{"it may offer it by now", func(f *facts) { f.notOffered = minutes(0); f.bound = false }, step{do: doBind}, change{}},
+		{"it may offer it again", func(f *facts) { f.notOffered = minutes(0); f.bound = false }, step{do: doBind}, change{}},
 		{"no account", func(f *facts) { f.bound = false }, step{do: doBind}, change{}},
 		{"an order may be kept", func(f *facts) { f.order = nil }, step{do: doResume}, change{}},
 

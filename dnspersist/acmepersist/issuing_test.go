@@ -170,7 +170,7 @@ func (i *issuing) refusedLate() {
 	i.dns.SetMode(0, "normal")
 }
 
-// A CA that takes long and then says no has said no: its reason is told, its cache waited
+// A CA that takes long and then refuses has refused: its reason is reported, its cache waited
 // for, and no other order is made for it at once.
 func TestRefusalAfterALongTime(t *testing.T) {
 	t.Parallel()
