@@ -21,7 +21,7 @@ the account.
 
 --wait looks again until all names are ok or --timeout is over.
 
---ca NAME asks the CA itself about one name: one order, validated and not finalized.
+--ask NAME asks the CA itself about one name: one order, validated and not finalized.
 Whatever DNS shows the CA looks, and a no counts against its limits.
 
 The exit status is 2 unless all names are ok.`, runCheck)
@@ -29,7 +29,9 @@ The exit status is 2 unless all names are ok.`, runCheck)
 	f.Bool("wait", false, "Look again until all names are ok")
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
-	f.String("ca", "", "Ask the CA itself about this name")
+	f.String("ask", "", "Ask the CA itself about this name")
+	f.String("ca", "", "")
+	_ = f.MarkHidden("ca")
 	choice(f, "format", "text", "Output", "text", "json")
 	return cmd
 }
@@ -39,9 +41,12 @@ func runCheck(r *run) error {
 	if err != nil {
 		return err
 	}
-	if name := r.text("ca"); r.cmd.Flags().Changed("ca") {
+	if was := r.text("ca"); was != "" {
+		return fmt.Errorf("--ca %s is --ask %[1]s now: it asks the CA about a name", was)
+	}
+	if name := r.text("ask"); r.cmd.Flags().Changed("ask") {
 		if len(names) > 0 {
-			return errors.New("--ca asks about its own name only: leave the others out")
+			return errors.New("--ask asks about its own name only: leave the others out")
 		}
 		return r.ask(name)
 	}
@@ -212,7 +217,7 @@ func (r *run) ask(name string) error {
 	return err
 }
 
-// askReply is the JSON of check --ca.
+// askReply is the JSON of check --ask.
 type askReply struct {
 	Asked []acmepersist.Asked `json:"asked"`
 }

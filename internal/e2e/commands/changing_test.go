@@ -29,7 +29,7 @@ func TestOtherAccountThanTheRunning(t *testing.T) {
 		{"account", "export"},
 		{"account", "rollover"},
 		{"account", "deactivate", "--yes", account},
-		{"check", "--ca", name},
+		{"check", "--ask", name},
 		{"probe", "--order", name},
 	} {
 		r := e.caddy(args...)
@@ -74,7 +74,7 @@ func TestStorageOfAnotherUser(t *testing.T) {
 		}
 	}
 	e.configure(strings.ReplaceAll(e.Global()+e.Site(name, e.Block()), e.Storage, storage))
-	for _, args := range [][]string{{"account", "--register"}, {"account", "rollover"}, {"check", "--ca", name}, {"publish", name}} {
+	for _, args := range [][]string{{"account", "--register"}, {"account", "rollover"}, {"check", "--ask", name}, {"publish", name}} {
 		if r := e.ends(1, args...); !has(r.err, "the storage "+storage+" belongs to the user ", "run the command as that user") {
 			t.Errorf("%v: %s", args, r.err)
 		}

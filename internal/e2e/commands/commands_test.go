@@ -93,7 +93,7 @@ func TestFromNothingToGood(t *testing.T) {
 			if r := e.ok("records"); !strings.Contains(r.out, "published") {
 				t.Errorf("records: %s", r.out)
 			}
-			if r := e.ok("check", "--ca", name); !strings.Contains(r.out, "has accepted") {
+			if r := e.ok("check", "--ask", name); !strings.Contains(r.out, "has accepted") {
 				t.Errorf("asked: %s", r.out)
 			}
 			if orders := len(e.CA.Orders()); orders != 2 { // the probe's and this one

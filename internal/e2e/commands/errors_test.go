@@ -82,7 +82,8 @@ func TestErrors(t *testing.T) {
 		{[]string{"account", "import", "--config", good}, "", "arg"},
 		{[]string{"account", "import", filepath.Join(t.TempDir(), "none"), "--config", good}, "", "reading the exported account"},
 		{[]string{"account", "nonsense", "--config", good}, "", "nonsense"},
-		{[]string{"check", "a.example", "--ca", "b.example", "--config", good}, "", "leave the others out"},
+		{[]string{"check", "a.example", "--ask", "b.example", "--config", good}, "", "leave the others out"},
+		{[]string{"check", "--ca", "b.example", "--config", good}, "", "--ask b.example"},
 		{[]string{"probe", "--config", unreachable}, "", "check the URL and that this machine reaches the CA"},
 		{[]string{"nonsense"}, "", "nonsense"},
 	}

@@ -87,7 +87,7 @@ func TestHostileTexts(t *testing.T) {
 		{"directory", []string{"probe"}},
 		{"authz", []string{"probe", "--order", refused}},
 		{"new-order", []string{"probe", "--order", refused}},
-		{"challenge", []string{"check", "--ca", refused}},
+		{"challenge", []string{"check", "--ask", refused}},
 		{"key-change", []string{"account", "rollover"}},
 	} {
 		e.CA.Inject(lab.Fault{Step: fault.step, Status: 403, Type: acme.ProblemTypeNamespace + "unauthorized", Detail: long, Times: 20})
