@@ -73,9 +73,23 @@ type Hold struct {
 	Watch *Watch
 	// NotAfter is the end of the certificate that is to be renewed, zero for a first one.
 	NotAfter time.Time
+	// Urgent is from when on that certificate counts as running out.
+	Urgent time.Time
+	// Answer is what the CA has last refused the domain with; nil if it has not.
+	Answer *Answer
 	// Err is the whole story.
 	Err error
 }
+
+// Answer is a CA's no.
+type Answer struct {
+	At time.Time `json:"at"`
+	// Text is what it said, escaped and bounded.
+	Text string `json:"text"`
+}
+
+// IsRunningOut reports whether a certificate is lost soon if the wait goes on.
+func (h *Hold) IsRunningOut(now time.Time) bool { return !h.Urgent.IsZero() && !now.Before(h.Urgent) }
 
 // Watch is what has to appear in DNS.
 type Watch struct {
@@ -153,6 +167,9 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 	h := &Hold{
 		Reason: reason, Domain: a.domain, CA: a.iss.CA, Account: a.account.URL,
 		Until: until, NotAfter: a.facts.notAfter(), Err: err,
+	}
+	if a.facts.certificate != nil {
+		h.Urgent = h.NotAfter.Add(-a.facts.clock().left())
 	}
 	if order := a.facts.order; a.site != nil && (a.facts.confirmed || order != nil && order.stage != orderNone) {
 		// nobody is shown a record for an account that the CA does not know

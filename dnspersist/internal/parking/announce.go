@@ -107,6 +107,14 @@ func (a *announcements) remove(e *entry) {
 	}
 }
 
+// of is what an entry's record is announced with; nil if it is not.
+func (a *announcements) of(e *entry) *announcement {
+	if e.asked == nil {
+		return nil
+	}
+	return a.byRecord[e.asked.Record]
+}
+
 // due is when something is to be done for the record.
 func (w *announcement) due() time.Time {
 	if w.diagnoseAt.IsZero() || w.next.Before(w.diagnoseAt) {
@@ -322,6 +330,9 @@ func (a *announcements) diagnosed(d diagnosis, places []string) {
 	}
 	isNew := len(places) > 0 && !slices.Equal(places, w.misplaced)
 	w.misplaced = places
+	for e := range w.entries {
+		a.registry.changed(e.domain)
+	}
 	e := w.logEntry(d.record)
 	switch {
 	case d.announce:

@@ -47,14 +47,28 @@ type Status struct {
 	Record acmepersist.Record
 	// Report is what DNS showed last; nil where the wait is not for DNS.
 	Report *propagation.Report
+	// Misplaced is where else the record was found.
+	Misplaced []string
+	// Answer is what the CA has last refused the domain with; nil if it has not.
+	Answer *acmepersist.Answer
 	// Since is since when it waits, or has its certificate, Next when it is tried again at the latest.
 	Since, Next time.Time
+	// NotAfter is the end of the certificate that is served; zero if there is none.
+	NotAfter time.Time
+	// LookedAt is when DNS was looked at last; zero where the wait is not for DNS.
+	LookedAt time.Time
+	// IsOnDemand is true for a domain that a visitor has asked for, and AskedAt when one did so last.
+	IsOnDemand bool
+	AskedAt    time.Time
 	// IsCertMagics is true if CertMagic decides when it is tried again, which is not known.
 	IsCertMagics bool
 	// Issuer is the storage key of the issuer that serves it.
 	Issuer string
 	// Owner is the one through which it is retried; nil if none lives.
 	Owner Owner
+
+	// hold is why it waits; nil if it does not.
+	hold *acmepersist.Hold
 }
 
 // ValidationName is where the record is published, or a CNAME to it.
@@ -179,7 +193,17 @@ func (r *Registry) of(domain string) []Status {
 func (e *entry) status() Status {
 	s := Status{
 		Domain: e.domain, CA: e.hold.CA, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
-		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(),
+		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(), hold: e.hold,
+		Answer: e.hold.Answer, NotAfter: e.hold.NotAfter,
+	}
+	if e.guest != nil {
+		s.IsOnDemand, s.AskedAt = true, e.guest.interest
+	}
+	if w := e.registry.announcements.of(e); w != nil {
+		s.Misplaced = w.misplaced
+	}
+	if len(s.Misplaced) > 0 && s.Reason == acmepersist.ReasonAbsent {
+		s.Reason = acmepersist.ReasonWrong // it was published, at another name
 	}
 	switch {
 	case e.hold.Reason.IsRecord():
@@ -189,7 +213,7 @@ func (e *entry) status() Status {
 	}
 	if e.hold.Watch != nil {
 		report := e.report()
-		s.Report = &report
+		s.Report, s.LookedAt = &report, report.When
 	}
 	if e.failure != nil {
 		s.Err = e.failure

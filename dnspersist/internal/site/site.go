@@ -261,6 +261,8 @@ const (
 type Finding struct {
 	// Values are the values with what the CA makes of them.
 	Values []ValueVerdict
+	// Code is that of the value that was meant to be the record, else of the first one.
+	Code record.Code
 	// Do says what to do.
 	Do string
 }
@@ -281,7 +283,10 @@ func Find(r Record, want record.Requirement, report propagation.Report) Finding 
 	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad && !isRefused {
 		return Finding{}
 	}
-	f := Finding{Do: Mend(r.ZoneLine(), result)}
+	f := Finding{Do: Mend(r.ZoneLine(), result), Code: result.Verdicts[0].Code}
+	if i := slices.IndexFunc(result.Verdicts, record.Verdict.IsNearMiss); i >= 0 {
+		f.Code = result.Verdicts[i].Code
+	}
 	for _, v := range result.Verdicts {
 		f.Values = append(f.Values, ValueVerdict{v.Text, v.Code, v.Outlook, v.Reason()})
 	}

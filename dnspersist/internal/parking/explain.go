@@ -1,0 +1,143 @@
+package parking
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// Severity is how much somebody has to care about where a domain is.
+type Severity int
+
+// Severities, from the lightest.
+const (
+	// SeverityOK: there is a certificate, or an attempt is under way.
+	SeverityOK Severity = iota
+	// SeverityInfo: it passes by itself, with DNS or time.
+	SeverityInfo
+	// SeverityWarning: somebody has to act.
+	SeverityWarning
+	// SeverityError: something is broken, or a certificate is running out.
+	SeverityError
+)
+
+func (s Severity) String() string {
+	return [...]string{"ok", "info", "warning", "error"}[s]
+}
+
+// severities are those of the reasons; what is not here is broken.
+var severities = map[acmepersist.Reason]Severity{
+	acmepersist.ReasonConfirming:  SeverityInfo,
+	acmepersist.ReasonPartial:     SeverityInfo,
+	acmepersist.ReasonProcessing:  SeverityInfo,
+	acmepersist.ReasonRateLimited: SeverityInfo,
+	acmepersist.ReasonCADown:      SeverityInfo,
+	acmepersist.ReasonAbsent:      SeverityWarning,
+	acmepersist.ReasonWrong:       SeverityWarning,
+	acmepersist.ReasonBlocked:     SeverityWarning,
+}
+
+// Severity is how much somebody has to care now.
+func (s Status) Severity(now time.Time) Severity {
+	switch s.Phase {
+	case PhaseServed, PhaseLooking, PhasePublishing, PhaseOrdering:
+		return SeverityOK
+	case PhaseFailed:
+		return SeverityError
+	}
+	return severityOf(s.hold, s.Reason, now)
+}
+
+// severityOf is that of a Hold, for a reason that may be more precise than its own.
+func severityOf(h *acmepersist.Hold, reason acmepersist.Reason, now time.Time) Severity {
+	if h != nil && h.IsRunningOut(now) {
+		return SeverityError
+	}
+	if severity, ok := severities[reason]; ok {
+		return severity
+	}
+	return SeverityError
+}
+
+// Explanation is why a domain is where it is. The log, the admin endpoint, the commands, events and
+// metrics all have it from here.
+type Explanation struct {
+	// Code is the most precise word for what is wrong: that of a published value, of DNS, or the reason.
+	Code string
+	// Text is why there is no certificate, or no new one, in one line.
+	Text string
+	// Do says what somebody has to do; empty if nothing is.
+	Do string
+	// Published is what is published, with why it is not enough.
+	Published []acmepersist.ValueVerdict
+}
+
+// Explain explains the status.
+func (s Status) Explain() Explanation {
+	x := Explanation{Code: string(s.Reason), Text: s.Summary()}
+	if s.hold == nil || s.Phase == PhaseServed {
+		if s.Phase == PhaseFailed {
+			x.Code, x.Do = string(PhaseFailed), "see the error; it is tried again by itself"
+		}
+		return x
+	}
+	x.Do = adviceFor(s)
+	if s.Report == nil || !s.Reason.IsRecord() {
+		return x
+	}
+	finding := found(s.hold, *s.Report)
+	x.Published = finding.Values
+	switch way := wayCodes(*s.Report); {
+	case len(s.Misplaced) > 0:
+		x.Code, x.Text = string(propagation.CodeWrongName), strings.Join(s.Misplaced, "; ")
+	case len(finding.Values) > 0:
+		x.Code, x.Do = string(finding.Code), finding.Do
+	case s.Reason == acmepersist.ReasonBlocked && len(way) > 0:
+		x.Code = string(way[0])
+	}
+	if s.Report.Shadows != "" {
+		x.Do = s.Report.Shadows + "; then " + x.Do
+	}
+	return x
+}
+
+// adviceFor says what to do about a domain that waits, as far as its reason says it.
+func adviceFor(s Status) string {
+	place := s.Record
+	if s.Report != nil {
+		place, _ = s.Record.AtEnd(*s.Report)
+	}
+	publish := "publish a TXT record at " + place.Place() + " with this value: " + place.Value
+	if s.Record.Target != "" && (s.Report == nil || !s.Report.Alias().LeadsTo(s.Record.Target)) {
+		publish = fmt.Sprintf("let the owner of the domain set a CNAME record at %s that leads to %s", s.Record.Name, s.Record.Target)
+	}
+	switch s.Reason {
+	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong:
+		if len(s.Misplaced) > 0 {
+			return "move the TXT record to " + place.Place()
+		}
+		return publish
+	case acmepersist.ReasonPartial:
+		return "wait for the zone transfers; if it lasts, look at the name servers that lack the record: " + strings.Join(s.Report.Lacking(), ", ")
+	case acmepersist.ReasonBlocked:
+		return "see to it that the name servers answer: " + s.Report.Reason
+	case acmepersist.ReasonPublish:
+		return "see the error, or " + publish
+	}
+	return advice[s.Reason]
+}
+
+// advice is what to do where that does not depend on the record.
+var advice = map[acmepersist.Reason]string{
+	acmepersist.ReasonBudget:      "correct why the CA has refused the domain; it is asked again by itself",
+	acmepersist.ReasonRejected:    "see why the CA has refused the domain",
+	acmepersist.ReasonNotOffered:  "choose another CA, or put another issuer behind this one",
+	acmepersist.ReasonAccount:     "restore the account, see `caddy dns-persist account`",
+	acmepersist.ReasonAccountURI:  "set account_uri to what the CA wants, if that is right",
+	acmepersist.ReasonCAA:         "change the CAA record so that the CA may issue",
+	acmepersist.ReasonUnsupported: "use another issuer for this domain",
+	acmepersist.ReasonCADown:      "nothing; if it lasts, look at your network and the CA's status page",
+}
