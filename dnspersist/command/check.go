@@ -180,13 +180,6 @@ func (l *looks) wait() error {
 	}
 }
 
-// progress shows a person who waits how far it is.
-func (r *run) progress(format string, args ...any) {
-	if isTerminal(r.err) && !r.flag("quiet") {
-		fmt.Fprintf(r.err, "\r\x1b[K"+format+"\r", args...)
-	}
-}
-
 // ask lets the CA validate one name.
 func (r *run) ask(name string) error {
 	off, err := r.changing()

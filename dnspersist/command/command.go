@@ -22,7 +22,6 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
@@ -91,6 +90,8 @@ type run struct {
 	failed []operator.Failure
 	// opened are the configurations that the command has opened, closed when it ends.
 	opened []*dnspersist.Offline
+	// inProgress is true while there is a line of progress on the terminal.
+	inProgress bool
 }
 
 // newCommand makes a command of fn, with the flags that all have.
@@ -123,6 +124,7 @@ var errInterrupted = errors.New("interrupted; the command may be repeated")
 
 // end reports what went wrong and sets the exit status.
 func (r *run) end(err error) error {
+	r.clear()
 	if err == nil {
 		return nil
 	}
@@ -152,7 +154,12 @@ func (r *run) note(failed []operator.Failure) {
 }
 
 // report writes a line for a person.
-func (r *run) report(format string, args ...any) { fmt.Fprintf(r.err, format+"\n", args...) }
+func (r *run) report(format string, args ...any) {
+	r.clear()
+	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+		wrap(r.err, columnsOf(r.err), "", strings.TrimSuffix(line, "\n"))
+	}
+}
 
 func (r *run) text(flag string) string {
 	s, _ := r.cmd.Flags().GetString(flag)
@@ -195,12 +202,6 @@ func (r *run) read(what, path string) (data []byte, err error) {
 		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	return data, nil
-}
-
-// isTerminal reports whether w, or a reader, is a terminal that a person sits at.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // json writes v as JSON that a terminal may show.
