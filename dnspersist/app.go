@@ -2,6 +2,7 @@ package dnspersist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,11 @@ func init() {
 type App struct {
 	// What names of on-demand TLS may cost.
 	OnDemand *OnDemand `json:"on_demand,omitempty"`
+
+	// Further networks, as CIDR ranges or addresses, in which no issuer asks a name server without
+	// `allow_private_ns`: those that only your machines reach although their addresses are public
+	// ones, such as your own NAT64 prefix. An issuer's own `dns.private_networks` add to these.
+	PrivateNetworks []string `json:"private_networks,omitempty"`
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -101,7 +107,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // Validate checks what is configured.
-func (a *App) Validate() error { return a.OnDemand.validate() }
+func (a *App) Validate() error {
+	errs := []error{a.OnDemand.validate()}
+	if _, err := prefixes(a.PrivateNetworks); err != nil {
+		errs = append(errs, fmt.Errorf("private_networks: %w", err))
+	}
+	return errors.Join(errs...)
+}
 
 // Start reports what cannot work, and begins what is done daily.
 func (a *App) Start() error {

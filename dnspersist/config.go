@@ -144,7 +144,7 @@ type DNS struct {
 
 	// Further networks, as CIDR ranges or addresses, in which no name server is asked
 	// without `allow_private_ns`: those that only your machines reach although their
-	// addresses are public ones, such as your own NAT64 prefix.
+	// addresses are public ones, such as your own NAT64 prefix. They add to those of the app, `private_networks`.
 	PrivateNetworks []string `json:"private_networks,omitempty"`
 
 	// Who must show the record before the CA is asked: `authoritative` (the default)

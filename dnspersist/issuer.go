@@ -84,6 +84,9 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting the dns_persist app: %w", err)
 	}
 	rt.app = app.(*App)
+	if networks := rt.app.PrivateNetworks; len(networks) > 0 { // names are watched by an issuer as it is configured
+		rt.fingerprint += "|" + strings.Join(networks, " ")
+	}
 	if rt.publishing != nil {
 		rt.publishing.Process = &rt.app.shared.providers
 	}

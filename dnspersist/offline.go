@@ -49,7 +49,7 @@ func Open(cfgJSON []byte) (*Offline, error) {
 	}
 	reduced := &caddy.Config{
 		Logging: quietLogs(), StorageRaw: cfg.Storage,
-		AppsRaw: caddy.ModuleMap{"dns_persist": json.RawMessage(`{}`)},
+		AppsRaw: caddy.ModuleMap{"dns_persist": cfg.Apps.DNSPersist},
 	}
 	ctx, err := caddy.ProvisionContext(reduced)
 	if err != nil {

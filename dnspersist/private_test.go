@@ -24,8 +24,10 @@ import (
 // tenantDNS is a resolver at any address, by which tenant.test has name servers inside this
 // network. They show a secret.
 type tenantDNS struct {
+	servers []string // their addresses
+
 	mu    sync.Mutex
-	asked []string // addresses of name servers
+	asked []string // those of them that were asked
 }
 
 var insideServers = []string{"10.66.0.9", "127.66.0.9", "169.254.169.254"}
@@ -53,11 +55,11 @@ func (n *tenantDNS) Exchange(_ context.Context, _, addr string, query *dns.Msg) 
 		}
 		return nil, errors.New("i/o timeout")
 	case q.Qtype == dns.TypeNS && q.Name == "tenant.test.":
-		for i := range insideServers {
+		for i := range n.servers {
 			add(&m.Answer, "tenant.test. 60 NS n%d.tenant.test.", i)
 		}
 	case q.Qtype == dns.TypeA && strings.HasPrefix(q.Name, "n"):
-		add(&m.Answer, "%s 60 A %s", q.Name, insideServers[q.Name[1]-'0'])
+		add(&m.Answer, "%s 60 A %s", q.Name, n.servers[q.Name[1]-'0'])
 	default:
 		add(&m.Ns, soa)
 	}
@@ -91,7 +93,7 @@ func TestPrivateNameServers(t *testing.T) {
 		"a CA of the network":       {`"dns":{"resolvers":["10.0.0.53"]},"trusted_roots_pem_files":` + string(roots), ``, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := new(tenantDNS)
+			n := &tenantDNS{servers: insideServers}
 			defer tuning.Set(tuning.Values{Exchanger: n})()
 			issuer := strings.TrimSuffix(`{"module":"dns_persist",`+tt.issuer, ",") + "}"
 			a, logs := provisionedApp(t, `{"tls":{`+tt.tls+`"automation":{"policies":[{"subjects":["tenant.test"],"issuers":[`+issuer+`]},{"subjects":["b.test"],"issuers":[`+issuer+`]}]}}}`)
@@ -121,5 +123,41 @@ func TestPrivateNameServers(t *testing.T) {
 				t.Errorf("a value of an inside server is shown: %s", shown)
 			}
 		})
+	}
+}
+
+// Networks that the app names are private for every issuer, beside those that an issuer names itself, also
+// where no server runs the configuration.
+func TestPrivateNetworksOfTheApp(t *testing.T) {
+	n := &tenantDNS{servers: []string{"11.66.0.9", "12.66.0.9"}}
+	defer tuning.Set(tuning.Values{Exchanger: n})()
+	const apps = `{"dns_persist":{"private_networks":["11.66.0.0/16"]},"tls":{"automation":{"policies":[{"subjects":["tenant.test"],"issuers":[
+		{"module":"dns_persist","dns":{"resolvers":["192.0.2.53"],"private_networks":["12.66.0.9"]}}]}]}}}`
+	a, _ := provisionedApp(t, apps)
+	app, err := a.ctx.AppIfConfigured("tls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := app.(*caddytls.TLS).Automation.Policies[0].Issuers[0].(*Issuer)
+
+	folder, err := json.Marshal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	off, err := Open([]byte(`{"storage":{"module":"file_system","root":` + string(folder) + `},"apps":` + apps + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer off.Close()
+	stopped := off.Plan().Issuers()[0].(*offline).Issuer
+
+	for name, iss := range map[string]*Issuer{"runs": running, "runs nowhere": stopped} {
+		rep, found := iss.rt.core.Checker.Diagnose(t.Context(), propagation.Target{Name: "_validation-persist.tenant.test", Host: "tenant.test"})
+		if len(n.asked) > 0 {
+			t.Errorf("%s: asked were %v", name, n.asked)
+		}
+		if !slices.ContainsFunc(found, func(d propagation.Diagnostic) bool { return d.Code == propagation.CodePrivate }) {
+			t.Errorf("%s: not diagnosed as private: %s %v", name, rep.Summary(), found)
+		}
 	}
 }

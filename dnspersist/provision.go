@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,7 +121,7 @@ func (iss *Issuer) setCheckers(core *acmepersist.Config, dns DNS) {
 	}
 	// tenants control their NS records; a public CA would not ask such servers either
 	looks.AllowPrivate = dns.AllowPrivateNS || len(iss.TrustedRootsPEMFiles) > 0
-	looks.PrivateNetworks, _ = prefixes(dns.PrivateNetworks) // Validate reports what is wrong with them
+	looks.PrivateNetworks, _ = prefixes(slices.Concat(iss.rt.app.PrivateNetworks, dns.PrivateNetworks)) // Validate reports what is wrong with them
 	if looks.Mode == propagation.ModeAuthoritative && !looks.AllowPrivate {
 		iss.rt.insideResolvers = insideOnly(dns.Resolvers)
 	}

@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -80,6 +81,57 @@ func TestPlaceholders(t *testing.T) {
 		}
 		if err := unmarshalBlock(word + " {env.X}"); (err == nil) != expanded[word] {
 			t.Errorf("%s {env.X}: got %v", word, err)
+		}
+	}
+}
+
+// Each word of the issuer in the global option is an error that shows the cert_issuer to write, and what
+// it shows reads as what was meant.
+func TestEveryWordInTheGlobalOption(t *testing.T) {
+	blocks := map[string]string{
+		"preferred_chains": "preferred_chains {\n\troot_common_name \"Root One\" `Root \"Two\"`\n}",
+		"dns":              "dns",
+	}
+	for word := range words {
+		blocks[word] = word + " " + good[word]
+	}
+	delete(blocks, "private_networks") // the app has it too
+	for word, block := range blocks {
+		err := new(App).UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n" + block + "\n}"))
+		wantLine(t, err, "1", "and not those of the issuer ("+word+"): for all sites write\n\n\tcert_issuer dns_persist {\n\t\t"+word)
+		if err == nil || strings.Contains(err.Error(), hidden) {
+			continue
+		}
+		_, shown, _ := strings.Cut(err.Error(), "\n\n\tcert_issuer ")
+		shown, _, _ = strings.Cut(shown, "\n\nin its place")
+		got, want := newIssuer(), newIssuer()
+		got.UseGlobalDNS(Issuer{})
+		want.UseGlobalDNS(Issuer{})
+		if err := got.UnmarshalCaddyfile(caddyfile.NewTestDispenser(shown)); err != nil {
+			t.Errorf("%s: %v in\n%s", word, err, shown)
+		}
+		if err := want.UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n" + block + "\n}")); err != nil {
+			t.Error(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: what is shown means something else:\n%s", word, shown)
+		}
+	}
+}
+
+// What may be a secret is not shown, but placeholders are.
+func TestSecretsInTheGlobalOption(t *testing.T) {
+	for block, shown := range map[string]string{
+		"account_key hush":      "account_key <yours>\n",
+		"account_key {env.KEY}": "account_key {env.KEY}\n",
+		"eab kid hush":          "eab kid <yours>\n",
+		"dns some hush {env.X}": "dns some <yours> {env.X}\n",
+		"dns some {\n\ttoken hush\n\tmore {\n\t\tkey hush\n\t}\n}": "dns some {\n\t\t\ttoken <yours>\n\t\t\tmore {\n\t\t\t\tkey <yours>\n\t\t\t}\n",
+	} {
+		err := new(App).UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n" + block + "\n}"))
+		wantLine(t, err, "1", "\t\t"+shown)
+		if err != nil && strings.Contains(err.Error(), "hush") {
+			t.Errorf("a secret is shown: %v", err)
 		}
 	}
 }

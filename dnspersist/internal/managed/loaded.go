@@ -131,8 +131,9 @@ type Config struct {
 		Identity caddy.IdentityConfig `json:"identity"`
 	} `json:"admin"`
 	Apps struct {
-		TLS  caddytls.TLS  `json:"tls"`
-		HTTP caddyhttp.App `json:"http"`
+		TLS        caddytls.TLS    `json:"tls"`
+		HTTP       caddyhttp.App   `json:"http"`
+		DNSPersist json.RawMessage `json:"dns_persist"`
 	} `json:"apps"`
 
 	// clients are the names of client certificates that a proxy of whichever app asks for.
