@@ -29,7 +29,7 @@ const adminTimeout = 2 * time.Minute
 //   - `GET /dns_persist/`: the CAs, and how many names are managed and waiting
 //   - `GET /dns_persist/records`: all records that are wanted; `/dns_persist/records/<name>`:
 //     that of one name, also of one that no configuration lists; `?name=<name>`, repeated,
-//     those of several
+//     those of several; `?ca=<directory URL>` those for one CA
 //   - `GET /dns_persist/account`: the bound accounts, never a key; `?ca=<directory URL>` that at one CA
 //   - `GET /dns_persist/probe`: whether and how the CAs offer the challenge
 //   - `POST /dns_persist/check`: looks at DNS now; waiting names are looked at again

@@ -147,7 +147,7 @@ func TestPlans(t *testing.T) {
 func TestNamesBeyondASCII(t *testing.T) {
 	off := openApps(t, `{"tls":{"automation":{"policies":[{"subjects":["münchen.example"],"issuers":[{"module":"dns_persist"}]}]}}}`)
 	for _, name := range []string{"münchen.example", "MÜNCHEN.example", "xn--mnchen-3ya.example"} {
-		if _, err := off.For(name); err != nil {
+		if _, err := off.For("", name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -165,7 +165,7 @@ func TestUnsupportedNamesAreLeftOut(t *testing.T) {
 		t.Errorf("left out are %v, want three", all)
 	}
 	for _, name := range []string{"*.*.bad.example", long} {
-		if _, _, err := off.Checks(t.Context(), []string{"good.example", name}); err == nil {
+		if _, _, err := off.Checks(t.Context(), "", []string{"good.example", name}); err == nil {
 			t.Errorf("%s was given and is left out without a word", name)
 		}
 	}

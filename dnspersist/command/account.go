@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -19,7 +20,7 @@ import (
 )
 
 func accountCommand() *cobra.Command {
-	cmd := newCommand("account [--register] [--ca URL] [--format text|json]", "Shows the ACME account that the records name", `
+	cmd := newCommand("account [--register] [--format text|json]", "Shows the ACME account that the records name", `
 Shows the bound account of each CA: its URL, its key's thumbprint, its status at the
 CA, and where its key lies in storage. The JSON holds all that another machine needs
 to make records with `+"`records --account-url … --thumbprint …`"+`, and never the key.
@@ -37,7 +38,6 @@ The exit status is 2 if no CA has an account, if a CA does not accept one, or if
 be learned of one; a CA without an account beside others is only left out.`, runAccount)
 	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	cmd.Flags().Bool("json", false, "The same as --format json")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.AddCommand(exportCommand(), importCommand(), rolloverCommand(), deactivateCommand())
@@ -75,7 +75,7 @@ func (r *run) accounts() (operator.AccountReply, error) {
 		if err != nil {
 			return operator.AccountReply{}, err
 		}
-		return get[operator.AccountReply](src, "account", "ca", r.text("ca"))
+		return get[operator.AccountReply](src, "account", url.Values{"ca": {r.text("ca")}})
 	}
 	off, err := r.changing()
 	if err != nil {
@@ -118,13 +118,12 @@ func accountTable(out io.Writer, all []acmepersist.AccountState) error {
 }
 
 func exportCommand() *cobra.Command {
-	cmd := newCommand("export [--output FILE] [--ca URL]", "Writes the account with its key to one file", `
+	cmd := newCommand("export [--output FILE]", "Writes the account with its key to one file", `
 Writes the bound account with its PRIVATE KEY as one JSON file, for a backup, for a CI
 machine or for a second cluster. A file is made with mode 0600 and never overwritten.
 Without --output it goes to standard output, but not to a terminal.`, runExport)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().StringP("output", "o", "", "File to write")
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	return cmd
 }
 
@@ -174,11 +173,10 @@ func writeSecret(path string, data []byte) error {
 }
 
 func importCommand() *cobra.Command {
-	cmd := newCommand("import FILE|- [--ca URL]", "Binds the account from an exported file", `
+	cmd := newCommand("import FILE|-", "Binds the account from an exported file", `
 Binds the account that account export has written, after the CA has confirmed it. An
 account that is bound already stays: the same one is no error, another one is.`, runImport)
 	cmd.Args = cobra.ExactArgs(1)
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func rolloverCommand() *cobra.Command {
-	cmd := newCommand("rollover [--ca URL]", "Changes the account's key", `
+	cmd := newCommand("rollover", "Changes the account's key", `
 Changes the key of the bound account at the CA, which makes the old key worthless at
 once. A command that was cut short is repeated: it goes on where it ended. A running
 Caddy takes the new key by itself.
@@ -22,7 +22,6 @@ The account URL stays. Records with the account URL (drafts -00 and -01) stay as
 are. Those of draft -02 are made with the key's thumbprint: the command then shows the
 values to publish beside the old ones.`, runRollover)
 	cmd.Args = cobra.NoArgs
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	return cmd
 }
@@ -45,7 +44,7 @@ func runRollover(r *run) error {
 	}
 	r.report("the key of %s was changed; take a new backup with `account export`, the key in older ones is dead", done.URL)
 	reply := rolloverReply{Rollover: done, Publish: []operator.RecordSet{}}
-	records, err := r.opened[0].Records(r, nil) // other CAs have nothing to do with this key
+	records, err := r.opened[0].Records(r, iss.CA, nil) // other CAs have nothing to do with this key
 	if err != nil {
 		return fmt.Errorf("the key was changed, but which records it needs is not known: %w; ask with `caddy dns-persist records`", err)
 	}
@@ -69,7 +68,7 @@ func runRollover(r *run) error {
 }
 
 func deactivateCommand() *cobra.Command {
-	cmd := newCommand("deactivate --yes ACCOUNT-URL [--ca URL]", "Ends the account at the CA, for ever", `
+	cmd := newCommand("deactivate --yes ACCOUNT-URL", "Ends the account at the CA, for ever", `
 Deactivates the bound account at the CA. This cannot be undone. Every record that names
 it is worthless afterwards: no certificate is obtained or renewed with it any more, and
 Caddy registers no other account in its place. Certificates that were issued stay valid
@@ -78,7 +77,6 @@ until they end.
 --yes has to be followed by the account's URL, as the command account shows it.`, runDeactivate)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().String("yes", "", "URL of the account to end")
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	return cmd
 }
 

@@ -30,8 +30,6 @@ The exit status is 2 unless all names are ok.`, runCheck)
 	f.Duration("timeout", time.Hour, "How long --wait waits")
 	f.Bool("quiet", false, "No progress")
 	f.String("ask", "", "Ask the CA itself about this name")
-	f.String("ca", "", "")
-	_ = f.MarkHidden("ca")
 	choice(f, "format", "text", "Output", "text", "json")
 	return cmd
 }
@@ -41,8 +39,8 @@ func runCheck(r *run) error {
 	if err != nil {
 		return err
 	}
-	if was := r.text("ca"); was != "" {
-		return fmt.Errorf("--ca %s is --ask %[1]s now: it asks the CA about a name", was)
+	if was := r.text("ca"); was != "" && !strings.Contains(was, "://") {
+		return fmt.Errorf("--ca takes the directory URL of a CA, and %s is none: --ask %[1]s asks the CA about that name", was)
 	}
 	if name := r.text("ask"); r.cmd.Flags().Changed("ask") {
 		if len(names) > 0 {
@@ -186,7 +184,7 @@ func (r *run) ask(name string) error {
 	if err != nil {
 		return err
 	}
-	iss, err := off.For(name)
+	iss, err := off.For(r.text("ca"), name)
 	if err != nil {
 		return err
 	}

@@ -113,12 +113,9 @@ func (c *client) call(method, path string, body, into any) error {
 	return nil
 }
 
-// get asks for something, with the values of one parameter.
-func get[T any](c *client, path string, parameter ...string) (reply T, err error) {
-	if len(parameter) > 1 {
-		path += "?" + url.Values{parameter[0]: parameter[1:]}.Encode()
-	}
-	err = c.call(http.MethodGet, path, nil, &reply)
+// get asks for something.
+func get[T any](c *client, path string, query url.Values) (reply T, err error) {
+	err = c.call(http.MethodGet, path+"?"+query.Encode(), nil, &reply)
 	return reply, err
 }
 
@@ -132,7 +129,7 @@ func (r *run) records(c *client, names []string) ([]operator.RecordSet, error) {
 		for n > 0 && n < len(names) && record.Base(names[n]) == record.Base(names[n-1]) {
 			n++
 		}
-		reply, err := get[operator.RecordsReply](c, "records", append([]string{"name"}, names[:n]...)...)
+		reply, err := get[operator.RecordsReply](c, "records", url.Values{"name": names[:n], "ca": {r.text("ca")}})
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +174,7 @@ func (l *looks) at(which []acmepersist.Wanted, thorough bool, fn func(acmepersis
 		for _, w := range some {
 			names = append(names, w.Identifiers...)
 		}
-		req := operator.CheckRequest{Names: names, Thorough: thorough}
+		req := operator.CheckRequest{Names: names, CA: l.text("ca"), Thorough: thorough}
 		var reply operator.CheckReply
 		if err := l.client.call(http.MethodPost, "check", req, &reply); err != nil {
 			return err

@@ -47,6 +47,8 @@ used. With --config the configuration and its storage are used, whether Caddy
 runs or not. Commands that change the account, the storage or DNS, and those that
 make an order, never go through the admin endpoint: they use the configuration.
 
+--ca URL chooses one CA by its directory, where the configuration has several.
+
 The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
 has done its work and not all names are ok.`,
 		CobraFunc: func(cmd *cobra.Command) {
@@ -100,6 +102,7 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 	cmd.Flags().StringP("config", "c", "", "Configuration file; its issuers and storage are used, not the running Caddy")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the adapter for the configuration file")
 	cmd.Flags().String("address", "", "Address of the running Caddy's admin endpoint")
+	cmd.Flags().String("ca", "", "Directory URL of one CA of the configuration, where it has several")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()

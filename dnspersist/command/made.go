@@ -25,7 +25,7 @@ func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 	if len(names) == 0 {
 		errs = append(errs, errors.New("without a configuration the names have to be given"))
 	}
-	for _, flag := range []string{"config", "address", "standby"} {
+	for _, flag := range []string{"config", "address", "standby", "ca"} {
 		if r.text(flag) != "" {
 			errs = append(errs, fmt.Errorf("--%s has no use with --account-url, which needs nothing else", flag))
 		}

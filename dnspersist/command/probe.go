@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -17,7 +18,7 @@ import (
 )
 
 func probeCommand() *cobra.Command {
-	cmd := newCommand("probe [URL] [--order NAME] [--ca URL] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
+	cmd := newCommand("probe [URL] [--order NAME] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
 Shows for each CA of the configuration whether it offers dns-persist-01, in which
 dialect, under which issuer domain names, and whether it wants an external account
 binding. The directory shows it at CAs of draft -02. Where only an order can tell,
@@ -30,7 +31,6 @@ directory, and nothing else.
 The exit status is 2 unless every CA offers the challenge.`, runProbe)
 	cmd.Args = cobra.MaximumNArgs(1)
 	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
-	cmd.Flags().String("ca", "", "Directory URL of one CA, where there are several")
 	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	return cmd
@@ -74,7 +74,7 @@ func (r *run) probes() (reply operator.ProbeReply, err error) {
 		if err != nil {
 			return reply, err
 		}
-		return get[operator.ProbeReply](src, "probe", "ca", r.text("ca"))
+		return get[operator.ProbeReply](src, "probe", url.Values{"ca": {r.text("ca")}})
 	}
 	// an order is made by a command only, never through the admin endpoint
 	iss, err := r.one()

@@ -78,7 +78,7 @@ func (r *run) publishing() (*publishing, error) {
 	}
 	r.reportUnsupported(off, names)
 	var unknown []operator.Failure
-	if p.checks, unknown, err = off.Checks(r, names); err != nil {
+	if p.checks, unknown, err = off.Checks(r, r.text("ca"), names); err != nil {
 		return nil, err
 	}
 	r.note(unknown)

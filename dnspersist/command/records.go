@@ -198,7 +198,7 @@ func (r *recordsRun) sets(names []string) (src *client, sets []operator.RecordSe
 		return nil, nil, err
 	}
 	r.reportUnsupported(src.off, names)
-	reply, err := src.off.Records(r, names, standby...)
+	reply, err := src.off.Records(r, r.text("ca"), names, standby...)
 	return src, reply.Records, err
 }
 

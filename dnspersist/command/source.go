@@ -167,7 +167,7 @@ func (r *run) sameAsRunning(off *dnspersist.Offline) error {
 	if err != nil {
 		return nil // none runs
 	}
-	reply, err := get[operator.AccountReply](running, "account")
+	reply, err := get[operator.AccountReply](running, "account", nil)
 	if err == nil && len(reply.Failed) > 0 {
 		err = reply.Failed[0]
 	}

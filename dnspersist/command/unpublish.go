@@ -90,7 +90,7 @@ func (p *publishing) unshared(c *acmepersist.Check) error {
 
 // removeStale removes the records of names that need none any more.
 func (p *publishing) removeStale() error {
-	all, err := p.off.Leftovers(p)
+	all, err := p.off.Leftovers(p, p.text("ca"))
 	if err != nil {
 		p.fail("what was written", err)
 	}

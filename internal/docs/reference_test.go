@@ -258,7 +258,7 @@ func TestCommands(t *testing.T) {
 	}
 	same(t, "commands", shown, names)
 
-	common := []string{"config", "adapter", "address", "format", "help"}
+	common := []string{"config", "adapter", "address", "ca", "format", "help"}
 	flag, usage := regexp.MustCompile("--([a-z-]+)"), regexp.MustCompile("(?m)^ +(?:-., )?--([a-z-]+)")
 	for _, name := range shown {
 		cmd := tree[name]

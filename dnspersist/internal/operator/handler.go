@@ -61,6 +61,8 @@ type CheckRequest struct {
 	// Names are looked at now. Without any, all waiting names are, and the answer does not
 	// wait for it.
 	Names []string `json:"names"`
+	// CA is the directory URL of the only CA that is meant; empty for all that the names have.
+	CA string `json:"ca,omitempty"`
 	// Thorough asks some twenty questions more for each name, to find what is wrong.
 	Thorough bool `json:"thorough,omitempty"`
 }
@@ -174,7 +176,7 @@ func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	if name := strings.Trim(strings.TrimPrefix(r.URL.Path, Prefix+"records"), "/"); name != "" {
 		names = append(names, name)
 	}
-	return o.Records(ctx, names)
+	return o.Records(ctx, r.URL.Query().Get("ca"), names)
 }
 
 func account(ctx context.Context, o *Operator, r *http.Request) (any, error) {
@@ -192,14 +194,14 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		err = readStrictly(body, &req)
 	}
 	if err != nil {
-		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("reading the request: %w; it has names, a list, and thorough, true or false", err)}
+		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("reading the request: %w; it has names, a list, ca, a directory URL, and thorough, true or false", err)}
 	}
 	if len(req.Names) > maxCheckNames {
 		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("%d names at once: at most %d are looked at in one request", len(req.Names), maxCheckNames)}
 	}
 	reply := CheckReply{Checks: []acmepersist.Checked{}}
 	if len(req.Names) > 0 {
-		checks, failed, err := o.Checks(ctx, req.Names)
+		checks, failed, err := o.Checks(ctx, req.CA, req.Names)
 		if err != nil {
 			return nil, err
 		}

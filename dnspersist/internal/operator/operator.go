@@ -11,8 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
@@ -69,9 +72,12 @@ type group struct {
 }
 
 // groups are the given names, or all that are managed but those that can never be validated, which
-// are no reason to fail for the others.
-func (o *Operator) groups(given []string) ([]*group, error) {
+// are no reason to fail for the others: at all CAs, or at the given one.
+func (o *Operator) groups(ca string, given []string) ([]*group, error) {
 	p := o.Plan()
+	if ca != "" && !slices.Contains(o.CAs(), ca) {
+		return nil, o.unknownCA(ca)
+	}
 	all := len(given) == 0
 	if all {
 		given = p.Names()
@@ -79,6 +85,9 @@ func (o *Operator) groups(given []string) ([]*group, error) {
 	var groups []*group
 	byIdentity := make(map[string]*group)
 	add := func(iss Issuer, name string) {
+		if ca != "" && iss.Directory() != ca {
+			return
+		}
 		id := iss.Identity()
 		g := byIdentity[id]
 		if g == nil {
@@ -104,6 +113,10 @@ func (o *Operator) groups(given []string) ([]*group, error) {
 				unknown.Near = Near(normal, p.Names())
 			}
 			errs = append(errs, unknown)
+			continue
+		}
+		if !all && ca != "" && !isServed(p, ca, normal) {
+			errs = append(errs, fmt.Errorf("the certificate of %s is not obtained from the CA %s: leave the name or --ca out", normal, ca))
 			continue
 		}
 		for _, iss := range issuers {
@@ -207,9 +220,14 @@ func (o *Operator) issuers(ca string) ([]*acmepersist.Issuer, error) {
 	case len(all) > 0:
 		return all, nil
 	case ca != "":
-		return nil, fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+		return nil, o.unknownCA(ca)
 	}
 	return nil, ErrNotConfigured
+}
+
+func (o *Operator) unknownCA(ca string) error {
+	err := fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 }
 
 // accounts are the issuers in use, one for each account.
@@ -251,19 +269,19 @@ func (o *Operator) One(ca string) (*acmepersist.Issuer, error) {
 	return nil, fmt.Errorf("the configuration uses several accounts at %s (storage, account_key or account_url differ): use a configuration with one", all[0].CA)
 }
 
-// For returns the issuer that serves a name, the first of its policy.
-func (o *Operator) For(name string) (*acmepersist.Issuer, error) {
-	groups, err := o.groups([]string{name})
+// For returns the issuer that serves a name, the first of its policy, or of those for one CA.
+func (o *Operator) For(ca, name string) (*acmepersist.Issuer, error) {
+	groups, err := o.groups(ca, []string{name})
 	if err != nil {
 		return nil, err
 	}
 	return groups[0].issuer.ACME()
 }
 
-// Checks prepares the check of the given names, or of all that are managed, sorted by
-// validation name.
-func (o *Operator) Checks(ctx context.Context, names []string) (all []*acmepersist.Check, unknown []Failure, err error) {
-	groups, err := o.groups(names)
+// Checks prepares the check of the given names, or of all that are managed, at all CAs or at one,
+// sorted by validation name.
+func (o *Operator) Checks(ctx context.Context, ca string, names []string) (all []*acmepersist.Check, unknown []Failure, err error) {
+	groups, err := o.groups(ca, names)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -62,7 +62,7 @@ func newOperator(t *testing.T) *Operator {
 // each issuer together; given names are taken or refused.
 func TestGroups(t *testing.T) {
 	o := newOperator(t)
-	groups, err := o.groups(nil)
+	groups, err := o.groups("", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestGroups(t *testing.T) {
 		t.Errorf("unsupported are %v", got)
 	}
 	var unknown *UnknownNameError
-	if _, err := o.groups([]string{"a.example", "a.exampel"}); !errors.As(err, &unknown) || unknown.Near != "a.example" {
+	if _, err := o.groups("", []string{"a.example", "a.exampel"}); !errors.As(err, &unknown) || unknown.Near != "a.example" {
 		t.Errorf("a mistyped name: %v", err)
 	}
 }

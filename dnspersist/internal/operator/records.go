@@ -66,11 +66,12 @@ type Published struct {
 // HasGood reports whether a value as good as the wanted one is published.
 func (s *Published) HasGood(value string) bool { return slices.Contains(s.Good, value) }
 
-// Records works out the records of the given names, or of all that are managed: one set for each
-// validation name, sorted, before any order. Accounts are checked at their CAs and none is
-// registered. A value for each standby account of the same CA comes beside the bound one's.
-func (o *Operator) Records(ctx context.Context, names []string, standby ...acmepersist.Account) (reply RecordsReply, err error) {
-	groups, err := o.groups(names)
+// Records works out the records of the given names, or of all that are managed, at all CAs or at
+// one: one set for each validation name, sorted, before any order. Accounts are checked at their CAs
+// and none is registered. A value for each standby account of the same CA comes beside the bound
+// one's.
+func (o *Operator) Records(ctx context.Context, ca string, names []string, standby ...acmepersist.Account) (reply RecordsReply, err error) {
+	groups, err := o.groups(ca, names)
 	if err != nil {
 		return reply, err
 	}
@@ -78,15 +79,15 @@ func (o *Operator) Records(ctx context.Context, names []string, standby ...acmep
 	matched := 0
 	var failed failures
 	for _, g := range groups {
-		ca := g.issuer.Directory()
-		others := slices.DeleteFunc(slices.Clone(standby), func(a acmepersist.Account) bool { return a.CA != ca && a.CA != "" })
+		at := g.issuer.Directory()
+		others := slices.DeleteFunc(slices.Clone(standby), func(a acmepersist.Account) bool { return a.CA != at && a.CA != "" })
 		matched += len(others)
 		var wanted []acmepersist.Wanted
 		active, err := g.issuer.ACME()
 		if err == nil {
 			wanted, err = active.Wanted(ctx, g.names, others...)
 		}
-		if failed.add(ca, g.names, err); err != nil && len(standby) > 0 {
+		if failed.add(at, g.names, err); err != nil && len(standby) > 0 {
 			return reply, err
 		}
 		all = append(all, wanted...)
@@ -186,12 +187,12 @@ func collect(sets map[string]*RecordSet, w acmepersist.Wanted) error {
 }
 
 // Leftovers lists what was written at names for which nothing needs a record any more, for
-// all CAs and accounts of the configuration. What fails for one of them is an error beside what the
-// others have.
-func (o *Operator) Leftovers(ctx context.Context) ([]*acmepersist.Leftover, error) {
+// all CAs and accounts of the configuration or those of one CA. What fails for one of them is an
+// error beside what the others have.
+func (o *Operator) Leftovers(ctx context.Context, ca string) ([]*acmepersist.Leftover, error) {
 	p := o.Plan()
 	names := p.Names()
-	issuers, err := o.issuers("")
+	issuers, err := o.issuers(ca)
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,8 @@ func TestAdminAPI(t *testing.T) {
 		{http.MethodGet, "/dns_persist/records?name=" + name + "&name=" + other, "", 200, "_validation-persist." + other},
 		{http.MethodGet, "/dns_persist/records/a..b", "", 400, "empty label"},
 		{http.MethodGet, "/dns_persist/records/a.example.net", "", 404, "no dns_persist issuer"},
+		{http.MethodGet, "/dns_persist/records?ca=https://other.example/dir", "", 404, "uses the CA"},
+		{http.MethodPost, "/dns_persist/check", `{"names":["` + name + `"],"ca":"https://other.example/dir"}`, 404, "uses the CA"},
 		{http.MethodGet, "/dns_persist/account", "", 200, `"status":"valid"`},
 		{http.MethodGet, "/dns_persist/probe", "", 200, `"offered":`},
 		{http.MethodPost, "/dns_persist/check", "{", 400, "reading the request"},
@@ -79,7 +81,7 @@ func TestAdminAPI(t *testing.T) {
 		}
 	}
 
-	for _, command := range []string{"account", "probe"} {
+	for _, command := range []string{"account", "probe", "records", "check"} {
 		r := e.ends(1, command, "--ca", "https://other.example/dir", "--address", e.Admin)
 		if !strings.Contains(r.err, "no dns_persist issuer of the configuration uses the CA https://other.example/dir") || !strings.Contains(r.err, e.CA.Directory()) {
 			t.Errorf("%s of another CA: %s", command, r.err)

@@ -59,6 +59,15 @@ func (e *downEnv) tellsOfTheOther(more ...string) {
 	if reply := decode[dnspersist.ProbeReply](t, r.out); len(reply.CAs) != 1 || len(reply.Failed) != 1 || reply.Failed[0].CA != e.down || !has(r.err, e.down) {
 		t.Errorf("probe %+v, %s", reply, r.err)
 	}
+	// and it is left out where the other one is chosen
+	for _, command := range []string{"records", "check"} {
+		if r := e.ok(with(command, "--ca", e.CA.Directory())...); strings.Contains(r.err, "error: ") || !strings.Contains(r.out, e.served) {
+			t.Errorf("%s at one CA: %s%s", command, r.out, r.err)
+		}
+	}
+	if r := e.ends(1, with("check", e.lost, "--ca", e.CA.Directory())...); !has(r.err, "the certificate of "+e.lost+" is not obtained from the CA") {
+		t.Errorf("check at another CA: %s", r.err)
+	}
 }
 
 // A CA that is down does not hide what is to be told of the others, without a server …

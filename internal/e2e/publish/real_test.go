@@ -132,7 +132,7 @@ func unpublish(t *testing.T, caddyfile string, names ...string) {
 		t.Fatal(err)
 	}
 	defer off.Close()
-	checks, _, err := off.Checks(t.Context(), names)
+	checks, _, err := off.Checks(t.Context(), "", names)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func TestUnpublishDelegated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer off.Close()
-	checks, _, err := off.Checks(t.Context(), []string{one, two})
+	checks, _, err := off.Checks(t.Context(), "", []string{one, two})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestUnpublishDelegated(t *testing.T) {
 			t.Errorf("%s at %s shares with %q, %v, %v", checks[i].Name(), checks[i].Place(), others, more, err)
 		}
 	}
-	left, err := off.Leftovers(t.Context())
+	left, err := off.Leftovers(t.Context(), "")
 	if err != nil || len(left) != 0 {
 		t.Errorf("%d leftovers, %v", len(left), err)
 	}
