@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyevents/eventsconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
