@@ -1,18 +1,24 @@
 package dnspersist
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
@@ -93,8 +99,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.shared.registry.SetLogger(a.logger)
 	a.waits = &parking.Configuration{
 		Go: a.spawn, Logger: a.logger,
-		Wants: func(ca, domain string) bool { return a.planned().wants(ca, domain) },
-		Names: func(domain string) bool { return a.planned().domains[domain] },
+		Managed:     func() iter.Seq[string] { return maps.Keys(a.planned().names) },
+		CA:          func(domain string) (string, bool) { return a.planned().ca(domain) },
+		Certificate: func(domain string) parking.Certificate { return a.planned().certificate(domain) },
+		Names:       func(domain string) bool { return a.planned().domains[domain] },
 		Limits: parking.Limits{
 			MaxWaiting: a.onDemand.MaxWaiting, MaxWaitingPerDomain: a.onDemand.MaxWaitingPerDomain, ForgetAfter: time.Duration(a.onDemand.ForgetAfter),
 		},
@@ -132,6 +140,8 @@ type planned struct {
 	managed.Plan[*Issuer]
 	// names are those with a certificate, domains the registered ones of all that it names.
 	names, domains map[string]bool
+	// hasTLS is false where only Caddy's admin endpoint has an issuer of ours.
+	hasTLS bool
 }
 
 // newPlanned works out what the configuration manages. All apps are provisioned when it is asked for.
@@ -141,6 +151,8 @@ func (a *App) newPlanned() planned {
 		iss, ok := i.(*Issuer)
 		return iss, ok
 	})
+	_, err := a.ctx.AppIfConfigured("tls")
+	p.hasTLS = err == nil
 	names := p.Names()
 	for _, n := range names {
 		p.names[n] = true
@@ -153,9 +165,38 @@ func (a *App) newPlanned() planned {
 	return p
 }
 
-// wants reports whether a certificate of a CA is managed for a name.
-func (p planned) wants(ca, name string) bool {
-	return p.names[name] && slices.ContainsFunc(p.Serving(name), func(iss *Issuer) bool { return iss.CA == ca })
+// ca is the CA of the issuer that manages a name; a policy has one of ours at most.
+func (p planned) ca(name string) (ca string, isAlone bool) {
+	if !p.names[name] {
+		return "", false
+	}
+	iss := p.Serving(name)[0]
+	return iss.CA, !iss.isInUse() || owner{iss}.IsAlone()
+}
+
+// certificate is the one for exactly this name that Caddy serves, of those the one that ends last.
+func (p planned) certificate(name string) (c parking.Certificate) {
+	if !p.hasTLS {
+		return c // there is no cache
+	}
+	var last *x509.Certificate
+	for _, cert := range caddytls.AllMatchingCertificates(name) {
+		if cert.Leaf != nil && slices.Contains(cert.Names, name) && (last == nil || cert.Leaf.NotAfter.After(last.NotAfter)) {
+			last = cert.Leaf
+		}
+	}
+	if last == nil {
+		return c
+	}
+	c.NotAfter = last.NotAfter
+	if p.names[name] {
+		ratio := certmagic.DefaultRenewalWindowRatio
+		if iss := p.Serving(name)[0]; iss.isInUse() {
+			ratio = cmp.Or(iss.rt.config().RenewalWindowRatio, ratio)
+		}
+		c.Urgent = acmepersist.Urgent(last, ratio)
+	}
+	return c
 }
 
 // isWide reports whether a wildcard is managed with a CA below a validation name.

@@ -105,7 +105,7 @@ func (a *App) issuers() []*Issuer {
 	var all []*Issuer
 	seen := make(map[string]bool)
 	for _, iss := range a.planned().Issuers() {
-		if iss.rt == nil || !iss.rt.ready() {
+		if !iss.isInUse() {
 			continue
 		}
 		if id := (owner{iss}).account(); !seen[id] {
@@ -205,7 +205,7 @@ func (a *App) managedBy() map[string]*Issuer {
 	names := make(map[string]*Issuer)
 	for _, name := range p.Names() {
 		iss := p.Serving(name)[0]
-		if iss.rt == nil || !iss.rt.ready() {
+		if !iss.isInUse() {
 			continue
 		}
 		// those on demand have their next handshake

@@ -160,8 +160,8 @@ func (rt *runtime) config() *certmagic.Config {
 	return rt.magic
 }
 
-// ready reports whether Caddy has set the issuer up.
-func (rt *runtime) ready() bool { return rt.config() != nil }
+// isInUse reports whether Caddy has set the issuer up.
+func (iss *Issuer) isInUse() bool { return iss.rt != nil && iss.rt.config() != nil }
 
 // active returns the issuer for the current CertMagic config.
 func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {

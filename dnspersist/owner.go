@@ -72,7 +72,7 @@ func identity(iss *Issuer, storage certmagic.Storage) string {
 
 // ACME implements operator.Issuer.
 func (o owner) ACME() (*acmepersist.Issuer, error) {
-	if !o.iss.rt.ready() {
+	if !o.iss.isInUse() {
 		return nil, fmt.Errorf("the issuer for %s is not in use", o.iss.CA)
 	}
 	active, _ := o.iss.active()
@@ -93,7 +93,7 @@ func (o owner) siblings() func(identifier string) *acmepersist.Issuer {
 	p, mine := o.iss.rt.app.planned(), o.account()
 	return func(identifier string) *acmepersist.Issuer {
 		for _, other := range p.Serving(identifier) {
-			if other.rt != nil && other.rt.ready() && (owner{other}).account() == mine {
+			if other.isInUse() && (owner{other}).account() == mine {
 				active, _ := other.active()
 				return active
 			}

@@ -150,7 +150,7 @@ func TestCertificateEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	events.Emit(a.ctx, "cached_managed_cert", map[string]any{"sans": []string{"a.example", "tenant.example"}})
-	if all := a.shared.registry.Snapshot(); len(all) != 0 {
+	if all := a.shared.registry.Snapshot(); len(all) != 2 || all[0].Phase != parking.PhaseWanted || all[1].Phase != parking.PhaseWanted {
 		t.Errorf("before the start known are %+v", all)
 	}
 	certificateEvents{a}.start()

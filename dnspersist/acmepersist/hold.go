@@ -169,7 +169,7 @@ func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 		Until: until, NotAfter: a.facts.notAfter(), Err: err,
 	}
 	if a.facts.certificate != nil {
-		h.Urgent = h.NotAfter.Add(-a.facts.clock().left())
+		h.Urgent = Urgent(a.facts.certificate, a.facts.ratio)
 	}
 	if order := a.facts.order; a.site != nil && (a.facts.confirmed || order != nil && order.stage != orderNone) {
 		// nobody is shown a record for an account that the CA does not know

@@ -114,6 +114,12 @@ func (c clock) waitUntil(confirming bool, began time.Time) time.Time {
 	return c.due()
 }
 
+// Urgent is from when on a certificate counts as running out; ratio is the part of its life in which it is
+// renewed.
+func Urgent(cert *x509.Certificate, ratio float64) time.Time {
+	return cert.NotAfter.Add(-clock{certificate: cert, ratio: ratio}.left())
+}
+
 // left is the remaining life at which a certificate counts as running out: half of
 // its renewal window, and at least 48 hours, or a quarter of a short life.
 func (c clock) left() time.Duration {

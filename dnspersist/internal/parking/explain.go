@@ -42,11 +42,13 @@ var severities = map[acmepersist.Reason]Severity{
 
 // Severity is how much somebody has to care now.
 func (s Status) Severity(now time.Time) Severity {
-	switch s.Phase {
-	case PhaseServed, PhaseLooking, PhasePublishing, PhaseOrdering:
-		return SeverityOK
-	case PhaseFailed:
+	switch {
+	case s.Phase == PhaseFailed, s.IsRunningOut(now):
 		return SeverityError
+	case s.Phase == PhaseServed, s.Phase == PhaseLooking, s.Phase == PhasePublishing, s.Phase == PhaseOrdering:
+		return SeverityOK
+	case s.Phase == PhaseWanted:
+		return SeverityInfo
 	}
 	return severityOf(s.hold, s.Reason, now)
 }

@@ -72,7 +72,12 @@ func (w *world) configure(key string, domains ...string) *owner {
 			o.work.Go(func() { fn(alive) })
 			return true
 		},
-		Wants:  func(_, domain string) bool { return managed[domain] },
+		CA: func(domain string) (ca string, isAlone bool) {
+			if managed[domain] {
+				ca = testCA
+			}
+			return ca, true
+		},
 		Names:  func(domain string) bool { return managed[domain] },
 		Limits: Limits{MaxWaiting: 6, MaxWaitingPerDomain: 3, ForgetAfter: 24 * time.Hour},
 		Logger: w.logger,
@@ -115,9 +120,11 @@ func (o *owner) retries() int {
 
 var errWait = errors.New("wait")
 
+const testCA = "https://ca.test/dir"
+
 // held is a Hold for another reason than the record.
 func held(domain string, until time.Time) *acmepersist.Hold {
-	return &acmepersist.Hold{Reason: acmepersist.ReasonAccount, Domain: domain, CA: "https://ca.test/dir", Until: until, Err: errWait}
+	return &acmepersist.Hold{Reason: acmepersist.ReasonAccount, Domain: domain, CA: testCA, Until: until, Err: errWait}
 }
 
 // missing is a Hold of a domain whose record, of this value, is missing.

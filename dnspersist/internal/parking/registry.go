@@ -16,6 +16,7 @@ package parking
 import (
 	"context"
 	"crypto/x509"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -31,14 +32,22 @@ import (
 type Configuration struct {
 	// Go runs fn until the configuration ends; it reports whether that has not happened yet.
 	Go func(fn func(alive context.Context)) bool
-	// Wants reports whether a certificate of a CA is managed for a domain.
-	Wants func(ca, domain string) bool
+	// Managed are the domains that the configuration manages with an issuer of ours. May be nil.
+	Managed func() iter.Seq[string]
+	// CA is the directory URL of the one that manages a domain, empty if none does; isAlone is false beside
+	// other issuers.
+	CA func(domain string) (ca string, isAlone bool)
+	// Certificate is the one for a domain that is served now; zero if there is none. It must not block, nor ask
+	// the storage. May be nil.
+	Certificate func(domain string) Certificate
 	// Names reports whether the configuration names a registered domain.
 	Names  func(domain string) bool
 	Limits Limits
 	Timing Timing
 	Logger *zap.Logger
 
+	// started is when it has started.
+	started time.Time
 	// ended is true once it owns no domain any more, and never will again. It is guarded by the registry.
 	ended bool
 	// certificates are by domain, and guarded by the registry.
@@ -294,6 +303,7 @@ func (r *Registry) Start(c *Configuration) {
 	r.mu.Lock()
 	defer r.unlock()
 	if !c.ended {
+		c.started = time.Now()
 		r.configurations = append(r.configurations, c)
 	}
 }
@@ -349,7 +359,7 @@ func (r *Registry) dropOrphans() {
 		if !c.Go(func(context.Context) {
 			defer close(asked)
 			for e, ca := range announced {
-				if c.Wants(ca, e.domain) {
+				if wanted, _ := c.CA(e.domain); wanted == ca {
 					heirs[e] = c
 				}
 			}

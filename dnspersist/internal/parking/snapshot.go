@@ -17,6 +17,8 @@ type Phase string
 
 // Phases of a domain.
 const (
+	// PhaseWanted: it is managed, and no attempt has come for it yet.
+	PhaseWanted Phase = "wanted"
 	// PhaseWaiting: its record is missing, wrong, on some servers only, or cannot be looked for.
 	PhaseWaiting Phase = "waiting"
 	// PhaseHeld: something else is waited for.
@@ -53,8 +55,8 @@ type Status struct {
 	Answer *acmepersist.Answer
 	// Since is since when it waits, or has its certificate, Next when it is tried again at the latest.
 	Since, Next time.Time
-	// NotAfter is the end of the certificate that is served; zero if there is none.
-	NotAfter time.Time
+	// Certificate is the one that is served; zero if there is none.
+	Certificate
 	// LookedAt is when DNS was looked at last; zero where the wait is not for DNS.
 	LookedAt time.Time
 	// IsOnDemand is true for a domain that a visitor has asked for, and AskedAt when one did so last.
@@ -87,11 +89,24 @@ func (s Status) Summary() string {
 	return string(s.Phase)
 }
 
+// Certificate is a certificate that is served.
+type Certificate struct {
+	// NotAfter is its end, and Urgent from when on it counts as running out; zero if it is somebody's visit
+	// that renews it.
+	NotAfter, Urgent time.Time
+}
+
+// IsRunningOut reports whether it ends soon, and nothing has come of its renewal.
+func (c Certificate) IsRunningOut(now time.Time) bool {
+	return !c.Urgent.IsZero() && !now.Before(c.Urgent)
+}
+
 // certificate is what CertMagic has reported of a domain.
 type certificate struct {
-	issuer string
-	at     time.Time
-	err    error // of the last attempt; nil if it is served
+	Certificate // as it was last seen: a cache that is full drops some
+	issuer      string
+	at          time.Time
+	err         error // of the last attempt; nil if it is served
 }
 
 // Served takes from CertMagic that a domain has a certificate, of an issuer if that is known. What is
@@ -122,28 +137,76 @@ func (r *Registry) note(c *Configuration, domain string, cert certificate) {
 	r.changed(domain)
 }
 
-// Snapshot returns where all domains are, sorted by domain.
+// Snapshot returns where all domains are, sorted by domain: those that configurations manage, and those
+// beside them that wait.
 func (r *Registry) Snapshot() []Status {
 	r.mu.Lock()
 	defer r.unlock()
 	domains := slices.AppendSeq(slices.Collect(maps.Keys(r.byDomain)), maps.Keys(r.attempts))
 	for _, c := range r.configurations {
 		domains = slices.AppendSeq(domains, maps.Keys(c.certificates))
+		if c.Managed != nil {
+			domains = slices.AppendSeq(domains, c.Managed())
+		}
 	}
 	slices.Sort(domains)
 	var all []Status
 	for _, domain := range slices.Compact(domains) {
-		all = append(all, r.of(domain)...)
+		all = append(all, r.whole(domain)...)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.CA, b.CA)) })
 	return all
 }
 
-// Of returns where a domain is, with each CA that a certificate of is wanted from.
+// Of returns where a domain is, with each CA that a certificate of is wanted from: nothing of one that is
+// neither managed nor waited for nor served.
 func (r *Registry) Of(domain string) []Status {
 	r.mu.Lock()
 	defer r.unlock()
-	return r.of(domain)
+	return r.whole(domain)
+}
+
+// whole is of with what nobody has reported: what is managed and was not come to yet, and what is served, such
+// as the many domains on demand, which are not kept here.
+func (r *Registry) whole(domain string) []Status {
+	all := r.of(domain)
+	for _, c := range slices.Backward(r.configurations) {
+		cert := c.certificate(domain)
+		if len(all) == 0 {
+			ca, _ := c.CA(domain)
+			switch served := !cert.NotAfter.IsZero(); {
+			case ca == "" && !served:
+				continue
+			case served:
+				all = []Status{{Domain: domain, CA: ca, Phase: PhaseServed, IsOnDemand: ca == ""}}
+			default:
+				all = []Status{{Domain: domain, CA: ca, Phase: PhaseWanted, Since: c.started}}
+			}
+		}
+		for i := range all {
+			if all[i].NotAfter.IsZero() {
+				all[i].Certificate = cert
+			}
+		}
+	}
+	return all
+}
+
+// certificate is the one for a domain that is served.
+func (c *Configuration) certificate(domain string) (cert Certificate) {
+	if c.Certificate != nil {
+		cert = c.Certificate(domain)
+	}
+	known, ok := c.certificates[domain]
+	switch {
+	case !ok:
+	case cert.NotAfter.IsZero():
+		cert = known.Certificate
+	case cert != known.Certificate:
+		known.Certificate = cert
+		c.certificates[domain] = known
+	}
+	return cert
 }
 
 // of joins what configurations wait for with one CA: that of the newest owner counts.
@@ -163,7 +226,8 @@ func (r *Registry) of(domain string) []Status {
 		i := slices.IndexFunc(all, func(s Status) bool { return a.entry != nil && s.CA == a.entry.hold.CA })
 		if i < 0 {
 			i = len(all)
-			all = append(all, Status{Domain: domain, Since: a.since, Owner: a.owner})
+			ca, _ := a.owner.Configuration().CA(domain)
+			all = append(all, Status{Domain: domain, CA: ca, Since: a.since, Owner: a.owner, IsOnDemand: a.owner.IsOnDemand()})
 		}
 		all[i].Phase, all[i].Next, all[i].IsCertMagics = Phase(a.phase), time.Time{}, false
 	}
@@ -174,6 +238,9 @@ func (r *Registry) of(domain string) []Status {
 		}
 		if len(all) == 0 {
 			all = []Status{{Domain: domain}}
+			if ca, isAlone := c.CA(domain); isAlone || cert.issuer == acmepersist.IssuerKey(ca) {
+				all[0].CA = ca
+			}
 		}
 		for i, s := range all {
 			if s.Phase != "" && (!s.IsCertMagics || s.Owner != nil && s.Owner.Configuration() != c) {
@@ -194,7 +261,7 @@ func (e *entry) status() Status {
 	s := Status{
 		Domain: e.domain, CA: e.hold.CA, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
 		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(), hold: e.hold,
-		Answer: e.hold.Answer, NotAfter: e.hold.NotAfter,
+		Answer: e.hold.Answer, Certificate: Certificate{e.hold.NotAfter, e.hold.Urgent},
 	}
 	if e.guest != nil {
 		s.IsOnDemand, s.AskedAt = true, e.guest.interest
