@@ -126,7 +126,7 @@ func (o owner) Obtain(alive context.Context, domain string, notAfter time.Time) 
 				return 0, true, nil
 			case err != nil:
 				o.iss.rt.logger.Debug("whether the name is permitted is not known; it is tried again",
-					zap.String("identifier", domain), zap.Error(err))
+					zap.String("domain", domain), zap.Error(err))
 				return 0, false, nil
 			}
 		}
@@ -211,7 +211,7 @@ func (iss *Issuer) hearPermission(cfg *certmagic.Config) {
 	wrapped.DecisionFunc = func(ctx context.Context, name string) error {
 		err := decide(ctx, name)
 		if isRefusal(err) && iss.rt.app.shared.registry.Forget(owner{iss}, name) {
-			iss.rt.logger.Debug("no longer permitted; not watching the name any more", zap.String("identifier", name), zap.Error(err))
+			iss.rt.logger.Debug("no longer permitted; not watching the name any more", zap.String("domain", name), zap.Error(err))
 		}
 		return err
 	}

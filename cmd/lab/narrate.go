@@ -55,12 +55,13 @@ func (d *demo) caEvent(e lab.Event) {
 
 // logEntry is what the story takes from Caddy's log.
 type logEntry struct {
-	Level      string `json:"level"`
-	Msg        string `json:"msg"`
-	Name       string `json:"name"`
-	AliasOf    string `json:"alias_of"`
-	Value      string `json:"value"`
-	ZoneLine   string `json:"zone_line"`
+	Level   string `json:"level"`
+	Msg     string `json:"msg"`
+	Name    string `json:"name"`
+	AliasOf string `json:"alias_of"`
+	Value   string `json:"value"`
+	Domain  string `json:"domain"`
+	// Identifier is CertMagic's word.
 	Identifier string `json:"identifier"`
 	Status     string `json:"status"`
 	DNS        string `json:"dns"`
@@ -89,14 +90,14 @@ func (d *demo) logLine(line []byte) {
 	switch e.Msg {
 	case "the CA offers dns-persist-01":
 		d.say("Caddy has learned that the CA offers the challenge, under the name %v", e.Names)
-	case "publish this TXT record once; the certificate follows by itself":
+	case "publish this TXT record once; the certificate follows by itself; if it does not, run caddy dns-persist check":
 		d.mu.Lock()
 		d.wanted[cmp.Or(e.AliasOf, e.Name)] = e.Value
 		d.mu.Unlock()
-		d.say("Caddy asks for a record, once and for all:\n\n    %s\n", e.ZoneLine)
+		d.say("Caddy asks for a TXT record, once and for all:\n\n    name   %s\n    value  %s\n", e.Name, e.Value)
 	case "record changed in DNS", "what DNS shows of a record has changed":
 		if e.DNS != "" {
-			d.say("Caddy sees %s: %s", e.Identifier, e.DNS)
+			d.say("Caddy sees %s: %s", e.Domain, e.DNS)
 		}
 		for _, text := range e.Diagnostics {
 			d.say("      %s", text)
@@ -107,7 +108,7 @@ func (d *demo) logLine(line []byte) {
 	case "a name server does not answer as it should; this is logged once for all its names":
 		d.say("Caddy sees: %s", e.Diagnostic)
 	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":
-		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Identifier)
+		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Domain)
 	case "a record that a certificate is renewed by is gone or was changed; publish it again":
 		d.say("Caddy says on the day: the record at %s is gone; publish it again", e.Name)
 	case "certificate renewed successfully":

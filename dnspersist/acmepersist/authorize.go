@@ -24,7 +24,7 @@ func (a *attempt) makeOrder(ctx context.Context) (err error) {
 	a.request.Progress(PhaseOrdering)
 	if a.facts.looks && a.facts.report != nil && !a.facts.isReady() {
 		a.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
-			zap.String("identifier", a.domain), zap.String("name", a.site.Record.Name), zap.String("dns", a.facts.report.Summary()))
+			zap.String("domain", a.domain), zap.String("name", a.site.Record.Name), zap.String("dns", a.facts.report.Summary()))
 	}
 	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 // each further post. The attempt has been counted, at the given time.
 func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 	a.logger.Info("asking the CA to validate",
-		zap.String("identifier", a.domain), zap.String("name", a.site.Record.Name), zap.String("ca", a.iss.CA))
+		zap.String("domain", a.domain), zap.String("name", a.site.Record.Name), zap.String("ca", a.iss.CA))
 	a.facts.order.postedAt = walltime.Now().UTC()
 	began, refusals := time.Now(), 0
 	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {

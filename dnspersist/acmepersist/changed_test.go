@@ -57,7 +57,7 @@ func TestCAThatAsksForOtherRecords(t *testing.T) {
 	look(1, 1)
 	look(1, 1)
 	fields := logs.FilterMessageSnippet("publish this TXT record beside").All()[0].ContextMap()
-	for _, field := range []string{"name", "value", "zone_line", "published_values", "needed_by", "days_left", "identifiers", "ca"} {
+	for _, field := range []string{"name", "value", "published_values", "needed_by", "days_left", "domains", "ca"} {
 		if fields[field] == nil {
 			t.Errorf("the entry has no %s: %v", field, fields)
 		}

@@ -209,9 +209,9 @@ func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
 // judge returns the state of the name, and what to do.
 func (c *Check) judge(w *siteSession, r propagation.Report, result record.Result) (State, string) {
 	at, elsewhere := w.Record.AtEnd(r)
-	line := at.ZoneLine()
+	note := ""
 	if elsewhere {
-		line += fmt.Sprintf(", where the CNAME at %s leads to, if that name is yours too, else remove the CNAME", w.Record.Name)
+		note = fmt.Sprintf("the CNAME at %s leads to %s: if that name is not yours too, remove the CNAME; ", w.Record.Name, at.Place())
 	}
 	switch {
 	case r.Status == propagation.StatusBlocked:
@@ -219,14 +219,19 @@ func (c *Check) judge(w *siteSession, r propagation.Report, result record.Result
 	case r.Status == propagation.StatusPartial:
 		return StatePartial, r.Reason
 	case r.Status == propagation.StatusAbsent && (len(r.Values) == 0 || hasNothing(r)):
-		return StateMissing, "publish " + line
+		return StateMissing, note + toPublish(at)
 	case r.Status == propagation.StatusAbsent:
-		return StateWrong, site.Mend(line, result)
+		return StateWrong, note + site.Mend(at, result)
 	case result.Good():
 		return StateGood, ""
 	}
-	_, note := c.site.Known.Satisfies(r.Values, w.Want, c.session.account.URL)
+	_, note = c.site.Known.Satisfies(r.Values, w.Want, c.session.account.URL)
 	return StateDepends, "nothing, unless the CA refuses it: " + note
+}
+
+// toPublish says that a record is to be published.
+func toPublish(r site.Record) string {
+	return fmt.Sprintf("publish a TXT record at %s with this value: %s", r.Place(), r.Value)
 }
 
 // hasNothing reports whether nothing is published at the place of the record, whatever a wildcard
@@ -347,20 +352,20 @@ func (c *Check) atTarget(ctx context.Context, w *siteSession, r propagation.Repo
 
 // judgeTarget returns the state of a delegated name that is not ok, and what to do.
 func judgeTarget(w *siteSession, at *AtTarget, state State, do string) (State, string) {
-	publish := "publish " + w.Record.ZoneLine()
+	publish, alias := toPublish(w.Record), fmt.Sprintf("set a CNAME record at %s that leads to %s", w.Record.Name, w.Record.Target)
 	switch {
 	case w.Disputed != nil:
 		return StatePartial, w.Disputed.Error()
 	case w.Foreign != "":
 		return StateWrong, (&site.ForeignAliasError{Name: w.Record.Name, Alias: w.Foreign, Wanted: w.Delegated, Why: w.Why}).Error()
 	case state == StateWrong && at.Alias == "":
-		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and set %s", w.Record.Name, w.Record.AliasLine())
+		return state, fmt.Sprintf("let the owner of the domain remove the TXT records at %s and %s", w.Record.Name, alias)
 	case state != StateMissing && state != StateWrong:
 		return state, do
 	case at.Alias == "" && at.State == StateGood:
-		return state, "let the owner of the domain set " + w.Record.AliasLine()
+		return state, "let the owner of the domain " + alias
 	case at.Alias == "":
-		return state, fmt.Sprintf("let the owner of the domain set %s and %s", w.Record.AliasLine(), publish)
+		return state, fmt.Sprintf("let the owner of the domain %s, and %s", alias, publish)
 	}
 	return state, publish
 }

@@ -296,38 +296,34 @@ type look struct {
 // fields are those of a log entry about it.
 func (l look) fields(more ...zap.Field) []zap.Field {
 	return append([]zap.Field{
-		zap.Strings("identifiers", l.Known.Identifiers), zap.Int("days_left", int(time.Until(l.due).Hours()/24)), zap.Time("needed_by", l.due),
+		zap.Strings("domains", l.Known.Identifiers), zap.Int("days_left", int(time.Until(l.due).Hours()/24)), zap.Time("needed_by", l.due),
 	}, more...)
 }
 
 // log logs what is wrong with a published record, daily while it is.
 func (l look) log(ctx context.Context) error {
 	w, accepted := l.siteSession, foreign.Values(l.accepted)
-	fields := l.fields(zap.String("name", w.Record.Name), zap.String("dns", l.report.Summary()), zap.String("ca", w.iss.CA))
+	fields := l.fields(zap.String("dns", l.report.Summary()), zap.String("ca", w.iss.CA))
+	name := zap.String("name", w.Record.Name)
 	switch l.report.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
 		if err := w.account.Check(ctx); err != nil {
 			return err
 		}
-		at, _ := w.Record.AtEnd(l.report)
-		fields = append(fields, zap.Strings("accepted_values", accepted),
-			zap.String("value", w.Record.Value), zap.String("zone_line", at.ZoneLine()))
-		if line := w.Record.AliasLine(); line != "" {
-			fields = append(fields, zap.String("alias_line", line))
-		}
+		fields = append(append(w.Record.LogFields(l.report), fields...), zap.Strings("accepted_values", accepted))
 		if l.report.Status == propagation.StatusAbsent {
 			w.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 		} else {
 			w.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
 		}
 	case propagation.StatusBlocked:
-		w.logger.Warn("a record that a certificate is renewed by cannot be looked at", fields...)
+		w.logger.Warn("a record that a certificate is renewed by cannot be looked at", append(fields, name)...)
 		return l.reportChange(ctx, l.accepted)
 	default:
 		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
 			w.logger.Info("a record was replaced by another one that is good as well",
-				append(fields, zap.String("accepted_values", strings.Join(accepted, " | ")))...)
+				append(fields, name, zap.String("accepted_values", strings.Join(accepted, " | ")))...)
 		}
 		w.warnOfEnd(l.report.Values, l.life)
 		return l.reportChange(ctx, l.report.Values)
@@ -344,10 +340,8 @@ func (l look) reportChange(ctx context.Context, published []string) error {
 	if err := l.account.Check(ctx); err != nil {
 		return err
 	}
-	at, _ := l.Record.AtEnd(l.report)
-	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed", l.fields(
-		zap.String("name", at.Place()), zap.String("type", "TXT"), zap.String("value", at.Value), zap.String("zone_line", at.ZoneLine()),
-		zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)
+	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed",
+		append(l.Record.LogFields(l.report), l.fields(zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)...)
 	return nil
 }
 
@@ -437,7 +431,6 @@ func (w *siteSession) warnOfEnd(values []string, life time.Duration) {
 		return
 	}
 	w.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
-		zap.String("identifier", w.Identifier), zap.String("name", w.Record.Name), zap.String("published_value", foreign.Text(value)),
-		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))),
-		zap.String("value", w.Record.Value), zap.String("zone_line", w.Record.ZoneLine()))
+		zap.String("name", w.Record.Name), zap.String("value", w.Record.Value), zap.String("domain", w.Identifier), zap.String("published_value", foreign.Text(value)),
+		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))))
 }

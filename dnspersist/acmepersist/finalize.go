@@ -43,14 +43,14 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	if a.resumed {
 		// the CA's answer came while nobody looked
 		if err := a.remember(ctx); err != nil {
-			a.logger.Warn("the attempts of a finished order stay counted", zap.String("identifier", a.domain), zap.Error(err))
+			a.logger.Warn("the attempts of a finished order stay counted", zap.String("domain", a.domain), zap.Error(err))
 		}
 	}
 	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.site != nil {
 		a.site.warnOfExpiry(ctx, leaf.NotAfter.Sub(leaf.NotBefore))
 	}
 	if err := a.store.Remove(ctx, a.store.OrderKey(a.domain)); err != nil {
-		a.logger.Warn("the finished order stays in storage", zap.String("identifier", a.domain), zap.Error(err))
+		a.logger.Warn("the finished order stays in storage", zap.String("domain", a.domain), zap.Error(err))
 	}
 	return cert, nil
 }
@@ -138,7 +138,7 @@ func (s *session) sendCSR(ctx context.Context, order acme.Order, csr *x509.Certi
 	}
 	if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
 		s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
-			zap.String("identifier", s.LockName), zap.Int("status", status), zap.Error(err))
+			zap.String("domain", s.LockName), zap.Int("status", status), zap.Error(err))
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (s *session) download(ctx context.Context, order acme.Order) (*certmagic.Is
 			return nil, err
 		}
 		s.logger.Warn("the CA does not hand out the certificate that it has issued; asking again",
-			zap.String("identifier", s.LockName), zap.String("certificate", order.Certificate), zap.Error(err))
+			zap.String("domain", s.LockName), zap.String("certificate", order.Certificate), zap.Error(err))
 		if restErr := s.Rest(ctx, interval); restErr != nil {
 			return nil, errors.Join(err, restErr)
 		}
@@ -230,7 +230,7 @@ func (s *session) noteFinalize(ctx context.Context, domain string) {
 		err = s.store.Save(ctx, s.store.OrderKey(domain), kept)
 	}
 	if err != nil {
-		s.logger.Warn("it could not be noted that the order is finalized", zap.String("identifier", domain), zap.Error(err))
+		s.logger.Warn("it could not be noted that the order is finalized", zap.String("domain", domain), zap.Error(err))
 	}
 }
 

@@ -83,7 +83,7 @@ func (iss *Issuer) recovered(ctx context.Context, domain string, err error) (boo
 	var changed *account.KeyChangedError
 	if errors.As(err, &changed) {
 		iss.Logger.Info("the account's key was changed meanwhile; going on with the new one",
-			zap.String("identifier", domain), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
+			zap.String("domain", domain), zap.String("account", changed.URL), zap.String("thumbprint", changed.Thumbprint))
 		return true, nil
 	}
 	var lost *AccountError
@@ -120,7 +120,7 @@ func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, e
 		case doConfirm:
 			err = a.account.Check(ctx)
 			if a.facts.confirmed = err == nil; err != nil && a.facts.isOverdue(walltime.Now()) && a.facts.writable && a.facts.written == nil && ctx.Err() == nil {
-				a.logger.Error("the record is not published, for the CA does not confirm the account", zap.String("identifier", a.domain), zap.Error(err))
+				a.logger.Error("the record is not published, for the CA does not confirm the account", zap.String("domain", a.domain), zap.Error(err))
 				// a certificate that runs out is asked for all the same
 				a.facts.written, err = new(writeFacts), nil
 			}
@@ -130,7 +130,7 @@ func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, e
 			a.facts.caa, err = a.lookForCAA(ctx)
 		case doOverrule:
 			a.facts.caa.overruled = true
-			a.logger.Warn("asking the CA although CAA records seem to forbid it", zap.String("identifier", a.domain), zap.NamedError("reason", a.caa))
+			a.logger.Warn("asking the CA although CAA records seem to forbid it", zap.String("domain", a.domain), zap.NamedError("reason", a.caa))
 		case doOrder:
 			err = a.makeOrder(ctx)
 		case doPost:

@@ -123,14 +123,14 @@ func (a *attempt) publishRecord(ctx context.Context) error {
 		return nil
 	case errors.As(err, &before):
 		a.logger.Warn("the record was written once and is gone or was changed since; it is not written again",
-			zap.String("identifier", a.domain), zap.String("name", name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
+			zap.String("domain", a.domain), zap.String("name", name), zap.Time("written_at", before.At), zap.String("reason", before.Error()))
 		return nil
 	case errors.Is(err, publish.ErrInBackground): // what was sent to the provider may be on its way already; it is noted
 	case errors.As(err, &bound):
-		a.logger.Debug("a record is not written on demand yet", zap.String("identifier", a.domain), zap.Error(err))
+		a.logger.Debug("a record is not written on demand yet", zap.String("domain", a.domain), zap.Error(err))
 	default:
 		a.logger.Error("the record could not be published; it may be published by hand meanwhile",
-			zap.String("identifier", a.domain), zap.String("name", name), zap.Error(err))
+			zap.String("domain", a.domain), zap.String("name", name), zap.Error(err))
 	}
 	if errors.As(err, &failed) {
 		a.unpublished, a.facts.written.retryAt = err, failed.RetryAt
@@ -175,7 +175,7 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 		return new(caaFacts), nil
 	case record.OutlookDepends:
 		a.logger.Warn("not every CA reads the CAA records as allowing it to issue; asking all the same",
-			zap.String("identifier", a.domain), zap.String("at", at), zap.String("ca", a.iss.CA), zap.String("reason", verdict.Reason))
+			zap.String("domain", a.domain), zap.String("at", at), zap.String("ca", a.iss.CA), zap.String("reason", verdict.Reason))
 		return new(caaFacts), nil
 	}
 	a.caa = &CAAError{Identifier: a.domain, At: at, CA: a.iss.CA, Reason: verdict.Reason}
@@ -193,7 +193,7 @@ func (w *siteSession) evaluateCAA(ctx context.Context) (verdict record.CAAVerdic
 	}
 	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.Identifier))
 	if err != nil {
-		w.logger.Debug("CAA records are not known", zap.String("identifier", w.Identifier), zap.Error(err))
+		w.logger.Debug("CAA records are not known", zap.String("domain", w.Identifier), zap.Error(err))
 		return good, ""
 	}
 	var list []record.CAA

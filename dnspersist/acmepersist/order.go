@@ -48,7 +48,7 @@ func (s *session) keptOrNewOrder(ctx context.Context, name string) (acme.Order, 
 	kept.URL = order.Location
 	if err := s.store.Save(ctx, key, kept); err != nil {
 		s.logger.Warn("the order could not be kept; if this attempt fails, another one is made",
-			zap.String("identifier", name), zap.String("order", order.Location), zap.Error(err))
+			zap.String("domain", name), zap.String("order", order.Location), zap.Error(err))
 	}
 	return order, nil
 }
@@ -126,7 +126,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 	if order.Replaces != "" && errors.As(err, &problem) && !ca.IsProblem(err, "rateLimited", "accountDoesNotExist") && !ca.IsRateLimited(err) {
 		// what a CA says to `replaces` differs a lot, and none of it is worth a certificate
 		s.logger.Info("the CA refused the order with replaces; ordering without it",
-			zap.String("identifier", name), zap.String("replaces", order.Replaces), zap.Error(err))
+			zap.String("domain", name), zap.String("replaces", order.Replaces), zap.Error(err))
 		order.Replaces = ""
 		made, err = s.postOrder(ctx, order, ca.MaxRetries)
 	}
@@ -238,7 +238,7 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 			a.takeUp(ctx, kept, order, orderPosted)
 			a.taken, a.facts.order.postedAt = true, kept.PostedAt
 			a.logger.Info("going on with the order that the CA is validating",
-				zap.String("identifier", a.domain), zap.String("order", order.Location))
+				zap.String("domain", a.domain), zap.String("order", order.Location))
 		}
 	}
 	return nil
@@ -263,7 +263,7 @@ func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order
 		a.site, err = a.session.site(ctx, a.domain, t)
 	}
 	if err != nil {
-		a.logger.Debug("what the CA was asked for is not known any more", zap.String("identifier", a.domain), zap.Error(err))
+		a.logger.Debug("what the CA was asked for is not known any more", zap.String("domain", a.domain), zap.Error(err))
 	}
 }
 

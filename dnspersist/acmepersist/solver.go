@@ -71,7 +71,7 @@ func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
 		return fmt.Errorf("presenting the challenge for %s: no record is made known for an account that the CA has not confirmed: %w", c.Identifier.Value, err)
 	}
 	if s.Logger != nil {
-		s.Logger.Info("this record is needed for the validation", zap.String("name", r.Name), zap.String("value", r.Value), zap.String("zone_line", r.ZoneLine()))
+		s.Logger.Info("this record is needed for the validation", zap.String("name", r.Name), zap.String("value", r.Value))
 	}
 	return nil
 }

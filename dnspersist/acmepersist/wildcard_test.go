@@ -28,7 +28,7 @@ func TestWildcardAliasDoesNotMoveTheRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := checks[0].Look(t.Context(), true); c.State != acmepersist.StateMissing || !strings.HasPrefix(c.Do, "publish _validation-persist.apex.test. 3600 IN TXT ") {
+	if c := checks[0].Look(t.Context(), true); c.State != acmepersist.StateMissing || !strings.HasPrefix(c.Do, "publish a TXT record at _validation-persist.apex.test with this value: ") {
 		t.Errorf("before: %s, %q", c.State, c.Do)
 	}
 	if err := n.issueFor(t.Context(), "apex.test"); err != nil {
@@ -77,7 +77,7 @@ func TestWildcardsHostKeepsItsAddress(t *testing.T) {
 		}
 		for _, thorough := range []bool{false, true} {
 			c := checks[0].Look(t.Context(), thorough)
-			if c.State != acmepersist.StateMissing || !strings.Contains(c.Do, first+"; then publish _validation-persist.nas.home.test. 3600 IN TXT ") ||
+			if c.State != acmepersist.StateMissing || !strings.Contains(c.Do, first+"; then publish a TXT record at _validation-persist.nas.home.test with this value: ") ||
 				!slices.ContainsFunc(c.Diagnostics, func(d propagation.Diagnostic) bool { return d.Code == propagation.CodeWildcardBreaks }) {
 				t.Errorf("%s: check: %s, %q, %+v", record, c.State, c.Do, c.Diagnostics)
 			}

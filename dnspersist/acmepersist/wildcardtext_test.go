@@ -33,7 +33,7 @@ func TestWildcardTextIsNobodysAtTheName(t *testing.T) {
 	}
 	for _, thorough := range []bool{false, true} {
 		c := checks[0].Look(t.Context(), thorough)
-		if c.State != acmepersist.StateMissing || !strings.Contains(c.Do, "first add nas.home.test. 300 IN A 192.0.2.80; then publish _validation-persist.nas.home.test.") {
+		if c.State != acmepersist.StateMissing || !strings.Contains(c.Do, "first add nas.home.test. 300 IN A 192.0.2.80; then publish a TXT record at _validation-persist.nas.home.test with this value: ") {
 			t.Errorf("check: %s, %q", c.State, c.Do)
 		}
 	}
@@ -63,7 +63,7 @@ func TestWildcardTextKeepsNoCNAMEAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := checks[0].Look(t.Context(), false)
-	if c.State != acmepersist.StateMissing || !strings.HasPrefix(c.Do, "let the owner of the domain set _validation-persist.nas.home.test. 3600 IN CNAME ") {
+	if c.State != acmepersist.StateMissing || !strings.HasPrefix(c.Do, "let the owner of the domain set a CNAME record at _validation-persist.nas.home.test that leads to ") {
 		t.Errorf("%s, %q", c.State, c.Do)
 	}
 }

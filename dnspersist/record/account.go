@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // Dialect is the form of the account URI in a record.
@@ -301,7 +304,8 @@ func difference(published, wanted string) string {
 		return ""
 	}
 	const shown = 12 // octets before the place
-	return fmt.Sprintf(": they differ behind %q, where %q is published and %q belongs", wanted[max(0, common-shown):common], restA, restB)
+	return fmt.Sprintf(": they differ behind %s where %s is published and %s belongs",
+		foreign.Text(wanted[max(0, common-shown):common]), cmp.Or(foreign.Text(restA), "nothing"), cmp.Or(foreign.Text(restB), "nothing"))
 }
 
 // nearMissOfPrefix names what somebody may have confused in front of the hash.

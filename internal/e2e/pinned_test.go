@@ -129,7 +129,7 @@ func TestRecordThatEnds(t *testing.T) {
 	e.WaitTrusted(soon, harness.Soon)
 	e.WaitTrusted(late, harness.Soon)
 	logs := e.Logs("the record ends soon")
-	if len(logs) != 1 || logs[0]["identifier"] != soon || logs[0]["value"] != e.Value(account, false) || fmt.Sprint(logs[0]["renewals_left"]) != "1" {
+	if len(logs) != 1 || logs[0]["domain"] != soon || logs[0]["value"] != e.Value(account, false) || fmt.Sprint(logs[0]["renewals_left"]) != "1" {
 		t.Errorf("announced: %v; want the record of %s", logs, soon)
 	}
 	e.AssertClean(2)

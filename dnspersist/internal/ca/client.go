@@ -333,7 +333,7 @@ func (c *Client) KeepLock(ctx context.Context, name string) {
 	c.leased = time.Now()
 	if err := renewer.RenewLockLease(ctx, "issue_cert_"+name, leaseFor); err != nil {
 		c.logger.Warn("extending the lock's lease failed; another node may begin the same work",
-			zap.String("identifier", name), zap.Error(err))
+			zap.String("domain", name), zap.Error(err))
 	}
 }
 

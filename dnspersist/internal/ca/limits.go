@@ -118,7 +118,7 @@ func (c *Client) NoteLimit(ctx context.Context, account, name string, err error)
 	}
 	l.Until = limited.RetryAt.UTC()
 	fields := []zap.Field{
-		zap.String("identifier", name), zap.String("limited", l.Name), zap.String("ca", c.server.URL), zap.String("account", l.Account),
+		zap.String("domain", name), zap.String("limited", l.Name), zap.String("ca", c.server.URL), zap.String("account", l.Account),
 		zap.Time("until", l.Until), zap.String("answer", l.Text),
 	}
 	if l.URL != "" {
@@ -126,7 +126,7 @@ func (c *Client) NoteLimit(ctx context.Context, account, name string, err error)
 	}
 	c.logger.Warn("the CA takes no order for now; it is asked again later", fields...)
 	if saveErr := c.server.Store.Save(ctx, key, l); saveErr != nil {
-		c.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.String("identifier", name), zap.Error(saveErr))
+		c.logger.Warn("a limit of the CA could not be noted; it may be met again", zap.String("domain", name), zap.Error(saveErr))
 	}
 	return err
 }

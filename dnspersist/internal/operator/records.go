@@ -12,11 +12,11 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 )
 
 // TTL is what is proposed for records, in seconds.
-const TTL = parking.TTL
+const TTL = site.TTL
 
 // RecordSet is what has to be published at one validation name.
 type RecordSet struct {

@@ -27,12 +27,10 @@ const (
 	// diagnoseEvery is the time between two diagnoses, of some 25 questions each. Names that
 	// began to wait together also come to this together.
 	diagnoseEvery = time.Second
-	// TTL is what is proposed for records, in seconds.
-	TTL = 3600
 )
 
 // announcements are the records that somebody has to publish: each is logged once, then at growing
-// intervals while it is missing, never at every poll.
+// intervals while it is missing, never at every poll, and with many others as a number only.
 type announcements struct {
 	registry *Registry
 	byRecord map[acmepersist.Record]*announcement
@@ -145,11 +143,7 @@ func (a *announcements) fire() {
 	a.timer = nil
 	now := time.Now()
 	var first []entryOfLog
-	onDemand := 0
 	for record, w := range a.byRecord {
-		if w.isOnDemand() {
-			onDemand++
-		}
 		switch {
 		case !w.next.After(now):
 			w.next = now.Add(w.interval)
@@ -167,34 +161,30 @@ func (a *announcements) fire() {
 		a.arm(w.due())
 	}
 	slices.SortFunc(first, func(a, b entryOfLog) int { return strings.Compare(a.record.Name, b.record.Name) })
-	a.registry.log(func(l *zap.Logger) { writeFirst(l, first, onDemand) })
+	for _, e := range first {
+		a.log(e)
+	}
 }
 
-// writeFirst logs the records that are announced for the first time; onDemand is how many are waited
-// for that were asked for on demand.
-func writeFirst(logger *zap.Logger, first []entryOfLog, onDemand int) {
-	asked := 0
-	for _, e := range first {
-		if e.onDemand {
-			asked++
+// log logs that a record is needed.
+func (a *announcements) log(e entryOfLog) {
+	a.registry.logOneOfMany(matter{onDemand: e.onDemand}, e.timing, zapcore.WarnLevel, e.write)
+}
+
+// waiting is how many records are missing, of domains that were asked for on demand or of others.
+func (a *announcements) waiting(onDemand bool) (n int) {
+	for _, w := range a.byRecord {
+		if w.isOnDemand() == onDemand {
+			n++
 		}
 	}
-	if asked > 0 {
-		logger.Info("names that were asked for on demand wait for their owners to set records; which ones is logged at level DEBUG",
-			zap.Int("records", asked), zap.Int("waiting", onDemand))
-	}
-	if len(first)-asked > 1 {
-		logger.Warn("TXT records are needed before certificates can be obtained; publish each of the following once", zap.Int("records", len(first)-asked))
-	}
-	for _, e := range first {
-		e.write(logger)
-	}
+	return n
 }
 
 // isOnDemand reports whether nobody but their owners has to act, who do not read this log.
 func (w *announcement) isOnDemand() bool {
 	for e := range w.entries {
-		if e.guest == nil {
+		if !e.isOnDemand() {
 			return false
 		}
 	}
@@ -209,12 +199,16 @@ type entryOfLog struct {
 	misplaced []string
 	onDemand  bool
 	since     time.Time
+	timing    Timing
 }
 
 func (w *announcement) logEntry(record acmepersist.Record) entryOfLog {
 	l := entryOfLog{record: record, misplaced: w.misplaced, onDemand: w.isOnDemand(), since: w.since, hold: w.latest().asked}
 	for e := range w.entries {
 		l.domains = append(l.domains, e.domain)
+		if o := e.newest(); o != nil {
+			l.timing = o.Configuration().Timing
+		}
 	}
 	slices.Sort(l.domains)
 	l.domains = slices.Compact(l.domains)
@@ -233,38 +227,30 @@ func (w *announcement) latest() (last *entry) {
 
 // write logs that a record is needed.
 func (e entryOfLog) write(logger *zap.Logger) {
-	report := e.hold.Watch.Report
-	also := zap.Skip()
-	if e.hold.Also != nil {
-		also = zap.String("or_value", e.hold.Also.Value) // as long as the CA is of two minds
-	}
-	message, where := "publish this TXT record once; the certificate follows by itself", zap.Skip()
+	message := "publish this TXT record once; the certificate follows by itself; if it does not, run caddy dns-persist check"
 	if e.record.Target != "" {
-		message = "delegate the validation name by this CNAME record once, and have the TXT record at its target; the certificate follows by itself"
-		where = zap.Dict("alias", zap.String("name", e.record.Name), zap.String("type", "CNAME"), zap.String("value", e.record.Target+"."),
-			zap.Int("ttl", TTL), zap.String("zone_line", e.record.AliasLine()))
+		message = "delegate the validation name once by the CNAME record, and have this TXT record at its target; the certificate follows by itself; if it does not, run caddy dns-persist check"
 	}
-	place, moved := e.record.AtEnd(report)
-	if moved {
-		where = zap.String("alias_of", e.record.Name)
+	entry := logger.Check(levelFor(e.onDemand, zapcore.WarnLevel), message)
+	if entry == nil {
+		return
 	}
-	wrong := []zap.Field{zap.Skip()}
+	report := e.hold.Watch.Report
+	fields := append(e.record.LogFields(report), zap.Strings("domains", e.domains))
+	if e.hold.Also != nil {
+		fields = append(fields, zap.String("or_value", e.hold.Also.Value)) // as long as the CA is of two minds
+	}
 	if report.Shadows != "" {
-		wrong = append(wrong, zap.String("first", report.Shadows))
+		fields = append(fields, zap.String("first", report.Shadows))
 	}
 	if finding := found(e.hold, report); len(finding.Values) > 0 {
-		wrong = append(wrong, zap.Strings("found", foundTexts(finding)), zap.String("do", finding.Do))
+		fields = append(fields, zap.Strings("found", foundTexts(finding)), zap.String("do", finding.Do))
 	}
 	if len(e.misplaced) > 0 {
-		wrong = append(wrong, zap.Strings("misplaced", e.misplaced))
+		fields = append(fields, zap.Strings("misplaced", e.misplaced))
 	}
-	logger.Log(levelFor(e.onDemand, zapcore.WarnLevel), message, append([]zap.Field{
-		also, where,
-		zap.String("name", place.Place()), zap.String("type", "TXT"), zap.String("value", place.Value), zap.Int("ttl", TTL),
-		zap.String("zone_line", place.ZoneLine()),
-		zap.Strings("identifiers", e.domains), zap.String("ca", e.hold.CA), zap.String("account", e.hold.Account),
-		zap.String("dns", report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)),
-	}, wrong...)...)
+	entry.Write(append(fields, zap.String("ca", e.hold.CA), zap.String("account", e.hold.Account),
+		zap.String("dns", report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))...)
 }
 
 // diagnose puts a diagnosis behind those that wait. Nothing runs while none does.
@@ -336,11 +322,11 @@ func (a *announcements) diagnosed(d diagnosis, places []string) {
 	e := w.logEntry(d.record)
 	switch {
 	case d.announce:
-		a.registry.log(e.write)
+		a.log(e)
 	case isNew:
 		a.registry.log(func(l *zap.Logger) {
 			l.Warn("the TXT record was found at another name than the validation name",
-				zap.Strings("identifiers", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
+				zap.Strings("domains", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
 		})
 	}
 }

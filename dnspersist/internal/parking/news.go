@@ -107,7 +107,7 @@ func foundTexts(f acmepersist.Finding) []string {
 // write logs what is new of a name.
 func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.Report, f acmepersist.Finding, onDemand bool) {
 	level, message := zapcore.InfoLevel, ""
-	fields := []zap.Field{zap.String("identifier", h.Domain), zap.String("name", h.Record.Name), zap.String("dns", r.Summary())}
+	fields := []zap.Field{zap.String("domain", h.Domain), zap.String("name", h.Record.Name), zap.String("dns", r.Summary())}
 	switch k {
 	case newsNone:
 		return

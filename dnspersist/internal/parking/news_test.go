@@ -114,7 +114,7 @@ func TestLevelOfNews(t *testing.T) {
 			}
 			core, logs := observer.New(zap.DebugLevel)
 			kind.write(zap.New(core), p, propagation.Report{Status: propagation.StatusAbsent}, f, onDemand)
-			if all := logs.All(); len(all) != 1 || all[0].Level != want || all[0].ContextMap()["identifier"] != "a.example" {
+			if all := logs.All(); len(all) != 1 || all[0].Level != want || all[0].ContextMap()["domain"] != "a.example" {
 				t.Errorf("kind %d, on demand %v: %v", kind, onDemand, all)
 			}
 		}

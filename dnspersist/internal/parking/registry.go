@@ -100,6 +100,7 @@ type Registry struct {
 	guests         guests
 	announcements  *announcements
 	faults         serverFaults
+	digests        map[matter]*digest
 	// slots are for the retries, by CA.
 	slots  map[string]chan struct{}
 	leases *leases // nil until they are first looked at
@@ -123,6 +124,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		slots:     make(map[string]chan struct{}),
 		reported:  make(map[string]string),
 		faults:    make(serverFaults),
+		digests:   make(map[matter]*digest),
 	}
 	r.announcements = newAnnouncements(r)
 	return r
@@ -166,6 +168,11 @@ func (r *Registry) Close() {
 	}
 	if r.announcements.timer != nil {
 		r.announcements.timer.Stop()
+	}
+	for _, d := range r.digests {
+		if d.timer != nil {
+			d.timer.Stop()
+		}
 	}
 	r.unlock()
 	r.announcements.cancel()
@@ -291,6 +298,14 @@ func (e *entry) newest() Owner {
 		return nil
 	}
 	return e.owners[len(e.owners)-1]
+}
+
+// isOnDemand reports whether a stranger has chosen the domain: nobody who reads the log has to act.
+func (e *entry) isOnDemand() bool {
+	if o := e.newest(); o != nil {
+		return o.IsOnDemand()
+	}
+	return e.guest != nil
 }
 
 // isOwned reports whether a configuration that lives wants it.

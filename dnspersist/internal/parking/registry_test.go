@@ -198,7 +198,7 @@ func TestOneAnnouncementARecord(t *testing.T) {
 		time.Sleep(announceWindow + time.Second)
 		synctest.Wait()
 		lines := w.logs.FilterMessageSnippet("publish this TXT record once").All()
-		if len(lines) != 1 || len(lines[0].ContextMap()["identifiers"].([]any)) != 2 {
+		if len(lines) != 1 || len(lines[0].ContextMap()["domains"].([]any)) != 2 {
 			t.Fatalf("the log has %v", lines)
 		}
 		if all := w.Snapshot(); len(all) != 2 {

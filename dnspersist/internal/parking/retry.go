@@ -75,7 +75,7 @@ func (e *entry) timeUp(why string) {
 		e.remove()
 		r.log(func(l *zap.Logger) {
 			l.Debug("nobody has asked for the name for long, and no record of it was ever seen; not watching it any more",
-				zap.String("identifier", e.domain), zap.Duration("since", now.Sub(interest)))
+				zap.String("domain", e.domain), zap.Duration("since", now.Sub(interest)))
 		})
 	case now.Before(e.due):
 		e.arm(why) // somebody has asked for it meanwhile
@@ -117,7 +117,7 @@ func (e *entry) retry(why string) {
 			return
 		}
 		logger := o.Configuration().Logger
-		logger.Log(levelFor(o.IsOnDemand(), zapcore.InfoLevel), "trying again to obtain the certificate", zap.String("identifier", e.domain), zap.String("reason", why))
+		logger.Log(levelFor(o.IsOnDemand(), zapcore.InfoLevel), "trying again to obtain the certificate", zap.String("domain", e.domain), zap.String("reason", why))
 		var done bool
 		var err error
 		rest, done, err = o.Obtain(alive, e.domain, notAfter)
@@ -128,7 +128,7 @@ func (e *entry) retry(why string) {
 		}
 		var hold *acmepersist.Hold
 		if err != nil && alive.Err() == nil && !errors.As(err, &hold) {
-			logger.Error("no certificate was obtained", zap.String("identifier", e.domain), zap.Error(err))
+			logger.Error("no certificate was obtained", zap.String("domain", e.domain), zap.Error(err))
 		}
 	}) {
 		return

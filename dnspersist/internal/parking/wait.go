@@ -205,7 +205,7 @@ func (r *Registry) invite(e *entry, o Owner) bool {
 	if !ok {
 		r.log(func(l *zap.Logger) {
 			l.Debug("too many names that were asked for on demand wait for their records; this one is not watched, and looked at again when it is asked for",
-				zap.String("identifier", e.domain), zap.String("domain", domain))
+				zap.String("domain", e.domain), zap.String("registered_domain", domain))
 		})
 		return false
 	}

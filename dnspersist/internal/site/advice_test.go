@@ -20,10 +20,10 @@ func TestFind(t *testing.T) {
 		"nothing":           {nil, nil},
 		"good":              {[]string{r.Value}, nil},
 		"good beside a bad": {[]string{r.Value, `"` + r.Value + `"`}, nil},
-		"quotes":            {[]string{`"` + r.Value + `"`}, []string{"replace the value ", "_validation-persist.a.example. 3600 IN TXT ", "the quotes are part of the value"}},
-		"another's":         {[]string{"other.example; accounturi=x:y"}, []string{"publish _validation", "beside what is published", "another issuer"}},
-		"another account":   {[]string{"ca.example; accounturi=https://ca.example/acct/99"}, []string{"publish _validation", "beside what is published", "this account is"}},
-		"both":              {[]string{"v=spf1 -all", "ca.example"}, []string{`replace the value "ca.example" by`, "comment"}},
+		"quotes":            {[]string{`"` + r.Value + `"`}, []string{"replace the value ", "by this one: " + r.Value, "the quotes are part of the value"}},
+		"another's":         {[]string{"other.example; accounturi=x:y"}, []string{"publish beside what is published a TXT record at _validation-persist.a.example with this value: " + r.Value, "another issuer"}},
+		"another account":   {[]string{"ca.example; accounturi=https://ca.example/acct/99"}, []string{"publish beside what is published", "this account is"}},
+		"both":              {[]string{"v=spf1 -all", "ca.example"}, []string{"replace the value ca.example by", "comment"}},
 		"four": {
 			[]string{`"` + r.Value, r.Value + ";", "ca.example", "ca.example;"},
 			[]string{"replace the values ", " and 1 more by "},
@@ -38,6 +38,10 @@ func TestFind(t *testing.T) {
 		if (f.Do == "") != (tt.do == nil) || (len(f.Values) == 0) != (tt.do == nil) {
 			t.Errorf("%s: %+v", name, f)
 		}
+	}
+	// what is copied out of a log, to the end, is the value: quotes would be escaped there
+	if f := Find(r, want, propagation.Report{Values: []string{"ca.example"}}); !strings.HasSuffix(f.Do, ": "+r.Value) || strings.ContainsAny(f.Do, `"`) {
+		t.Errorf("the advice is %q", f.Do)
 	}
 	hostile := "ca.example; accounturi=\x1b[31m\u202e" + strings.Repeat("é", 5000)
 	if f := Find(r, want, propagation.Report{Values: []string{hostile}}); len(f.Do) > 1500 || strings.ContainsAny(f.Do, "\x1b\u202e") {

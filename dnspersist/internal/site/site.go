@@ -11,12 +11,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -225,6 +226,47 @@ func (r Record) AtEnd(report propagation.Report) (at Record, moved bool) {
 	return r, moved
 }
 
+// TTL is what is proposed for records, in seconds.
+const TTL = 3600
+
+// HostIn is a name as the panels of DNS providers want it, which add the zone themselves; empty if the
+// zone is not known.
+func HostIn(name, zone string) string {
+	switch host, isBelow := strings.CutSuffix(name, "."+zone); {
+	case zone == "":
+		return ""
+	case name == zone:
+		return "@"
+	case isBelow:
+		return host
+	}
+	return ""
+}
+
+// LogFields are the fields of a log entry that asks for the record, what to copy first: where to publish
+// it, as the report shows that, and without quotes, which a log would escape.
+func (r Record) LogFields(report propagation.Report) []zap.Field {
+	place, moved := r.AtEnd(report)
+	zone := report.At(place.Place()).Zone
+	if zone == "" && place.Place() == report.Name {
+		zone = report.Zone
+	}
+	host := zap.Skip()
+	if h := HostIn(place.Place(), zone); h != "" {
+		host = zap.String("host", h)
+	}
+	fields := []zap.Field{
+		zap.String("name", place.Place()), zap.String("value", place.Value), host, zap.Int("ttl", TTL), zap.String("type", "TXT"),
+	}
+	switch {
+	case moved:
+		fields = append(fields, zap.String("alias_of", r.Name))
+	case r.Target != "":
+		fields = append(fields, zap.String("cname_name", r.Name), zap.String("cname_value", r.Target+"."))
+	}
+	return fields
+}
+
 // ZoneLine returns the record as a line of a zone file, with a TTL of one hour.
 func (r Record) ZoneLine() string {
 	return r.Place() + ". 3600 IN TXT " + record.Quote(r.Value)
@@ -283,7 +325,7 @@ func Find(r Record, want record.Requirement, report propagation.Report) Finding 
 	if len(result.Verdicts) == 0 || result.Outlook() != record.OutlookBad && !isRefused {
 		return Finding{}
 	}
-	f := Finding{Do: Mend(r.ZoneLine(), result), Code: result.Verdicts[0].Code}
+	f := Finding{Do: Mend(r, result), Code: result.Verdicts[0].Code}
 	if i := slices.IndexFunc(result.Verdicts, record.Verdict.IsNearMiss); i >= 0 {
 		f.Code = result.Verdicts[i].Code
 	}
@@ -293,21 +335,22 @@ func Find(r Record, want record.Requirement, report propagation.Report) Finding 
 	return f
 }
 
-// Mend says what to do about published values none of which is the record, a line of a zone
-// file: what was meant to be it is replaced, and what others have is left alone.
-func Mend(line string, result record.Result) string {
+// Mend says what to do about published values none of which is the record: what was meant to be it is
+// replaced, and what others have is left alone. The value comes last and without quotes: it is copied out
+// of logs, where quotes are escaped, and a record with backslashes in it is a valid record of a wrong value.
+func Mend(r Record, result record.Result) string {
 	var near, reasons []string
 	for _, v := range result.Verdicts {
 		if !v.IsNearMiss() {
 			continue
 		}
-		near = append(near, quoted(v.Text))
+		near = append(near, foreign.Cut(v.Text, mostQuoted))
 		if reason := v.Reason(); reason != "" && !slices.Contains(reasons, reason) {
 			reasons = append(reasons, reason)
 		}
 	}
 	if len(near) == 0 {
-		return fmt.Sprintf("publish %s, beside what is published; %s", line, result.Explain())
+		return fmt.Sprintf("%s; publish beside what is published a TXT record at %s with this value: %s", result.Explain(), r.Place(), r.Value)
 	}
 	what := "the value " + near[0]
 	if len(near) > 1 {
@@ -316,19 +359,7 @@ func Mend(line string, result record.Result) string {
 			what += fmt.Sprintf(" and %d more", more)
 		}
 	}
-	return fmt.Sprintf("replace %s by %s; %s", what, line, strings.Join(reasons[:min(len(reasons), mostNamed)], "; "))
-}
-
-// quoted is a foreign value for a sentence.
-func quoted(value string) string {
-	if len(value) <= mostQuoted {
-		return strconv.Quote(value)
-	}
-	cut := mostQuoted
-	for cut > 0 && !utf8.RuneStart(value[cut]) {
-		cut--
-	}
-	return strconv.Quote(value[:cut]) + "…"
+	return fmt.Sprintf("%s; at %s replace %s by this one: %s", strings.Join(reasons[:min(len(reasons), mostNamed)], "; "), r.Place(), what, r.Value)
 }
 
 // Moved returns the advice to move a record that was found at another name, if it was.

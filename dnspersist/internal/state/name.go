@@ -406,7 +406,7 @@ func (s Store) Order(ctx context.Context, name string) (order Order, found bool,
 	}
 	if found && order.repair(walltime.Now().UTC()) {
 		if err := s.Save(ctx, key, order); err != nil && s.Logger != nil {
-			s.Logger.Warn("the times of a kept order lie ahead, and could not be corrected", zap.String("identifier", name), zap.Error(err))
+			s.Logger.Warn("the times of a kept order lie ahead, and could not be corrected", zap.String("domain", name), zap.Error(err))
 		}
 	}
 	return order, found && order.URL != "", nil

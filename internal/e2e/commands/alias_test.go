@@ -32,7 +32,7 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 			return decode[dnspersist.CheckReply](t, e.ends(status, "check", name, "--format", "json").out).Checks[0]
 		}
 		c := check(2, name)
-		if c.State != acmepersist.StateMissing || !has(c.Do, "publish w.target.test. 3600 IN TXT ", value, "where the CNAME at "+at+" leads to") {
+		if c.State != acmepersist.StateMissing || !has(c.Do, "publish a TXT record at w.target.test with this value: "+value, "the CNAME at "+at+" leads to w.target.test") {
 			t.Errorf("recursive %t: nothing is published: %s, %q", recursive, c.State, c.Do)
 		}
 		if r := e.ends(2, "check", name); !recursive && !has(r.out, "server  ns1.", "for w.target.test: no: ") {
@@ -40,7 +40,7 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 		}
 		e.DNS.SetTXT(0, "w.target.test", "ca.example; accounturi=https://ca.example/1")
 		c = check(2, name)
-		if c.State != acmepersist.StateWrong || !has(c.Do, "publish w.target.test. 3600 IN TXT ", "beside what is published") {
+		if c.State != acmepersist.StateWrong || !has(c.Do, "publish beside what is published a TXT record at w.target.test with this value: ") {
 			t.Errorf("recursive %t: another's value is published: %s, %q", recursive, c.State, c.Do)
 		}
 		if r := e.ok("records", name, "--format", "nsupdate"); strings.Contains(r.out, "update add") || !has(r.err, "left out", "is an alias (CNAME) of w.target.test") {

@@ -25,6 +25,9 @@ func TestDelegatedNames(t *testing.T) {
 			alias := func(name, target string) string {
 				return fmt.Sprintf("_validation-persist.%s. 3600 IN CNAME %s.", name, target)
 			}
+			set := func(name string) string {
+				return "set a CNAME record at _validation-persist." + name + " that leads to " + target(name)
+			}
 			e.configure(e.Global() + e.Site(strings.Join(names, ", "), e.Block("delegate_to "+zone)))
 			value := e.Value(e.Bind(), false)
 			e.ok("probe", "--order", good)
@@ -86,16 +89,16 @@ func TestDelegatedNames(t *testing.T) {
 				do    string
 			}{
 				good:    {acmepersist.StateGood, ""},
-				none:    {acmepersist.StateMissing, "let the owner of the domain set " + alias(none, target(none)) + " and publish " + target(none) + ". 3600 IN TXT"},
+				none:    {acmepersist.StateMissing, "let the owner of the domain " + set(none) + ", and publish a TXT record at " + target(none) + " with this value: " + value},
 				foreign: {acmepersist.StateWrong, "let the owner of the domain change it to " + target(foreign)},
-				text:    {acmepersist.StateWrong, "let the owner of the domain remove the TXT records at _validation-persist." + text + " and set " + alias(text, target(text))},
+				text:    {acmepersist.StateWrong, "let the owner of the domain remove the TXT records at _validation-persist." + text + " and " + set(text)},
 			} {
 				if c := states[name]; c.State != want.state || !strings.Contains(c.Do, want.do) {
 					t.Errorf("%s: %s, %q; want %s, %q", name, c.State, c.Do, want.state, want.do)
 				}
 			}
 			e.DNS.SetTXT(0, target(none), value)
-			if r := run(2, "check", none); !strings.Contains(r.out, "do      let the owner of the domain set "+alias(none, target(none))+"\n") {
+			if r := run(2, "check", none); !strings.Contains(r.out, "do      let the owner of the domain "+set(none)+"\n") {
 				t.Errorf("the record is published, the CNAME is not:\n%s", r.out)
 			}
 			// without a configuration the same is printed

@@ -71,7 +71,7 @@ func TestManagedNames(t *testing.T) {
 	e.Eventually(harness.Soon, "all records to be asked for", func() error {
 		managed = nil
 		for _, l := range e.Logs("publish this TXT record once") {
-			for _, id := range l["identifiers"].([]any) {
+			for _, id := range l["domains"].([]any) {
 				if !slices.Contains(managed, id.(string)) {
 					managed = append(managed, id.(string))
 				}
