@@ -40,6 +40,7 @@ be learned of one; a CA without an account beside others is only left out.`, run
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().Bool("json", false, "The same as --format json")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
+	cmd.Example = examples("account", "account --register --config /etc/caddy/Caddyfile", "account --format json > standby.json")
 	cmd.AddCommand(exportCommand(), importCommand(), rolloverCommand(), deactivateCommand())
 	return cmd
 }
@@ -124,6 +125,7 @@ machine or for a second cluster. A file is made with mode 0600 and never overwri
 Without --output it goes to standard output, but not to a terminal.`, runExport)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().StringP("output", "o", "", "File to write")
+	cmd.Example = examples("account export --output account-backup.json", "account export | age -r age1… > account-backup.age")
 	return cmd
 }
 
@@ -176,7 +178,14 @@ func importCommand() *cobra.Command {
 	cmd := newCommand("import FILE|-", "Binds the account from an exported file", `
 Binds the account that account export has written, after the CA has confirmed it. An
 account that is bound already stays: the same one is no error, another one is.`, runImport)
-	cmd.Args = cobra.ExactArgs(1)
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return errors.New("give the file that `account export` has written, or - for standard input")
+		}
+		return nil
+	}
+	cmd.ValidArgsFunction = nil // a file
+	cmd.Example = examples("account import account-backup.json", "account import - < account-backup.json")
 	return cmd
 }
 

@@ -23,6 +23,7 @@ are. Those of draft -02 are made with the key's thumbprint: the command then sho
 values to publish beside the old ones.`, runRollover)
 	cmd.Args = cobra.NoArgs
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
+	cmd.Example = examples("account rollover")
 	return cmd
 }
 
@@ -77,6 +78,7 @@ until they end.
 --yes has to be followed by the account's URL, as the command account shows it.`, runDeactivate)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().String("yes", "", "URL of the account to end")
+	cmd.Example = examples("account deactivate --yes https://ca.example/acct/1")
 	return cmd
 }
 

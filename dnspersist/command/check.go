@@ -31,6 +31,9 @@ The exit status is 2 unless all names are ok.`, runCheck)
 	f.Bool("quiet", false, "No progress")
 	f.String("ask", "", "Ask the CA itself about this name")
 	choice(f, "format", "text", "Output", "text", "json")
+	cmd.MarkFlagsMutuallyExclusive("ask", "wait")
+	cmd.ValidArgsFunction = completeNames
+	cmd.Example = examples("check", "check example.com --wait --timeout 30m", "check --ask example.com", "check - --format json < names.txt")
 	return cmd
 }
 

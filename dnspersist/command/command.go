@@ -53,6 +53,9 @@ The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
 has done its work and not all names are ok.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
+			cmd.Example = examples("records example.com", "check --wait", "account export --output account-backup.json")
+			cmd.SetErrPrefix("error:")
+			completeFlags(cmd)
 			cmd.Args = commandsOnly
 			cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 				if strings.Contains(err.Error(), "missing unit in duration") {
@@ -96,13 +99,14 @@ type run struct {
 	inProgress bool
 }
 
-// newCommand makes a command of fn, with the flags that all have.
+// newCommand makes a command of fn, with the flags that all have. A shell offers no arguments for it.
 func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Long: strings.TrimSpace(long)}
+	cmd := &cobra.Command{Use: use, Short: short, Long: strings.TrimSpace(long), ValidArgsFunction: cobra.NoFileCompletions}
 	cmd.Flags().StringP("config", "c", "", "Configuration file; its issuers and storage are used, not the running Caddy")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the adapter for the configuration file")
 	cmd.Flags().String("address", "", "Address of the running Caddy's admin endpoint")
 	cmd.Flags().String("ca", "", "Directory URL of one CA of the configuration, where it has several")
+	cmd.MarkFlagsMutuallyExclusive("config", "address")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
@@ -111,15 +115,25 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 		if err == nil {
 			err = fn(r)
 		}
-		for _, off := range r.opened {
-			_ = off.Close()
-		}
+		r.close()
 		if err == nil && len(r.failed) > 0 {
 			err = errNotOK
 		}
 		return r.end(err)
 	}
 	return cmd
+}
+
+// examples are those of a help text, as Caddy's own are.
+func examples(commands ...string) string {
+	return "  $ caddy dns-persist " + strings.Join(commands, "\n  $ caddy dns-persist ")
+}
+
+// close closes what the command has opened.
+func (r *run) close() {
+	for _, off := range r.opened {
+		_ = off.Close()
+	}
 }
 
 // errInterrupted is the error for whatever a signal has cut short.

@@ -15,7 +15,6 @@ import (
 // delegated; empty if they are not.
 func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 	issuer, account := r.text("issuer"), r.text("account-url")
-	prefix, thumb := r.text("account-hash-prefix"), r.text("thumbprint")
 	var errs []error
 	add := func(flag string, err error) {
 		if err != nil {
@@ -25,22 +24,10 @@ func (r *recordsRun) checkMade(names []string) (zone string, err error) {
 	if len(names) == 0 {
 		errs = append(errs, errors.New("without a configuration the names have to be given"))
 	}
-	for _, flag := range []string{"config", "address", "standby", "ca"} {
-		if r.text(flag) != "" {
-			errs = append(errs, fmt.Errorf("--%s has no use with --account-url, which needs nothing else", flag))
-		}
-	}
-	if issuer == "" || account == "" {
-		errs = append(errs, errors.New("--account-url and --issuer are needed together: `account` shows the first, `probe` the second"))
-	} else {
-		add("issuer", record.ValidIssuerDomainName(issuer))
-		add("account-url", record.ValidAccountURI(account))
-	}
-	switch {
-	case (prefix == "") != (thumb == ""):
-		errs = append(errs, errors.New("--account-hash-prefix and --thumbprint are needed together, for draft -02"))
-	case prefix != "":
-		add("account-hash-prefix", record.ValidAccountHashPrefix(prefix))
+	add("issuer", record.ValidIssuerDomainName(issuer))
+	add("account-url", record.ValidAccountURI(account))
+	if r.cmd.Flags().Changed("account-hash-prefix") {
+		add("account-hash-prefix", record.ValidAccountHashPrefix(r.text("account-hash-prefix")))
 	}
 	if to := r.text("delegate-to"); to != "" {
 		var err error

@@ -33,6 +33,8 @@ The exit status is 2 unless every CA offers the challenge.`, runProbe)
 	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
 	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
+	cmd.MarkFlagsMutuallyExclusive("root", "order")
+	cmd.Example = examples("probe https://acme-v02.api.letsencrypt.org/directory", "probe --order example.com")
 	return cmd
 }
 

@@ -30,6 +30,8 @@ What was written is noted in storage.`, runPublish)
 	cmd.Flags().Bool("dry-run", false, "Show what would be added, and write nothing")
 	cmd.Flags().Bool("allow-shadowing", false, "Publish also where a wildcard record then stops answering for the name")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	cmd.ValidArgsFunction = completeNames
+	cmd.Example = examples("publish --dry-run", "publish example.com --provider provider.json", "publish --provider - < provider.json")
 	return cmd
 }
 

@@ -30,14 +30,15 @@ func recordsCommand() *cobra.Command {
 Prints the TXT record for each validation name that the given names need, or all that
 the configuration manages: before any order, after a check of the account at the CA.
 
-  table      for people
-  json       all there is to know
-  zone       lines for a BIND zone file, to be added to it
-  nsupdate   a script for nsupdate, which only adds
-  route53    a change batch for aws route53 change-resource-record-sets; where there
-             are too many names for one, or several zones, one document for each
-  octodns    YAML for octoDNS, one document for each zone
-  terraform  a .tfvars.json with a map for for_each
+	table      for people
+	json       all there is to know
+	zone       lines for a BIND zone file, to be added to it
+	nsupdate   a script for nsupdate, which only adds
+	route53    a change batch for aws route53
+	           change-resource-record-sets; where there are too many names
+	           for one, or several zones, one document for each
+	octodns    YAML for octoDNS, one document for each zone
+	terraform  a .tfvars.json with a map for for_each
 
 route53, octodns and terraform set all values of a name at once: their output carries
 what is published in DNS today as well, so that applying it removes nobody's value, and the
@@ -71,6 +72,14 @@ With --standby FILE a second account's value comes beside the first's; FILE is w
 	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
 	choice(f, "policy", acmepersist.PolicyAuto, "With --account-url", acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard)
 	choice(f, "format", "table", "Output", recordFormats()...)
+	cmd.MarkFlagsRequiredTogether("account-url", "issuer")
+	cmd.MarkFlagsRequiredTogether("account-hash-prefix", "thumbprint")
+	for _, flag := range []string{"config", "address", "ca", "standby"} {
+		cmd.MarkFlagsMutuallyExclusive("account-url", flag)
+	}
+	cmd.ValidArgsFunction = completeNames
+	cmd.Example = examples("records", "records example.com '*.example.com'", "records --format zone >> db.example.com",
+		"records --format nsupdate | nsupdate -k key.conf", "records example.com --account-url https://ca.example/acct/1 --issuer ca.example")
 	return cmd
 }
 
@@ -160,7 +169,7 @@ func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
 
 // wantedSets works out the records, and what is published at their names as far as it is read.
 func (r *recordsRun) wantedSets(names []string) ([]operator.RecordSet, error) {
-	if r.text("account-url") != "" || r.text("issuer") != "" {
+	if r.cmd.Flags().Changed("account-url") {
 		sets, err := r.madeSets(names)
 		if err == nil && r.readsDNS(len(sets)) {
 			err = r.readBare(propagation.NewChecker(propagation.Config{}), sets)

@@ -25,8 +25,6 @@ var errNoConfig = errors.New("no configuration: name one with --config, or run t
 func (r *run) source() (*client, error) {
 	address := r.text("address")
 	switch {
-	case address != "" && r.text("config") != "":
-		return nil, errors.New("--address asks the running Caddy and --config a configuration: use one of them")
 	case address != "":
 		return r.running(address)
 	case r.text("config") != "":

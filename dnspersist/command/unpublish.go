@@ -23,6 +23,8 @@ certificate either.`, runUnpublish)
 	cmd.Flags().Bool("stale", false, "Remove the records of names that need none any more")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	cmd.ValidArgsFunction = completeNames
+	cmd.Example = examples("unpublish old.example.com --dry-run", "unpublish --stale")
 	return cmd
 }
 
