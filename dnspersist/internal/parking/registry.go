@@ -107,7 +107,7 @@ type Registry struct {
 	// orphans is the timer that ends the waits which nobody wants any more.
 	orphans     *time.Timer
 	subscribers []*subscriber
-	reported    map[string]string // the phases that subscribers know, by domain
+	reported    map[string]uint64 // hashes of what subscribers know, by domain
 
 	// todo is done once the lock is given back.
 	todo []func()
@@ -122,7 +122,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		byDomain:  make(map[string][]*entry),
 		attempts:  make(map[string][]*Attempt),
 		slots:     make(map[string]chan struct{}),
-		reported:  make(map[string]string),
+		reported:  make(map[string]uint64),
 		faults:    make(serverFaults),
 		digests:   make(map[matter]*digest),
 	}
@@ -190,6 +190,8 @@ type entry struct {
 	hold   *acmepersist.Hold
 	since  time.Time
 	news   news // what the log has of the watch's report
+	// code is what is wrong with what is published; empty if nothing is known to be.
+	code string
 	// readyAt is when the watch last saw the record complete.
 	readyAt time.Time
 	// retryAt is when the domain is retried whatever DNS shows; zero once that time has come.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // inBubble runs a test by a clock of its own, with a registry that is closed at its end.
@@ -366,7 +367,7 @@ func TestFailureOfADomainThatWaits(t *testing.T) {
 	})
 }
 
-// Subscribers hear of each change of the phase or the reason, and of nothing else.
+// Subscribers hear of each change of the phase, the reason or the fault, in order, and of nothing else.
 func TestSubscribe(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		o := w.configure("a", "a.test")
@@ -383,9 +384,20 @@ func TestSubscribe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.Settle(t.Context(), missing("a.test", "v"))
+		hold, code := missing("a.test", "v"), record.Code("")
+		hold.Watch.Find = func(propagation.Report) acmepersist.Finding {
+			if code == "" {
+				return acmepersist.Finding{}
+			}
+			return acmepersist.Finding{Code: code, Values: []acmepersist.ValueVerdict{{Code: code}}}
+		}
+		a.Settle(t.Context(), hold)
 		w.show(o, "a.test", propagation.StatusAbsent)
+		for _, code = range []record.Code{record.CodeWrongAccount, record.CodeWrongAccount, record.CodeExpired, ""} {
+			w.show(o, "a.test", propagation.StatusAbsent)
+		}
 		w.show(o, "a.test", propagation.StatusPartial)
+		w.show(o, "a.test", propagation.StatusConfirming)
 		w.show(o, "a.test", propagation.StatusReady)
 		synctest.Wait()
 		if a, err = w.Begin(t.Context(), o, "a.test"); err != nil {
@@ -397,7 +409,8 @@ func TestSubscribe(t *testing.T) {
 		cancel()
 		w.Served(o.configuration, "b.test", "ca.test-dir")
 		want := []string{
-			"a.test looking", "a.test waiting record_absent", "a.test waiting record_partial", "a.test waiting record_confirming",
+			"a.test looking", "a.test waiting record_absent", "a.test waiting record_wrong", "a.test waiting record_wrong", "a.test waiting record_absent",
+			"a.test waiting record_partial", "a.test waiting record_confirming", "a.test waiting record_confirming",
 			"a.test looking record_confirming", "a.test ordering record_confirming", "a.test", "a.test served",
 		}
 		if !slices.Equal(heard, want) {

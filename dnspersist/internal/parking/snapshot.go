@@ -3,8 +3,10 @@ package parking
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
@@ -76,6 +78,11 @@ type Status struct {
 // ValidationName is where the record is published, or a CNAME to it.
 func (s Status) ValidationName() string {
 	return cmp.Or(s.Record.Name, record.Label+"."+record.Base(s.Domain))
+}
+
+// IsComplete reports whether every server that counts shows the record.
+func (s Status) IsComplete() bool {
+	return s.Report != nil && s.Report.Status == propagation.StatusReady
 }
 
 // Summary is what is waited for, in one line.
@@ -293,9 +300,10 @@ type subscriber struct {
 	notify func(domain string, now []Status)
 }
 
-// Subscribe has notify called whenever a domain comes into another phase, or waits for another
-// reason; now is where it is, as by Of. It must not block. Calls may overlap and come in another order than
-// the changes: whoever needs the last state asks Of. One that is under way may come after cancel.
+// Subscribe has notify called whenever a domain comes into another phase, waits for another reason, has
+// another fault in what is published, or has its record complete; now is where it is, as far as it was
+// reported. Calls come one after another, in the order of the changes, and none comes after cancel. The
+// registry waits for each of them: notify only takes note, and does not call the registry.
 func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel func()) {
 	s := &subscriber{notify}
 	r.mu.Lock()
@@ -310,24 +318,33 @@ func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel f
 	}
 }
 
+// hashSeed is for what subscribers know of each domain.
+var hashSeed = maphash.MakeSeed()
+
 // changed notifies the subscribers of where a domain is, if that is news.
 func (r *Registry) changed(domain string) {
 	if len(r.subscribers) == 0 {
 		return
 	}
 	now := r.of(domain)
-	text := ""
+	var text strings.Builder
 	for _, s := range now {
-		text += fmt.Sprintln(s.CA, s.Phase, s.Reason)
+		fmt.Fprintln(&text, s.CA, s.Phase, s.Reason, s.IsComplete())
 	}
-	if r.reported[domain] == text {
+	for _, e := range r.byDomain[domain] {
+		text.WriteString(e.code)
+	}
+	known, hash := r.reported[domain], maphash.String(hashSeed, text.String())
+	switch {
+	case len(now) == 0 && known == 0, len(now) > 0 && known == hash:
 		return
-	}
-	if r.reported[domain] = text; text == "" {
+	case len(now) == 0:
 		delete(r.reported, domain)
+	default:
+		r.reported[domain] = hash
 	}
 	for _, s := range r.subscribers {
-		r.later(func() { s.notify(domain, now) })
+		s.notify(domain, now)
 	}
 }
 

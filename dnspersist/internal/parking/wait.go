@@ -155,6 +155,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	report := e.report()
 	e.sees(report)
 	finding := found(e.hold, report)
+	e.code = string(finding.Code)
 	if kind := e.news.take(report, finding, now); kind == newsWrong { // the rest is in the error of the attempt
 		r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, o.IsOnDemand()) })
 	}
@@ -243,7 +244,7 @@ func (e *entry) observed(report propagation.Report) {
 	hold, onDemand := e.hold, e.guest != nil
 	kind := e.news.take(report, finding, time.Now())
 	isGone := e.report().Status != report.Status && report.Status == propagation.StatusAbsent
-	e.hold = e.hold.Seen(report)
+	e.hold, e.code = e.hold.Seen(report), string(finding.Code)
 	e.sees(report)
 	r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, onDemand) })
 	for _, fault := range r.faults.news(report, time.Now()) {
