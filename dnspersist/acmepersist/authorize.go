@@ -103,6 +103,9 @@ func (a *attempt) applyChallenge(ctx context.Context) error {
 func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 	a.logger.Info("asking the CA to validate",
 		zap.String("domain", a.domain), zap.String("name", a.site.Record.Name), zap.String("ca", a.iss.CA))
+	if a.facts.looks && !a.facts.isReady() {
+		a.iss.Observer.Happened(EventAskedEarly)
+	}
 	a.facts.order.postedAt = walltime.Now().UTC()
 	began, refusals := time.Now(), 0
 	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {
@@ -155,6 +158,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 		switch a.authz.Status {
 		case acme.StatusValid:
 			a.facts.order.stage = orderValid
+			a.iss.Observer.Happened(EventValid)
 			return a.remember(ctx)
 		case acme.StatusPending:
 			fresh, ok := ca.FindChallenge(a.authz)
@@ -164,6 +168,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			return a.takeRefusal(ctx)
 		}
 		if walltime.Since(a.facts.order.postedAt) > a.iss.Timeout {
+			a.iss.Observer.Happened(EventUndecided)
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.Timeout)
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
@@ -202,6 +207,9 @@ func (a *attempt) remember(ctx context.Context) error {
 	return a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
 		n.AddIdentifier(a.domain)
 		n.Accept(values, want, a.account.URL, walltime.Now())
+		if len(values) > 0 {
+			n.EndsAt = endOf(record.Evaluate(values, want, walltime.Now()))
+		}
 		return true
 	})
 }
@@ -307,6 +315,11 @@ func (a *attempt) refused(ctx context.Context) error {
 		want = a.site.Want
 	}
 	name, isInternal := a.facts.name.Name, problem == "serverInternal"
+	if isInternal {
+		a.iss.Observer.Happened(EventCAFault)
+	} else {
+		a.iss.Observer.Happened(EventRefused)
+	}
 	// the CA's answer beats our model: what it refuses is no longer presumed good
 	disagrees := !isInternal && disagrees(seen, want)
 	var retry time.Time

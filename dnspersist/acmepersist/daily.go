@@ -42,6 +42,9 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	}
 	iss.ca.Expire()
 	s, err := iss.openKnown(ctx)
+	if err != nil {
+		iss.reached(err, false, false)
+	}
 	if err != nil || s == nil {
 		return err
 	}
@@ -52,7 +55,11 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return s.account.Problem(ctx, err)
+		err = s.account.Problem(ctx, err)
+	}
+	iss.reached(err, s.HasAnswered(), err == nil)
+	if err != nil {
+		return err
 	}
 	return s.CompareDirectory(ctx, s.account.URL, url)
 }
@@ -72,6 +79,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	if err != nil {
 		return err
 	}
+	iss.Observer.RecordsEnd(earliestEnd(states, walltime.Now().Add(-2*every)))
 	run := &lookRun{every: every, changedAt: o.ChangedAt(), serving: iss.serving()}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -97,6 +105,18 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	close(names)
 	wg.Wait()
 	return run.err
+}
+
+// earliestEnd is when the first of the records ends that were looked at, or accepted by the CA, since
+// then: others serve no certificate any more.
+func earliestEnd(names []state.Name, since time.Time) (earliest time.Time) {
+	for _, n := range names {
+		isCurrent := n.LookedAt.After(since) || len(n.Accepted) > 0 && n.Accepted[0].At.After(since)
+		if isCurrent && !n.EndsAt.IsZero() && (earliest.IsZero() || n.EndsAt.Before(earliest)) {
+			earliest = n.EndsAt
+		}
+	}
+	return earliest
 }
 
 // lookRun is one run over the names.
@@ -253,9 +273,12 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
 	}
 	err = s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
-		changed := n.LookedStatus != l.report.Status
+		before := *n
 		n.LookedStatus = l.report.Status
-		return changed
+		if l.report.Status != propagation.StatusBlocked {
+			n.EndsAt = endOf(record.Evaluate(l.report.Values, w.Want, walltime.Now()))
+		}
+		return n.LookedStatus != before.LookedStatus || !n.EndsAt.Equal(before.EndsAt)
 	})
 	if err != nil {
 		return err

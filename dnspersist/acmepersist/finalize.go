@@ -40,6 +40,9 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	if cert, err = a.download(ctx, a.order); err != nil {
 		return nil, err
 	}
+	if since := a.completeSince(); !since.IsZero() {
+		a.iss.Observer.Issued(time.Since(since))
+	}
 	if a.resumed {
 		// the CA's answer came while nobody looked
 		if err := a.remember(ctx); err != nil {

@@ -60,7 +60,7 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 		if a, err = iss.begin(ctx, csr, domain, req); err == nil {
 			cert, err = a.run(ctx)
 		}
-		iss.outage.note(err, a.Client != nil && a.HasAnswered(), walltime.Now())
+		iss.reached(err, a.Client != nil && a.HasAnswered(), a.facts.confirmed || a.order.Location != "")
 		if err == nil {
 			return cert, nil
 		}

@@ -49,6 +49,8 @@ type Config struct {
 	Storage certmagic.Storage
 	// Logger is used for everything there is to say. Default: none.
 	Logger *zap.Logger
+	// Observer is told what happens. Default: none.
+	Observer Observer
 	// Transport carries the requests to the CA. Default: one by NewTransport.
 	Transport http.RoundTripper
 	// UserAgent is put before acmez's own. Default: caddy-dnspersist.
@@ -166,7 +168,7 @@ type outage struct {
 
 // New returns an Issuer for the configuration.
 func New(cfg Config) *Issuer {
-	cfg.Logger = cmp.Or(cfg.Logger, zap.NewNop())
+	cfg.Logger, cfg.Observer = cmp.Or(cfg.Logger, zap.NewNop()), cmp.Or(cfg.Observer, Observer(noObserver{}))
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	cfg.InlineProcessing = min(cmp.Or(cfg.InlineProcessing, inlineProcessing), cfg.Timeout)
 	cfg.MinAskInterval = cmp.Or(cfg.MinAskInterval, minAskInterval)
@@ -385,6 +387,11 @@ func NewTransport() *http.Transport { return ca.NewTransport() }
 // and account in this process.
 func SharedLimiter(directory string, orders int, window time.Duration) func(account string) *rate.Limiter {
 	return ca.SharedLimiter(directory, orders, window)
+}
+
+// OrdersLeft is how many orders such a limiter lets through now: of the account that has used up the most.
+func OrdersLeft(directory string, orders int, window time.Duration) float64 {
+	return ca.OrdersLeft(directory, orders, window, time.Now())
 }
 
 // IssuerKey returns the storage key under which CertMagic files certificates of

@@ -130,6 +130,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 		order.Replaces = ""
 		made, err = s.postOrder(ctx, order, ca.MaxRetries)
 	}
+	s.iss.Observer.Happened(orderEvent(err))
 	if err != nil {
 		return made, s.NoteLimit(ctx, s.account.URL, name, s.account.Problem(ctx, err))
 	}
@@ -247,6 +248,9 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 // takeUp goes on with an order. What was looked for is worked out anew, as far as that can be done.
 func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order, stage orderStage) {
 	a.order, a.resumed, a.facts.order.stage = order, true, stage
+	if stage == orderValid && kept.FinalizedAt.IsZero() {
+		a.iss.Observer.Happened(EventValid) // while nobody looked
+	}
 	if kept.Seen != nil {
 		a.facts.report, a.facts.lookedAt = kept.Seen, walltime.Now()
 	}

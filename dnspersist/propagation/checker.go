@@ -36,6 +36,7 @@ func NewChecker(cfg Config) *Checker {
 		cfg.Logger = zap.NewNop()
 	}
 	a := ask.NewAsker(cfg.Exchanger)
+	a.Asked = cfg.Asked
 	finder := zones.NewFinder(a, cfg.Resolvers, zones.Fence{Open: cfg.AllowPrivate, Private: cfg.PrivateNetworks})
 	return &Checker{cfg: cfg, asker: a, finder: finder, logger: cfg.Logger}
 }

@@ -19,6 +19,19 @@ type Exchanger = ask.Exchanger
 // NetExchanger is the [Exchanger] that uses real sockets.
 type NetExchanger = ask.NetExchanger
 
+// Outcome is how a question has ended, retransmissions included.
+type Outcome = ask.Outcome
+
+// Outcomes of a question, see [Config.Asked].
+const (
+	OutcomeAnswered  = ask.OutcomeAnswered  // there was an answer, be it that there is no such name
+	OutcomeFailed    = ask.OutcomeFailed    // the server answered with an error of its own, such as SERVFAIL
+	OutcomeUnusable  = ask.OutcomeUnusable  // what came is not an answer to the question, or was cut
+	OutcomeSilent    = ask.OutcomeSilent    // no answer came
+	OutcomeNotAsked  = ask.OutcomeNotAsked  // it was not sent, as so much is asked at present or of one look
+	OutcomeAbandoned = ask.OutcomeAbandoned // whoever asked has not waited for the answer
+)
+
 // Mode is who is asked for the record.
 type Mode string
 
@@ -73,6 +86,10 @@ type Config struct {
 
 	// Exchanger is NetExchanger{} if nil.
 	Exchanger Exchanger
+
+	// Asked is called with how each question to a server or resolver has ended. It must not
+	// block. May be nil.
+	Asked func(Outcome)
 
 	// Logger gets debug messages about discovery. May be nil.
 	Logger *zap.Logger

@@ -241,3 +241,16 @@ func SharedLimiter(ca string, orders int, window time.Duration) func(account str
 		return l.(*rate.Limiter)
 	}
 }
+
+// OrdersLeft is how many orders SharedLimiter lets through now: of the account that has used up the most, if the
+// CA has several.
+func OrdersLeft(ca string, orders int, window time.Duration, now time.Time) float64 {
+	left := float64(orders)
+	limiters.Range(func(key, limiter any) bool {
+		if k := key.(limiterKey); k.ca == ca && k.orders == orders && k.window == window {
+			left = min(left, limiter.(*rate.Limiter).TokensAt(now))
+		}
+		return true
+	})
+	return max(left, 0)
+}

@@ -160,6 +160,9 @@ func (k *Keeper) inBounds(ctx context.Context, w Write, now time.Time) error {
 // to be left alone, and whoever has names written on demand, would begin anew with each of them. Its zero
 // value is ready.
 type Process struct {
+	// Called is told how each call of a provider has ended. It must not block. May be nil.
+	Called func(Operation, Outcome)
+
 	mu        sync.Mutex
 	providers map[string]*provider
 	// running are the calls that were given up and have not ended.
@@ -342,8 +345,43 @@ func (p *Process) runsOn(call runningCall, ended <-chan struct{}) {
 	}()
 }
 
-// providerCall is a call of the provider's client.
-type providerCall func(ctx context.Context) error
+// Operation is what a provider is called for.
+type Operation int
+
+// Operations of a provider.
+const (
+	OperationAdd Operation = iota
+	OperationRemove
+)
+
+// Outcome is how a call of a provider has ended.
+type Outcome int
+
+// Outcomes of a call.
+const (
+	OutcomeOK Outcome = iota
+	// OutcomeError: the provider reported an error.
+	OutcomeError
+	// OutcomeUnknown: the call was given up before it had ended, and may have done its work.
+	OutcomeUnknown
+)
+
+// outcomeOf is how a call under ctx has ended.
+func outcomeOf(ctx context.Context, err error) Outcome {
+	switch {
+	case err == nil:
+		return OutcomeOK
+	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):
+		return OutcomeUnknown
+	}
+	return OutcomeError
+}
+
+// providerCall is a call of the provider's client, and what it is for.
+type providerCall struct {
+	operation Operation
+	run       func(ctx context.Context) error
+}
 
 // inZone runs a call of the provider while nobody else changes the zone, in the whole cluster: some read a
 // zone, change it, and write it back whole. Its time begins when it is its turn.
@@ -354,7 +392,10 @@ func (c *change) inZone(ctx context.Context, zone string, call providerCall) err
 			return fmt.Errorf("an earlier call of the provider for the zone %s was given up and has not ended; "+
 				"it is not called again until then: look whether its API can be reached, and reload or restart Caddy", zone)
 		}
-		err := callWithin(ctx, c.Options.Timeout, call)
+		err := callWithin(ctx, c.Options.Timeout, call.run)
+		if c.Process.Called != nil {
+			c.Process.Called(call.operation, outcomeOf(ctx, err))
+		}
 		var runs *runsOnError
 		if errors.As(err, &runs) {
 			c.Process.runsOn(key, runs.ended)
@@ -389,7 +430,7 @@ func (e *runsOnError) Unwrap() error { return e.err }
 // callWithin runs a call of a provider, which has to end in time: some clients have no time-out of
 // their own, and an API that accepts and never answers would hold the locks around it for ever.
 // One that does not even end when it is cancelled is left to itself; the error is a runsOnError then.
-func callWithin(ctx context.Context, limit time.Duration, call providerCall) error {
+func callWithin(ctx context.Context, limit time.Duration, call func(context.Context) error) error {
 	limit = cmp.Or(limit, defaultTimeout)
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

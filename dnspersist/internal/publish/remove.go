@@ -130,10 +130,10 @@ func (w *writer) remove(ctx context.Context, name, value string) (done Removed, 
 	}
 	// without a TTL, which would have to match
 	gone := libdns.TXT{Name: libdns.RelativeName(name, before.zone), Text: value}
-	wrote := w.inZone(ctx, before.zone, func(ctx context.Context) error {
+	wrote := w.inZone(ctx, before.zone, providerCall{OperationRemove, func(ctx context.Context) error {
 		_, err := deleter.DeleteRecords(ctx, before.zone+".", []libdns.Record{gone})
 		return err
-	})
+	}})
 	after, first, err := w.settleWithout(ctx, name, value, wrote)
 	if err != nil {
 		err = w.redact(fmt.Errorf("removing from %s: %w", name, err))

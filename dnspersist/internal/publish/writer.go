@@ -182,10 +182,10 @@ func (w *writer) write(ctx context.Context, name string, before published, value
 	for _, v := range values {
 		records = append(records, libdns.TXT{Name: libdns.RelativeName(name, before.zone), TTL: w.ttlAt(before), Text: v})
 	}
-	wrote := w.inZone(ctx, before.zone, func(ctx context.Context) error {
+	wrote := w.inZone(ctx, before.zone, providerCall{OperationAdd, func(ctx context.Context) error {
 		_, err := w.Provider.AppendRecords(ctx, before.zone+".", records)
 		return err
-	})
+	}})
 	patience := w.patience(wrote)
 	var why error
 	err = w.look(ctx, patience, func() (bool, error) {

@@ -124,7 +124,7 @@ func newWriter(o Options, read reader) *writer {
 	return &writer{
 		Options: &o, read: read, logger: zap.NewNop(),
 		note:   func(context.Context, []string) error { return nil },
-		inZone: func(ctx context.Context, _ string, call providerCall) error { return call(ctx) },
+		inZone: func(ctx context.Context, _ string, call providerCall) error { return call.run(ctx) },
 	}
 }
 

@@ -41,11 +41,11 @@ func TestSilentProvider(t *testing.T) {
 	// what waits for the zone does not wait on the provider's time
 	begun, end := make(chan struct{}), make(chan struct{})
 	go func() {
-		_ = u.keeper.change(u.at).inZone(t.Context(), "example.test", func(context.Context) error { close(begun); <-end; return nil })
+		_ = u.keeper.change(u.at).inZone(t.Context(), "example.test", adding(func(context.Context) error { close(begun); <-end; return nil }))
 	}()
 	<-begun
 	time.AfterFunc(3*u.keeper.Options.Timeout, func() { close(end) })
-	if err := u.keeper.change(u.at).inZone(t.Context(), "example.test", func(ctx context.Context) error { return ctx.Err() }); err != nil {
+	if err := u.keeper.change(u.at).inZone(t.Context(), "example.test", adding(func(ctx context.Context) error { return ctx.Err() })); err != nil {
 		t.Errorf("after a wait: %v", err)
 	}
 	u.keeper.Options.Provider = u.emptying
@@ -84,7 +84,7 @@ func TestStuckProvider(t *testing.T) {
 	wrote := false
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := elsewhere.inZone(ctx, "example.test", func(context.Context) error { wrote = true; return nil }); err != nil || !wrote {
+	if err := elsewhere.inZone(ctx, "example.test", adding(func(context.Context) error { wrote = true; return nil })); err != nil || !wrote {
 		t.Errorf("another node: %v", err)
 	}
 	if err := u.put(); err == nil || !strings.Contains(err.Error(), "has not ended") {
@@ -109,8 +109,11 @@ func TestStuckProvider(t *testing.T) {
 func TestPanickingProvider(t *testing.T) {
 	t.Parallel()
 	u := newPlace(t, "theirs", "old")
-	err := u.keeper.change(u.at).inZone(t.Context(), "example.test", func(context.Context) error { panic("nil map") })
+	err := u.keeper.change(u.at).inZone(t.Context(), "example.test", adding(func(context.Context) error { panic("nil map") }))
 	if err == nil || !strings.Contains(err.Error(), "panicked: nil map") {
 		t.Errorf("got %v", err)
 	}
 }
+
+// adding is a call of a provider that adds something.
+func adding(run func(context.Context) error) providerCall { return providerCall{OperationAdd, run} }

@@ -40,6 +40,8 @@ type Name struct {
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// LookedStatus is what that one look found, so that it is not forgotten with the process.
 	LookedStatus propagation.Status `json:"looked_status,omitempty"`
+	// EndsAt is when the last of the published values ends that the CA may accept; zero if one never does.
+	EndsAt time.Time `json:"ends_at,omitzero"`
 	// ChangeAt is when the CA began to ask for other records, as far as the looks at this name know of it.
 	ChangeAt time.Time `json:"change_at,omitzero"`
 	// PartialSince is since when at least one server shows the record.

@@ -34,6 +34,44 @@ type Answer struct {
 type Asker struct {
 	Exchanger Exchanger
 	Memory    *Memory
+	// Asked is called with how each question has ended; may be nil.
+	Asked func(Outcome)
+}
+
+// Outcome is how a question has ended, retransmissions and further transports included.
+type Outcome int
+
+// Outcomes of a question.
+const (
+	// OutcomeAnswered: the answer came, be it that there is no such name.
+	OutcomeAnswered Outcome = iota
+	// OutcomeFailed: the server has answered with an error of its own, such as SERVFAIL or REFUSED.
+	OutcomeFailed
+	// OutcomeUnusable: something came that is not an answer to the question, or was cut.
+	OutcomeUnusable
+	// OutcomeSilent: no answer came.
+	OutcomeSilent
+	// OutcomeNotAsked: it was not sent, as so much is asked at present or of one look.
+	OutcomeNotAsked
+	// OutcomeAbandoned: whoever has asked did not wait for the answer.
+	OutcomeAbandoned
+)
+
+// outcomeOf is how a question has ended.
+func outcomeOf(ctx context.Context, ans Answer, err error) Outcome {
+	switch {
+	case err == nil && (ans.Rcode == dns.RcodeSuccess || ans.Rcode == dns.RcodeNameError):
+		return OutcomeAnswered
+	case err == nil:
+		return OutcomeFailed
+	case errors.Is(err, ErrNotAsked):
+		return OutcomeNotAsked
+	case errors.Is(ctx.Err(), context.Canceled):
+		return OutcomeAbandoned
+	case errors.Is(err, ErrBadReply):
+		return OutcomeUnusable
+	}
+	return OutcomeSilent
 }
 
 // comparable is an Exchanger that can be the key of a map.
@@ -65,6 +103,14 @@ func (a Asker) Ask(ctx context.Context, addr, name string, qtype uint16, recurse
 // Send is Ask with a question of one's own. Whatever it takes to get the answer, it is one
 // question of the look's budget.
 func (a Asker) Send(ctx context.Context, addr string, query *dns.Msg) (Answer, error) {
+	ans, err := a.charged(ctx, addr, query)
+	if a.Asked != nil {
+		a.Asked(outcomeOf(ctx, ans, err))
+	}
+	return ans, err
+}
+
+func (a Asker) charged(ctx context.Context, addr string, query *dns.Msg) (Answer, error) {
 	if err := AccountOf(ctx).charge(); err != nil {
 		return Answer{}, err
 	}

@@ -1,0 +1,117 @@
+package acmepersist
+
+import (
+	"errors"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
+)
+
+// Observer is told what an Issuer does, for whoever counts it. Its methods must not block, and may be
+// called at the same time.
+type Observer interface {
+	// Happened is called for each event.
+	Happened(Event)
+	// Issued is called with the time from when an attempt knew the record to be complete to the certificate.
+	Issued(took time.Duration)
+	// RecordsEnd is called now and then with when the first of the published records ends; zero if none does.
+	RecordsEnd(earliest time.Time)
+}
+
+// Event is something that an Issuer does, or learns.
+type Event int
+
+// Events of an order, each for one request that was made for it.
+const (
+	// EventOrderMade: the CA has made an order.
+	EventOrderMade Event = iota
+	// EventOrderRefused: it has refused to.
+	EventOrderRefused
+	// EventOrderLimited: it has asked to wait.
+	EventOrderLimited
+	// EventOrderFailed: it did not answer, or not usefully.
+	EventOrderFailed
+)
+
+// Events of a validation.
+const (
+	// EventValid: the CA has validated the domain.
+	EventValid Event = iota + EventOrderFailed + 1
+	// EventRefused: it has looked, and refused.
+	EventRefused
+	// EventCAFault: a fault of its own has ended the validation.
+	EventCAFault
+	// EventUndecided: it has not decided for so long that another order is made.
+	EventUndecided
+	// EventAskedEarly: it was asked to validate before the record was known to be complete.
+	EventAskedEarly
+)
+
+// Events of the account and the CA.
+const (
+	// EventAccountUsable: the CA has accepted the account.
+	EventAccountUsable Event = iota + EventAskedEarly + 1
+	// EventAccountLost: the account cannot be used.
+	EventAccountLost
+	// EventCAAnswered: the CA has answered.
+	EventCAAnswered
+	// EventCADown: it has not, or with errors of its own.
+	EventCADown
+)
+
+// noObserver is where nobody counts.
+type noObserver struct{}
+
+func (noObserver) Happened(Event)       {}
+func (noObserver) Issued(time.Duration) {}
+func (noObserver) RecordsEnd(time.Time) {}
+
+// orderEvent is what has come of a request for an order.
+func orderEvent(err error) Event {
+	var problem acme.Problem
+	var down *ca.DownError
+	switch {
+	case err == nil:
+		return EventOrderMade
+	case ca.IsRateLimited(err):
+		return EventOrderLimited
+	case errors.As(err, &problem) && !errors.As(err, &down):
+		return EventOrderRefused
+	}
+	return EventOrderFailed
+}
+
+// reached notes what a conversation that has ended with err shows of the CA and the account. answered is
+// true if the CA has answered, confirmed if it has accepted the account.
+func (iss *Issuer) reached(err error, answered, confirmed bool) {
+	iss.outage.note(err, answered, walltime.Now())
+	var down *ca.DownError
+	switch {
+	case errors.As(err, &down):
+		iss.Observer.Happened(EventCADown)
+	case answered:
+		iss.Observer.Happened(EventCAAnswered)
+	}
+	var account *AccountError
+	switch {
+	case errors.As(err, &account):
+		iss.Observer.Happened(EventAccountLost)
+	case confirmed:
+		iss.Observer.Happened(EventAccountUsable)
+	}
+}
+
+// completeSince is since when the attempt knew the record to be complete; zero if it never did.
+func (a *attempt) completeSince() time.Time {
+	switch r := a.facts.report; {
+	case !a.facts.isReady():
+		return time.Time{}
+	case r.Since.IsZero(): // of an order that was kept
+		return r.When
+	default:
+		return r.Since
+	}
+}
