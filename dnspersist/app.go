@@ -21,6 +21,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/metrics"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/publish"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
@@ -43,6 +44,9 @@ type App struct {
 	// `allow_private_ns`: those that only your machines reach although their addresses are public
 	// ones, such as your own NAT64 prefix. An issuer's own `dns.private_networks` add to these.
 	PrivateNetworks []string `json:"private_networks,omitempty"`
+
+	// What Caddy's metrics have beside the figures of each CA.
+	Metrics *Metrics `json:"metrics,omitempty"`
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -111,6 +115,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			DiagnoseAfter: a.tuning.DiagnoseAfter, Lease: a.tuning.Lease,
 		},
 	}
+	a.registerMetrics()
 	return certificateEvents{a}.subscribe(ctx)
 }
 
@@ -261,6 +266,7 @@ const poolKey = "dns_persist"
 // shared is the state of the process that survives reloads.
 type shared struct {
 	registry *parking.Registry
+	metrics  *metrics.Metrics
 	// providers is what is known of the DNS providers.
 	providers publish.Process
 
@@ -273,7 +279,12 @@ type shared struct {
 }
 
 func newShared(t tuning.Values) *shared {
-	return &shared{registry: parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll})}
+	m := metrics.New()
+	return &shared{
+		registry:  parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
+		metrics:   m,
+		providers: publish.Process{Called: m.Called},
+	}
 }
 
 // Destruct implements caddy.Destructor: the last configuration is gone.

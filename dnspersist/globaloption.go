@@ -15,7 +15,7 @@ import (
 // appWords lists the words of the global option dns_persist, and onDemandWords those of its block
 // on_demand, both in the order of the documentation.
 const (
-	appWords      = "on_demand, private_networks"
+	appWords      = "on_demand, private_networks, metrics"
 	onDemandWords = "max_waiting, max_waiting_per_domain, forget_after, writes_per_hour, remove_after, max_records"
 )
 
@@ -34,6 +34,9 @@ const mostNames = 1_000_000_000
 //	        remove_after <duration>
 //	    }
 //	    private_networks <ranges...>
+//	    metrics {
+//	        per_name
+//	    }
 //	}
 //
 // These are the options of the app. One of the issuer is an error that shows the cert_issuer to write.
@@ -55,6 +58,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "on_demand":
 			a.OnDemand = new(OnDemand)
 			err = a.OnDemand.unmarshal(d)
+		case "metrics":
+			a.Metrics = new(Metrics)
+			err = a.Metrics.unmarshal(d)
 		case "private_networks":
 			if a.PrivateNetworks = d.RemainingArgs(); len(a.PrivateNetworks) == 0 {
 				return d.Errf("wrong argument count for private_networks: it reads private_networks <ranges...>")

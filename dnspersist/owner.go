@@ -83,8 +83,11 @@ func (o owner) ACME() (*acmepersist.Issuer, error) {
 func (o owner) Refuses(name string) error { return o.iss.refuses(name) }
 
 // account is the same for issuers that use one account: of a CA, in a storage.
-func (o owner) account() string {
-	return strings.Join([]string{o.iss.CA, o.iss.AccountURL, o.iss.AccountKey, operator.StorageKey(o.iss.rt.config().Storage)}, " ")
+func (o owner) account() string { return accountIn(o.iss, o.iss.rt.config().Storage) }
+
+// accountIn is that of an issuer in a storage.
+func accountIn(iss *Issuer, storage certmagic.Storage) string {
+	return strings.Join([]string{iss.CA, iss.AccountURL, iss.AccountKey, operator.StorageKey(storage)}, " ")
 }
 
 // siblings is the acmepersist.Config.Siblings: issuers with one account may publish by different

@@ -94,11 +94,8 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	if len(iss.TrustedRootsPEMFiles) > 0 {
 		core.CacheCap = -1 // a CA within reach has resolvers within reach
 	}
-	switch {
-	case iss.RateLimit != nil:
-		core.Limiter = acmepersist.SharedLimiter(iss.CA, iss.RateLimit.Orders, time.Duration(iss.RateLimit.Window))
-	case len(iss.TrustedRootsPEMFiles) == 0:
-		core.Limiter = acmepersist.SharedLimiter(iss.CA, 10, 10*time.Second)
+	if orders, window := iss.pace(); orders > 0 {
+		core.Limiter = acmepersist.SharedLimiter(iss.CA, orders, window)
 	}
 	iss.setCheckers(&core, dns)
 	return core
@@ -106,7 +103,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 
 // setCheckers has the record looked for as it is configured.
 func (iss *Issuer) setCheckers(core *acmepersist.Config, dns DNS) {
-	looks := propagation.Config{Resolvers: dns.Resolvers, Exchanger: iss.rt.tuning.Exchanger, Logger: iss.rt.logger}
+	looks := propagation.Config{Resolvers: dns.Resolvers, Exchanger: iss.rt.tuning.Exchanger, Logger: iss.rt.logger, Asked: iss.rt.app.shared.metrics.Asked}
 	if dns.Check == "none" {
 		iss.rt.logger.Warn("check is none: the CA is asked without a look whether the record is published, and each failure counts against its rate limits",
 			zap.String("ca", iss.CA))

@@ -33,6 +33,7 @@ var layers = []string{
 	"dnspersist/internal/site",
 	"dnspersist/acmepersist",
 	"dnspersist/internal/parking",
+	"dnspersist/internal/metrics",
 	"dnspersist/internal/managed",
 	"dnspersist/internal/operator",
 	"internal/tuning", // read once, where a configuration is provisioned
@@ -63,6 +64,10 @@ var only = map[string][]string{
 	"dnspersist/internal/site": {
 		"dnspersist/internal/ca", "dnspersist/internal/foreign", "dnspersist/internal/publish", "dnspersist/internal/state", "dnspersist/propagation",
 		"dnspersist/record", "internal/walltime",
+	},
+	// what is counted is told to it: nothing below knows of it
+	"dnspersist/internal/metrics": {
+		"dnspersist/acmepersist", "dnspersist/internal/parking", "dnspersist/internal/publish", "dnspersist/propagation",
 	},
 	// names of a configuration that need not be loaded
 	"dnspersist/internal/managed": {"dnspersist/internal/foreign", "dnspersist/record"},

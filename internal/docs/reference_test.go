@@ -47,7 +47,10 @@ func TestAppOptions(t *testing.T) {
 func TestOnDemandOptions(t *testing.T) {
 	table := rows(section(t, page(t, "docs/reference.md"), "## On-demand TLS"))
 	shown := firstWords(table, 0)
-	same(t, "words of the Caddyfile", shown, syntax(t, "UnmarshalCaddyfile reads the global option", 8))
+	words := slices.DeleteFunc(syntax(t, "UnmarshalCaddyfile reads the global option", 8), func(word string) bool {
+		return slices.Contains(jsonKeys(reflect.TypeFor[dnspersist.Metrics](), ""), word)
+	})
+	same(t, "words of the Caddyfile", shown, words)
 	same(t, "JSON keys", shown, jsonKeys(reflect.TypeFor[dnspersist.OnDemand](), ""))
 }
 
@@ -224,6 +227,42 @@ func TestLogEntries(t *testing.T) {
 	}
 	if entries < 15 {
 		t.Errorf("only %d entries", entries)
+	}
+}
+
+// The metrics of the reference are those of the code, with their labels and the values of these.
+func TestMetrics(t *testing.T) {
+	var metrics, values []string
+	definition := regexp.MustCompile(`(?m)= (?:gauge|counter)\("([a-z_]+)", "[^"]+"((?:, "[a-z]+")*)\)$`)
+	result := regexp.MustCompile(`(?:Event|Outcome|Operation)[A-Za-z]+: "([a-z_]+)"`)
+	for _, source := range sources(t, "dnspersist/internal/metrics", isProduct) {
+		for _, m := range definition.FindAllStringSubmatch(source, -1) {
+			metrics = append(metrics, m[1]+"{"+strings.ReplaceAll(strings.Trim(m[2], `, "`), `", "`, ",")+"}")
+		}
+		for _, m := range result.FindAllStringSubmatch(source, -1) {
+			values = append(values, m[1])
+		}
+	}
+	var shown []string
+	text := section(t, page(t, "docs/reference.md"), "## Metrics")
+	for _, row := range rows(text) {
+		if strings.Contains(row[0], "{") {
+			shown = append(shown, strings.Trim(row[0], "`"))
+		}
+	}
+	same(t, "metrics", shown, metrics)
+	if len(values) < 15 {
+		t.Errorf("only the results %q were found", values)
+	}
+	for _, source := range sources(t, "dnspersist/internal/parking", isProduct) {
+		for _, m := range regexp.MustCompile(`Phase[A-Z][a-z]+ Phase = "([a-z]+)"`).FindAllStringSubmatch(source, -1) {
+			values = append(values, m[1])
+		}
+	}
+	for _, v := range values {
+		if !strings.Contains(text, "`"+v+"`") {
+			t.Errorf("the value %s of a label is not explained", v)
+		}
 	}
 }
 
