@@ -119,6 +119,12 @@ func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, 
 // Name returns the validation name.
 func (c *Check) Name() string { return c.site.Record.Name }
 
+// Domains are the names that the record is for.
+func (c *Check) Domains() []string { return c.identifiers }
+
+// CA is the directory URL of the CA that the check is for.
+func (c *Check) CA() string { return c.session.iss.CA }
+
 // Look looks at DNS now. A thorough look asks some twenty questions more, to tell a person
 // what is wrong.
 func (c *Check) Look(ctx context.Context, thorough bool) Checked {

@@ -3,7 +3,7 @@
 //
 // Machine output goes to standard output and everything else to standard error. The exit
 // status is 0 only if all is ok: 1 means that the command could not do its work, 2 that it
-// did and not all names are ok.
+// did and not all names are ok, or that a dry run has found something to do.
 package command
 
 import (
@@ -50,7 +50,8 @@ make an order, never go through the admin endpoint: they use the configuration.
 --ca URL chooses one CA by its directory, where the configuration has several.
 
 The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
-has done its work and not all names are ok.`,
+has done its work and not all names are ok, or has found something to do in a
+dry run.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Example = examples("records example.com", "check --wait", "account export --output account-backup.json")

@@ -16,7 +16,7 @@ import (
 )
 
 func publishCommand() *cobra.Command {
-	cmd := newCommand("publish [NAME… | -] [--provider FILE|-] [--dry-run]", "Adds missing records through a DNS provider", `
+	cmd := newCommand("publish [NAME… | -] [--provider FILE|-] [--dry-run] [--format text|json]", "Adds missing records through a DNS provider", `
 Adds the records that the given names need, or all that the configuration manages, with
 the DNS provider of the configuration, also one with publish never, or with one whose
 credential is there for this run only: FILE holds the provider as the JSON of a
@@ -25,11 +25,16 @@ dns.providers module with its name, - reads it from standard input. It is never 
 Values are only added. What others have at a name stays; where one that is as good
 is published, nothing is written. The authoritative servers are asked before and after, and a
 provider that replaces where it should add is found out and what it removed is put back.
-What was written is noted in storage.`, runPublish)
+What was written is noted in storage.
+
+The exit status of a dry run is 2 if there is something to add. The JSON has one of the
+changes for each record, whose result is published (nothing had to be done), added, to_add
+(in a dry run) or failed.`, runPublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("dry-run", false, "Show what would be added, and write nothing")
 	cmd.Flags().Bool("allow-shadowing", false, "Publish also where a wildcard record then stops answering for the name")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.ValidArgsFunction = completeNames
 	cmd.Example = examples("publish --dry-run", "publish example.com --provider provider.json", "publish --provider - < provider.json")
 	return cmd
@@ -44,7 +49,54 @@ type publishing struct {
 	checks   []*acmepersist.Check
 	provider dnspersist.Provider
 	patience time.Duration
-	failed   int
+	changes  []change
+}
+
+// change is what was done about one record, or would be; in the JSON of the commands.
+type change struct {
+	// Name is where the record is published: the validation name, or where that leads.
+	Name string `json:"name"`
+	// Domains are those that it is for, where that is known, CA and Account the URLs.
+	Domains []string `json:"domains,omitempty"`
+	CA      string   `json:"ca"`
+	Account string   `json:"account"`
+	// Value and TTL, in seconds, are what was added or removed, or would be.
+	Value string       `json:"value,omitempty"`
+	TTL   int          `json:"ttl,omitempty"`
+	What  changeResult `json:"result"`
+	// Restored are values of others that the provider had taken away, and that were put back.
+	Restored []string `json:"restored,omitempty"`
+	Error    string   `json:"error,omitempty"`
+	// at is the validation name.
+	at string
+}
+
+// changeResult is what came of a change.
+type changeResult string
+
+const (
+	changePublished changeResult = "published"
+	changeAdded     changeResult = "added"
+	changeToAdd     changeResult = "to_add"
+	changeRemoved   changeResult = "removed"
+	changeGone      changeResult = "gone"
+	changeNotOurs   changeResult = "not_ours"
+	changeToRemove  changeResult = "to_remove"
+	changeFailed    changeResult = "failed"
+)
+
+// changeTexts are for people.
+var changeTexts = map[changeResult]string{
+	changePublished: "is published",
+	changeAdded:     "added, all name servers show it",
+	changeRemoved:   "removed",
+	changeGone:      "was gone already",
+	changeNotOurs:   "nothing there is noted as ours; it stays as it is",
+}
+
+// changeOf is a change at the name of a check.
+func changeOf(c *acmepersist.Check) change {
+	return change{Name: c.Place(), Domains: c.Domains(), CA: c.CA(), Account: c.Account(), at: c.Name()}
 }
 
 // publishing reads the names and the provider and prepares the checks.
@@ -106,15 +158,54 @@ func (p *publishing) with(configured *acmepersist.Publishing) (*acmepersist.Publ
 	return &with, nil
 }
 
-// fail reports what went wrong with a name; the others go on.
-func (p *publishing) fail(name string, err error) {
-	p.failed++
-	p.report("%s: %v", name, err)
+// show notes a change, and shows it to a person. One that failed is no reason to leave out the others.
+func (p *publishing) show(c change, err error) {
+	if err != nil {
+		c.What, c.Error = changeFailed, err.Error()
+	}
+	p.changes = append(p.changes, c)
+	for _, v := range c.Restored {
+		p.report("%s: the provider had taken %q away, it is there again", c.at, v)
+	}
+	switch {
+	case err != nil:
+		p.report("%s: %v", c.at, err)
+	case p.isJSON():
+	case c.What == changeToAdd:
+		fmt.Fprintf(p.out, "add %s. %d IN TXT %s\n", c.Name, c.TTL, record.Quote(c.Value))
+	case c.What == changeToRemove:
+		fmt.Fprintf(p.out, "remove %s. IN TXT %s\n", c.Name, record.Quote(c.Value))
+	default:
+		p.report("%s: %s", c.at, changeTexts[c.What])
+	}
 }
 
-func (p *publishing) end(names int) error {
-	if p.failed > 0 {
-		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", p.failed, names)
+// changesReply is the JSON of the commands.
+type changesReply struct {
+	Changes []change           `json:"changes"`
+	Failed  []operator.Failure `json:"failed,omitempty"`
+}
+
+// end puts the JSON out, and is not ok if something failed or is to be done. err is what has kept the
+// command from the rest.
+func (p *publishing) end(err error) error {
+	if p.isJSON() {
+		err = errors.Join(err, p.json(changesReply{append([]change{}, p.changes...), p.run.failed}))
+	}
+	failed, open := 0, false
+	for _, c := range p.changes {
+		if c.What == changeFailed {
+			failed++
+		}
+		open = open || c.What == changeToAdd || c.What == changeToRemove
+	}
+	switch {
+	case err != nil:
+		return err
+	case failed > 0:
+		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", failed, len(p.changes))
+	case open:
+		return errNotOK
 	}
 	return nil
 }
@@ -129,39 +220,37 @@ func runPublish(r *run) error {
 	}
 	for _, c := range p.checks {
 		if err := r.Err(); err != nil {
-			return err
+			return p.end(err)
 		}
-		if err := p.add(c); err != nil {
-			p.fail(c.Name(), err)
-		}
+		p.show(p.add(c))
 	}
-	return p.end(len(p.checks))
+	return p.end(nil)
 }
 
-// add writes the value that is missing, or shows it in a dry run.
-func (p *publishing) add(c *acmepersist.Check) error {
+// add writes the value that is missing; in a dry run it only finds out which one that is.
+func (p *publishing) add(c *acmepersist.Check) (change, error) {
+	what := changeOf(c)
 	with, err := p.with(c.Configured())
 	if err != nil {
-		return err
+		return what, err
 	}
 	with.AllowShadowing = with.AllowShadowing || p.flag("allow-shadowing")
 	done, err := c.Publish(p, with)
+	what.Restored = done.Restored
 	if _, shadows := errors.AsType[*acmepersist.ShadowingError](err); shadows {
-		return fmt.Errorf("%w or --allow-shadowing", err)
+		return what, fmt.Errorf("%w or --allow-shadowing", err)
 	}
 	if err != nil {
-		return err
+		return what, err
 	}
-	for _, v := range done.Restored {
-		p.report("%s: the provider had replaced %q, it is there again", c.Name(), v)
-	}
+	what.Name, what.Value, what.TTL = done.Name, done.Value, int(done.TTL/time.Second)
 	switch {
 	case done.Value == "":
-		p.report("%s: is published", c.Name())
+		what.TTL, what.What = 0, changePublished
 	case with.DryRun:
-		fmt.Fprintf(p.out, "add %s. %d IN TXT %s\n", done.Name, done.TTL/time.Second, record.Quote(done.Value))
+		what.What = changeToAdd
 	default:
-		p.report("%s: added, all name servers show it", c.Name())
+		what.What = changeAdded
 	}
-	return nil
+	return what, nil
 }

@@ -14,15 +14,20 @@ import (
 )
 
 func unpublishCommand() *cobra.Command {
-	cmd := newCommand("unpublish NAME… | - | --stale [--provider FILE|-] [--dry-run]", "Removes what publish has written", `
+	cmd := newCommand("unpublish NAME… | - | --stale [--provider FILE|-] [--dry-run] [--format text|json]", "Removes what publish has written", `
 Removes, at the given names, exactly the values that publish has written for the bound
 account and that are noted in storage. Everything else stays. With --stale it does so at
 the names that the configuration does not manage any more and that have no valid
-certificate either.`, runUnpublish)
+certificate either.
+
+The exit status of a dry run is 2 if there is something to remove. The JSON has one of the
+changes for each record, whose result is removed, gone (it was already), not_ours (nothing
+is noted), to_remove (in a dry run) or failed.`, runUnpublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("stale", false, "Remove the records of names that need none any more")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
 	cmd.Flags().Duration("wait", publish.DefaultWait, "How long a write may take to show on all name servers")
+	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.ValidArgsFunction = completeNames
 	cmd.Example = examples("unpublish old.example.com --dry-run", "unpublish --stale")
 	return cmd
@@ -43,30 +48,29 @@ func runUnpublish(r *run) error {
 		return p.removeStale()
 	}
 	for _, c := range p.checks {
-		if err := p.unshared(c); err != nil {
-			p.fail(c.Name(), err)
+		if err := r.Err(); err != nil {
+			return p.end(err)
+		}
+		what := changeOf(c)
+		err := p.unshared(c)
+		var entries []publish.Entry
+		if err == nil {
+			entries, err = c.Inventory().At(r, c.Place())
+		}
+		entries = slices.DeleteFunc(entries, func(e publish.Entry) bool { return e.Account != c.Account() }) // of another time
+		if err != nil || len(entries) == 0 {
+			what.What = changeNotOurs
+			p.show(what, err)
 			continue
 		}
-		entries, err := c.Inventory().At(r, c.Place())
-		if err != nil {
-			p.fail(c.Name(), err)
-			continue
-		}
-		n := 0
 		for _, e := range entries {
-			if e.Account != c.Account() {
-				continue // of another time
-			}
-			n++
-			p.remove(c.Name(), c.Place(), e.Value, c.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) {
+			what.Value = e.Value
+			p.show(p.remove(what, c.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) {
 				return c.Unpublish(p, with, e.Value)
-			})
-		}
-		if n == 0 {
-			p.report("%s: nothing there is noted as ours; it stays as it is", c.Name())
+			}))
 		}
 	}
-	return p.end(len(p.checks))
+	return p.end(nil)
 }
 
 // unshared is an error if others need the record of a name as well, which are not given.
@@ -93,38 +97,29 @@ func (p *publishing) unshared(c *acmepersist.Check) error {
 // removeStale removes the records of names that need none any more.
 func (p *publishing) removeStale() error {
 	all, err := p.off.Leftovers(p, p.text("ca"))
-	if err != nil {
-		p.fail("what was written", err)
-	}
 	for _, l := range all {
-		p.remove(l.Name, l.Name, l.Value, l.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) { return l.Unpublish(p, with) })
+		what := change{Name: l.Name, CA: l.CA, Account: l.Account, Value: l.Value, at: l.Name}
+		p.show(p.remove(what, l.Configured(), func(with *acmepersist.Publishing) (publish.Removed, error) { return l.Unpublish(p, with) }))
 	}
 	if len(all) == 0 && err == nil {
 		p.report("nothing was written for a name that needs it no more")
 	}
-	return p.end(max(len(all), p.failed))
+	return p.end(err)
 }
 
-// remove removes a value of a name that is published at a place, or shows it in a dry run.
-func (p *publishing) remove(name, place, value string, configured *acmepersist.Publishing, unpublish func(*acmepersist.Publishing) (publish.Removed, error)) {
-	if p.flag("dry-run") {
-		fmt.Fprintf(p.out, "remove %s. IN TXT %s\n", place, record.Quote(value))
-		return
+// remove removes the value of a change, if it is no dry run.
+func (p *publishing) remove(what change, configured *acmepersist.Publishing, unpublish func(*acmepersist.Publishing) (publish.Removed, error)) (change, error) {
+	if what.What = changeToRemove; p.flag("dry-run") {
+		return what, nil
 	}
 	with, err := p.with(configured)
-	var done publish.Removed
-	if err == nil {
-		done, err = unpublish(with)
+	if err != nil {
+		return what, err
 	}
-	for _, v := range done.Restored {
-		p.report("%s: the provider had removed %q as well, it is there again", name, v)
+	done, err := unpublish(with)
+	what.Restored, what.What = done.Restored, changeGone
+	if done.Gone {
+		what.What = changeRemoved
 	}
-	switch {
-	case err != nil:
-		p.fail(name, err)
-	case done.Gone:
-		p.report("%s: removed", name)
-	default:
-		p.report("%s: was gone already", name)
-	}
+	return what, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -73,20 +74,38 @@ func TestPublish(t *testing.T) {
 				}
 			}
 
-			if r := e.ok("publish", "--dry-run"); r.out != fmt.Sprintf("add %s. 300 IN TXT %s\n", vname, record.Quote(ours)) {
+			if r := e.ends(2, "publish", "--dry-run"); r.out != fmt.Sprintf("add %s. 300 IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("dry run: %q\n%s", r.out, r.err)
 			}
 			shows(foreign...)
-			for range 2 {
-				e.ok("publish", "--provider", provider)
+			one := change{
+				Name: vname, Domains: []string{site}, CA: e.CA.Directory(), Account: e.Bind(), Value: ours, TTL: 300, Result: "to_add",
+			}
+			e.changes(2, one, "publish", "--dry-run")
+			for _, result := range []string{"added", "published"} {
+				one.Result = result
+				if result == "published" {
+					one.Value, one.TTL = "", 0
+				}
+				e.changes(0, one, "publish", "--provider", provider)
 				shows(append(foreign, ours)...)
 			}
+			e.ok("publish", "--dry-run") // nothing is to be done
 			e.ok("check")
-			if r := e.ok("unpublish", site, "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+			if r := e.ends(2, "unpublish", site, "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("dry run: %q\n%s", r.out, r.err)
 			}
-			for range 2 {
-				e.ok("unpublish", site, "--provider", provider)
+			one.Value, one.TTL = ours, 0
+			for _, result := range []string{"to_remove", "removed", "not_ours"} {
+				one.Result = result
+				switch result {
+				case "to_remove":
+					e.changes(2, one, "unpublish", site, "--dry-run")
+					continue
+				case "not_ours":
+					one.Value = ""
+				}
+				e.changes(0, one, "unpublish", site, "--provider", provider)
 				shows(foreign...)
 			}
 
@@ -101,7 +120,7 @@ func TestPublish(t *testing.T) {
 				t.Errorf("stale: %q\n%s", r.out, r.err)
 			}
 			e.configure(e.Global() + e.Site("other.example.test", block))
-			if r := e.ok("unpublish", "--stale", "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
+			if r := e.ends(2, "unpublish", "--stale", "--dry-run"); r.out != fmt.Sprintf("remove %s. IN TXT %s\n", vname, record.Quote(ours)) {
 				t.Errorf("stale, dry run: %q\n%s", r.out, r.err)
 			}
 			shows(append(foreign, ours)...)
@@ -130,6 +149,28 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// change is the JSON of what publish and unpublish do.
+type change struct {
+	Name    string   `json:"name"`
+	Domains []string `json:"domains"`
+	CA      string   `json:"ca"`
+	Account string   `json:"account"`
+	Value   string   `json:"value"`
+	TTL     int      `json:"ttl"`
+	Result  string   `json:"result"`
+	Error   string   `json:"error"`
+}
+
+// changes checks that a command makes one change, by its JSON.
+func (e *env) changes(status int, want change, args ...string) {
+	e.T.Helper()
+	r := e.ends(status, append(args, "--format", "json")...)
+	reply := decode[struct{ Changes []change }](e.T, r.out)
+	if len(reply.Changes) != 1 || !reflect.DeepEqual(reply.Changes[0], want) {
+		e.T.Errorf("%q: %+v, want %+v\n%s", args, reply.Changes, want, r.err)
+	}
+}
+
 // A record below a wildcard's name is not published without a word for it.
 func TestPublishRefusesToShadow(t *testing.T) {
 	e := newEnv(t, harness.Options{})
@@ -139,7 +180,11 @@ func TestPublishRefusesToShadow(t *testing.T) {
 	if r := e.ends(1, "publish", "--dry-run"); !strings.Contains(r.err, "--allow-shadowing") || r.out != "" {
 		t.Errorf("%q, %s", r.out, r.err)
 	}
-	if r := e.ok("publish", "--dry-run", "--allow-shadowing"); !strings.HasPrefix(r.out, "add _validation-persist.shop.example.test. 3600 IN TXT") {
+	r := e.ends(1, "publish", "--dry-run", "--format", "json")
+	if reply := decode[struct{ Changes []change }](t, r.out); len(reply.Changes) != 1 || reply.Changes[0].Result != "failed" || !strings.Contains(reply.Changes[0].Error, "--allow-shadowing") {
+		t.Errorf("%q, %s", r.out, r.err)
+	}
+	if r := e.ends(2, "publish", "--dry-run", "--allow-shadowing"); !strings.HasPrefix(r.out, "add _validation-persist.shop.example.test. 3600 IN TXT") {
 		t.Errorf("%q, %s", r.out, r.err)
 	}
 	if r := e.ends(1, "publish"); !strings.Contains(r.err, "--provider is missing") {
