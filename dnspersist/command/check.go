@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 func checkCommand() *cobra.Command {
@@ -19,7 +22,8 @@ Reads DNS, as the CA would, and shows for each name what is published, what the 
 of it and why, what each server shows, and what to do. The CA is asked for nothing but
 the account.
 
---wait looks again until all names are ok or --timeout is over.
+--wait looks again until all names are ok or --timeout is over, and reports each change
+with what to do; of over 20 names it reports how many are in which state.
 
 --ask NAME asks the CA itself about one name: one order, validated and not finalized.
 Whatever DNS shows the CA looks, and a no counts against its limits.
@@ -90,9 +94,26 @@ func runCheck(r *run) error {
 	return err
 }
 
-// reportOne reports one name to a person.
+// colourOf is that of a state.
+func colourOf(s acmepersist.State) colour {
+	switch s {
+	case acmepersist.StateGood:
+		return green
+	case acmepersist.StateDepends, acmepersist.StatePartial, acmepersist.StateMissing:
+		return yellow
+	}
+	return red
+}
+
+// reportOne reports one name to a person. A reason is told once, at the value that it is about.
 func reportOne(out io.Writer, c acmepersist.Checked) {
-	fmt.Fprintf(out, "%s: %s (%s at %s)\n", c.Name, c.State, strings.Join(c.Identifiers, ", "), c.CA)
+	columns := columnsOf(out)
+	line := func(label, format string, args ...any) {
+		wrap(out, columns, fmt.Sprintf("    %-8s", label), fmt.Sprintf(format, args...))
+	}
+	wrap(out, columns, "", fmt.Sprintf("%s: %s (%s at %s)", c.Name, paint(out, colourOf(c.State), string(c.State)), strings.Join(c.Identifiers, ", "), c.CA))
+	var reasons []string
+	isKnown := c.OrValue == "" && strings.HasSuffix(c.Do, c.Value) // what to do ends with it
 	for _, v := range c.Published {
 		what := string(v.Outlook)
 		if string(v.Code) != what {
@@ -100,85 +121,87 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 		}
 		if v.Reason != "" {
 			what += ": " + v.Reason
+			reasons = append(reasons, v.Reason)
 		}
-		fmt.Fprintf(out, "    found   %q\n            %s\n", v.Value, what)
+		isKnown = isKnown || v.Value == c.Value
+		line("found", "%q", v.Value)
+		line("", "%s", what)
 	}
-	if !c.State.IsOK() {
-		fmt.Fprintf(out, "    wanted  %q\n", c.Value)
+	if !c.State.IsOK() && !isKnown {
+		line("wanted", "%q", c.Value)
 		if c.OrValue != "" {
-			fmt.Fprintf(out, "    or      %q\n", c.OrValue)
+			line("or", "%q", c.OrValue)
 		}
 	}
-	for _, s := range c.Report.Servers {
-		what := string(s.Verdict)
-		if s.Reason != "" {
-			what += ": " + s.Reason
+	for _, a := range answersOf(c, reasons) {
+		label := "server"
+		if len(a.hosts) > 1 {
+			label = "servers"
 		}
-		at := s.Host
-		if s.Addr != "" && s.Addr != s.Host {
-			at += " (" + s.Addr + ")"
-		}
-		if s.Name != c.Name { // where a CNAME leads
-			at += " for " + s.Name
-		}
-		fmt.Fprintf(out, "    server  %s: %s\n", at, what)
+		line(label, "%s%s", strings.Join(a.hosts, ", "), a.text)
 	}
 	for i, d := range c.Diagnostics {
 		if i > 0 { // the first is the state of the name, which the rest of this shows too
-			fmt.Fprintf(out, "    note    %s: %s\n", d.Code, d.Text)
+			line("note", "%s: %s", d.Code, d.Text)
 		}
 	}
 	if !c.EndsAt.IsZero() {
-		fmt.Fprintf(out, "    ends    %s\n", c.EndsAt.Format(time.DateTime))
+		line("ends", "%s", c.EndsAt.Format(time.DateTime))
 	}
 	if c.Do != "" {
-		fmt.Fprintf(out, "    do      %s\n", c.Do)
+		line("do", "%s", withoutKnown(c.Do, c.Published, reasons))
 	}
 }
 
-// wait looks again at those that are not ok until all are, or the time is over.
-func (l *looks) wait() error {
-	limit, err := l.cmd.Flags().GetDuration("timeout")
-	if err != nil {
-		return err
+// withoutKnown is what to do without what was told before: the value, if it is the only one, and the
+// reasons in front.
+func withoutKnown(do string, published []acmepersist.ValueVerdict, reasons []string) string {
+	if len(published) == 1 {
+		do = strings.Replace(do, "the value "+foreign.Text(published[0].Value)+" by", "it by", 1)
 	}
-	open := l.checks
-	began := time.Now()
-	last := make(map[string]string)
-	for {
-		var still []acmepersist.Wanted
-		err := l.at(open, false, func(c acmepersist.Checked) {
-			if !c.State.IsOK() {
-				still = append(still, c.Wanted)
-			}
-			now := string(c.State)
-			if c.State == acmepersist.StatePartial || c.State == acmepersist.StateBlocked {
-				now += ": " + c.Do
-			}
-			if key := keyOf(c.Wanted); last[key] != now {
-				last[key] = now
-				if !l.flag("quiet") {
-					l.report("%s: %s", c.Name, now)
-				}
-			}
-		})
-		if err != nil {
-			return err
+	for _, reason := range reasons {
+		do = strings.Replace(do, reason+"; ", "", 1)
+	}
+	return do
+}
+
+// answer is what some servers show.
+type answer struct {
+	text  string
+	hosts []string
+}
+
+// answersOf lists what the servers show, those together that show the same. The address of a host is
+// in it where that is to be looked after. The reasons were told before.
+func answersOf(c acmepersist.Checked, reasons []string) []answer {
+	what := func(s propagation.ServerReport) string {
+		text := string(s.Verdict)
+		if s.Reason != "" && !slices.Contains(reasons, s.Reason) {
+			text += ": " + s.Reason
 		}
-		open = still
-		waited := time.Since(began)
-		if len(open) == 0 || waited >= limit {
-			return nil
+		if s.Name != c.Name { // where a CNAME leads
+			return " for " + s.Name + ": " + text
 		}
-		l.progress("%d of %d names are ok, %s of %s waited", len(l.checks)-len(open), len(l.checks), waited.Round(time.Second), limit)
-		// a tenth of what was waited, and no more than 50 names a second
-		pause := max(waited/10, 2*time.Second, time.Duration(len(open))*time.Second/50)
-		select {
-		case <-time.After(min(pause, time.Minute+time.Duration(len(open))*time.Second/50, limit-waited)):
-		case <-l.Done():
-			return errors.New("interrupted while waiting")
+		return ": " + text
+	}
+	var all []answer
+	for _, s := range c.Report.Servers {
+		text, host := what(s), s.Host
+		isOdd := s.Verdict == propagation.VerdictBroken || s.Verdict == propagation.VerdictSilent ||
+			slices.ContainsFunc(c.Report.Servers, func(o propagation.ServerReport) bool { return o.Host == s.Host && o.Name == s.Name && what(o) != text })
+		if isOdd && s.Addr != "" && s.Addr != s.Host {
+			host += " (" + s.Addr + ")"
+		}
+		i := slices.IndexFunc(all, func(a answer) bool { return a.text == text })
+		if i < 0 {
+			i = len(all)
+			all = append(all, answer{text: text})
+		}
+		if !slices.Contains(all[i].hosts, host) {
+			all[i].hosts = append(all[i].hosts, host)
 		}
 	}
+	return all
 }
 
 // ask lets the CA validate one name.

@@ -144,6 +144,8 @@ type looks struct {
 	*run
 	client *client
 	checks []acmepersist.Wanted
+	// counts are how many names are in which state, for the line of progress.
+	counts string
 }
 
 // looks prepares to look at names, at all that are managed if there are none.
@@ -174,11 +176,13 @@ func (l *looks) at(which []acmepersist.Wanted, thorough bool, fn func(acmepersis
 		for _, w := range some {
 			names = append(names, w.Identifiers...)
 		}
+		l.progress("%slooking at DNS, %d of %d names done", l.counts, done, len(which))
 		req := operator.CheckRequest{Names: names, CA: l.text("ca"), Thorough: thorough}
 		var reply operator.CheckReply
 		if err := l.client.call(http.MethodPost, "check", req, &reply); err != nil {
 			return err
 		}
+		l.clear()
 		for _, w := range some {
 			at := slices.IndexFunc(reply.Checks, func(c acmepersist.Checked) bool { return keyOf(c.Wanted) == keyOf(w) })
 			switch {
@@ -190,9 +194,7 @@ func (l *looks) at(which []acmepersist.Wanted, thorough bool, fn func(acmepersis
 				return fmt.Errorf("the running Caddy at %s has not answered for %s: was its configuration changed meanwhile? try again", l.client.address, w.Name)
 			}
 		}
-		if done += len(some); len(which) > batch {
-			l.progress("looked at %d of %d names", done, len(which))
-		}
+		done += len(some)
 	}
 	return nil
 }

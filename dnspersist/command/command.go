@@ -111,6 +111,7 @@ func newCommand(use, short, long string, fn func(*run) error) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
+		context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait for the end
 		r := &run{Context: ctx, cmd: cmd, args: args, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), in: cmd.InOrStdin()}
 		err := r.checkChoices()
 		if err == nil {

@@ -91,9 +91,10 @@ func fit(text string, columns int) string {
 	return text
 }
 
-// unbroken is what has to stay on one line for somebody to copy it: a line of a zone file, a text
-// in quotes, and every word.
-var unbroken = regexp.MustCompile(`\S+ \d+ IN TXT "(?:[^"\\]|\\.)*"(?: "(?:[^"\\]|\\.)*")*[;,]?|\S+ \d+ IN CNAME \S+|[^\s"]*"(?:[^"\\]|\\.)*"[^\s"]*|\S+`)
+// unbroken is what has to stay on one line for somebody to copy it: the value of a record, a line of a
+// zone file, a text in quotes, and every word.
+var unbroken = regexp.MustCompile(`\S+ \d+ IN TXT "(?:[^"\\]|\\.)*"(?: "(?:[^"\\]|\\.)*")*[;,]?|\S+ \d+ IN CNAME \S+|` +
+	`[^\s"]+; accounturi=[^\s;]+(?:; [^\s=]+=[^\s;]+)*|[^\s"]*"(?:[^"\\]|\\.)*"[^\s"]*|\S+`)
 
 // wrap writes a text in lines of at most so many columns, if there are any. The first begins with
 // label, and the others are below its text. What is longer than a line is not broken: it is alone

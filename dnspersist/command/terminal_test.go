@@ -22,6 +22,7 @@ func TestWrap(t *testing.T) {
 			80, "    do      ", "replace the value " + value + " by " + line + "; the quotes are part of the value",
 			"    do      replace the value\n            " + value + "\n            by\n" + line + "\n            the quotes are part of the value\n",
 		},
+		{40, "", "publish this value: " + value[1:len(value)-1], "publish this value:\n" + value[1:len(value)-1] + "\n"},
 		{30, "", "let it set " + "a.example. 3600 IN CNAME b.c.example. and wait", "let it set\na.example. 3600 IN CNAME b.c.example.\n    and wait\n"},
 		{18, "", "日本語日本語 日本語", "日本語日本語\n    日本語\n"},
 		{20, "", `an odd " quote in it`, "an odd \" quote in it\n"},

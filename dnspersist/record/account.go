@@ -258,9 +258,14 @@ func (j *judge) nearMissOfURL(uri string) string {
 	return difference(uri, j.AccountURI)
 }
 
-// mostDiffering is how long the parts may be that two texts have not in common, for somebody
-// to overlook them.
-const mostDiffering = 3
+const (
+	// mostOverlooked is how long the parts may be that two texts have not in common, for somebody to
+	// overlook them.
+	mostOverlooked = 3
+	// mostDiffering is how much may follow behind what they have in common: the number of an
+	// account, and not the URL of another CA.
+	mostDiffering = 24
+)
 
 // ends cuts off what two texts have in common at their begin and at their end.
 func ends(a, b string) (common int, restA, restB string) {
@@ -296,10 +301,13 @@ func (j *judge) nearlyNamesUs(uri string) bool {
 	return isSlip(uri, j.AccountURI) || strings.EqualFold(uri, j.AccountURI)
 }
 
-// difference shows where two long texts differ that hardly do, for nobody finds a letter in
-// eighty.
+// difference shows where two long texts differ that have most in common, for nobody finds a letter
+// in eighty.
 func difference(published, wanted string) string {
 	common, restA, restB := ends(published, wanted)
+	if len(restA) > mostOverlooked || len(restB) > mostOverlooked {
+		restA, restB = published[common:], wanted[common:] // another number: what its end has in common means nothing
+	}
 	if common <= len(wanted)/2 || len(restA) > mostDiffering || len(restB) > mostDiffering {
 		return ""
 	}

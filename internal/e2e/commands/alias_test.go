@@ -35,7 +35,7 @@ func TestRecordAtTheEndOfAnAlias(t *testing.T) {
 		if c.State != acmepersist.StateMissing || !has(c.Do, "publish a TXT record at w.target.test with this value: "+value, "the CNAME at "+at+" leads to w.target.test") {
 			t.Errorf("recursive %t: nothing is published: %s, %q", recursive, c.State, c.Do)
 		}
-		if r := e.ends(2, "check", name); !recursive && !has(r.out, "server  ns1.", "for w.target.test: no: ") {
+		if r := e.ends(2, "check", name); !recursive && !has(r.out, "servers ns1.", "for w.target.test: no: ") {
 			t.Errorf("the servers' lines do not say for what:\n%s", r.out)
 		}
 		e.DNS.SetTXT(0, "w.target.test", "ca.example; accounturi=https://ca.example/1")
