@@ -2,6 +2,8 @@ package publish
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -117,3 +119,43 @@ func TestPanickingProvider(t *testing.T) {
 
 // adding is a call of a provider that adds something.
 func adding(run func(context.Context) error) providerCall { return providerCall{OperationAdd, run} }
+
+// Whoever counts learns of each call how it has ended, and of one that was given up that this is not known.
+func TestCallsAreCounted(t *testing.T) {
+	t.Parallel()
+	u := newPlace(t)
+	type call struct {
+		Operation
+		Outcome
+	}
+	var calls []call
+	u.keeper.Process.Called = func(operation Operation, outcome Outcome) { calls = append(calls, call{operation, outcome}) }
+	u.keeper.Options.Timeout = 50 * time.Millisecond
+	cut, cancel := context.WithCancel(t.Context())
+	for ctx, fn := range map[context.Context]func(context.Context) error{
+		t.Context(): func(context.Context) error { return errors.New("no") },
+		cut:         func(ctx context.Context) error { cancel(); <-ctx.Done(); return ctx.Err() },
+	} {
+		calls = nil
+		_ = u.keeper.change(u.at).inZone(ctx, "example.test", adding(fn))
+		want := OutcomeError
+		if ctx == cut {
+			want = OutcomeUnknown
+		}
+		if !slices.Equal(calls, []call{{OperationAdd, want}}) {
+			t.Errorf("counted are %v", calls)
+		}
+	}
+	calls = nil
+	if err := u.put(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.keeper.Remove(t.Context(), u.at, "ours", nil); err != nil {
+		t.Fatal(err)
+	}
+	u.keeper.Options.Provider = silent{u.emptying}
+	_ = u.put()
+	if want := []call{{OperationAdd, OutcomeOK}, {OperationRemove, OutcomeOK}, {OperationAdd, OutcomeUnknown}}; !slices.Equal(calls, want) {
+		t.Errorf("counted are %v, want %v", calls, want)
+	}
+}

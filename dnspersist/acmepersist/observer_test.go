@@ -1,0 +1,112 @@
+package acmepersist
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
+)
+
+// noted is an Observer that keeps what it is told.
+type noted struct {
+	events []Event
+	took   []time.Duration
+	ends   []time.Time
+}
+
+func (n *noted) Happened(e Event)              { n.events = append(n.events, e) }
+func (n *noted) Issued(took time.Duration)     { n.took = append(n.took, took) }
+func (n *noted) RecordsEnd(earliest time.Time) { n.ends = append(n.ends, earliest) }
+
+// What comes of a request for an order is told apart by whose turn it is next.
+func TestOrderEvents(t *testing.T) {
+	problem := acme.Problem{Type: acme.ProblemTypeNamespace + "rejectedIdentifier", Status: 400}
+	for want, err := range map[Event]error{
+		EventOrderMade:    nil,
+		EventOrderRefused: fmt.Errorf("making the order: %w", problem),
+		EventOrderLimited: fmt.Errorf("making the order: %w", &ca.RateLimitedError{Err: problem}),
+		EventOrderFailed:  &ca.DownError{Err: problem},
+	} {
+		if got := orderEvent(err); got != want {
+			t.Errorf("%v is %d, want %d", err, got, want)
+		}
+	}
+	if got := orderEvent(errors.New("connection reset")); got != EventOrderFailed {
+		t.Errorf("a lost connection is %d", got)
+	}
+}
+
+// What a conversation shows of the CA and of the account is reported, and nothing that it does not show.
+func TestReached(t *testing.T) {
+	lost := fmt.Errorf("an attempt: %w", &AccountError{Err: errors.New("gone")})
+	for _, c := range []struct {
+		what                string
+		err                 error
+		answered, confirmed bool
+		want                []Event
+	}{
+		{"a certificate", nil, true, true, []Event{EventCAAnswered, EventAccountUsable}},
+		{"an answer from memory", errors.New("waits"), false, false, nil},
+		{"a CA that is down", &ca.DownError{Err: errors.New("503")}, false, false, []Event{EventCADown}},
+		{"one that goes down after the order", &ca.DownError{Err: errors.New("503")}, true, true, []Event{EventCADown, EventAccountUsable}},
+		{"a lost account", lost, true, false, []Event{EventCAAnswered, EventAccountLost}},
+		{"one that is lost after it was confirmed", lost, true, true, []Event{EventCAAnswered, EventAccountLost}},
+		{"a record that is missing", errors.New("absent"), true, false, []Event{EventCAAnswered}},
+	} {
+		n := new(noted)
+		New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New(), Observer: n}).reached(c.err, c.answered, c.confirmed)
+		if !slices.Equal(n.events, c.want) {
+			t.Errorf("%s is told as %v, want %v", c.what, n.events, c.want)
+		}
+	}
+}
+
+// The first end is that of a record which somebody still has a certificate by: looked at lately, or new.
+func TestEarliestEnd(t *testing.T) {
+	now := time.Now()
+	old, soon, later := now.Add(-72*time.Hour), now.Add(time.Hour), now.Add(2*time.Hour)
+	accepted := func(at time.Time) []state.AcceptedValue { return []state.AcceptedValue{{Value: "v", At: at}} }
+	names := []state.Name{
+		{Name: "for-ever", LookedAt: now, Accepted: accepted(old)},
+		{Name: "gone", LookedAt: old, Accepted: accepted(old), EndsAt: soon},
+		{Name: "looked-at", LookedAt: now, Accepted: accepted(old), EndsAt: later},
+	}
+	if end := earliestEnd(names, now.Add(-48*time.Hour)); !end.Equal(later) {
+		t.Errorf("it is %s, want %s", end, later)
+	}
+	names = append(names, state.Name{Name: "new", Accepted: accepted(now), EndsAt: soon})
+	if end := earliestEnd(names, now.Add(-48*time.Hour)); !end.Equal(soon) {
+		t.Errorf("with a new one it is %s, want %s", end, soon)
+	}
+	if end := earliestEnd(names[:2], now.Add(-48*time.Hour)); !end.IsZero() {
+		t.Errorf("of records that do not end it is %s", end)
+	}
+}
+
+// The time to the certificate begins when the record was complete, also if the CA's answer came while
+// nobody waited for it: what is kept of the look has no more than its time.
+func TestCompleteSince(t *testing.T) {
+	looked, since := time.Now().Add(-time.Minute), time.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		report *propagation.Report
+		want   time.Time
+	}{
+		{nil, time.Time{}},
+		{&propagation.Report{Status: propagation.StatusPartial, Since: since, When: looked}, time.Time{}},
+		{&propagation.Report{Status: propagation.StatusReady, Since: since, When: looked}, since},
+		{&propagation.Report{Status: propagation.StatusReady, When: looked}, looked},
+	} {
+		a := attempt{facts: facts{report: c.report}}
+		if got := a.completeSince(); !got.Equal(c.want) {
+			t.Errorf("%+v: since %s, want %s", c.report, got, c.want)
+		}
+	}
+}
