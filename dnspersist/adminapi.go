@@ -13,7 +13,6 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
-	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 )
 
 func init() {
@@ -27,6 +26,9 @@ const adminTimeout = 2 * time.Minute
 // configuration needs and what DNS shows of them.
 //
 //   - `GET /dns_persist/`: the CAs, and how many names are managed and waiting
+//   - `GET /dns_persist/names`: where each name is on its way to a certificate, the most urgent first;
+//     `?domain=<name>`, `?phase=<phase>`, `?reason=<reason>`, repeated, and `?ca=<directory URL>` choose
+//     some, and `?limit=<number>&after=<after of the answer before>` go through them
 //   - `GET /dns_persist/records`: all records that are wanted; `/dns_persist/records/<name>`:
 //     that of one name, also of one that no configuration lists; `?name=<name>`, repeated,
 //     those of several; `?ca=<directory URL>` those for one CA
@@ -61,6 +63,10 @@ func (*AdminAPI) Routes() []caddy.AdminRoute {
 
 // The answers of the admin API, which are the JSON of the commands as well.
 type (
+	// NamesReply has where names are on their way to a certificate.
+	NamesReply = operator.NamesReply
+	// NameStatus is where a name is.
+	NameStatus = operator.NameStatus
 	// RecordsReply has the records that are wanted.
 	RecordsReply = operator.RecordsReply
 	// RecordSet is what has to be published at one validation name.
@@ -113,35 +119,13 @@ func startedApp() (*App, error) {
 
 // operator answers for the running configuration.
 func (a *App) operator() *operator.Operator {
-	return &operator.Operator{Registry: waitingNames{a}, Plan: func() managed.Plan[operator.Issuer] {
+	return &operator.Operator{Registry: a.shared.registry, Plan: func() managed.Plan[operator.Issuer] {
 		return managed.Loaded(a.ctx, func(i certmagic.Issuer) (operator.Issuer, bool) {
 			iss, ok := i.(*Issuer)
 			return owner{iss}, ok
 		})
 	}}
 }
-
-// waitingNames is the operator.Registry of a configuration that runs.
-type waitingNames struct{ app *App }
-
-// Waiting implements operator.Registry.
-func (n waitingNames) Waiting() []operator.Waiting {
-	var all []operator.Waiting
-	for _, s := range n.app.shared.registry.Snapshot() {
-		if s.Reason == "" || s.Phase == parking.PhaseServed {
-			continue
-		}
-		w := operator.Waiting{Domain: s.Domain, ValidationName: s.ValidationName(), State: s.Summary()}
-		if by, ok := s.Owner.(owner); ok && by.iss.rt.app == n.app {
-			w.Issuer = by
-		}
-		all = append(all, w)
-	}
-	return all
-}
-
-// Poke implements operator.Registry.
-func (n waitingNames) Poke(names []string) int { return n.app.shared.registry.Poke(names) }
 
 // Interface guard
 var _ caddy.AdminRouter = (*AdminAPI)(nil)

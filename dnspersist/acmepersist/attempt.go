@@ -185,7 +185,7 @@ func (a *attempt) holdAt(ctx context.Context, s step) error {
 		return a.hold(s.reason, s.until, a.refusal)
 	case ReasonBudget:
 		n := &a.facts.name
-		return a.hold(s.reason, s.until, &BudgetError{Name: n.Name, Failed: len(n.Attempts), RetryAt: s.until})
+		return a.hold(s.reason, s.until, &BudgetError{Name: n.Name, Failed: len(n.Attempts), RetryAt: s.until, Answer: n.Answer})
 	case ReasonProcessing:
 		return a.hold(s.reason, s.until, &ProcessingError{
 			Identifier: a.domain, CA: a.iss.CA, Since: a.facts.order.postedAt, RetryAt: s.until,
@@ -229,8 +229,9 @@ func (a *attempt) waiting(ctx context.Context, s step) error {
 		}
 	}
 	watch := a.watch(a.gate, report)
+	err.Found = watch.Find(report)
 	if s.reason == "" {
-		s.reason = reasonOf(report, watch.Find(report))
+		s.reason = reasonOf(report, err.Found)
 	}
 	h := a.hold(s.reason, s.until, err)
 	h.Watch = watch

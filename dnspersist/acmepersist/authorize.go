@@ -324,6 +324,7 @@ func (a *attempt) refused(ctx context.Context) error {
 	disagrees := !isInternal && disagrees(seen, want)
 	var retry time.Time
 	err := a.store.UpdateName(ctx, name, func(n *state.Name) bool {
+		n.Answered(reason, walltime.Now())
 		if isInternal {
 			// the CA counts it, so it costs an attempt; what is known of the values stays
 			n.NotBefore = n.AskAgainAt(propagation.Report{}, max(a.iss.CacheCap, 0), walltime.Now())

@@ -32,8 +32,9 @@ type WaitingError struct {
 	Identifier string
 	// Record is what has to be published.
 	Record site.Record
-	// Report is what DNS showed.
+	// Report is what DNS showed, Found what of that is published in place of the record.
 	Report propagation.Report
+	Found  site.Finding
 	// Retry is when the CA will be asked whatever DNS shows; zero if never.
 	Retry time.Time
 	// Err is what else somebody has to know: that the validation name leads elsewhere, or that the record
@@ -44,20 +45,9 @@ type WaitingError struct {
 // Unwrap returns Err.
 func (e *WaitingError) Unwrap() error { return e.Err }
 
-// Code is a stable word for the kind of wait: record_absent, record_partial,
+// Code is a stable word for the kind of wait: record_absent, record_wrong, record_partial,
 // record_confirming or dns_blocked.
-func (e *WaitingError) Code() string {
-	switch e.Report.Status {
-	case propagation.StatusPartial:
-		return "record_partial"
-	case propagation.StatusConfirming, propagation.StatusReady:
-		return "record_confirming"
-	case propagation.StatusBlocked:
-		return "dns_blocked"
-	default:
-		return "record_absent"
-	}
-}
+func (e *WaitingError) Code() string { return string(reasonOf(e.Report, e.Found)) }
 
 func (e *WaitingError) Error() string {
 	what := "the TXT record at " + e.Record.Place()
@@ -77,11 +67,16 @@ type BudgetError struct {
 	Name    string
 	Failed  int
 	RetryAt time.Time
+	// Answer is what the CA has last refused it with; nil if that is not known.
+	Answer *Answer
 }
 
 func (e *BudgetError) Error() string {
-	return fmt.Sprintf("the CA failed to validate %s lately (%d times): it is asked again after %s, see the earlier errors for what it said",
-		e.Name, e.Failed, e.RetryAt.UTC().Format(time.RFC3339))
+	text := fmt.Sprintf("the CA failed to validate %s lately (%d times): it is asked again after %s", e.Name, e.Failed, e.RetryAt.UTC().Format(time.RFC3339))
+	if e.Answer != nil {
+		text += "; its last answer, at " + e.Answer.At.UTC().Format(time.RFC3339) + ": " + e.Answer.Text
+	}
+	return text
 }
 
 // ProcessingError says that the CA has been asked and has not decided yet. The order is

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -81,12 +82,8 @@ type Hold struct {
 	Err error
 }
 
-// Answer is a CA's no.
-type Answer struct {
-	At time.Time `json:"at"`
-	// Text is what it said, escaped and bounded.
-	Text string `json:"text"`
-}
+// Answer is a CA's no. It is kept in storage: the log of that day may be gone.
+type Answer = state.Answer
 
 // IsRunningOut reports whether a certificate is lost soon if the wait goes on.
 func (h *Hold) IsRunningOut(now time.Time) bool { return !h.Urgent.IsZero() && !now.Before(h.Urgent) }
@@ -166,7 +163,7 @@ func (h *Hold) Wait(ctx context.Context) (seen *propagation.Report, err error) {
 func (a *attempt) hold(reason Reason, until time.Time, err error) *Hold {
 	h := &Hold{
 		Reason: reason, Domain: a.domain, CA: a.iss.CA, Account: a.account.URL,
-		Until: until, NotAfter: a.facts.notAfter(), Err: err,
+		Until: until, NotAfter: a.facts.notAfter(), Answer: a.facts.name.Answer, Err: err,
 	}
 	if a.facts.certificate != nil {
 		h.Urgent = Urgent(a.facts.certificate, a.facts.ratio)
@@ -244,14 +241,18 @@ func (h *Hold) Seen(r propagation.Report) *Hold {
 	fresh, watch := *h, *h.Watch
 	watch.Report = r
 	fresh.Watch = &watch
+	var found site.Finding
+	if watch.Find != nil {
+		found = watch.Find(r)
+	}
 	var w *WaitingError
 	if errors.As(h.Err, &w) {
 		now := *w
-		now.Report = r
+		now.Report, now.Found = r, found
 		fresh.Err = &now
 	}
 	if fresh.Reason.IsRecord() && watch.Find != nil {
-		fresh.Reason = reasonOf(r, watch.Find(r))
+		fresh.Reason = reasonOf(r, found)
 	}
 	return &fresh
 }

@@ -99,7 +99,7 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 			return nil
 		}
 		if ca.Sleep(ctx, nextLook(report, time.Since(start), cmp.Or(s.PollInterval, defaultPollInterval))) != nil {
-			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report}
+			return &WaitingError{Identifier: c.Identifier.Value, Record: r, Report: report, Found: site.Find(r, want, report)}
 		}
 	}
 }

@@ -293,8 +293,11 @@ func stateOf(s operator.RecordSet, value string) string {
 	case s.Type == "CNAME" && aliasWarning(s) != "":
 		return "something else is published"
 	}
-	if slices.Contains(s.DNS.Add, value) {
+	switch {
+	case slices.Contains(s.DNS.Add, value):
 		return "to be published"
+	case s.IsHeld:
+		return "published; held: " + s.Waiting
 	}
 	return "published"
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -90,6 +91,7 @@ func Handlers() []Handler {
 		{http.MethodGet, "", overview},
 		{http.MethodGet, "records", records},
 		{http.MethodGet, "records/", records},
+		{http.MethodGet, "names", names},
 		{http.MethodGet, "account", account},
 		{http.MethodGet, "probe", probe},
 		{http.MethodPost, "check", check},
@@ -166,7 +168,7 @@ func withStatus(err error) error {
 
 func overview(_ context.Context, o *Operator, r *http.Request) (any, error) {
 	if strings.Trim(r.URL.Path, "/") != strings.Trim(Prefix, "/") {
-		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s: there are records, account, probe and check", r.URL.Path)}
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s: there are names, records, account, probe and check", r.URL.Path)}
 	}
 	return OverviewReply{CAs: o.CAs(), Managed: len(o.Managed()), Waiting: len(o.waiting())}, nil
 }
@@ -177,6 +179,29 @@ func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		names = append(names, name)
 	}
 	return o.Records(ctx, r.URL.Query().Get("ca"), names)
+}
+
+// names takes the parameters domain, phase, reason and ca, the first three several times or with commas, and
+// after and limit.
+func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	given := r.URL.Query()
+	list := func(parameter string) (all []string) {
+		for _, values := range given[parameter] {
+			all = append(all, strings.FieldsFunc(values, func(r rune) bool { return r == ',' || r == ' ' })...)
+		}
+		return all
+	}
+	q := NamesQuery{Domains: list("domain"), Phases: list("phase"), Reasons: list("reason"), CA: given.Get("ca"), After: given.Get("after")}
+	var err error
+	if limit := given.Get("limit"); limit != "" {
+		if q.Limit, err = strconv.Atoi(limit); err != nil {
+			err = fmt.Errorf("limit is %q, not a number", limit)
+		}
+	}
+	if err = errors.Join(err, q.check()); err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+	}
+	return o.Names(ctx, q)
 }
 
 func account(ctx context.Context, o *Operator, r *http.Request) (any, error) {

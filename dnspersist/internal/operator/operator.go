@@ -19,6 +19,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
@@ -35,23 +36,13 @@ type Issuer interface {
 	Refuses(name string) error
 }
 
-// Registry is what waits in a Caddy that runs.
+// Registry knows where the domains of a Caddy that runs are. It is the parking.Registry.
 type Registry interface {
-	// Waiting lists the names that wait.
-	Waiting() []Waiting
+	Snapshot() []parking.Status
+	Of(domain string) []parking.Status
 	// Poke has DNS looked at again at once for those of the names that wait for a record, for all of
 	// them if no name is given, and returns how many that are.
 	Poke(names []string) int
-}
-
-// Waiting is a name that waits.
-type Waiting struct {
-	Domain         string
-	ValidationName string
-	// State is what DNS shows, or what else is waited for.
-	State string
-	// Issuer is the one that obtains its certificate; nil if it is not of this configuration.
-	Issuer Issuer
 }
 
 // Operator answers for one configuration.
@@ -126,37 +117,40 @@ func (o *Operator) groups(ca string, given []string) ([]*group, error) {
 		}
 	}
 	if all {
-		for _, w := range o.waitingBeside(given) {
-			add(w.Issuer, w.Domain)
+		for _, s := range o.waitingBeside(given) {
+			add(s.Owner.(Issuer), s.Domain)
 		}
 	}
 	return groups, errors.Join(errs...)
 }
 
 // waiting lists the names that wait.
-func (o *Operator) waiting() []Waiting {
+func (o *Operator) waiting() []parking.Status {
 	if o.Registry == nil {
 		return nil
 	}
-	return o.Registry.Waiting()
+	return slices.DeleteFunc(o.Registry.Snapshot(), func(s parking.Status) bool { return s.Reason == "" || s.Phase == parking.PhaseServed })
 }
 
-// waitingBeside are the names beside the given ones that wait, whoever asked for them: tenants on
-// demand, and other apps.
-func (o *Operator) waitingBeside(given []string) []Waiting {
+// waitingBeside are the names beside the given ones that wait, and whose owners are each an Issuer: tenants
+// on demand, and those of other apps.
+func (o *Operator) waitingBeside(given []string) []parking.Status {
 	known := make(map[string]bool, len(given))
 	for _, n := range given {
 		known[n] = true
 	}
-	return slices.DeleteFunc(o.waiting(), func(w Waiting) bool { return w.Issuer == nil || known[w.Domain] })
+	return slices.DeleteFunc(o.waiting(), func(s parking.Status) bool {
+		_, isOurs := s.Owner.(Issuer)
+		return !isOurs || known[s.Domain]
+	})
 }
 
 // Managed returns the names that the configuration manages with dns_persist, and those that a
 // running Caddy waits for beside them, sorted.
 func (o *Operator) Managed() []string {
 	names := o.Plan().Names()
-	for _, w := range o.waitingBeside(names) {
-		names = append(names, w.Domain)
+	for _, s := range o.waitingBeside(names) {
+		names = append(names, s.Domain)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

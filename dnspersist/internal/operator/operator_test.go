@@ -11,6 +11,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 )
 
 // fakeIssuer is an issuer that refuses a name, and is not in use.
@@ -29,11 +30,21 @@ func (f fakeIssuer) Refuses(name string) error {
 	return nil
 }
 
-// fakeRegistry has names that wait.
-type fakeRegistry []Waiting
+// fakeOwner is an issuer in a Caddy that runs.
+type fakeOwner struct {
+	parking.Owner
+	fakeIssuer
+}
 
-func (r fakeRegistry) Waiting() []Waiting { return r }
-func (r fakeRegistry) Poke([]string) int  { return len(r) }
+// fakeRegistry is where domains are.
+type fakeRegistry []parking.Status
+
+func (r fakeRegistry) Snapshot() []parking.Status { return slices.Clone(r) }
+func (r fakeRegistry) Poke([]string) int          { return len(r) }
+
+func (r fakeRegistry) Of(domain string) []parking.Status {
+	return slices.DeleteFunc(slices.Clone(r), func(s parking.Status) bool { return s.Domain != domain })
+}
 
 // newOperator is one for a configuration of two CAs, beside which a tenant waits.
 func newOperator(t *testing.T) *Operator {
@@ -53,8 +64,11 @@ func newOperator(t *testing.T) *Operator {
 		t.Fatal(err)
 	}
 	return &Operator{
-		Plan:     func() managed.Plan[Issuer] { return p },
-		Registry: fakeRegistry{{Domain: "tenant.example", Issuer: fakeIssuer{ca: "two"}}, {Domain: "elsewhere.example"}},
+		Plan: func() managed.Plan[Issuer] { return p },
+		Registry: fakeRegistry{
+			{Domain: "tenant.example", Reason: acmepersist.ReasonAbsent, Phase: parking.PhaseWaiting, Owner: fakeOwner{fakeIssuer: fakeIssuer{ca: "two"}}},
+			{Domain: "elsewhere.example", Reason: acmepersist.ReasonAccount, Phase: parking.PhaseHeld},
+		},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 )
 
@@ -32,8 +33,10 @@ type RecordSet struct {
 	// Wanted is a value for each CA and account. Each is enough for its own. Those of a
 	// CNAME are published at its target.
 	Wanted []acmepersist.Wanted `json:"wanted"`
-	// Waiting is what a running Caddy sees of a record that it waits for.
+	// Waiting is why a running Caddy has no certificate for it, and IsHeld is true if that is not for want
+	// of the record.
 	Waiting string `json:"waiting,omitempty"`
+	IsHeld  bool   `json:"held,omitempty"`
 	// DNS is what is published there, where that was read.
 	DNS *Published `json:"dns,omitempty"`
 }
@@ -98,12 +101,14 @@ func (o *Operator) Records(ctx context.Context, ca string, names []string, stand
 	if reply.Records, err = Sets(all); err != nil {
 		return reply, err
 	}
-	waiting := make(map[string]string)
-	for _, w := range o.waiting() {
-		waiting[w.ValidationName] = w.State
+	waiting := make(map[string]parking.Status)
+	for _, s := range o.waiting() {
+		waiting[s.ValidationName()] = s
 	}
 	for i, set := range reply.Records {
-		reply.Records[i].Waiting = waiting[set.Name]
+		if s, ok := waiting[set.Name]; ok {
+			reply.Records[i].Waiting, reply.Records[i].IsHeld = s.Explain().Text, !s.Reason.IsRecord()
+		}
 	}
 	reply.Failed, err = failed.end(ctx)
 	return reply, err

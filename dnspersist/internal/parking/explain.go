@@ -80,14 +80,18 @@ type Explanation struct {
 // Explain explains the status.
 func (s Status) Explain() Explanation {
 	x := Explanation{Code: string(s.Reason), Text: s.Summary()}
-	if s.hold == nil || s.Phase == PhaseServed {
-		if s.Phase == PhaseFailed {
-			x.Code, x.Do = string(PhaseFailed), "see the error; it is tried again by itself"
-		}
+	if s.Err != nil && !s.Reason.IsRecord() { // what DNS shows is not why
+		x.Text = s.Err.Error()
+	}
+	switch {
+	case s.Phase == PhaseFailed:
+		x.Code, x.Do = string(PhaseFailed), "see the error; it is tried again by itself"
+		return x
+	case s.Reason == "", s.Phase == PhaseServed:
 		return x
 	}
 	x.Do = adviceFor(s)
-	if s.Report == nil || !s.Reason.IsRecord() {
+	if s.hold == nil || s.Report == nil || !s.Reason.IsRecord() {
 		return x
 	}
 	finding := found(s.hold, *s.Report)
@@ -108,12 +112,13 @@ func (s Status) Explain() Explanation {
 
 // adviceFor says what to do about a domain that waits, as far as its reason says it.
 func adviceFor(s Status) string {
-	place := s.Record
+	var report propagation.Report
 	if s.Report != nil {
-		place, _ = s.Record.AtEnd(*s.Report)
+		report = *s.Report
 	}
+	place, _ := s.Record.AtEnd(report)
 	publish := "publish a TXT record at " + place.Place() + " with this value: " + place.Value
-	if s.Record.Target != "" && (s.Report == nil || !s.Report.Alias().LeadsTo(s.Record.Target)) {
+	if s.Record.Target != "" && !report.Alias().LeadsTo(s.Record.Target) {
 		publish = fmt.Sprintf("let the owner of the domain set a CNAME record at %s that leads to %s", s.Record.Name, s.Record.Target)
 	}
 	switch s.Reason {
@@ -123,9 +128,9 @@ func adviceFor(s Status) string {
 		}
 		return publish
 	case acmepersist.ReasonPartial:
-		return "wait for the zone transfers; if it lasts, look at the name servers that lack the record: " + strings.Join(s.Report.Lacking(), ", ")
+		return "wait for the zone transfers; if it lasts, look at the name servers that lack the record: " + strings.Join(report.Lacking(), ", ")
 	case acmepersist.ReasonBlocked:
-		return "see to it that the name servers answer: " + s.Report.Reason
+		return "see to it that the name servers answer: " + report.Reason
 	case acmepersist.ReasonPublish:
 		return "see the error, or " + publish
 	}

@@ -144,7 +144,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	if hold.Reason == acmepersist.ReasonCADown && before.Watch != nil {
 		// the record is what it was, and is watched and asked for meanwhile
 		down := *hold
-		down.Record, down.Also, down.Watch = before.Record, before.Also, before.Watch
+		down.Record, down.Also, down.Watch, down.Answer = before.Record, before.Also, before.Watch, before.Answer
 		hold = &down
 	}
 	e.hold, e.heir = hold, nil

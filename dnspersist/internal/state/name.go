@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
@@ -34,6 +35,8 @@ type Name struct {
 	Attempts []time.Time `json:"attempts,omitempty"`
 	// NotBefore is when a CA that has refused the published values may be asked again.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// Answer is what the CA has last refused the name with; nil once it has accepted it.
+	Answer *Answer `json:"answer,omitempty"`
 	// CAASince is since when CAA records seem to forbid the first certificate.
 	CAASince time.Time `json:"caa_since,omitzero"`
 	// LookedAt is when the published record was last looked at.
@@ -49,6 +52,21 @@ type Name struct {
 	// Target is what a CNAME at the name was last seen to lead to, of those that a
 	// Delegation covers.
 	Target string `json:"target,omitempty"`
+}
+
+// Answer is a CA's no.
+type Answer struct {
+	At time.Time `json:"at"`
+	// Text is what it said, escaped and bounded.
+	Text string `json:"text"`
+}
+
+// maxAnswer bounds the text of an Answer, in octets.
+const maxAnswer = 512
+
+// Answered notes the CA's no.
+func (n *Name) Answered(no error, now time.Time) {
+	n.Answer = &Answer{At: now.UTC(), Text: foreign.Cut(no.Error(), maxAnswer)}
 }
 
 // AcceptedValue is a value that was published when the CA validated the name.
@@ -208,7 +226,7 @@ func (n *Name) Satisfies(values []string, want record.Requirement, account strin
 // Accept notes which values the CA has accepted: the good ones, or where there was
 // none those that it may accept.
 func (n *Name) Accept(values []string, want record.Requirement, account string, now time.Time) {
-	n.Attempts, n.Refused = nil, nil
+	n.Attempts, n.Refused, n.Answer = nil, nil, nil
 	n.PartialSince, n.NotBefore, n.CAASince = time.Time{}, time.Time{}, time.Time{}
 	if len(values) == 0 {
 		return // nobody has looked: what was accepted before is the best that is known
@@ -349,6 +367,9 @@ func (n *Name) Repair(now time.Time) {
 		if IsAhead(*t, now, 0) {
 			*t = time.Time{}
 		}
+	}
+	if n.Answer != nil && IsAhead(n.Answer.At, now, 0) {
+		n.Answer.At = now
 	}
 	// these two are meant for the future
 	if IsAhead(n.NotBefore, now, mostNotBefore) {
