@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // The limits of a ChangeResourceRecordSets request, halved, for what is UPSERTed counts twice.
@@ -113,9 +115,16 @@ func writeJSON(b *bytes.Buffer, v any) error {
 // mergeOctoDNS warns of putting a document in the place of the file it names.
 const mergeOctoDNS = "# To be merged into the file of the zone: octoDNS removes records that the file does not list.\n"
 
-// writeOctoDNS writes one document for each zone, in the order of the zones' first sets. Names
-// and values are in single quotes, where YAML has no escape but the doubled quote, and no
-// name is taken for a number or null. octoDNS splits values itself.
+// octoDNSRecord is a record in the file of a zone.
+type octoDNSRecord struct {
+	TTL    uint32       `yaml:"ttl"`
+	Type   string       `yaml:"type"`
+	Value  *yaml.Node   `yaml:"value,omitempty"`
+	Values []*yaml.Node `yaml:"values,omitempty"`
+}
+
+// writeOctoDNS writes one document for each zone, in the order of the zones' first sets. octoDNS
+// splits values itself.
 func writeOctoDNS(b *bytes.Buffer, sets []RRset) error {
 	var zones []string
 	byZone := make(map[string][]RRset)
@@ -141,25 +150,35 @@ func writeOctoDNS(b *bytes.Buffer, sets []RRset) error {
 		fmt.Fprintf(b, "# %s.yaml\n---\n%s", zone, mergeOctoDNS)
 		list := byZone[zone]
 		slices.SortStableFunc(list, func(x, y RRset) int { return strings.Compare(naturalKey(x.relative()), naturalKey(y.relative())) })
+		file := yaml.Node{Kind: yaml.MappingNode}
 		for _, s := range list {
-			b.WriteString(comments("#", s.Comment))
-			fmt.Fprintf(b, "%s:\n  ttl: %d\n  type: %s\n", quoteYAML(s.relative()), s.TTL, s.rrtype())
+			name, r, node := quotedYAML(s.relative()), octoDNSRecord{TTL: s.TTL, Type: s.rrtype()}, new(yaml.Node)
+			name.HeadComment = strings.TrimSuffix(comments("#", s.Comment), "\n")
 			if s.CNAME != "" {
-				fmt.Fprintf(b, "  value: %s\n", quoteYAML(s.CNAME+"."))
-				continue
+				r.Value = quotedYAML(s.CNAME + ".")
+			} else {
+				for _, v := range s.whole() {
+					r.Values = append(r.Values, quotedYAML(strings.ReplaceAll(v, ";", `\;`)))
+				}
 			}
-			b.WriteString("  values:\n")
-			for _, v := range s.whole() {
-				fmt.Fprintf(b, "  - %s\n", quoteYAML(strings.ReplaceAll(v, ";", `\;`)))
+			if err := node.Encode(r); err != nil {
+				return err
 			}
+			file.Content = append(file.Content, name, node)
+		}
+		e := yaml.NewEncoder(b)
+		e.SetIndent(2)
+		e.CompactSeqIndent()
+		if err := e.Encode(&file); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// quoteYAML is for printable ASCII on one line.
-func quoteYAML(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
+// quotedYAML is a text that no reader of whatever version of YAML takes for a number or null.
+func quotedYAML(s string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Style: yaml.SingleQuotedStyle, Value: s}
 }
 
 // notForOctoDNS is why octoDNS would refuse a value or publish another one.
