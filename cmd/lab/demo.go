@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +30,8 @@ const (
 
 	// certificateLife is short enough to see a renewal within a minute.
 	certificateLife = 45 * time.Second
+	// playLife leaves time to type.
+	playLife = 3 * time.Minute
 	// firstServer and secondServer are how long the late site's owner takes.
 	firstServer  = 3 * time.Second
 	secondServer = 4 * time.Second
@@ -36,15 +39,21 @@ const (
 
 // demo is one run.
 type demo struct {
-	began   time.Time
+	screen
 	ca      *lab.CA
 	dns     *lab.DNS
+	records *records
 	dir     string
-	port    int
 	restore func()
 
-	httpPort int
-	blocked  atomic.Bool // name servers cannot be reached
+	port, httpPort int
+	admin          string      // the address of Caddy's admin endpoint
+	config         string      // the Caddyfile that Caddy has
+	blocked        atomic.Bool // name servers cannot be reached
+
+	commands sync.Mutex // held while one is obeyed
+	added    []string   // sites
+	quit     chan struct{}
 
 	mu       sync.Mutex
 	wanted   map[string]string // validation name -> value
@@ -53,17 +62,16 @@ type demo struct {
 	// firstIssued is when the CA issued it.
 	firstIssued time.Time
 	changes     int // of DNS
-	wake        chan struct{}
 	verbose     bool
 }
 
 // begin brings up the name servers and the CA.
-func begin(o options) (*demo, error) {
-	d := &demo{began: time.Now(), wanted: make(map[string]string), wake: make(chan struct{}, 1), verbose: o.verbose}
+func begin(o options, out io.Writer) (*demo, error) {
+	d := &demo{screen: screen{began: time.Now(), out: out}, wanted: make(map[string]string), quit: make(chan struct{}), verbose: o.verbose}
 	servers, life := 2, certificateLife
 	values := tuning.Values{
 		Grace: 10 * time.Second, Settle: 2 * time.Second,
-		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second,
+		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second, LookAtNames: 5 * time.Second, InlineProcessing: 5 * time.Second,
 	}
 	// a CA may ask any of the servers; this one asks the one that makes it fail
 	pick := "worst"
@@ -71,8 +79,11 @@ func begin(o options) (*demo, error) {
 		servers, life, pick = s.servers, s.life, s.pick
 		values.Grace, values.PropagationTimeout, values.MinAsk = 5*time.Second, 2*time.Second, 2*time.Second
 	}
+	if o.play {
+		life = playLife
+	}
 	var err error
-	if d.dir, err = os.MkdirTemp("", "dns-persist-lab-"); err != nil {
+	if d.dir, err = os.MkdirTemp("", folders); err != nil {
 		return nil, err
 	}
 	if d.dns, err = lab.NewDNS(servers); err != nil {
@@ -80,6 +91,7 @@ func begin(o options) (*demo, error) {
 	}
 	d.dns.AddZone(zone)
 	d.dns.SetPick(pick)
+	d.records = newRecords(d.dns)
 	if d.ca, err = lab.NewCA(lab.CAConfig{Resolver: d.dns.Resolver(), Lifetime: life, Dialect: o.dialect}); err != nil {
 		return nil, err
 	}
@@ -89,16 +101,23 @@ func begin(o options) (*demo, error) {
 	narrator = d
 	d.say("A CA at %s", d.ca.Directory())
 	d.say("%d authoritative name servers for %s (%s to %s), a recursive one at %s", servers, zone, host(d.dns, 1), host(d.dns, servers), d.dns.Resolver())
-	if d.httpPort, err = lab.FreePort(); err != nil {
-		return nil, err
+	adminPort := 0
+	for _, port := range []*int{&d.httpPort, &d.port, &adminPort} {
+		if *port, err = lab.FreePort(); err != nil {
+			return nil, err
+		}
 	}
-	d.port, err = lab.FreePort()
-	return d, err
+	d.admin = fmt.Sprintf("127.0.0.1:%d", adminPort)
+	return d, nil
 }
 
-// load starts Caddy, or reloads it.
-func (d *demo) load(config string) error {
+// start shows the Caddyfile and starts Caddy with it, or reloads it.
+func (d *demo) start(config string) error {
 	d.say("Caddy takes this Caddyfile:\n\n%s", indent(config))
+	return d.load(config)
+}
+
+func (d *demo) load(config string) error {
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		return fmt.Errorf("adapting the Caddyfile: %w", err)
@@ -106,13 +125,14 @@ func (d *demo) load(config string) error {
 	if err := caddy.Load(adapted, true); err != nil {
 		return fmt.Errorf("starting Caddy: %w", err)
 	}
+	d.config = config
 	return nil
 }
 
 // global is the Caddyfile's global options.
 func (d *demo) global(more string) string {
 	return fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	http_port %d
 	https_port %d
@@ -129,7 +149,7 @@ func (d *demo) global(more string) string {
 		resolvers %s%s
 	}
 }
-`, d.httpPort, d.port, filepath.ToSlash(filepath.Join(d.dir, "storage")), d.ca.Directory(), filepath.ToSlash(d.ca.RootsFile()), d.dns.Resolver(), more)
+`, d.admin, d.httpPort, d.port, filepath.ToSlash(filepath.Join(d.dir, "storage")), d.ca.Directory(), filepath.ToSlash(d.ca.RootsFile()), d.dns.Resolver(), more)
 }
 
 func (d *demo) caddyfile() string {
@@ -151,7 +171,7 @@ func (d *demo) caddyfile() string {
 
 // demonstrate plays the owners of the sites and verifies what comes of it.
 func (d *demo) demonstrate(ctx context.Context) error {
-	if err := d.load(d.caddyfile()); err != nil {
+	if err := d.start(d.caddyfile()); err != nil {
 		return err
 	}
 	names := []string{plain, apex, late}
@@ -210,7 +230,7 @@ func (d *demo) summary(all time.Duration, changesBefore int) error {
 	failed := d.ca.FailedValidations()
 	d.say("Done: the first certificate after %.1f s, all after %.1f s, a renewal after %.1f s; %d orders, %d validations asked, %d validations failed",
 		d.first.Seconds(), all.Seconds(), time.Since(d.began).Seconds(), len(d.ca.Orders()), d.ca.Count("challenge"), len(failed))
-	d.say("See for yourself:  curl --cacert %s --resolve %s:%d:127.0.0.1 https://%s:%d/", d.issuanceRoots(), plain, d.port, plain, d.port)
+	d.say("See for yourself:\n    curl --cacert %s \\\n      --resolve %s:%d:127.0.0.1 https://%[2]s:%d/", d.issuanceRoots(), plain, d.port)
 	switch {
 	case len(failed) > 0:
 		return fmt.Errorf("%d validations failed, the first: %s", len(failed), failed[0].Detail)
@@ -238,10 +258,12 @@ func (d *demo) publish(server int, name, value string) {
 	d.mu.Lock()
 	d.changes++
 	d.mu.Unlock()
-	d.dns.SetTXT(server, "_validation-persist."+name, value)
 	where := "all name servers have it"
 	if server > 0 {
+		d.dns.SetTXT(server, validationName(name), value)
 		where = host(d.dns, server) + " has it"
+	} else {
+		d.records.set(validationName(name), value)
 	}
 	d.say("The owner of %s publishes the record: %s", name, where)
 }
@@ -253,7 +275,7 @@ func host(dns *lab.DNS, server int) string { return strings.TrimSuffix(dns.Host(
 func (d *demo) value(name string) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v, ok := d.wanted["_validation-persist."+name]
+	v, ok := d.wanted[validationName(name)]
 	if !ok {
 		return "", errors.New("it was not asked for")
 	}

@@ -16,6 +16,9 @@ func TestParse(t *testing.T) {
 		"--dialect 00":             {dialect: lab.Dialect{Draft: "00"}},
 		"--dialect=02":             {dialect: lab.Dialect{Draft: "02"}},
 		"--dialect 02+01 --once":   {once: true, dialect: lab.Dialect{Draft: "02", AcceptAccountURL: true}},
+		"--play":                   {play: true, dialect: lab.Dialect{Draft: "01"}},
+		"ctl":                      {control: "help"},
+		"ctl break www cut":        {control: "break www cut"},
 		"-dialect mixed -verbose ": {verbose: true, dialect: lab.Dialect{Draft: "02", Mixed: true}},
 	} {
 		var complaints strings.Builder
@@ -25,11 +28,12 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"--dialect 03": `no such dialect: "03", want one of 00, 01, 02, 02+01, mixed`,
-		"--dialect=":   `no such dialect: ""`,
-		"02":           `unexpected argument "02"`,
-		"--draft 02":   "refused flags",
-		"--dialect":    "refused flags",
+		"--dialect 03":  `no such dialect: "03", want one of 00, 01, 02, 02+01, mixed`,
+		"--dialect=":    `no such dialect: ""`,
+		"02":            `unexpected argument "02"`,
+		"--draft 02":    "refused flags",
+		"--dialect":     "refused flags",
+		"--play --once": "leave --once and --scenario out",
 	} {
 		if _, err := parse(strings.Fields(args), new(strings.Builder)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v", args, err)

@@ -4,12 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"io"
-	"os"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -25,16 +21,6 @@ func init() {
 
 // narrator is the run that Caddy's log is told to.
 var narrator *demo
-
-// printing keeps lines whole.
-var printing sync.Mutex
-
-// say prints one line of the story, with the seconds since the start.
-func (d *demo) say(format string, args ...any) {
-	printing.Lock()
-	defer printing.Unlock()
-	fmt.Printf("%6.1fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
-}
 
 // caEvent tells what the CA sees.
 func (d *demo) caEvent(e lab.Event) {
@@ -79,9 +65,7 @@ type logEntry struct {
 // logLine tells what Caddy says.
 func (d *demo) logLine(line []byte) {
 	if d.verbose {
-		printing.Lock()
-		fmt.Fprintf(os.Stderr, "%s\n", line)
-		printing.Unlock()
+		d.print(string(line))
 	}
 	var e logEntry
 	if json.Unmarshal(line, &e) != nil {
@@ -94,17 +78,17 @@ func (d *demo) logLine(line []byte) {
 		d.mu.Lock()
 		d.wanted[cmp.Or(e.AliasOf, e.Name)] = e.Value
 		d.mu.Unlock()
-		d.say("Caddy asks for a TXT record, once and for all:\n\n    name   %s\n    value  %s\n", e.Name, e.Value)
+		d.say("Caddy asks for this TXT record, once and for all:\n    %s\n    %s", e.Name, e.Value)
 	case "record changed in DNS", "what DNS shows of a record has changed":
 		if e.DNS != "" {
 			d.say("Caddy sees %s: %s", e.Domain, e.DNS)
 		}
 		for _, text := range e.Diagnostics {
-			d.say("      %s", text)
+			d.say("%s", text)
 		}
 	case "a TXT record is published at the validation name, and it is not the one that the CA wants":
 		d.say("Caddy sees another record at %s: %s", e.Name, strings.Join(e.Found, "; "))
-		d.say("      to do: %s", e.Do)
+		d.say("To do: %s", e.Do)
 	case "a name server does not answer as it should; this is logged once for all its names":
 		d.say("Caddy sees: %s", e.Diagnostic)
 	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":

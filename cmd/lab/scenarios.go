@@ -61,7 +61,7 @@ func (d *demo) play(ctx context.Context, s *scenario) error {
 
 // serve starts Caddy with the site, and more words for its issuer.
 func (d *demo) serve(more string) error {
-	return d.load(d.global(more) + "\n" + site + " {\n\trespond \"hello\"\n}\n")
+	return d.start(d.global(more) + "\n" + site + " {\n\trespond \"hello\"\n}\n")
 }
 
 // asked waits until Caddy has asked for the record, and returns its value.
@@ -182,7 +182,7 @@ func playVanished(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.dns.SetTXT(0, "_validation-persist."+site)
+	d.dns.SetTXT(0, validationName(site))
 	d.say("Somebody deletes the record. Certificates live for 40s here; Caddy goes on serving …")
 	if err := pause(ctx, 18*time.Second); err != nil {
 		return err
@@ -201,7 +201,7 @@ func playStaleForEver(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.dns.SetTXT(4, "_validation-persist."+site)
+	d.dns.SetTXT(4, validationName(site))
 	d.say("%s goes back to an old zone, for ever. The CA looks from three places, each at the next server", host(d.dns, 4))
 	return d.renewed(ctx, first)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func plays(t *testing.T, name, draft string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	o := options{once: true, scenario: s, dialect: lab.Dialect{Draft: draft}}
-	if err := run(ctx, o); err != nil {
+	if err := run(ctx, o, strings.NewReader(""), os.Stdout); err != nil {
 		t.Error(err)
 	}
 }
