@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -29,6 +30,8 @@ const adminTimeout = 2 * time.Minute
 //   - `GET /dns_persist/names`: where each name is on its way to a certificate, the most urgent first;
 //     `?domain=<name>`, `?phase=<phase>`, `?reason=<reason>`, repeated, and `?ca=<directory URL>` choose
 //     some, and `?limit=<number>&after=<after of the answer before>` go through them
+//   - `GET /dns_persist/health`: 200 if this node is of use, 503 if it is not; with `?strict` also if somebody
+//     should look
 //   - `GET /dns_persist/records`: all records that are wanted; `/dns_persist/records/<name>`:
 //     that of one name, also of one that no configuration lists; `?name=<name>`, repeated,
 //     those of several; `?ca=<directory URL>` those for one CA
@@ -67,6 +70,8 @@ type (
 	NamesReply = operator.NamesReply
 	// NameStatus is where a name is.
 	NameStatus = operator.NameStatus
+	// HealthReply has how the node is.
+	HealthReply = operator.HealthReply
 	// RecordsReply has the records that are wanted.
 	RecordsReply = operator.RecordsReply
 	// RecordSet is what has to be published at one validation name.
@@ -119,12 +124,54 @@ func startedApp() (*App, error) {
 
 // operator answers for the running configuration.
 func (a *App) operator() *operator.Operator {
-	return &operator.Operator{Registry: a.shared.registry, Plan: func() managed.Plan[operator.Issuer] {
+	return &operator.Operator{Registry: a.shared.registry, Vitals: a.vitals, Plan: func() managed.Plan[operator.Issuer] {
 		return managed.Loaded(a.ctx, func(i certmagic.Issuer) (operator.Issuer, bool) {
 			iss, ok := i.(*Issuer)
 			return owner{iss}, ok
 		})
 	}}
+}
+
+// vitals are what is known of the CAs and the storages.
+func (a *App) vitals(ctx context.Context) operator.Vitals {
+	v := operator.Vitals{Storage: a.storageTried.of(ctx, a)}
+	for _, iss := range a.issuers() {
+		seen := a.shared.metrics.CA(iss.CA, owner{iss}.account())
+		v.CAs = append(v.CAs, operator.VitalsOfCA{CA: iss.CA, IsAccountLost: seen.IsAccountLost(), DownSince: seen.DownSince()})
+	}
+	return v
+}
+
+// storageTried is what came of the last try of a configuration's storages, for those who ask for the health.
+type storageTried struct {
+	mu  sync.Mutex
+	at  time.Time
+	err error
+}
+
+// storageFresh is how long a try counts: load balancers ask every few seconds.
+const storageFresh = time.Minute
+
+// of tries the storages, unless that was done lately.
+func (t *storageTried) of(ctx context.Context, a *App) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.at.IsZero() && time.Since(t.at) < storageFresh {
+		return t.err
+	}
+	tried := make(map[string]bool)
+	var errs []error
+	for _, iss := range a.issuers() {
+		storage := iss.rt.config().Storage
+		if key := operator.StorageKey(storage); !tried[key] {
+			tried[key] = true
+			if err := tryStorage(context.WithoutCancel(ctx), storage); err != nil {
+				errs = append(errs, fmt.Errorf("the storage %s cannot be used: %w", operator.StorageName(storage), err))
+			}
+		}
+	}
+	t.at, t.err = time.Now(), errors.Join(errs...)
+	return t.err
 }
 
 // Interface guard

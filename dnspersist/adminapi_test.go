@@ -128,7 +128,7 @@ func TestMountedRoutes(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"/dns_persist", "/dns_persist/", "/dns_persist/account", "/dns_persist/check", "/dns_persist/names", "/dns_persist/probe",
+		"/dns_persist", "/dns_persist/", "/dns_persist/account", "/dns_persist/check", "/dns_persist/health", "/dns_persist/names", "/dns_persist/probe",
 		"/dns_persist/records", "/dns_persist/records/",
 	}
 	if !slices.Equal(got, want) {

@@ -71,7 +71,8 @@ type App struct {
 	// planned is what the configuration manages, worked out when it is first asked for.
 	planned func() planned
 	// onDemand is OnDemand with its defaults.
-	onDemand OnDemand
+	onDemand     OnDemand
+	storageTried *storageTried
 	// takenUp are the names for which an attempt has come to an issuer, but for those on demand.
 	takenUp map[string]bool
 }
@@ -88,7 +89,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // theirs is.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
-	a.work, a.mu = new(sync.WaitGroup), new(sync.Mutex)
+	a.work, a.mu, a.storageTried = new(sync.WaitGroup), new(sync.Mutex), new(storageTried)
 	a.onDemand, a.planned = a.OnDemand.withDefaults(), sync.OnceValue(a.newPlanned)
 	a.alive, a.cancel = context.WithCancel(context.Background())
 	value, _, err := pool.LoadOrNew(poolKey, func() (caddy.Destructor, error) { return newShared(a.tuning), nil })

@@ -162,6 +162,8 @@ type CA struct {
 	issuance  prometheus.Observer
 
 	account, reachable atomic.Int32 // one of the states
+	// downSince is since when the CA is not reachable, in seconds; 0 if it is.
+	downSince atomic.Int64
 	// recordsEnd is when the first record ends, in seconds; 0 if none is known to.
 	recordsEnd atomic.Int64
 }
@@ -183,11 +185,24 @@ func (ca *CA) Happened(event acmepersist.Event) {
 		ca.account.Store(no)
 	case event == acmepersist.EventCAAnswered:
 		ca.reachable.Store(yes)
+		ca.downSince.Store(0)
 	case event == acmepersist.EventCADown:
 		ca.reachable.Store(no)
+		ca.downSince.CompareAndSwap(0, time.Now().Unix())
 	default:
 		ca.counters[event].Inc()
 	}
+}
+
+// IsAccountLost reports whether the CA has last not accepted the account.
+func (ca *CA) IsAccountLost() bool { return ca != nil && ca.account.Load() == no }
+
+// DownSince is since when the CA does not answer; zero if it does.
+func (ca *CA) DownSince() (since time.Time) {
+	if ca != nil && ca.downSince.Load() != 0 {
+		since = time.Unix(ca.downSince.Load(), 0)
+	}
+	return since
 }
 
 // Issued implements acmepersist.Observer.

@@ -92,6 +92,7 @@ func Handlers() []Handler {
 		{http.MethodGet, "records", records},
 		{http.MethodGet, "records/", records},
 		{http.MethodGet, "names", names},
+		{http.MethodGet, "health", health},
 		{http.MethodGet, "account", account},
 		{http.MethodGet, "probe", probe},
 		{http.MethodPost, "check", check},
@@ -100,25 +101,31 @@ func Handlers() []Handler {
 
 // Answer writes the answer to a request. An error of it has a status, as Caddy wants it.
 func (h Handler) Answer(o *Operator, w http.ResponseWriter, r *http.Request) error {
-	data, err := h.encoded(o, r)
+	data, status, err := h.encoded(o, r)
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, err = w.Write(data)
 	return err
 }
 
-func (h Handler) encoded(o *Operator, r *http.Request) ([]byte, error) {
+// encoded is the answer with its status, which an answer may have itself.
+func (h Handler) encoded(o *Operator, r *http.Request) (data []byte, status int, err error) {
 	reply, err := h.answer(r.Context(), o, r)
 	if err != nil {
-		return nil, withStatus(err)
+		return nil, 0, withStatus(err)
+	}
+	status = http.StatusOK
+	if own, ok := reply.(interface{ HTTPStatus() int }); ok {
+		status = own.HTTPStatus()
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	err = enc.Encode(reply)
-	return foreign.JSON(b.Bytes()), err
+	return foreign.JSON(b.Bytes()), status, err
 }
 
 // RoundTrip implements http.RoundTripper: a command asks the same handlers within its own process.
@@ -128,11 +135,11 @@ func (o *Operator) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Method != h.Method || r.URL.Path != Prefix+h.Path {
 			continue
 		}
-		data, err := h.encoded(o, r)
+		data, status, err := h.encoded(o, r)
 		if r.Context().Err() != nil {
 			return nil, context.Cause(r.Context())
 		}
-		reply.StatusCode = http.StatusOK
+		reply.StatusCode = status
 		if err != nil {
 			reply.StatusCode = http.StatusBadRequest
 			if data, err = json.Marshal(caddy.APIError{Message: err.Error()}); err != nil {
@@ -168,7 +175,7 @@ func withStatus(err error) error {
 
 func overview(_ context.Context, o *Operator, r *http.Request) (any, error) {
 	if strings.Trim(r.URL.Path, "/") != strings.Trim(Prefix, "/") {
-		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s: there are names, records, account, probe and check", r.URL.Path)}
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s: there are names, health, records, account, probe and check", r.URL.Path)}
 	}
 	return OverviewReply{CAs: o.CAs(), Managed: len(o.Managed()), Waiting: len(o.waiting())}, nil
 }
@@ -202,6 +209,13 @@ func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
 	return o.Names(ctx, q)
+}
+
+// health takes the parameter strict.
+func health(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	reply, err := o.Health(ctx)
+	reply.isStrict = r.URL.Query().Has("strict")
+	return reply, err
 }
 
 func account(ctx context.Context, o *Operator, r *http.Request) (any, error) {

@@ -143,6 +143,11 @@ func (q NamesQuery) matches(s parking.Status) bool {
 // Names returns where domains are, the most urgent first: all that the configuration manages and that
 // wait beside them, or the given ones, also if they are served on demand.
 func (o *Operator) Names(ctx context.Context, q NamesQuery) (reply NamesReply, err error) {
+	for i, domain := range q.Domains {
+		if q.Domains[i], err = record.Normalize(domain); err != nil {
+			return reply, &acmepersist.UnsupportedNameError{Name: domain, Err: err}
+		}
+	}
 	all, failed, err := o.statuses(ctx, q.Domains)
 	if err != nil {
 		return reply, err
@@ -195,24 +200,25 @@ func (o *Operator) statuses(ctx context.Context, domains []string) ([]parking.St
 	p := o.Plan()
 	var all []parking.Status
 	for _, domain := range domains {
-		normal, err := record.Normalize(domain)
-		if err != nil {
-			return nil, nil, &acmepersist.UnsupportedNameError{Name: domain, Err: err}
+		some := o.Registry.Of(domain)
+		if len(some) == 0 {
+			some = o.Registry.Of(covering(domain))
 		}
-		some := o.Registry.Of(normal)
-		if _, rest, _ := strings.Cut(normal, "."); len(some) == 0 {
-			some = o.Registry.Of("*." + rest) // that serves it as well
+		if issuers := p.Serving(domain); len(some) == 0 && len(issuers) > 0 {
+			some = []parking.Status{{Domain: domain, CA: issuers[0].Directory(), Phase: parking.PhaseWanted, IsOnDemand: true}}
 		}
 		if len(some) == 0 {
-			issuers := p.Serving(normal)
-			if len(issuers) == 0 {
-				return nil, nil, &UnknownNameError{Name: normal, Near: Near(normal, p.Names())}
-			}
-			some = []parking.Status{{Domain: normal, CA: issuers[0].Directory(), Phase: parking.PhaseWanted, IsOnDemand: true}}
+			return nil, nil, &UnknownNameError{Name: domain, Near: Near(domain, p.Names())}
 		}
 		all = append(all, some...)
 	}
 	return all, nil, nil
+}
+
+// covering is the wildcard that serves a domain too, if it is managed.
+func covering(domain string) string {
+	_, rest, _ := strings.Cut(domain, ".")
+	return "*." + rest
 }
 
 // nameStatus puts a status into words.

@@ -49,8 +49,9 @@ type Registry interface {
 type Operator struct {
 	// Plan is asked anew for each answer.
 	Plan func() managed.Plan[Issuer]
-	// Registry is nil where no Caddy runs.
+	// Registry is nil where no Caddy runs, and Vitals too.
 	Registry Registry
+	Vitals   func(context.Context) Vitals
 }
 
 // ErrNotConfigured means that a configuration has no issuer of ours.
