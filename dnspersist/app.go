@@ -65,7 +65,7 @@ type App struct {
 	mu               *sync.Mutex
 	started, stopped bool
 	// early are the events of certificates that came before the start.
-	early []caddy.Event
+	early []certificateEvent
 	// release gives back the reference to what is shared, once.
 	release func() error
 	// planned is what the configuration manages, worked out when it is first asked for.
@@ -85,7 +85,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the app. It reads no other app but that of events: issuers are provisioned while
+// Provision sets up the app. It reads no other app: issuers are provisioned while
 // theirs is.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.tuning = ctx, ctx.Logger(), tuning.Get()
@@ -117,7 +117,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		},
 	}
 	a.registerMetrics()
-	return certificateEvents{a}.subscribe(ctx)
+	return nil
 }
 
 // Validate checks what is configured.

@@ -149,6 +149,7 @@ func (iss *Issuer) SetConfig(cfg *certmagic.Config) {
 	iss.rt.mu.Lock()
 	defer iss.rt.mu.Unlock()
 	iss.hearPermission(cfg)
+	iss.hearCertMagic(cfg)
 	iss.rt.magic = cfg
 	iss.rt.active = nil
 }
@@ -208,7 +209,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	attempt, err := iss.rt.app.shared.registry.Begin(ctx, o, domain)
 	if err != nil {
-		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+		return nil, certmagic.ErrNoRetry{Err: o.answer(err, true)}
 	}
 	defer attempt.Settle(ctx, errCutShort)
 	active, _ := iss.active()
@@ -218,7 +219,9 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 		return cert, nil
 	case isHeld:
 		// frees the job slot and the lock; the registry has the domain tried again
-		return nil, certmagic.ErrNoRetry{Err: explained{err}}
+		return nil, certmagic.ErrNoRetry{Err: o.answer(err, false)}
+	case o.IsAlone() && ctx.Err() != nil && errors.Is(err, context.Canceled): // by a reload, or a visitor who has left
+		return nil, pending{err}
 	}
 	return nil, explained{err}
 }

@@ -11,9 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyevents"
-
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
@@ -287,27 +284,24 @@ func (r renewer) run(alive context.Context, leaf *x509.Certificate) {
 }
 
 // certificateEvents hands over to the registry what CertMagic reports of certificates, whichever issuer
-// they are of: one that is loaded from storage comes to no issuer at all.
+// they are of: one that is loaded from storage comes to no issuer at all. It has it from hearCertMagic, and
+// not by Caddy's events app, which would log an error for each attempt that a reload cuts short.
 type certificateEvents struct{ app *App }
 
-// subscribe subscribes to them.
-func (e certificateEvents) subscribe(ctx caddy.Context) error {
-	app, err := ctx.App("events")
-	if err != nil {
-		return fmt.Errorf("getting the events app: %w", err)
-	}
-	err = app.(*caddyevents.App).Subscribe(&caddyevents.Subscription{
-		Events: []string{"cached_managed_cert", "cert_obtained", "cert_failed"}, Handlers: []caddyevents.Handler{e},
-	})
-	if err != nil { // an issuer of the admin endpoint alone is provisioned after all apps have started
-		e.app.logger.Debug("which certificates are served is not known", zap.Error(err))
-	}
-	return nil
+// certificateEvent is an event of CertMagic's.
+type certificateEvent struct {
+	name string
+	data map[string]any
 }
 
-// Handle implements caddyevents.Handler. Before the app starts other apps are still provisioned, and what is
-// managed is not known yet: what comes then waits.
-func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
+// hear takes an event. Before the app starts other apps are still provisioned, and what is managed is not
+// known yet: what comes then waits.
+func (e certificateEvents) hear(event certificateEvent) {
+	switch event.name {
+	case "cached_managed_cert", "cert_obtained", "cert_failed":
+	default:
+		return
+	}
 	e.app.mu.Lock()
 	started := e.app.started
 	if !started {
@@ -317,7 +311,6 @@ func (e certificateEvents) Handle(_ context.Context, event caddy.Event) error {
 	if started {
 		e.take(event)
 	}
-	return nil
 }
 
 // start hands over what came before the app has started.
@@ -336,12 +329,12 @@ func (e certificateEvents) start() {
 }
 
 // take hands one event over. Names on demand are not kept: whoever asks looks them up.
-func (e certificateEvents) take(event caddy.Event) {
+func (e certificateEvents) take(event certificateEvent) {
 	r, c, names := e.app.shared.registry, e.app.waits, e.app.planned().names
-	domain, _ := event.Data["identifier"].(string)
-	switch kind := event.Name(); {
+	domain, _ := event.data["identifier"].(string)
+	switch kind := event.name; {
 	case kind == "cached_managed_cert":
-		domains, _ := event.Data["sans"].([]string)
+		domains, _ := event.data["sans"].([]string)
 		for _, domain := range domains {
 			if names[domain] {
 				r.Served(c, domain, "")
@@ -349,12 +342,12 @@ func (e certificateEvents) take(event caddy.Event) {
 		}
 	case !names[domain]:
 	case kind == "cert_obtained":
-		issuer, _ := event.Data["issuer"].(string)
+		issuer, _ := event.data["issuer"].(string)
 		r.Served(c, domain, issuer)
 	case kind == "cert_failed":
-		err, isError := event.Data["error"].(error)
+		err, isError := event.data["error"].(error)
 		if !isError {
-			err = errors.New(fmt.Sprint(event.Data["error"]))
+			err = errors.New(fmt.Sprint(event.data["error"]))
 		}
 		r.Failed(c, domain, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
 
@@ -139,27 +138,25 @@ func TestTuningIsReadOnce(t *testing.T) {
 
 // What CertMagic reports of certificates reaches the registry, for the names that the configuration manages.
 func TestCertificateEvents(t *testing.T) {
-	a, _ := newOwner(t, `{"tls":{"certificates":{"automate":["a.example","b.example"]},"automation":{"policies":[{"issuers":[{"module":"dns_persist","ca":"https://ca.test/dir"}]}]}}}`)
+	a, o := newOwner(t, `{"tls":{"certificates":{"automate":["a.example","b.example"]},"automation":{"policies":[{"issuers":[{"module":"dns_persist","ca":"https://ca.test/dir"}]}]}}}`)
 	a.shared.registry.Start(a.waits)
-	app, err := a.ctx.App("events")
-	if err != nil {
-		t.Fatal(err)
+	emit := func(event string, data map[string]any) {
+		t.Helper()
+		if err := o.iss.rt.config().OnEvent(t.Context(), event, data); err != nil {
+			t.Error(err)
+		}
 	}
-	events := app.(*caddyevents.App)
-	if err := events.Start(); err != nil {
-		t.Fatal(err)
-	}
-	events.Emit(a.ctx, "cached_managed_cert", map[string]any{"sans": []string{"a.example", "tenant.example"}})
+	emit("cached_managed_cert", map[string]any{"sans": []string{"a.example", "tenant.example"}})
 	if all := a.shared.registry.Snapshot(); len(all) != 2 || all[0].Phase != parking.PhaseWanted || all[1].Phase != parking.PhaseWanted {
 		t.Errorf("before the start known are %+v", all)
 	}
 	certificateEvents{a}.start()
 	a.work.Wait()
-	events.Emit(a.ctx, "cert_failed", map[string]any{"identifier": "b.example", "error": errors.New("no")})
+	emit("cert_failed", map[string]any{"identifier": "b.example", "error": errors.New("no")})
 	if all := a.shared.registry.Snapshot(); len(all) != 2 || all[0].Phase != parking.PhaseServed || all[1].Phase != parking.PhaseFailed {
 		t.Errorf("known are %+v", all)
 	}
-	events.Emit(a.ctx, "cert_obtained", map[string]any{"identifier": "b.example", "issuer": "ca.test-dir"})
+	emit("cert_obtained", map[string]any{"identifier": "b.example", "issuer": "ca.test-dir"})
 	if all := a.shared.registry.Of("b.example"); len(all) != 1 || all[0].Phase != parking.PhaseServed || all[0].Issuer != "ca.test-dir" {
 		t.Errorf("known is %+v", all)
 	}

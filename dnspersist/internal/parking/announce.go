@@ -206,9 +206,7 @@ func (w *announcement) logEntry(record acmepersist.Record) entryOfLog {
 	l := entryOfLog{record: record, misplaced: w.misplaced, onDemand: w.isOnDemand(), since: w.since, hold: w.latest().asked}
 	for e := range w.entries {
 		l.domains = append(l.domains, e.domain)
-		if o := e.newest(); o != nil {
-			l.timing = o.Configuration().Timing
-		}
+		l.timing = e.timing()
 	}
 	slices.Sort(l.domains)
 	l.domains = slices.Compact(l.domains)
@@ -324,8 +322,9 @@ func (a *announcements) diagnosed(d diagnosis, places []string) {
 	case d.announce:
 		a.log(e)
 	case isNew:
-		a.registry.log(func(l *zap.Logger) {
-			l.Warn("the TXT record was found at another name than the validation name",
+		m := matter{reason: acmepersist.ReasonWrong, onDemand: e.onDemand}
+		a.registry.logOneOfMany(m, e.timing, zapcore.WarnLevel, func(l *zap.Logger) {
+			l.Log(levelFor(e.onDemand, zapcore.WarnLevel), "the TXT record was found at another name than the validation name",
 				zap.Strings("domains", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
 		})
 	}

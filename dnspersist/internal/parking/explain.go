@@ -53,6 +53,9 @@ func (s Status) Severity(now time.Time) Severity {
 	return severityOf(s.hold, s.Reason, now)
 }
 
+// SeverityOf is how much somebody has to care about a Hold.
+func SeverityOf(h *acmepersist.Hold, now time.Time) Severity { return severityOf(h, h.Reason, now) }
+
 // severityOf is that of a Hold, for a reason that may be more precise than its own.
 func severityOf(h *acmepersist.Hold, reason acmepersist.Reason, now time.Time) Severity {
 	if h != nil && h.IsRunningOut(now) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 )
@@ -105,7 +106,7 @@ func (p *poller) lead(ctx context.Context, lasts time.Duration) {
 		}
 		p.scheduler.Pace(e.key, pace)
 		if !leads[st.Folder] && e.isServed(ctx, o) {
-			e.retry("another node has its certificate")
+			e.retry("another node has its certificate", zapcore.InfoLevel)
 		}
 	}
 }

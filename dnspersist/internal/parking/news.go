@@ -104,9 +104,28 @@ func foundTexts(f acmepersist.Finding) []string {
 	return slices.Compact(all)
 }
 
-// write logs what is new of a name.
-func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.Report, f acmepersist.Finding, onDemand bool) {
-	level, message := zapcore.InfoLevel, ""
+// logNews logs what is new of a domain.
+func (e *entry) logNews(k newsKind, r propagation.Report, f acmepersist.Finding) {
+	hold, onDemand, level := e.hold, e.isOnDemand(), zapcore.InfoLevel
+	switch {
+	case k == newsNone:
+		return
+	case k == newsStatus && r.Status == propagation.StatusBlocked && e.isHeld:
+		return // logWait says what to do
+	case k == newsWrong, k == newsTooMuch, k == newsStatus && r.Status == propagation.StatusAbsent && e.asked != nil:
+		level = zapcore.WarnLevel
+	}
+	write := func(l *zap.Logger) { k.write(l, levelFor(onDemand, level), hold, r, f) }
+	if level == zapcore.WarnLevel {
+		e.registry.logOneOfMany(matter{acmepersist.ReasonWrong, onDemand}, e.timing(), level, write)
+		return
+	}
+	e.registry.log(write)
+}
+
+// write logs what is new of a domain that waits with a Hold.
+func (k newsKind) write(logger *zap.Logger, level zapcore.Level, h *acmepersist.Hold, r propagation.Report, f acmepersist.Finding) {
+	message := ""
 	fields := []zap.Field{zap.String("domain", h.Domain), zap.String("name", h.Record.Name), zap.String("dns", r.Summary())}
 	switch k {
 	case newsNone:
@@ -118,13 +137,68 @@ func (k newsKind) write(logger *zap.Logger, h *acmepersist.Hold, r propagation.R
 		message = "record changed in DNS"
 		fields = append(fields, zap.String("status", string(r.Status)), zap.Any("codes", r.Codes()), zap.Strings("diagnostics", texts(r)))
 	case newsWrong:
-		level, message = zapcore.WarnLevel, "a TXT record is published at the validation name, and it is not the one that the CA wants"
+		message = "a TXT record is published at the validation name, and it is not the one that the CA wants"
 		fields = append(fields, zap.Strings("found", foundTexts(f)), zap.String("do", f.Do))
 	case newsTooMuch:
-		level, message = zapcore.WarnLevel, "what DNS shows at the validation name keeps changing; the next changes are not logged"
+		message = "what DNS shows at the validation name keeps changing; the next changes are not logged"
 		fields = append(fields, zap.Int("changes", newsMost), zap.Duration("within", newsWindow))
 	}
-	logger.Log(levelFor(onDemand, level), message, fields...)
+	logger.Log(level, message, fields...)
+}
+
+// logged is the wait of a domain that the log has.
+type logged struct {
+	reason   acmepersist.Reason
+	severity Severity
+}
+
+// logWait logs why a domain waits, once: when that is another reason than before, or a certificate has
+// begun to run out. Not where the reason has an entry of its own.
+func (e *entry) logWait(now time.Time, hasEntry bool) {
+	s := e.status()
+	before, severity := e.logged, s.Severity(now)
+	e.logged = logged{s.Reason, severity}
+	isNew := s.Reason != before.reason || severity > before.severity
+	if !isNew || hasEntry && !s.IsRunningOut(now) {
+		return
+	}
+	level, onDemand := severity.level(), e.isOnDemand()
+	e.registry.logOneOfMany(matter{s.Reason, onDemand}, e.timing(), level, func(l *zap.Logger) {
+		writeWait(l, levelFor(onDemand, level), s)
+	})
+}
+
+// level is that of a log entry about it.
+func (s Severity) level() zapcore.Level {
+	switch s {
+	case SeverityWarning:
+		return zapcore.WarnLevel
+	case SeverityError:
+		return zapcore.ErrorLevel
+	}
+	return zapcore.InfoLevel
+}
+
+// writeWait logs why a domain waits.
+func writeWait(logger *zap.Logger, level zapcore.Level, s Status) {
+	entry := logger.Check(level, "this domain has to wait for its certificate")
+	if entry == nil {
+		return
+	}
+	x := s.Explain()
+	fields := []zap.Field{
+		zap.String("domain", s.Domain), zap.String("ca", s.CA), zap.String("reason", string(s.Reason)), zap.String("code", x.Code), zap.String("why", x.Text),
+	}
+	if x.Do != "" {
+		fields = append(fields, zap.String("do", x.Do))
+	}
+	if !s.Next.IsZero() {
+		fields = append(fields, zap.Time("next_at", s.Next))
+	}
+	if !s.NotAfter.IsZero() {
+		fields = append(fields, zap.Time("certificate_until", s.NotAfter))
+	}
+	entry.Write(fields...)
 }
 
 // levelFor is the level of a log entry: about what was asked for on demand nobody has to act here.

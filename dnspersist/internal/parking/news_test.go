@@ -100,28 +100,30 @@ func TestServerFaultsAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// A wrong record is a warning for whoever runs the server, and none where a tenant asked for the
-// name: nobody here can mend it.
+// What somebody has to act on is a warning for whoever runs the server, and none where a tenant asked for
+// the name: nobody here can mend it.
 func TestLevelOfNews(t *testing.T) {
 	f := acmepersist.Finding{Values: []acmepersist.ValueVerdict{{Code: record.CodeForeign, Reason: "r"}}, Do: "d"}
-	p := &acmepersist.Hold{Domain: "a.example", Record: acmepersist.Record{Name: "_validation-persist.a.example"}}
 	for _, onDemand := range []bool{false, true} {
 		for kind, want := range map[newsKind]zapcore.Level{
-			newsDiffers: zap.InfoLevel, newsStatus: zap.InfoLevel, newsWrong: zap.WarnLevel, newsTooMuch: zap.WarnLevel,
+			newsDiffers: zap.InfoLevel, newsStatus: zap.WarnLevel, newsWrong: zap.WarnLevel, newsTooMuch: zap.WarnLevel,
 		} {
 			if onDemand {
 				want = zap.DebugLevel
 			}
-			core, logs := observer.New(zap.DebugLevel)
-			kind.write(zap.New(core), p, propagation.Report{Status: propagation.StatusAbsent}, f, onDemand)
-			if all := logs.All(); len(all) != 1 || all[0].Level != want || all[0].ContextMap()["domain"] != "a.example" {
-				t.Errorf("kind %d, on demand %v: %v", kind, onDemand, all)
-			}
+			inBubble(t, func(t *testing.T, w *world) {
+				o := w.configure("a")
+				defer w.end(o)
+				o.onDemand = onDemand
+				_ = w.attempt(t.Context(), o, "a.example", missing("a.example", "v"))
+				w.change(o, "a.example", func(e *entry) {
+					e.logNews(kind, propagation.Report{Status: propagation.StatusAbsent}, f)
+					e.logNews(newsNone, propagation.Report{}, f)
+				})
+				if all := w.logs.TakeAll(); len(all) != 1 || all[0].Level != want || all[0].ContextMap()["domain"] != "a.example" {
+					t.Errorf("kind %d, on demand %v: %v", kind, onDemand, all)
+				}
+			})
 		}
-	}
-	core, logs := observer.New(zap.DebugLevel)
-	newsNone.write(zap.New(core), p, propagation.Report{}, f, false)
-	if logs.Len() > 0 {
-		t.Errorf("nothing new is logged: %v", logs.All())
 	}
 }

@@ -191,7 +191,8 @@ type entry struct {
 	since  time.Time
 	news   news // what the log has of the watch's report
 	// code is what is wrong with what is published; empty if nothing is known to be.
-	code string
+	code   string
+	logged logged
 	// readyAt is when the watch last saw the record complete.
 	readyAt time.Time
 	// retryAt is when the domain is retried whatever DNS shows; zero once that time has come.
@@ -308,6 +309,14 @@ func (e *entry) isOnDemand() bool {
 		return o.IsOnDemand()
 	}
 	return e.guest != nil
+}
+
+// timing is that of its configuration.
+func (e *entry) timing() Timing {
+	if o := e.newest(); o != nil {
+		return o.Configuration().Timing
+	}
+	return Timing{}
 }
 
 // isOwned reports whether a configuration that lives wants it.

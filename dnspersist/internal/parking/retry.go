@@ -85,13 +85,17 @@ func (e *entry) timeUp(why string) {
 		e.arm(why)
 	default:
 		e.retryAt = time.Time{}
-		r.later(func() { e.retry(why) })
+		level := zapcore.DebugLevel // nothing has changed
+		if !e.readyAt.IsZero() {
+			level = zapcore.InfoLevel
+		}
+		r.later(func() { e.retry(why, level) })
 	}
 }
 
 // retry has CertMagic try a domain again, through the newest live configuration that wants it. A
 // reload may fail and leave an older one running.
-func (e *entry) retry(why string) {
+func (e *entry) retry(why string, level zapcore.Level) {
 	r := e.registry
 	r.mu.Lock()
 	now := time.Now()
@@ -117,7 +121,7 @@ func (e *entry) retry(why string) {
 			return
 		}
 		logger := o.Configuration().Logger
-		logger.Log(levelFor(o.IsOnDemand(), zapcore.InfoLevel), "trying again to obtain the certificate", zap.String("domain", e.domain), zap.String("reason", why))
+		logger.Log(levelFor(o.IsOnDemand(), level), "trying again to obtain the certificate", zap.String("domain", e.domain), zap.String("reason", why))
 		var done bool
 		var err error
 		rest, done, err = o.Obtain(alive, e.domain, notAfter)
@@ -138,7 +142,7 @@ func (e *entry) retry(why string) {
 	e.owners = slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o })
 	e.busyUntil = time.Time{}
 	r.unlock()
-	e.retry(why)
+	e.retry(why, level)
 }
 
 // retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
@@ -156,12 +157,13 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	e.sees(report)
 	finding := found(e.hold, report)
 	e.code = string(finding.Code)
-	if kind := e.news.take(report, finding, now); kind == newsWrong { // the rest is in the error of the attempt
-		r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, o.IsOnDemand()) })
+	if kind := e.news.take(report, finding, now); kind == newsWrong { // the rest is what it waits for now
+		e.logNews(kind, report, finding)
 	}
 	if e.asked != nil && hold.Record != (acmepersist.Record{}) && e.asked.Record != hold.Record {
 		r.announcements.remove(e)
 	}
+	isAnnounced := e.asked != nil
 	switch {
 	case hold.Watch == nil:
 	case report.Status == propagation.StatusAbsent, report.Status == propagation.StatusBlocked:
@@ -173,6 +175,16 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		return
 	}
 	e.wait(o)
+	switch e.hold.Reason {
+	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong: // the record is announced
+		e.logWait(now, true)
+	case acmepersist.ReasonBlocked:
+		e.logWait(now, !isAnnounced)
+	case acmepersist.ReasonPublish: // whoever has tried to publish it has logged why
+		e.logWait(now, !e.isOnDemand())
+	default:
+		e.logWait(now, false)
+	}
 	if isNewer && report.Status == propagation.StatusReady {
 		e.readyAt = now
 		e.tryAt(walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
@@ -241,12 +253,12 @@ func (e *entry) observed(report propagation.Report) {
 		return
 	}
 	finding := found(e.hold, report)
-	hold, onDemand := e.hold, e.guest != nil
+	onDemand := e.isOnDemand()
 	kind := e.news.take(report, finding, time.Now())
 	isGone := e.report().Status != report.Status && report.Status == propagation.StatusAbsent
 	e.hold, e.code = e.hold.Seen(report), string(finding.Code)
 	e.sees(report)
-	r.log(func(l *zap.Logger) { kind.write(l, hold, report, finding, onDemand) })
+	e.logNews(kind, report, finding)
 	for _, fault := range r.faults.news(report, time.Now()) {
 		r.log(func(l *zap.Logger) { writeFault(l, fault, report.Zone, onDemand) })
 	}
@@ -255,6 +267,9 @@ func (e *entry) observed(report propagation.Report) {
 		r.announcements.add(e) // some servers had it when the wait began, so it was not announced
 	case e.asked != nil:
 		e.asked = e.hold
+	}
+	if e.isHeld {
+		e.logWait(time.Now(), e.hold.Reason != acmepersist.ReasonBlocked)
 	}
 	isReady := report.Status == propagation.StatusReady
 	if e.readyAt = (time.Time{}); isReady {
@@ -267,7 +282,7 @@ func (e *entry) observed(report propagation.Report) {
 		if !isReady {
 			e.retryAt = time.Time{}
 		}
-		r.later(func() { e.retry(why) })
+		r.later(func() { e.retry(why, zapcore.InfoLevel) })
 	case at.Before(e.retryAt):
 		e.tryAt(at, why)
 	}

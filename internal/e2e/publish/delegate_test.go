@@ -23,10 +23,9 @@ func alias(e *harness.Env, name, target string) {
 func delegated(e *harness.Env, name string) (target string) {
 	e.T.Helper()
 	e.Eventually(harness.Soon, "the CNAME of "+name+" to be asked for", func() error {
-		for _, l := range e.Logs("delegate the validation name by this CNAME record once") {
-			said, _ := l["alias"].(map[string]any)
-			if said["name"] == vname(name) && said["type"] == "CNAME" {
-				target = strings.TrimSuffix(fmt.Sprint(said["value"]), ".")
+		for _, l := range e.Logs("delegate the validation name once by the CNAME record") {
+			if l["cname_name"] == vname(name) {
+				target = strings.TrimSuffix(fmt.Sprint(l["cname_value"]), ".")
 				return nil
 			}
 		}
