@@ -40,8 +40,29 @@ type Probe struct {
 	TermsOfService          string            `json:"terms_of_service,omitempty"`
 	Profiles                map[string]string `json:"profiles,omitempty"`
 	RenewalInfo             bool              `json:"renewal_info"`
+	// Known is what is publicly known, where the CA itself does not tell; nil if nothing is.
+	Known *KnownCA `json:"known,omitempty"`
 	// Note says what to do, if there is something.
 	Note string `json:"note,omitempty"`
+}
+
+// KnownCA is what is publicly known of a CA whose directory does not say whether it offers the
+// challenge.
+type KnownCA struct {
+	CA   string `json:"-"` // directory URL
+	Name string `json:"name"`
+	// Offered is OfferedYes or OfferedNo, Seen says when, and by what, that was known.
+	Offered string `json:"offered"`
+	Seen    string `json:"seen"`
+}
+
+// KnownCAs returns what is publicly known. The README has it too, and a test holds the two together.
+func KnownCAs() []KnownCA {
+	return []KnownCA{
+		{"https://acme-staging-v02.api.letsencrypt.org/directory", "Let's Encrypt staging", OfferedYes, "since March 2026"},
+		{"https://acme-v02.api.letsencrypt.org/directory", "Let's Encrypt production", OfferedNo, "November 2026"},
+		{"https://dv.acme-v02.api.pki.goog/directory", "Google Trust Services", OfferedYes, "its announcement of September 2026"},
+	}
 }
 
 // Probe tells what the directory says of the challenge, and what an earlier order has
@@ -80,6 +101,11 @@ func (s *session) probe(o ca.Offer) (Probe, error) {
 		p.Note = fmt.Sprintf("an order of %s showed that the CA does not offer it; probe again with --order NAME", o.SeenAt.Format("2006-01-02"))
 	default:
 		p.Note = "the directory does not say whether the CA offers dns-persist-01, as CAs of drafts -00 and -01 need not: only an order can tell, probe with --order NAME"
+		for _, known := range KnownCAs() {
+			if known.CA == p.CA {
+				p.Known = &known
+			}
+		}
 	}
 	p.Note = joinNotes(p.Note, s.UnlistedIssuer())
 	if meta.ExternalAccountRequired && s.iss.ExternalAccount == nil {

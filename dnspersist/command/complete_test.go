@@ -84,6 +84,8 @@ func TestCompletion(t *testing.T) {
 		{[]string{"check", "--address", running, "example.com", ""}, "example.org *.example.org " + noFile},
 		{[]string{"publish", "--address", running, "example.o"}, "example.org " + noFile},
 		{[]string{"check", "--address", running, "--ask", "*"}, "*.example.org " + noFile},
+		{[]string{"probe", ""}, "https://acme-staging-v02.api.letsencrypt.org/directory Let's Encrypt staging " +
+			"https://acme-v02.api.letsencrypt.org/directory Let's Encrypt production https://dv.acme-v02.api.pki.goog/directory Google Trust Services " + noFile},
 		{[]string{"probe", "--address", running, "--order", "example.c"}, "example.com " + noFile},
 		{[]string{"check", "--address", running, "--ca", ""}, "https://ca.example/dir https://other.example/dir " + noFile},
 		{[]string{"account", "--address", running, "--ca", "https://o"}, "https://other.example/dir " + noFile},

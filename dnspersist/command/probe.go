@@ -23,7 +23,8 @@ Shows for each CA of the configuration whether it offers dns-persist-01, in whic
 dialect, under which issuer domain names, and whether it wants an external account
 binding. The directory shows it at CAs of draft -02. Where only an order can tell,
 --order makes one for NAME with the bound account and throws it away: nothing is
-validated.
+validated. Of some such CAs it is publicly known, and shown with the date; it is for
+people and does not change the answer.
 
 With the URL of a directory no configuration is needed: that CA is asked for its
 directory, and nothing else.
@@ -34,6 +35,11 @@ The exit status is 2 unless every CA offers the challenge.`, runProbe)
 	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("root", "order")
+	var known []cobra.Completion
+	for _, k := range acmepersist.KnownCAs() {
+		known = append(known, cobra.CompletionWithDesc(k.CA, k.Name))
+	}
+	cmd.ValidArgsFunction = cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp)
 	cmd.Example = examples("probe https://acme-v02.api.letsencrypt.org/directory", "probe --order example.com")
 	return cmd
 }
@@ -92,6 +98,9 @@ func probeTable(out io.Writer, all []acmepersist.Probe) error {
 		p := all[i]
 		field("CA", p.CA)
 		field("dns-persist-01", fmt.Sprintf("%s (by its %s)", p.Offered, p.By))
+		if p.Known != nil {
+			field("publicly known", fmt.Sprintf("%s: %s (%s)", p.Known.Offered, p.Known.Name, p.Known.Seen))
+		}
 		field("other challenges", p.OtherChallenges...)
 		field("dialect", string(p.Dialect))
 		field("account hash prefix", p.AccountHashPrefix)

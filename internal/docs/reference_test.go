@@ -13,6 +13,7 @@ import (
 
 	_ "github.com/dnspersist/caddy-dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 // The table of options has every word of the directive with its JSON key, and no other.
@@ -372,5 +373,23 @@ func TestJSONIsJSON(t *testing.T) {
 				t.Errorf("%s: not JSON:\n%s", name, m[1])
 			}
 		}
+	}
+}
+
+// What is publicly known of CAs is the same in the README and in what `probe` shows.
+func TestKnownCAs(t *testing.T) {
+	var shown [][]string
+	for _, row := range rows(section(t, page(t, "README.md"), "## Does my CA offer it?")) {
+		if !strings.HasPrefix(row[0], "Pebble") { // which has no address of its own
+			answer, _, _ := strings.Cut(strings.Trim(row[1], "*"), ",")
+			shown = append(shown, []string{row[0], answer, row[2]})
+		}
+	}
+	var known [][]string
+	for _, ca := range acmepersist.KnownCAs() {
+		known = append(known, []string{ca.Name, ca.Offered, ca.Seen})
+	}
+	if !reflect.DeepEqual(shown, known) {
+		t.Errorf("the README has %q, and `probe` %q", shown, known)
 	}
 }
