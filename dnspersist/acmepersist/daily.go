@@ -79,7 +79,6 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	iss.Observer.RecordsEnd(earliestEnd(states, walltime.Now().Add(-2*every)))
 	run := &lookRun{every: every, changedAt: o.ChangedAt(), serving: iss.serving()}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,19 +103,17 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	}
 	close(names)
 	wg.Wait()
-	return run.err
-}
-
-// earliestEnd is when the first of the records ends that were looked at, or accepted by the CA, since
-// then: others serve no certificate any more.
-func earliestEnd(names []state.Name, since time.Time) (earliest time.Time) {
-	for _, n := range names {
-		isCurrent := n.LookedAt.After(since) || len(n.Accepted) > 0 && n.Accepted[0].At.After(since)
-		if isCurrent && !n.EndsAt.IsZero() && (earliest.IsZero() || n.EndsAt.Before(earliest)) {
-			earliest = n.EndsAt
+	for i, n := range states {
+		if run.isDue(n) {
+			if fresh, err := iss.ca.Store.Name(ctx, n.Name); err == nil {
+				states[i] = fresh
+			}
 		}
 	}
-	return earliest
+	for onDemand, seen := range run.records(states) {
+		iss.Observer.Records(onDemand, seen)
+	}
+	return run.err
 }
 
 // lookRun is one run over the names.
@@ -131,14 +128,45 @@ type lookRun struct {
 	failed int
 }
 
-// isDue reports whether a name is to be looked at.
+// isDue reports whether a name is to be looked at: where the record was not as it should be sooner, so that it
+// is soon known that somebody has mended it.
 func (r *lookRun) isDue(n state.Name) bool {
-	return walltime.Since(n.LookedAt) >= r.every || r.isChanged(n)
+	every := r.every
+	if slices.Contains(NotReady, n.LookedStatus) {
+		every /= 24
+	}
+	return walltime.Since(n.LookedAt) >= every || r.isChanged(n)
 }
 
 // isChanged reports whether the CA asks for other records since the last look at a name: as that look knew
 // of it, for it may have been going on then.
 func (r *lookRun) isChanged(n state.Name) bool { return r.changedAt.After(n.ChangeAt) }
+
+// records are what was last seen of the records at the names, by whether they are for domains on demand. Names
+// without a certificate are not looked at any more, and do not count: strangers could have them there for ever.
+func (r *lookRun) records(names []state.Name) map[bool]Records {
+	seen := map[bool]Records{false: {NotReady: make(map[propagation.Status]int)}, true: {NotReady: make(map[propagation.Status]int)}}
+	since := walltime.Now().Add(-2 * r.every)
+	for _, n := range names {
+		served := servedOf(n.Identifiers, r.serving)
+		isCurrent := n.LookedAt.After(since) || len(n.Accepted) > 0 && n.Accepted[0].At.After(since)
+		if !isCurrent || len(served) == 0 {
+			continue
+		}
+		onDemand := r.serving(strictest(served)).OnDemand
+		s := seen[onDemand]
+		if !n.EndsAt.IsZero() && (s.Ends.IsZero() || n.EndsAt.Before(s.Ends)) {
+			s.Ends = n.EndsAt
+		}
+		switch {
+		case len(n.Accepted) > 0 && n.Accepted[0].At.After(n.LookedAt): // the CA has found it since
+		case slices.Contains(NotReady, n.LookedStatus):
+			s.NotReady[n.LookedStatus]++
+		}
+		seen[onDemand] = s
+	}
+	return seen
+}
 
 // work looks at names until there are no more, each with the issuer that serves it.
 func (r *lookRun) work(ctx context.Context, names <-chan state.Name, cancel func()) {
@@ -187,7 +215,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 	}
 	changed := r.isChanged(known)
 	known.Identifiers = n.Identifiers
-	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed})
+	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed, every: r.every})
 	if err != nil && changed {
 		// it is reported by the next look
 		err = errors.Join(err, s.store.UpdateName(context.WithoutCancel(ctx), n.Name, func(fresh *state.Name) bool {
@@ -275,10 +303,14 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	err = s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
 		before := *n
 		n.LookedStatus = l.report.Status
+		// the look that is a day later may come a little sooner
+		if l.isNews = n.LookedStatus != before.LookedStatus || walltime.Since(n.ReportedAt) > l.every-l.every/12; l.isNews {
+			n.ReportedAt = walltime.Now().UTC()
+		}
 		if l.report.Status != propagation.StatusBlocked {
 			n.EndsAt = endOf(record.Evaluate(l.report.Values, w.Want, walltime.Now()))
 		}
-		return n.LookedStatus != before.LookedStatus || !n.EndsAt.Equal(before.EndsAt)
+		return l.isNews || !n.EndsAt.Equal(before.EndsAt)
 	})
 	if err != nil {
 		return err
@@ -292,13 +324,19 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	if keeps(s.iss.Publishing) {
 		err := w.keep(ctx, l.report, l.life)
 		if err == nil && l.report.Status == propagation.StatusAbsent && (w.Delegated == "" || l.report.Alias().LeadsTo(w.Delegated)) {
-			return nil // it is published again
+			return s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool { // it is published again
+				n.LookedStatus = propagation.StatusReady
+				return true
+			})
 		}
 		if err != nil && ctx.Err() == nil {
 			s.logger.Error("a record is not kept right; this is tried again with the next look",
 				zap.String("name", known.Name), zap.String("ca", s.iss.CA), zap.Error(err))
 		}
 		l.changed = false // what the CA asks for is published
+	}
+	if !l.isNews && !l.changed {
+		return nil
 	}
 	return l.log(ctx)
 }
@@ -314,6 +352,10 @@ type look struct {
 	due  time.Time
 	// changed says that it is the first look since the CA asks for other records.
 	changed bool
+	// every is the time between two looks at a record that is as it should be, and between two reports of one
+	// that is not; isNews is true if it is time for one.
+	every  time.Duration
+	isNews bool
 }
 
 // fields are those of a log entry about it.
@@ -387,13 +429,10 @@ func (iss *Issuer) SeenIdentifiers(ctx context.Context) ([]string, error) {
 // names that were tried once stay in storage. A policy for all names serves whatever was ever
 // tried, so those without a valid certificate are left out where others have one.
 func renewed(ctx context.Context, identifiers []string, serving func(string) *Issuer) []string {
-	var served, valid []string
-	for _, id := range identifiers {
+	served := servedOf(identifiers, serving)
+	var valid []string
+	for _, id := range served {
 		iss := serving(id)
-		if iss == nil || iss.Policy == site.PolicyExact && record.IsWildcard(id) {
-			continue
-		}
-		served = append(served, id)
 		cert := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), id)
 		if cert != nil && time.Now().Before(cert.NotAfter) {
 			valid = append(valid, id)
@@ -401,6 +440,16 @@ func renewed(ctx context.Context, identifiers []string, serving func(string) *Is
 	}
 	if len(valid) > 0 {
 		return valid
+	}
+	return served
+}
+
+// servedOf lists those of the identifiers that this configuration serves.
+func servedOf(identifiers []string, serving func(string) *Issuer) (served []string) {
+	for _, id := range identifiers {
+		if iss := serving(id); iss != nil && (iss.Policy != site.PolicyExact || !record.IsWildcard(id)) {
+			served = append(served, id)
+		}
 	}
 	return served
 }

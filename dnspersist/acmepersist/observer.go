@@ -7,6 +7,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -17,9 +18,22 @@ type Observer interface {
 	Happened(Event)
 	// Issued is called with the time from when an attempt knew the record to be complete to the certificate.
 	Issued(took time.Duration)
-	// RecordsEnd is called now and then with when the first of the published records ends; zero if none does.
-	RecordsEnd(earliest time.Time)
+	// Records is called now and then with what was last seen of the published records, of those for domains
+	// on demand and of the others by themselves.
+	Records(onDemand bool, seen Records)
 }
+
+// Records is what the looks at records by which certificates are renewed have found, those of other nodes
+// included.
+type Records struct {
+	// Ends is when the first of them ends; zero if none does.
+	Ends time.Time
+	// NotReady is how many are not as they should be, by what was found.
+	NotReady map[propagation.Status]int
+}
+
+// NotReady is what may be found of a record that is not as it should be.
+var NotReady = []propagation.Status{propagation.StatusAbsent, propagation.StatusPartial, propagation.StatusBlocked}
 
 // Event is something that an Issuer does, or learns.
 type Event int
@@ -65,9 +79,9 @@ const (
 // noObserver is where nobody counts.
 type noObserver struct{}
 
-func (noObserver) Happened(Event)       {}
-func (noObserver) Issued(time.Duration) {}
-func (noObserver) RecordsEnd(time.Time) {}
+func (noObserver) Happened(Event)        {}
+func (noObserver) Issued(time.Duration)  {}
+func (noObserver) Records(bool, Records) {}
 
 // orderEvent is what has come of a request for an order.
 func orderEvent(err error) Event {

@@ -19,12 +19,11 @@ import (
 type noted struct {
 	events []Event
 	took   []time.Duration
-	ends   []time.Time
 }
 
-func (n *noted) Happened(e Event)              { n.events = append(n.events, e) }
-func (n *noted) Issued(took time.Duration)     { n.took = append(n.took, took) }
-func (n *noted) RecordsEnd(earliest time.Time) { n.ends = append(n.ends, earliest) }
+func (n *noted) Happened(e Event)          { n.events = append(n.events, e) }
+func (n *noted) Issued(took time.Duration) { n.took = append(n.took, took) }
+func (n *noted) Records(bool, Records)     {}
 
 // What comes of a request for an order is told apart by whose turn it is next.
 func TestOrderEvents(t *testing.T) {
@@ -69,25 +68,45 @@ func TestReached(t *testing.T) {
 	}
 }
 
-// The first end is that of a record which somebody still has a certificate by: looked at lately, or new.
-func TestEarliestEnd(t *testing.T) {
+// The first end is that of a record which somebody still has a certificate by: looked at lately, or new. What
+// tenants have is told by itself, and what nobody serves not at all.
+func TestRecordsSeen(t *testing.T) {
 	now := time.Now()
 	old, soon, later := now.Add(-72*time.Hour), now.Add(time.Hour), now.Add(2*time.Hour)
+	configured, tenants := New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New()}), New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New(), OnDemand: true})
+	run := &lookRun{every: 24 * time.Hour, serving: func(domain string) *Issuer {
+		switch domain {
+		case "ours.test":
+			return configured
+		case "tenant.test":
+			return tenants
+		}
+		return nil
+	}}
 	accepted := func(at time.Time) []state.AcceptedValue { return []state.AcceptedValue{{Value: "v", At: at}} }
+	ours := []string{"left.test", "ours.test"}
 	names := []state.Name{
-		{Name: "for-ever", LookedAt: now, Accepted: accepted(old)},
-		{Name: "gone", LookedAt: old, Accepted: accepted(old), EndsAt: soon},
-		{Name: "looked-at", LookedAt: now, Accepted: accepted(old), EndsAt: later},
+		{Name: "for-ever", Identifiers: ours, LookedAt: now, Accepted: accepted(old)},
+		{Name: "ended", Identifiers: ours, LookedAt: old, LookedStatus: propagation.StatusAbsent, Accepted: accepted(old), EndsAt: soon},
+		{Name: "removed", Identifiers: []string{"left.test"}, LookedAt: now, LookedStatus: propagation.StatusAbsent, Accepted: accepted(old), EndsAt: soon},
+		{Name: "tenant", Identifiers: []string{"tenant.test"}, LookedAt: now, LookedStatus: propagation.StatusAbsent, Accepted: accepted(old), EndsAt: soon},
+		{Name: "looked-at", Identifiers: ours, LookedAt: now, LookedStatus: propagation.StatusConfirming, Accepted: accepted(old), EndsAt: later},
+		{Name: "found-since", Identifiers: ours, LookedAt: now.Add(-time.Hour), LookedStatus: propagation.StatusAbsent, Accepted: accepted(now)},
 	}
-	if end := earliestEnd(names, now.Add(-48*time.Hour)); !end.Equal(later) {
-		t.Errorf("it is %s, want %s", end, later)
+	seen := run.records(names)
+	if got := seen[false]; !got.Ends.Equal(later) || len(got.NotReady) > 0 {
+		t.Errorf("seen are %v, want an end at %s and nothing that is not ready", got, later)
 	}
-	names = append(names, state.Name{Name: "new", Accepted: accepted(now), EndsAt: soon})
-	if end := earliestEnd(names, now.Add(-48*time.Hour)); !end.Equal(soon) {
-		t.Errorf("with a new one it is %s, want %s", end, soon)
+	if got := seen[true]; !got.Ends.Equal(soon) || got.NotReady[propagation.StatusAbsent] != 1 {
+		t.Errorf("of tenants are seen %v", got)
 	}
-	if end := earliestEnd(names[:2], now.Add(-48*time.Hour)); !end.IsZero() {
-		t.Errorf("of records that do not end it is %s", end)
+	names = append(names, state.Name{Name: "new", Identifiers: ours, Accepted: accepted(now), EndsAt: soon},
+		state.Name{Name: "gone", Identifiers: ours, LookedAt: now, LookedStatus: propagation.StatusAbsent, Accepted: accepted(old)})
+	if got := run.records(names)[false]; !got.Ends.Equal(soon) || got.NotReady[propagation.StatusAbsent] != 1 {
+		t.Errorf("with a new one and one that is gone are seen %v", got)
+	}
+	if got := run.records(names[:2])[false]; !got.Ends.IsZero() {
+		t.Errorf("of records that do not end it is %s", got.Ends)
 	}
 }
 

@@ -105,10 +105,10 @@ func TestMetrics(t *testing.T) {
 		`names{phase="served",reason="",source="configuration"}`: 1, `names{phase="waiting",reason="record_absent",source="configuration"}`: 1,
 		`names{phase="waiting",reason="record_absent",source="on_demand"}`: 0,
 		`account_usable`: 1, `directory_reachable`: 1,
-		`certificate_not_after_timestamp_seconds`:                                    float64(cert.NotAfter.Unix()),
+		`certificate_not_after_timestamp_seconds{source="configuration"}`:            float64(cert.NotAfter.Unix()),
 		`name_status{domain="` + waits + `",phase="waiting",reason="record_absent"}`: 1, `name_status{domain="` + served + `",phase="served",reason=""}`: 1,
 		`name_certificate_not_after_timestamp_seconds{domain="` + served + `"}`: float64(cert.NotAfter.Unix()),
-		`record_ends_timestamp_seconds`:                                         float64(end),
+		`record_ends_timestamp_seconds{source="configuration"}`:                 float64(end),
 	}
 	first := showsMetrics(e, "the names", places)
 	if err := first.has(counted); err != nil {

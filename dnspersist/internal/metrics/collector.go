@@ -8,14 +8,17 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
 // Names and labels of what is looked up at each scrape.
 var (
 	namesDesc       = gauge("names", "Names by where they are on their way to a certificate.", "ca", "phase", "reason", "source")
 	longestWaitDesc = gauge("longest_wait_seconds", "For how long the name has waited that waits the longest.", "ca", "source")
-	notAfterDesc    = gauge("certificate_not_after_timestamp_seconds", "When the first of the certificates ends.", "ca")
-	recordEndsDesc  = gauge("record_ends_timestamp_seconds", "When the first of the published records ends.", "ca")
+	notAfterDesc    = gauge("certificate_not_after_timestamp_seconds", "When the first of the certificates ends.", "ca", "source")
+	runningOutDesc  = gauge("certificates_running_out", "Certificates whose renewal is overdue.", "ca", "source")
+	notReadyDesc    = gauge("records_not_ready", "Records of names with a certificate that the last look at each has not found as they should be.", "ca", "code", "source")
+	recordEndsDesc  = gauge("record_ends_timestamp_seconds", "When the first of the published records ends.", "ca", "source")
 	accountDesc     = gauge("account_usable", "Whether the CA has last accepted the account.", "ca")
 	reachableDesc   = gauge("directory_reachable", "Whether the CA has answered when it was last asked.", "ca")
 	ordersLeftDesc  = gauge("orders_left", "How many orders rate_limit lets through now.", "ca")
@@ -33,6 +36,9 @@ const (
 	fromConfiguration = "configuration"
 	onDemand          = "on_demand"
 )
+
+// sources are by the index of CA.records.
+var sources = [...]string{fromConfiguration, onDemand}
 
 // askedFor is how long after its last handshake a name on demand counts: one that was abandoned would
 // be the longest wait, and the first certificate to end, for ever.
@@ -70,7 +76,7 @@ var places = allPlaces()
 
 func allPlaces() []place {
 	var all []place
-	for _, source := range []string{fromConfiguration, onDemand} {
+	for _, source := range sources {
 		for _, r := range []acmepersist.Reason{
 			acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonConfirming, acmepersist.ReasonBlocked,
 		} {
@@ -114,7 +120,7 @@ type collector struct{ Configuration }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		namesDesc, longestWaitDesc, notAfterDesc, recordEndsDesc, accountDesc, reachableDesc, ordersLeftDesc, statusDesc, nameNotAfterDesc,
+		namesDesc, longestWaitDesc, notAfterDesc, runningOutDesc, notReadyDesc, recordEndsDesc, accountDesc, reachableDesc, ordersLeftDesc, statusDesc, nameNotAfterDesc,
 	} {
 		descs <- d
 	}
@@ -164,10 +170,14 @@ func (c collector) caOf(s parking.Status) string {
 
 // figures are those of a CA.
 type figures struct {
-	names      map[place]int
-	longest    map[string]time.Duration // by source
-	notAfter   time.Time
-	recordsEnd int64
+	names map[place]int
+	// these are by source
+	longest    map[string]time.Duration
+	notAfter   map[string]time.Time
+	runningOut map[string]int
+	recordsEnd map[string]time.Time
+	notReady   map[string]map[propagation.Status]int // nil if not known
+
 	account    int32
 	reachable  int32
 	ordersLeft float64
@@ -177,7 +187,10 @@ type figures struct {
 func figuresOf(cas map[string]*figures, ca string) *figures {
 	f := cas[ca]
 	if f == nil {
-		f = &figures{names: make(map[place]int, len(places)), longest: map[string]time.Duration{fromConfiguration: 0, onDemand: 0}}
+		f = &figures{
+			names: make(map[place]int, len(places)), longest: make(map[string]time.Duration), notAfter: make(map[string]time.Time),
+			runningOut: make(map[string]int), recordsEnd: make(map[string]time.Time), notReady: make(map[string]map[propagation.Status]int),
+		}
 		for _, p := range places {
 			f.names[p] = 0
 		}
@@ -189,8 +202,18 @@ func figuresOf(cas map[string]*figures, ca string) *figures {
 // use takes what is known of one account: of several the worst counts.
 func (f *figures) use(u Used) {
 	f.account, f.reachable = worse(f.account, u.account.Load()), worse(f.reachable, u.reachable.Load())
-	if end := u.recordsEnd.Load(); end != 0 && (f.recordsEnd == 0 || end < f.recordsEnd) {
-		f.recordsEnd = end
+	for i, source := range sources {
+		seen := u.records[i].Load()
+		if seen == nil {
+			continue
+		}
+		f.recordsEnd[source] = earlier(f.recordsEnd[source], seen.Ends)
+		if f.notReady[source] == nil {
+			f.notReady[source] = make(map[propagation.Status]int)
+		}
+		for status, n := range seen.NotReady {
+			f.notReady[source][status] += n
+		}
 	}
 	if u.OrdersLeft == nil {
 		return
@@ -217,9 +240,18 @@ func (f *figures) add(s parking.Status, p place, now time.Time) {
 	if wait := now.Sub(s.Since); p.phase != parking.PhaseServed && !s.Since.IsZero() && wait > f.longest[p.source] {
 		f.longest[p.source] = wait
 	}
-	if !s.NotAfter.IsZero() && (f.notAfter.IsZero() || s.NotAfter.Before(f.notAfter)) {
-		f.notAfter = s.NotAfter
+	f.notAfter[p.source] = earlier(f.notAfter[p.source], s.NotAfter)
+	if s.IsRunningOut(now) {
+		f.runningOut[p.source]++
 	}
+}
+
+// earlier is the earlier of two times; a zero one is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // send shows the figures. What is not known is not shown: zero would be 1970, or a lost account.
@@ -227,14 +259,21 @@ func (f *figures) send(ca string, send func(d *prometheus.Desc, value float64, l
 	for p, n := range f.names {
 		send(namesDesc, float64(n), ca, string(p.phase), string(p.reason), p.source)
 	}
-	for source, wait := range f.longest {
-		send(longestWaitDesc, wait.Seconds(), ca, source)
-	}
-	if !f.notAfter.IsZero() {
-		send(notAfterDesc, seconds(f.notAfter), ca)
-	}
-	if f.recordsEnd != 0 {
-		send(recordEndsDesc, float64(f.recordsEnd), ca)
+	for _, source := range sources {
+		send(longestWaitDesc, f.longest[source].Seconds(), ca, source)
+		send(runningOutDesc, float64(f.runningOut[source]), ca, source)
+		if end := f.notAfter[source]; !end.IsZero() {
+			send(notAfterDesc, seconds(end), ca, source)
+		}
+		if end := f.recordsEnd[source]; !end.IsZero() {
+			send(recordEndsDesc, seconds(end), ca, source)
+		}
+		if f.notReady[source] == nil {
+			continue
+		}
+		for _, status := range acmepersist.NotReady {
+			send(notReadyDesc, float64(f.notReady[source][status]), ca, string(status), source)
+		}
 	}
 	if f.account != unknown {
 		send(accountDesc, float64(f.account-no), ca)

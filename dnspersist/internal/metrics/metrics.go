@@ -164,8 +164,8 @@ type CA struct {
 	account, reachable atomic.Int32 // one of the states
 	// downSince is since when the CA is not reachable, in seconds; 0 if it is.
 	downSince atomic.Int64
-	// recordsEnd is when the first record ends, in seconds; 0 if none is known to.
-	recordsEnd atomic.Int64
+	// records are those for domains of the configuration, and those on demand; nil if not known.
+	records [2]atomic.Pointer[acmepersist.Records]
 }
 
 // States of the account and the directory.
@@ -212,14 +212,14 @@ func (ca *CA) Issued(took time.Duration) {
 	}
 }
 
-// RecordsEnd implements acmepersist.Observer.
-func (ca *CA) RecordsEnd(earliest time.Time) {
+// Records implements acmepersist.Observer.
+func (ca *CA) Records(onDemand bool, seen acmepersist.Records) {
 	switch {
 	case ca == nil:
-	case earliest.IsZero():
-		ca.recordsEnd.Store(0)
+	case onDemand:
+		ca.records[1].Store(&seen)
 	default:
-		ca.recordsEnd.Store(earliest.Unix())
+		ca.records[0].Store(&seen)
 	}
 }
 

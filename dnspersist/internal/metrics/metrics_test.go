@@ -111,7 +111,7 @@ func TestNilCountsNothing(t *testing.T) {
 	ca.Happened(acmepersist.EventOrderMade)
 	ca.Happened(acmepersist.EventAccountLost)
 	ca.Issued(time.Second)
-	ca.RecordsEnd(time.Now())
+	ca.Records(false, acmepersist.Records{Ends: time.Now()})
 	registry := load(t, m, nil, nil, false)
 	if got := series(t, registry, ""); len(got) > 0 {
 		t.Errorf("shown are %q", got)
@@ -151,7 +151,8 @@ func TestSeriesAreBounded(t *testing.T) {
 	for e := acmepersist.EventOrderMade; e <= acmepersist.EventCADown; e++ {
 		ca.Happened(e)
 	}
-	ca.RecordsEnd(time.Now())
+	ca.Records(false, acmepersist.Records{Ends: time.Now()})
+	ca.Records(true, acmepersist.Records{Ends: time.Now()})
 	cas := []Used{{CA: ca, OrdersLeft: func() float64 { return 3 }}}
 	ofNone := count(t, load(t, New(), nil, nil, false))
 	registry := load(t, m, many(10_000), cas, false)
@@ -165,8 +166,8 @@ func TestSeriesAreBounded(t *testing.T) {
 			t.Fatalf("a domain is in %s", s)
 		}
 	}
-	if none := count(t, load(t, m, nil, cas, false)); none != of+ofNone-1 {
-		t.Errorf("without names there are %d series: only the end of certificates may be missing", none-ofNone)
+	if none := count(t, load(t, m, nil, cas, false)); none != of+ofNone-2 {
+		t.Errorf("without names there are %d series: only the ends of certificates may be missing", none-ofNone)
 	}
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", problems, err)
@@ -210,7 +211,7 @@ func TestGauges(t *testing.T) {
 	m := New()
 	registry := load(t, m, nil, []Used{{CA: m.CA(directory, "key")}}, false)
 	shows(t, registry, "longest_wait", "longest_wait_seconds{source=configuration} 0", "longest_wait_seconds{source=on_demand} 0")
-	for _, unknown := range []string{"account", "directory", "certificate", "record", "orders_left", "name_"} {
+	for _, unknown := range []string{"account", "directory", "certificate_not", "record", "orders_left", "name_"} {
 		shows(t, registry, unknown)
 	}
 
@@ -218,24 +219,33 @@ func TestGauges(t *testing.T) {
 	names := []parking.Status{
 		{Domain: "waits.test", CA: directory, Phase: parking.PhaseWaiting, Reason: acmepersist.ReasonAbsent, Since: now.Add(-time.Hour)},
 		{Domain: "tried.test", CA: directory, Phase: parking.PhaseOrdering, Reason: acmepersist.ReasonAbsent, Since: now.Add(-2 * time.Hour)},
-		{Domain: "served.test", Phase: parking.PhaseServed, Since: now.Add(-1000 * time.Hour), Certificate: parking.Certificate{NotAfter: now.Add(50 * time.Hour)}},
+		{Domain: "served.test", Phase: parking.PhaseServed, Since: now.Add(-1000 * time.Hour), Certificate: parking.Certificate{NotAfter: now.Add(50 * time.Hour), Urgent: now.Add(-time.Hour)}},
 		{Domain: "failed.test", Phase: parking.PhaseFailed},
 		{Domain: "asked.test", CA: directory, Phase: parking.PhaseWaiting, Reason: acmepersist.ReasonAbsent, IsOnDemand: true, Since: now.Add(-3 * time.Hour), AskedAt: now.Add(-time.Hour), Certificate: parking.Certificate{NotAfter: now.Add(40 * time.Hour)}},
-		{Domain: "left.test", CA: directory, Phase: parking.PhaseWaiting, Reason: acmepersist.ReasonAbsent, IsOnDemand: true, Since: now.Add(-900 * time.Hour), AskedAt: now.Add(-25 * time.Hour), Certificate: parking.Certificate{NotAfter: now}},
+		{Domain: "left.test", CA: directory, Phase: parking.PhaseWaiting, Reason: acmepersist.ReasonAbsent, IsOnDemand: true, Since: now.Add(-900 * time.Hour), AskedAt: now.Add(-25 * time.Hour), Certificate: parking.Certificate{NotAfter: now, Urgent: now.Add(-time.Hour)}},
 	}
 	good, bad := m.CA(directory, "good"), m.CA(directory, "bad")
 	good.Happened(acmepersist.EventAccountUsable)
 	good.Happened(acmepersist.EventCAAnswered)
 	bad.Happened(acmepersist.EventAccountLost)
-	good.RecordsEnd(time.Unix(2000, 0))
-	bad.RecordsEnd(time.Unix(1000, 0))
+	absent := func(n int) map[propagation.Status]int { return map[propagation.Status]int{propagation.StatusAbsent: n} }
+	good.Records(false, acmepersist.Records{Ends: time.Unix(2000, 0)})
+	bad.Records(false, acmepersist.Records{Ends: time.Unix(1000, 0), NotReady: absent(1)})
+	good.Records(true, acmepersist.Records{NotReady: absent(2)})
+	bad.Records(true, acmepersist.Records{NotReady: absent(3)})
 	cas := []Used{{CA: good, OrdersLeft: func() float64 { return 3 }}, {CA: bad, OrdersLeft: func() float64 { return 2 }}, {CA: m.CA(directory, "new")}}
 	registry = load(t, m, names, cas, true)
 	shows(t, registry, "account", "account_usable{} 0")
 	shows(t, registry, "directory", "directory_reachable{} 1")
-	shows(t, registry, "record_ends", "record_ends_timestamp_seconds{} 1000")
+	shows(t, registry, "record_ends", "record_ends_timestamp_seconds{source=configuration} 1000")
+	shows(t, registry, "records_not_ready",
+		"records_not_ready{code=absent,source=configuration} 1", "records_not_ready{code=partial,source=configuration} 0", "records_not_ready{code=blocked,source=configuration} 0",
+		"records_not_ready{code=absent,source=on_demand} 5", "records_not_ready{code=partial,source=on_demand} 0", "records_not_ready{code=blocked,source=on_demand} 0")
+	shows(t, registry, "certificates_running_out", "certificates_running_out{source=configuration} 1", "certificates_running_out{source=on_demand} 0")
 	shows(t, registry, "orders_left", "orders_left{} 2")
-	shows(t, registry, "certificate_not_after", fmt.Sprintf("certificate_not_after_timestamp_seconds{} %v", seconds(now.Add(40*time.Hour))))
+	shows(t, registry, "certificate_not_after",
+		fmt.Sprintf("certificate_not_after_timestamp_seconds{source=configuration} %v", seconds(now.Add(50*time.Hour))),
+		fmt.Sprintf("certificate_not_after_timestamp_seconds{source=on_demand} %v", seconds(now.Add(40*time.Hour))))
 	for _, s := range series(t, registry, "longest_wait") {
 		source, hours := "configuration", 2.0
 		if strings.Contains(s, onDemand) {
@@ -259,7 +269,7 @@ func TestGauges(t *testing.T) {
 		}
 	}
 	bad.Happened(acmepersist.EventAccountUsable)
-	good.RecordsEnd(time.Time{})
+	bad.Records(false, acmepersist.Records{})
 	shows(t, registry, "account", "account_usable{} 1")
 }
 

@@ -43,6 +43,8 @@ type Name struct {
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// LookedStatus is what that one look found, so that it is not forgotten with the process.
 	LookedStatus propagation.Status `json:"looked_status,omitempty"`
+	// ReportedAt is when it was last logged what a look has found.
+	ReportedAt time.Time `json:"reported_at,omitzero"`
 	// EndsAt is when the last of the published values ends that the CA may accept; zero if one never does.
 	EndsAt time.Time `json:"ends_at,omitzero"`
 	// ChangeAt is when the CA began to ask for other records, as far as the looks at this name know of it.
@@ -363,7 +365,7 @@ func IsAhead(t, now time.Time, most time.Duration) bool { return t.After(now.Add
 func (n *Name) Repair(now time.Time) {
 	n.Attempts = slices.DeleteFunc(n.Attempts, func(at time.Time) bool { return IsAhead(at, now, 0) })
 	n.Refused = slices.DeleteFunc(n.Refused, func(r RefusedValue) bool { return IsAhead(r.At, now, 0) })
-	for _, t := range []*time.Time{&n.PartialSince, &n.LookedAt, &n.ChangeAt} {
+	for _, t := range []*time.Time{&n.PartialSince, &n.LookedAt, &n.ReportedAt, &n.ChangeAt} {
 		if IsAhead(*t, now, 0) {
 			*t = time.Time{}
 		}

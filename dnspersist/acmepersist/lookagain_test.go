@@ -1,0 +1,84 @@
+package acmepersist_test
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+)
+
+// recordsSeen is an Observer of published records.
+type recordsSeen struct{ configured, onDemand acmepersist.Records }
+
+func (*recordsSeen) Happened(acmepersist.Event) {}
+func (*recordsSeen) Issued(time.Duration)       {}
+func (r *recordsSeen) Records(onDemand bool, seen acmepersist.Records) {
+	if onDemand {
+		r.onDemand = seen
+	} else {
+		r.configured = seen
+	}
+}
+
+// A record that is gone is counted from the first look that misses it to the first that finds it again. It is
+// looked at again after an hour, and logged once a day all the same.
+func TestGoneRecordIsLookedAtAgainSoon(t *testing.T) {
+	i := newIssuing(t)
+	core, logs := observer.New(zap.ErrorLevel)
+	i.with(zap.New(core), nil)
+	cert, err := i.issueKey(t.Context(), issuedName, i.newKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Storage.Store(t.Context(), certmagic.StorageKeys.SiteCert(i.IssuerKey(), issuedName), cert.Certificate); err != nil {
+		t.Fatal(err)
+	}
+	seen := new(recordsSeen)
+	i.Observer = seen
+	const name = "_validation-persist." + issuedName
+	// look looks after a time, as if it had gone by
+	look := func(after time.Duration, absent, logged int) {
+		t.Helper()
+		err := state.New(i.Storage, i.CA).UpdateName(t.Context(), name, func(n *state.Name) bool {
+			for _, at := range []*time.Time{&n.LookedAt, &n.ReportedAt, &n.Accepted[0].At} {
+				*at = at.Add(-after)
+			}
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := i.LookAtNames(t.Context(), 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		want := make(map[propagation.Status]int)
+		if absent > 0 {
+			want[propagation.StatusAbsent] = absent
+		}
+		if got := seen.configured.NotReady; !maps.Equal(got, want) || len(seen.onDemand.NotReady) > 0 {
+			t.Fatalf("after %s: %v, want %v", after, got, want)
+		}
+		if n := logs.FilterMessageSnippet("is gone or was changed").Len(); n != logged {
+			t.Fatalf("after %s: logged %d times, want %d", after, n, logged)
+		}
+	}
+	look(0, 0, 0)
+	i.dns.ClearName(0, name)
+	look(time.Hour, 0, 0) // one that was good is looked at daily
+	look(24*time.Hour, 1, 1)
+	look(10*time.Minute, 1, 1)
+	for range 10 {
+		look(2*time.Hour, 1, 1)
+	}
+	look(2*time.Hour, 1, 2)
+	i.publish(issuedName)
+	look(10*time.Minute, 1, 2) // nobody has looked
+	look(time.Hour, 0, 2)
+}
