@@ -141,7 +141,7 @@ func judge(set *operator.RecordSet, hasGood func(acmepersist.Wanted) bool) {
 		i := slices.Index(found.Add, w.Value)
 		switch {
 		case found.HasGood(w.Value):
-		case slices.Contains(found.Values, w.Value) || hasGood(w):
+		case slices.Contains(found.Values, w.Value) || !hasEnd(w.Value) && hasGood(w):
 			found.Good = append(found.Good, w.Value)
 			if i >= 0 {
 				found.Add = slices.Delete(found.Add, i, i+1)
@@ -153,6 +153,13 @@ func judge(set *operator.RecordSet, hasGood func(acmepersist.Wanted) bool) {
 			}
 		}
 	}
+}
+
+// hasEnd reports whether a wanted value ends: then no other one is as good, for it would end at
+// another time.
+func hasEnd(value string) bool {
+	p, err := record.Parse(value)
+	return err == nil && p.HasPersistUntil
 }
 
 // readBare reads what is published without a configuration.

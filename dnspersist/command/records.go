@@ -4,9 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +53,14 @@ of each domain has to set is printed beside the record at its target; --only CNA
 --only TXT prints the ones or the others. An alias that leads elsewhere is left out of what
 is for other tools, with a warning.
 
+On a terminal that is narrower than the table each record is printed as the panels of DNS
+providers ask for it. --value prints the value alone.
+
+--until gives the records an end, from which on the CA validates nothing by them: a time
+(2027-06-01T12:00:00Z), the beginning of a day (2027-06-01, UTC), the seconds of Unix that
+the record itself has, or how long from now (180d, 4320h). Nobody renews such a record but
+whoever publishes it: replace it before a renewal needs it. With a DNS provider persist_for does so.
+
 With --account-url and --issuer no storage, configuration or CA is needed; records of
 draft -02 take --account-hash-prefix and --thumbprint as well, delegated ones
 --delegate-to.
@@ -71,7 +78,10 @@ With --standby FILE a second account's value comes beside the first's; FILE is w
 	choice(f, "only", "", "Print only the records of one type, CNAME where names are delegated", "TXT", "CNAME")
 	f.String("delegate-to", "", "With --account-url: the name below which validation names are delegated by CNAMEs")
 	choice(f, "policy", acmepersist.PolicyAuto, "With --account-url", acmepersist.PolicyAuto, acmepersist.PolicyExact, acmepersist.PolicyWildcard)
+	f.String("until", "", "When the records end (persistUntil): a time, a date or how long from now, such as 2027-06-01 or 180d")
+	f.Bool("value", false, "Print the values alone, each on a line, to be copied")
 	choice(f, "format", "table", "Output", recordFormats()...)
+	cmd.MarkFlagsMutuallyExclusive("value", "format")
 	cmd.MarkFlagsRequiredTogether("account-url", "issuer")
 	cmd.MarkFlagsRequiredTogether("account-hash-prefix", "thumbprint")
 	for _, flag := range []string{"config", "address", "ca", "standby"} {
@@ -79,7 +89,7 @@ With --standby FILE a second account's value comes beside the first's; FILE is w
 	}
 	cmd.ValidArgsFunction = completeNames
 	cmd.Example = examples("records", "records example.com '*.example.com'", "records --format zone >> db.example.com",
-		"records --format nsupdate | nsupdate -k key.conf", "records example.com --account-url https://ca.example/acct/1 --issuer ca.example")
+		"records example.com --value | pbcopy", "records --until 180d", "records --format nsupdate | nsupdate -k key.conf", "records example.com --account-url https://ca.example/acct/1 --issuer ca.example")
 	return cmd
 }
 
@@ -90,6 +100,12 @@ func runRecords(r *run) error {
 		return err
 	}
 	rr := &recordsRun{run: r, format: format}
+	if r.flag("value") {
+		rr.format = formatValue
+	}
+	if err := rr.parseUntil(time.Now()); err != nil {
+		return err
+	}
 	sets, err := rr.wantedSets(names)
 	if err != nil {
 		return err
@@ -106,16 +122,22 @@ func runRecords(r *run) error {
 	}
 	r.reportPresumed(sets)
 	rr.reportUnread(sets)
+	rr.reportOutliving(sets)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
 		return fmt.Errorf("%s sets all values of a name at once, so what is published has to be read: leave --dns never out", format)
 	}
 	return rr.putOut(sets)
 }
 
+// formatValue is what --value prints: values and nothing else, for which DNS does not matter.
+const formatValue = "value"
+
 // recordsRun is one call of the command records.
 type recordsRun struct {
 	*run
 	format string
+	// until is when the records end; zero if they have no end.
+	until time.Time
 }
 
 // putOut prints the sets.
@@ -125,6 +147,8 @@ func (r *recordsRun) putOut(sets []operator.RecordSet) error {
 		return r.json(operator.RecordsReply{Records: sets, Failed: r.failed})
 	case "table":
 		return recordTable(r.out, sets)
+	case formatValue:
+		return r.putValues(sets)
 	}
 	return r.writeFormat(formats.Format(r.format), sets)
 }
@@ -148,10 +172,10 @@ func (r *run) reportPresumed(sets []operator.RecordSet) {
 
 // reportUnread reports for which names it is not known what is published.
 func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
-	if len(sets) > 0 && !r.readsDNS(len(sets)) && r.text("dns") == "auto" {
+	if r.format != formatValue && len(sets) > 0 && !r.readsDNS(len(sets)) && r.text("dns") == "auto" {
 		r.report("note: it was not looked up what is published in DNS, as there are over %d names: --dns always does", autoDNS)
 	}
-	if r.format == "table" || formats.Format(r.format).Replaces() {
+	if r.format == "table" || r.format == formatValue || formats.Format(r.format).Replaces() {
 		return // it is in the table; there are none
 	}
 	unread, first := 0, ""
@@ -171,6 +195,9 @@ func (r *recordsRun) reportUnread(sets []operator.RecordSet) {
 func (r *recordsRun) wantedSets(names []string) ([]operator.RecordSet, error) {
 	if r.cmd.Flags().Changed("account-url") {
 		sets, err := r.madeSets(names)
+		if err == nil {
+			err = r.endSets(sets)
+		}
 		if err == nil && r.readsDNS(len(sets)) {
 			err = r.readBare(propagation.NewChecker(propagation.Config{}), sets)
 		}
@@ -182,6 +209,9 @@ func (r *recordsRun) wantedSets(names []string) ([]operator.RecordSet, error) {
 		}
 	}
 	src, sets, err := r.sets(names)
+	if err == nil {
+		err = r.endSets(sets)
+	}
 	if err == nil && r.readsDNS(len(sets)) {
 		err = r.readPublished(src, sets)
 	}
@@ -243,61 +273,8 @@ func (r *recordsRun) readsDNS(n int) bool {
 		return false
 	}
 	f := formats.Format(r.format)
-	return f.Replaces() || f == formats.NSUpdate || n <= autoDNS
+	return r.format != formatValue && (f.Replaces() || f == formats.NSUpdate || n <= autoDNS)
 }
 
 // autoDNS is up to how many names DNS is read where the format does not need it.
 const autoDNS = 100
-
-// recordTable prints records for people.
-func recordTable(out io.Writer, sets []operator.RecordSet) error {
-	return table(out, func(row func(...string)) {
-		row("NAME", "TTL", "TYPE", "VALUE", "FOR", "STATE")
-		for _, s := range sets {
-			if s.Type == "CNAME" {
-				row(s.Name, fmt.Sprint(s.TTL), s.Type, s.Target+".", strings.Join(identifiersOf(s), ", "), stateOf(s, s.Target))
-				continue
-			}
-			for _, w := range s.Wanted {
-				what := strings.Join(w.Identifiers, ", ")
-				if w.Standby {
-					what += " (standby account)"
-				}
-				row(s.Name, fmt.Sprint(s.TTL), s.Type, w.Value, what, stateOf(s, w.Value))
-				if w.OrValue != "" {
-					row("", "", "or", w.OrValue)
-				}
-			}
-		}
-	})
-}
-
-// identifiersOf are the names that a set is for.
-func identifiersOf(s operator.RecordSet) []string {
-	var all []string
-	for _, w := range s.Wanted {
-		all = append(all, w.Identifiers...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-func stateOf(s operator.RecordSet, value string) string {
-	switch {
-	case s.DNS == nil:
-		return s.Waiting
-	case s.DNS.LeftOut != "":
-		return s.DNS.LeftOut
-	case s.DNS.Error != "":
-		return s.DNS.Error
-	case s.Type == "CNAME" && aliasWarning(s) != "":
-		return "something else is published"
-	}
-	switch {
-	case slices.Contains(s.DNS.Add, value):
-		return "to be published"
-	case s.IsHeld:
-		return "published; held: " + s.Waiting
-	}
-	return "published"
-}

@@ -156,7 +156,7 @@ func putOutHostile(t *testing.T, w *hostileWorld, format string, flags ...string
 		t.Fatal(err)
 	}
 	var o, e strings.Builder
-	r := &recordsRun{&run{Context: t.Context(), cmd: cmd, out: &o, err: &e}, format}
+	r := &recordsRun{run: &run{Context: t.Context(), cmd: cmd, out: &o, err: &e}, format: format}
 	if err := cmd.Flags().Parse([]string{"--issuer", "ca.example", "--account-url", "https://ca.example/acct/1"}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,16 +35,23 @@ func TestTerminal(t *testing.T) {
 		{"check-120", 120, nil, []string{"check"}},
 		{"check-no-color", 80, []string{"NO_COLOR=1"}, []string{"check"}},
 		{"check-dumb", 80, []string{"TERM=dumb"}, []string{"check"}},
+		{"records-80", 80, nil, []string{"records"}},
+		{"records-120", 120, nil, []string{"records"}},
+		{"records-no-color", 80, []string{"NO_COLOR=1"}, []string{"records"}},
+		{"records-200", 200, nil, []string{"records", "missing.example.test", "good.example.test"}},
+		{"value", 80, nil, []string{"records", "policy.example.test", "*.policy.example.test", "--value"}},
 	} {
 		cmd, s := e.onTerminal(c.columns, c.env, append(c.args, "--config", e.config)...)
 		_ = cmd.Wait()
 		e.golden(c.golden, s.text())
 	}
 	// somebody may search what goes elsewhere: a line is a line
-	r := e.with("check")
-	e.golden("check-no-terminal", r.out)
-	if strings.ContainsAny(r.out+r.err, "\r\x1b") {
-		t.Errorf("without a terminal: %q and %q", r.out, r.err)
+	for _, command := range []string{"check", "records"} {
+		r := e.with(command)
+		e.golden(command+"-no-terminal", r.out)
+		if strings.ContainsAny(r.out+r.err, "\r\x1b") {
+			t.Errorf("%s without a terminal: %q and %q", command, r.out, r.err)
+		}
 	}
 }
 
