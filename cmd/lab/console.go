@@ -61,7 +61,7 @@ func (d *demo) greet() {
 		"Ask the running Caddy in another terminal, or type what is behind dns-persist here:\n"+
 		command+"caddy dns-persist check --address %s\n"+
 		command+"caddy dns-persist records --address %[1]s\n"+
-		"           curl http://%[1]s/dns_persist/records\n"+
+		"           curl http://%[1]s/dns_persist/names\n"+
 		"Where several labs run, this one is meant by %s=%s. Type quit or press Ctrl-C to end.",
 		d.admin, socketVariable, filepath.Join(d.dir, socket))
 }
@@ -167,15 +167,17 @@ func (d *demo) ask(ctx context.Context, cmd *cobra.Command, words []string) (ans
 			args = append(args, "*."+name)
 		}
 	}
-	var out bytes.Buffer
+	var out page
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SetIn(strings.NewReader(""))
 	cmd.SetArgs(append(args, "--address", d.admin))
 	_ = cmd.ExecuteContext(ctx) // it has reported what went wrong
-	text := out.String()
-	if !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "--format") || w == "--json" }) {
-		text = foldedLines(text)
-	}
-	return answer{text: text}, nil
+	return answer{text: out.String()}, nil
 }
+
+// page is the output of a command, in lines that fit.
+type page struct{ bytes.Buffer }
+
+// Columns is what the commands ask for.
+func (*page) Columns() int { return columns }

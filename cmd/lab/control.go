@@ -43,7 +43,10 @@ func (d *demo) control(ctx context.Context) (io.Closer, error) {
 		if answer.isStory {
 			d.say("(ctl) %s", answer.text)
 		}
-		fmt.Fprint(w, folded("", "", strings.TrimRight(answer.text, "\n")))
+		if answer.isStory {
+			answer.text = folded("", "", answer.text)
+		}
+		fmt.Fprint(w, answer.text)
 	})}
 	go func() { _ = server.Serve(listener) }()
 	return server, nil

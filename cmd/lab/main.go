@@ -27,6 +27,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
@@ -123,6 +124,13 @@ func run(ctx context.Context, o options, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer d.close()
+	var watching sync.WaitGroup
+	watched, stop := context.WithCancel(ctx)
+	watching.Go(func() { d.watch(watched) })
+	defer func() {
+		stop()
+		watching.Wait()
+	}()
 	if err := d.show(ctx, o); err != nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil // interrupted by the user

@@ -3,15 +3,20 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // the standard Caddy
 
 	_ "github.com/dnspersist/caddy-dnspersist" // the plugin
+	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 )
 
@@ -39,30 +44,79 @@ func (d *demo) caEvent(e lab.Event) {
 	}
 }
 
-// logEntry is what the story takes from Caddy's log.
-type logEntry struct {
-	Level   string `json:"level"`
-	Msg     string `json:"msg"`
-	Name    string `json:"name"`
-	AliasOf string `json:"alias_of"`
-	Value   string `json:"value"`
-	Domain  string `json:"domain"`
-	// Identifier is CertMagic's word.
-	Identifier string `json:"identifier"`
-	Status     string `json:"status"`
-	DNS        string `json:"dns"`
-	Error      string `json:"error"`
-	CA         string `json:"ca"`
-	// Diagnostics are the details of what DNS shows.
-	Diagnostics []string `json:"diagnostics"`
-	Diagnostic  string   `json:"diagnostic"`
-	// Found is what is published in place of the record, and Do what to do about it.
-	Found []string `json:"found"`
-	Do    string   `json:"do"`
-	Names []string `json:"issuer_domain_names"`
+// watch tells where each domain is, when that changes, in the words of the admin endpoint and of the commands.
+// That a record is missing at first is told by the log.
+func (d *demo) watch(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	told := make(map[string]string)
+	for {
+		for _, n := range statuses(ctx) {
+			is := strings.Join([]string{string(n.Phase), n.Code, n.Do, n.CertificateUntil.String()}, " ")
+			if told[n.Domain] == is {
+				continue
+			}
+			switch n.Phase {
+			case "wanted", "looking", "publishing", "ordering": // these pass in a moment
+				continue
+			}
+			if isAnnounced := told[n.Domain] == "" && n.Reason == "record_absent"; !isAnnounced {
+				d.say("%s", story(n))
+			}
+			told[n.Domain] = is
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
-// logLine tells what Caddy says.
+// statuses is the answer of GET /dns_persist/names, without the entries in Caddy's log that a request makes.
+func statuses(ctx context.Context) []dnspersist.NameStatus {
+	var reply dnspersist.NamesReply
+	for _, route := range new(dnspersist.AdminAPI).Routes() {
+		if route.Pattern != "/dns_persist/names" {
+			continue
+		}
+		answer := httptest.NewRecorder()
+		req := httptest.NewRequestWithContext(ctx, http.MethodGet, route.Pattern, nil)
+		if route.Handler.ServeHTTP(answer, req) != nil || json.Unmarshal(answer.Body.Bytes(), &reply) != nil {
+			return nil // there is no configuration yet
+		}
+	}
+	return reply.Names
+}
+
+// story puts where a domain is into words.
+func story(n dnspersist.NameStatus) string {
+	if n.Phase == "served" {
+		return n.Domain + ": served, with a certificate until " + n.CertificateUntil.Local().Format(time.TimeOnly)
+	}
+	text := n.Domain + ": " + n.Code + ": " + strings.TrimPrefix(n.Why, n.Code+": ")
+	if n.Do != "" {
+		text += "\nDo: " + n.Do
+	}
+	if n.Record != nil { // a value is alone on its line
+		text = strings.ReplaceAll(text, " "+n.Record.Value, "\n    "+n.Record.Value)
+	}
+	return text
+}
+
+// logEntry is what the story takes from Caddy's log.
+type logEntry struct {
+	Msg     string   `json:"msg"`
+	Name    string   `json:"name"`
+	AliasOf string   `json:"alias_of"`
+	Value   string   `json:"value"`
+	Domain  string   `json:"domain"`
+	Names   []string `json:"issuer_domain_names"`
+	// Diagnostic is what is wrong with a name server.
+	Diagnostic string `json:"diagnostic"`
+}
+
+// logLine tells what is only in Caddy's log.
 func (d *demo) logLine(line []byte) {
 	if d.verbose {
 		d.print(string(line))
@@ -79,24 +133,12 @@ func (d *demo) logLine(line []byte) {
 		d.wanted[cmp.Or(e.AliasOf, e.Name)] = e.Value
 		d.mu.Unlock()
 		d.say("Caddy asks for this TXT record, once and for all:\n    %s\n    %s", e.Name, e.Value)
-	case "record changed in DNS", "what DNS shows of a record has changed":
-		if e.DNS != "" {
-			d.say("Caddy sees %s: %s", e.Domain, e.DNS)
-		}
-		for _, text := range e.Diagnostics {
-			d.say("%s", text)
-		}
-	case "a TXT record is published at the validation name, and it is not the one that the CA wants":
-		d.say("Caddy sees another record at %s: %s", e.Name, strings.Join(e.Found, "; "))
-		d.say("To do: %s", e.Do)
 	case "a name server does not answer as it should; this is logged once for all its names":
 		d.say("Caddy sees: %s", e.Diagnostic)
 	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":
 		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Domain)
 	case "a record that a certificate is renewed by is gone or was changed; publish it again":
 		d.say("Caddy says on the day: the record at %s is gone; publish it again", e.Name)
-	case "certificate renewed successfully":
-		d.say("Caddy has a new certificate for %s", e.Identifier)
 	}
 }
 

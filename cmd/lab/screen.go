@@ -71,20 +71,3 @@ func folded(label, indent, text string) string {
 	}
 	return b.String()
 }
-
-// foldedLines breaks the lines of what a command has written, below the second column of its table.
-func foldedLines(text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if utf8.RuneCountInString(line) <= columns+1 {
-			b.WriteString(line)
-			continue
-		}
-		begin := tableColumn.FindString(line)
-		b.WriteString(folded(begin, strings.Repeat(" ", utf8.RuneCountInString(begin)), strings.TrimPrefix(line, begin)))
-	}
-	return b.String()
-}
-
-// tableColumn is what is left of the second column.
-var tableColumn = regexp.MustCompile(`^ *(?:\S+ {2,})?`)

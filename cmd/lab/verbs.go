@@ -137,7 +137,7 @@ func (d *demo) end([]string) (string, error) {
 func (d *demo) help([]string) (string, error) {
 	var b strings.Builder
 	for _, v := range verbs() {
-		fmt.Fprintf(&b, "%s %s\n        %s\n", v.name, v.syntax, v.about)
+		fmt.Fprintf(&b, "%s\n        %s\n", strings.TrimSpace(v.name+" "+v.syntax), v.about)
 	}
 	b.WriteString("check, records, status, account, probe\n        those of `caddy dns-persist`, for this Caddy\n")
 	fmt.Fprintf(&b, "\nNames may be without .%s. Ways to break, with what check calls them:\n", zone)

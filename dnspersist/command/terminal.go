@@ -20,9 +20,12 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// columnsOf is how many columns the terminal w has now; 0 if it is not one, whose lines are as long
-// as they are: somebody may search them.
+// columnsOf is how many columns the terminal w has now, or what shows a terminal the output of a command;
+// 0 if it is neither, whose lines are as long as they are: somebody may search them.
 func columnsOf(w any) int {
+	if shown, ok := w.(interface{ Columns() int }); ok {
+		return shown.Columns()
+	}
 	if !isTerminal(w) {
 		return 0
 	}
