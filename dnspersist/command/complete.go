@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -82,20 +83,21 @@ func asked(ask func(*client) []string) cobra.CompletionFunc {
 }
 
 // namesOf are the domains that a configuration manages.
-func namesOf(c *client) []string {
+func namesOf(c *client) (all []string) {
 	if c.off != nil {
-		return c.off.Managed()
+		return c.off.Managed() // and storage need not be read
 	}
-	reply, _ := get[struct {
-		Names []struct {
-			Domain string `json:"domain"`
-		} `json:"names"`
-	}](c, "names", nil)
-	var all []string
-	for _, n := range reply.Names {
-		all = append(all, n.Domain)
+	query := url.Values{"limit": {"1000"}}
+	for {
+		reply, err := get[operator.NamesReply](c, "names", query)
+		for _, n := range reply.Names {
+			all = append(all, n.Domain)
+		}
+		if query.Set("after", reply.After); err != nil || reply.After == "" {
+			slices.Sort(all)
+			return slices.Compact(all) // one may be at several CAs
+		}
 	}
-	return all
 }
 
 // casOf are the directory URLs of a configuration.

@@ -60,7 +60,7 @@ func TestCompletion(t *testing.T) {
 	t.Chdir(t.TempDir())
 	running := answering(t, map[string]string{
 		"":      `{"cas":["https://ca.example/dir","https://other.example/dir"]}`,
-		"names": `{"names":[{"domain":"example.com"},{"domain":"example.org"},{"domain":"*.example.org"}]}`,
+		"names": `{"names":[{"domain":"example.com"},{"domain":"example.org"},{"domain":"*.example.org"},{"domain":"example.com"}]}`,
 	})
 	for _, c := range []struct {
 		args []string
@@ -80,8 +80,8 @@ func TestCompletion(t *testing.T) {
 		{[]string{"account", "export", ""}, noFile},
 		{[]string{"account", "export", "--output", ""}, anyFile},
 		{[]string{"account", "deactivate", "--yes", ""}, noFile},
-		{[]string{"check", "--address", running, ""}, "example.com example.org *.example.org " + noFile},
-		{[]string{"check", "--address", running, "example.com", ""}, "example.org *.example.org " + noFile},
+		{[]string{"check", "--address", running, ""}, "*.example.org example.com example.org " + noFile},
+		{[]string{"check", "--address", running, "example.com", ""}, "*.example.org example.org " + noFile},
 		{[]string{"publish", "--address", running, "example.o"}, "example.org " + noFile},
 		{[]string{"check", "--address", running, "--ask", "*"}, "*.example.org " + noFile},
 		{[]string{"probe", ""}, "https://acme-staging-v02.api.letsencrypt.org/directory Let's Encrypt staging " +

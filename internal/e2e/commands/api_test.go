@@ -3,6 +3,7 @@ package commands
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func TestAdminAPI(t *testing.T) {
 		{http.MethodGet, "/dns_persist/", "", 200, `"managed":2,"waiting":2`},
 		{http.MethodHead, "/dns_persist/", "", 200, ""},
 		{http.MethodHead, "/dns_persist/check", "", 405, ""},
-		{http.MethodGet, "/dns_persist/nonsense", "", 404, "there are records, account, probe and check"},
+		{http.MethodGet, "/dns_persist/nonsense", "", 404, "records, account, probe and check"},
 		{http.MethodPost, "/dns_persist/records", "", 405, "use GET"},
 		{http.MethodGet, "/dns_persist/check", "", 405, "use POST"},
 		{http.MethodGet, "/dns_persist/records", "", 200, value},
@@ -85,6 +86,17 @@ func TestAdminAPI(t *testing.T) {
 		r := e.ends(1, command, "--ca", "https://other.example/dir", "--address", e.Admin)
 		if !strings.Contains(r.err, "no dns_persist issuer of the configuration uses the CA https://other.example/dir") || !strings.Contains(r.err, e.CA.Directory()) {
 			t.Errorf("%s of another CA: %s", command, r.err)
+		}
+	}
+
+	// a shell completes the names, by the running Caddy and by the configuration, which has one
+	for _, c := range []struct{ flag, value, want string }{
+		{"--address", e.Admin, min(name, other) + "\n" + max(name, other) + "\n:4\n"}, {"--config", e.config, name + "\n:4\n"},
+	} {
+		cmd := e.prepare("check", c.flag, c.value, "")
+		cmd.Args = slices.Insert(cmd.Args, 1, "__complete")
+		if out, err := cmd.Output(); err != nil || string(out) != c.want {
+			t.Errorf("completion by %s: %q, %v, want %q", c.flag, out, err, c.want)
 		}
 	}
 
