@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/events"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/metrics"
@@ -66,6 +67,8 @@ type App struct {
 	started, stopped bool
 	// early are the events of certificates that came before the start.
 	early []certificateEvent
+	// stopEvents ends that this configuration emits events; nil if it does not.
+	stopEvents func()
 	// release gives back the reference to what is shared, once.
 	release func() error
 	// planned is what the configuration manages, worked out when it is first asked for.
@@ -117,7 +120,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		},
 	}
 	a.registerMetrics()
-	return nil
+	return a.subscribeToStart(ctx)
 }
 
 // Validate checks what is configured.
@@ -231,10 +234,13 @@ func (a *App) Cleanup() error {
 
 func (a *App) end() {
 	a.mu.Lock()
-	stopped := a.stopped
+	stopped, stopEvents := a.stopped, a.stopEvents
 	a.stopped = true
 	a.mu.Unlock()
 	a.cancel()
+	if !stopped && stopEvents != nil {
+		stopEvents()
+	}
 	if !stopped {
 		a.shared.registry.End(a.waits)
 	}
@@ -268,6 +274,7 @@ const poolKey = "dns_persist"
 type shared struct {
 	registry *parking.Registry
 	metrics  *metrics.Metrics
+	events   *events.Center
 	// providers is what is known of the DNS providers.
 	providers publish.Process
 
@@ -280,16 +287,18 @@ type shared struct {
 }
 
 func newShared(t tuning.Values) *shared {
-	m := metrics.New()
+	m, registry := metrics.New(), parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll})
 	return &shared{
-		registry:  parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll}),
+		registry:  registry,
 		metrics:   m,
+		events:    events.New(registry),
 		providers: publish.Process{Called: m.Called},
 	}
 }
 
 // Destruct implements caddy.Destructor: the last configuration is gone.
 func (s *shared) Destruct() error {
+	s.events.Close()
 	s.registry.Close()
 	return nil
 }

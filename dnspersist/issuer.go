@@ -171,7 +171,7 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 	if iss.rt.active == nil {
 		cfg := iss.rt.magic
 		core := iss.rt.core
-		core.Storage, core.Observer = cfg.Storage, iss.rt.app.shared.metrics.CA(iss.CA, accountIn(iss, cfg.Storage))
+		core.Storage, core.Observer = cfg.Storage, reporter{iss.rt.app.shared.metrics.CA(iss.CA, accountIn(iss, cfg.Storage)), iss.rt.app.shared.events}
 		core.RenewalWindowRatio = cfg.RenewalWindowRatio
 		core.OnDemand = cfg.OnDemand != nil
 		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords

@@ -252,9 +252,12 @@ func bodyOf(event caddy.Event) []byte {
 		data[key] = encoded
 		room -= len(encoded)
 	}
-	body, _ := json.Marshal(map[string]any{ // all of it was encoded before
-		"event": event.Name(), "id": event.ID(), "timestamp": event.Timestamp().UTC(), "data": data,
-	})
+	body, _ := json.Marshal(struct { // all of it was encoded before
+		Event     string                     `json:"event"`
+		ID        string                     `json:"id"`
+		Timestamp time.Time                  `json:"timestamp"`
+		Data      map[string]json.RawMessage `json:"data"`
+	}{event.Name(), event.ID().String(), event.Timestamp().UTC(), data})
 	return foreign.JSON(body)
 }
 

@@ -107,7 +107,7 @@ func (a *attempt) bindAccount(ctx context.Context) error {
 		return err
 	}
 	a.facts.bound = true
-	if err := a.CompareDirectory(ctx, a.account.URL, ""); err != nil {
+	if err := a.compareDirectory(ctx, ""); err != nil {
 		a.logger.Warn("what the directory says was not noted", zap.String("ca", a.iss.CA), zap.Error(err))
 	}
 	// a plain name is noted with its first attempt: thousands that wait for their records are

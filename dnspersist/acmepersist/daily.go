@@ -43,7 +43,7 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	iss.ca.Expire()
 	s, err := iss.openKnown(ctx)
 	if err != nil {
-		iss.reached(err, false, false)
+		iss.reached(err, false, "")
 	}
 	if err != nil || s == nil {
 		return err
@@ -57,11 +57,22 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	if err != nil {
 		err = s.account.Problem(ctx, err)
 	}
-	iss.reached(err, s.HasAnswered(), err == nil)
 	if err != nil {
+		iss.reached(err, s.HasAnswered(), "")
 		return err
 	}
-	return s.CompareDirectory(ctx, s.account.URL, url)
+	iss.reached(nil, true, s.account.URL)
+	return s.compareDirectory(ctx, url)
+}
+
+// compareDirectory compares the CA's directory with what it was before. named is the URL by which the CA calls the
+// account, empty if that is not known.
+func (s *session) compareDirectory(ctx context.Context, named string) error {
+	changes, err := s.CompareDirectory(ctx, s.account.URL, named)
+	if len(changes) > 0 {
+		s.iss.Observer.Noticed(Notice{Kind: NoticeCAChanged, CA: s.iss.CA, Account: s.account.URL, Changes: changes})
+	}
+	return err
 }
 
 // LookAtNames looks in DNS at the record of every name that has a certificate and was not
@@ -300,6 +311,7 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
 	}
+	l.before = known.LookedStatus
 	err = s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
 		before := *n
 		n.LookedStatus = l.report.Status
@@ -347,6 +359,8 @@ type look struct {
 	// accepted are the values that the CA has accepted last.
 	accepted []string
 	report   propagation.Report
+	// before is what the last look has shown, of whichever node.
+	before propagation.Status
 	// life is that of the certificate that is renewed first, and due is when.
 	life time.Duration
 	due  time.Time
@@ -365,6 +379,13 @@ func (l look) fields(more ...zap.Field) []zap.Field {
 	}, more...)
 }
 
+// newNotice is a Notice about it.
+func (l look) newNotice(kind NoticeKind) Notice {
+	n := l.siteSession.newNotice(kind)
+	n.Report, n.NeededBy = l.report, l.due
+	return n
+}
+
 // log logs what is wrong with a published record, daily while it is.
 func (l look) log(ctx context.Context) error {
 	w, accepted := l.siteSession, foreign.Values(l.accepted)
@@ -379,6 +400,9 @@ func (l look) log(ctx context.Context) error {
 		fields = append(append(w.Record.LogFields(l.report), fields...), zap.Strings("accepted_values", accepted))
 		if l.report.Status == propagation.StatusAbsent {
 			w.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
+			n := l.newNotice(NoticeGone)
+			n.Finding = site.Find(w.Record, w.Want, l.report)
+			w.iss.Observer.Noticed(n)
 		} else {
 			w.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
 		}
@@ -389,6 +413,11 @@ func (l look) log(ctx context.Context) error {
 		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
 			w.logger.Info("a record was replaced by another one that is good as well",
 				append(fields, name, zap.String("accepted_values", strings.Join(accepted, " | ")))...)
+		}
+		if record.Evaluate(l.report.Values, w.Want, time.Now()).Good() {
+			n := l.newNotice(NoticeFound)
+			n.WasMissing = l.before == propagation.StatusAbsent
+			w.iss.Observer.Noticed(n)
 		}
 		w.warnOfEnd(l.report.Values, l.life)
 		return l.reportChange(ctx, l.report.Values)
@@ -405,6 +434,7 @@ func (l look) reportChange(ctx context.Context, published []string) error {
 	if err := l.account.Check(ctx); err != nil {
 		return err
 	}
+	l.iss.Observer.Noticed(l.newNotice(NoticeNeeded))
 	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed",
 		append(l.Record.LogFields(l.report), l.fields(zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)...)
 	return nil
@@ -502,6 +532,9 @@ func (w *siteSession) warnOfEnd(values []string, life time.Duration) {
 	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
 		return
 	}
+	n := w.newNotice(NoticeEnding)
+	n.Value, n.Ends = value, end
+	w.iss.Observer.Noticed(n)
 	w.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
 		zap.String("name", w.Record.Name), zap.String("value", w.Record.Value), zap.String("domain", w.Identifier), zap.String("published_value", foreign.Text(value)),
 		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))))

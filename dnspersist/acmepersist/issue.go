@@ -60,7 +60,11 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 		if a, err = iss.begin(ctx, csr, domain, req); err == nil {
 			cert, err = a.run(ctx)
 		}
-		iss.reached(err, a.Client != nil && a.HasAnswered(), a.facts.confirmed || a.order.Location != "")
+		accepted := ""
+		if a.facts.confirmed || a.order.Location != "" {
+			accepted = a.account.URL
+		}
+		iss.reached(err, a.Client != nil && a.HasAnswered(), accepted)
 		if err == nil {
 			return cert, nil
 		}

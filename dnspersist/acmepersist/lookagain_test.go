@@ -18,6 +18,7 @@ import (
 type recordsSeen struct{ configured, onDemand acmepersist.Records }
 
 func (*recordsSeen) Happened(acmepersist.Event) {}
+func (*recordsSeen) Noticed(acmepersist.Notice) {}
 func (*recordsSeen) Issued(time.Duration)       {}
 func (r *recordsSeen) Records(onDemand bool, seen acmepersist.Records) {
 	if onDemand {

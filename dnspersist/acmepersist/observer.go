@@ -11,8 +11,8 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
-// Observer is told what an Issuer does, for whoever counts it. Its methods must not block, and may be
-// called at the same time.
+// Observer is told what an Issuer does and finds, for whoever counts it or passes it on. Its methods must not
+// block, and may be called at the same time.
 type Observer interface {
 	// Happened is called for each event.
 	Happened(Event)
@@ -21,6 +21,8 @@ type Observer interface {
 	// Records is called now and then with what was last seen of the published records, of those for domains
 	// on demand and of the others by themselves.
 	Records(onDemand bool, seen Records)
+	// Noticed is called with what somebody may have to know, also if it is no news.
+	Noticed(Notice)
 }
 
 // Records is what the looks at records by which certificates are renewed have found, those of other nodes
@@ -82,6 +84,7 @@ type noObserver struct{}
 func (noObserver) Happened(Event)        {}
 func (noObserver) Issued(time.Duration)  {}
 func (noObserver) Records(bool, Records) {}
+func (noObserver) Noticed(Notice)        {}
 
 // orderEvent is what has come of a request for an order.
 func orderEvent(err error) Event {
@@ -99,8 +102,8 @@ func orderEvent(err error) Event {
 }
 
 // reached notes what a conversation that has ended with err shows of the CA and the account. answered is
-// true if the CA has answered, confirmed if it has accepted the account.
-func (iss *Issuer) reached(err error, answered, confirmed bool) {
+// true if the CA has answered; account is the URL of the account that it has accepted, empty if it has not.
+func (iss *Issuer) reached(err error, answered bool, account string) {
 	iss.outage.note(err, answered, walltime.Now())
 	var down *ca.DownError
 	switch {
@@ -109,12 +112,14 @@ func (iss *Issuer) reached(err error, answered, confirmed bool) {
 	case answered:
 		iss.Observer.Happened(EventCAAnswered)
 	}
-	var account *AccountError
+	var lost *AccountError
 	switch {
-	case errors.As(err, &account):
+	case errors.As(err, &lost):
 		iss.Observer.Happened(EventAccountLost)
-	case confirmed:
+		iss.Observer.Noticed(Notice{Kind: NoticeAccountLost, CA: iss.CA, Account: lost.URL, Err: lost.Err, Names: lost.Names})
+	case account != "":
 		iss.Observer.Happened(EventAccountUsable)
+		iss.Observer.Noticed(Notice{Kind: NoticeAccountUsable, CA: iss.CA, Account: account})
 	}
 }
 

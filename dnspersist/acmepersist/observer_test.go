@@ -19,11 +19,14 @@ import (
 type noted struct {
 	events []Event
 	took   []time.Duration
+	// notices are kinds.
+	notices []NoticeKind
 }
 
 func (n *noted) Happened(e Event)          { n.events = append(n.events, e) }
 func (n *noted) Issued(took time.Duration) { n.took = append(n.took, took) }
 func (n *noted) Records(bool, Records)     {}
+func (n *noted) Noticed(notice Notice)     { n.notices = append(n.notices, notice.Kind) }
 
 // What comes of a request for an order is told apart by whose turn it is next.
 func TestOrderEvents(t *testing.T) {
@@ -47,23 +50,30 @@ func TestOrderEvents(t *testing.T) {
 func TestReached(t *testing.T) {
 	lost := fmt.Errorf("an attempt: %w", &AccountError{Err: errors.New("gone")})
 	for _, c := range []struct {
-		what                string
-		err                 error
-		answered, confirmed bool
-		want                []Event
+		what     string
+		err      error
+		answered bool
+		account  string
+		want     []Event
 	}{
-		{"a certificate", nil, true, true, []Event{EventCAAnswered, EventAccountUsable}},
-		{"an answer from memory", errors.New("waits"), false, false, nil},
-		{"a CA that is down", &ca.DownError{Err: errors.New("503")}, false, false, []Event{EventCADown}},
-		{"one that goes down after the order", &ca.DownError{Err: errors.New("503")}, true, true, []Event{EventCADown, EventAccountUsable}},
-		{"a lost account", lost, true, false, []Event{EventCAAnswered, EventAccountLost}},
-		{"one that is lost after it was confirmed", lost, true, true, []Event{EventCAAnswered, EventAccountLost}},
-		{"a record that is missing", errors.New("absent"), true, false, []Event{EventCAAnswered}},
+		{"a certificate", nil, true, "https://ca.test/1", []Event{EventCAAnswered, EventAccountUsable}},
+		{"an answer from memory", errors.New("waits"), false, "", nil},
+		{"a CA that is down", &ca.DownError{Err: errors.New("503")}, false, "", []Event{EventCADown}},
+		{"one that goes down after the order", &ca.DownError{Err: errors.New("503")}, true, "https://ca.test/1", []Event{EventCADown, EventAccountUsable}},
+		{"a lost account", lost, true, "", []Event{EventCAAnswered, EventAccountLost}},
+		{"one that is lost after it was confirmed", lost, true, "https://ca.test/1", []Event{EventCAAnswered, EventAccountLost}},
+		{"a record that is missing", errors.New("absent"), true, "", []Event{EventCAAnswered}},
 	} {
 		n := new(noted)
-		New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New(), Observer: n}).reached(c.err, c.answered, c.confirmed)
+		New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New(), Observer: n}).reached(c.err, c.answered, c.account)
 		if !slices.Equal(n.events, c.want) {
 			t.Errorf("%s is told as %v, want %v", c.what, n.events, c.want)
+		}
+		isAbout := func(e Event, kind NoticeKind) bool {
+			return slices.Contains(n.events, e) == slices.Contains(n.notices, kind)
+		}
+		if !isAbout(EventAccountLost, NoticeAccountLost) || !isAbout(EventAccountUsable, NoticeAccountUsable) {
+			t.Errorf("%s is noticed as %v", c.what, n.notices)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func (w *siteSession) publishMissing(ctx context.Context, values []string, o ca.
 	}
 	p := w.iss.Publishing
 	write := publish.Write{
-		At: at, Once: p.Mode == PublishOnce, OnDemand: w.iss.OnDemand, Handshake: w.iss.OnDemand && !IsInBackground(ctx),
+		At: at, Once: p.Mode == PublishOnce, OnDemand: w.iss.OnDemand, Handshake: w.iss.OnDemand && !IsInBackground(ctx), Done: w.notePublished,
 		Value: func(values []string) (string, error) {
 			// one that is good may have come meanwhile
 			if good, _ := at.Accept(values); good {
@@ -136,12 +136,19 @@ func (w *siteSession) keep(ctx context.Context, r propagation.Report, life time.
 	if err := w.account.Check(ctx); err != nil {
 		return err
 	}
-	return keeper.Try(ctx, publish.Write{At: at, OnDemand: w.iss.OnDemand, Value: func(values []string) (string, error) {
+	return keeper.Try(ctx, publish.Write{At: at, OnDemand: w.iss.OnDemand, Done: w.notePublished, Value: func(values []string) (string, error) {
 		if now := time.Now(); !need.IsMet(values, now) {
 			return p.Lasting(w.Record.Value, now), nil
 		}
 		return "", nil
 	}})
+}
+
+// notePublished passes on that a record was published.
+func (w *siteSession) notePublished(done publish.Result) {
+	n := w.newNotice(NoticePublished)
+	n.Record, n.Zone, n.OnDemand = Record{Name: done.Name, Value: done.Value}, done.Zone, w.iss.OnDemand
+	w.iss.Observer.Noticed(n)
 }
 
 // need is what a name needs of the values that are published for it.

@@ -34,6 +34,7 @@ var layers = []string{
 	"dnspersist/acmepersist",
 	"dnspersist/internal/parking",
 	"dnspersist/internal/metrics",
+	"dnspersist/internal/events",
 	"dnspersist/internal/managed",
 	"dnspersist/internal/operator",
 	"internal/tuning", // read once, where a configuration is provisioned
@@ -68,6 +69,10 @@ var only = map[string][]string{
 	// what is counted is told to it: nothing below knows of it
 	"dnspersist/internal/metrics": {
 		"dnspersist/acmepersist", "dnspersist/internal/parking", "dnspersist/internal/publish", "dnspersist/propagation",
+	},
+	// what is emitted is given to it, and how to emit it: it knows neither Caddy nor a configuration
+	"dnspersist/internal/events": {
+		"dnspersist/acmepersist", "dnspersist/internal/foreign", "dnspersist/internal/parking", "dnspersist/propagation",
 	},
 	// names of a configuration that need not be loaded
 	"dnspersist/internal/managed": {"dnspersist/internal/foreign", "dnspersist/record"},

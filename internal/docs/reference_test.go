@@ -365,6 +365,22 @@ func TestAdminPaths(t *testing.T) {
 	same(t, "paths", shown, real)
 }
 
+// The guide to events has each of them and each key of their data, and no other.
+func TestEvents(t *testing.T) {
+	guide, code := page(t, "docs/guides/events.md"), page(t, "dnspersist/internal/events/data.go")
+	words := func(text, pattern string) (all []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			all = append(all, m[1])
+		}
+		return all
+	}
+	same(t, "events", firstWords(rows(section(t, guide, "## The events")), 0), words(code, `= "(dns_persist_[a-z_]+)"`))
+	_, record, _ := strings.Cut(page(t, "dnspersist/internal/site/site.go"), ") LogFields(")
+	record, _, _ = strings.Cut(record, "\n}\n")
+	same(t, "keys of data", firstWords(rows(section(t, guide, "## The data")), 0),
+		append(words(code, `d\["([a-z_]+)"\]`), words(record, `zap\.\w+\("([a-z_]+)"`)...))
+}
+
 // JSON in the docs is JSON.
 func TestJSONIsJSON(t *testing.T) {
 	for _, name := range pages(t) {

@@ -31,7 +31,7 @@ func TestChangeIsLoggedOnce(t *testing.T) {
 	compare := func(node int, meta, named string, want int) time.Time {
 		t.Helper()
 		c := at(node, meta)
-		if err := c.CompareDirectory(t.Context(), account, named); err != nil {
+		if _, err := c.CompareDirectory(t.Context(), account, named); err != nil {
 			t.Fatal(err)
 		}
 		if logs.Len() != want {
@@ -81,7 +81,7 @@ func TestChangeBeforeTheFirstComparison(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"accountHashPrefix":"https://ca.example/h/","issuerDomainNames":["ca.example"]}`), &d.Meta); err != nil {
 		t.Fatal(err)
 	}
-	if err := server.At(d).CompareDirectory(t.Context(), "", ""); err != nil || logs.Len() != 1 {
+	if _, err := server.At(d).CompareDirectory(t.Context(), "", ""); err != nil || logs.Len() != 1 {
 		t.Errorf("%v, the log is %v", err, logs.All())
 	}
 }

@@ -274,14 +274,13 @@ func (t directoryTerms) merge(old directoryTerms) directoryTerms {
 // CompareDirectory notes what the directory has of the challenge, and logs a change, once in a cluster. What was never
 // noted is taken for the deployed dialect: nothing else is published then. account is the URL of the
 // bound account, named what the CA names it now, empty if it was not asked.
-func (c *Client) CompareDirectory(ctx context.Context, account, named string) error {
+func (c *Client) CompareDirectory(ctx context.Context, account, named string) (changes []string, err error) {
 	already := func() (bool, error) { return named == "" && c.isNoted(c.server.cachedOffer()), nil }
 	if done, _ := already(); done {
-		return nil
+		return nil, nil
 	}
 	// another node would log the change as well
-	return c.server.Store.Locked(ctx, "dns_persist_directory_"+state.Safe(state.IssuerKey(c.server.URL)), already, func() error {
-		var changes []string
+	err = c.server.Store.Locked(ctx, "dns_persist_directory_"+state.Safe(state.IssuerKey(c.server.URL)), already, func() error {
 		err := c.server.updateOffer(ctx, func(o *Offer) bool {
 			now := c.Directory.now()
 			if named != "" {
@@ -307,4 +306,5 @@ func (c *Client) CompareDirectory(ctx context.Context, account, named string) er
 			zap.String("ca", c.server.URL), zap.Strings("changes", changes))
 		return nil
 	})
+	return changes, err
 }

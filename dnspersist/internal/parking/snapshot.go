@@ -45,6 +45,8 @@ type Status struct {
 	// CA is the directory URL; empty if it is not known, as for a certificate of another issuer.
 	CA    string
 	Phase Phase
+	// Account is the URL of the account that the record names, if that is known.
+	Account string
 	// Reason is why it waits, Err the whole story, Record what has to be published.
 	Reason acmepersist.Reason
 	Err    error
@@ -266,7 +268,7 @@ func (r *Registry) of(domain string) []Status {
 // status is that of an entry.
 func (e *entry) status() Status {
 	s := Status{
-		Domain: e.domain, CA: e.hold.CA, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
+		Domain: e.domain, CA: e.hold.CA, Account: e.hold.Account, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
 		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(), hold: e.hold,
 		Answer: e.hold.Answer, Certificate: Certificate{e.hold.NotAfter, e.hold.Urgent},
 	}
@@ -303,12 +305,16 @@ type subscriber struct {
 // Subscribe has notify called whenever a domain comes into another phase, waits for another reason, has
 // another fault in what is published, or has its record complete; now is where it is, as far as it was
 // reported. Calls come one after another, in the order of the changes, and none comes after cancel. The
-// registry waits for each of them: notify only takes note, and does not call the registry.
+// registry waits for each of them: notify only takes note, and does not call the registry. The first ones are
+// those of the domains that wait already.
 func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel func()) {
 	s := &subscriber{notify}
 	r.mu.Lock()
 	defer r.unlock()
 	r.subscribers = append(r.subscribers, s)
+	for domain := range r.byDomain {
+		notify(domain, r.of(domain))
+	}
 	return func() {
 		r.mu.Lock()
 		defer r.unlock()

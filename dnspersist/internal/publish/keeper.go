@@ -137,6 +137,8 @@ type Write struct {
 	Bounds   *Bounds
 	// Handshake is true if a TLS handshake waits for the write.
 	Handshake bool
+	// Done is called by Try with what was published, if anything was. May be nil.
+	Done func(Result)
 }
 
 // Result is what a write has done.

@@ -123,6 +123,9 @@ func (k *Keeper) atPace(ctx context.Context, w Write) error {
 	}
 	done, err := k.Put(ctx, w)
 	k.log(done)
+	if w.Done != nil && done.Value != "" {
+		w.Done(done)
+	}
 	switch {
 	case err == nil || errors.As(err, new(*WrittenBeforeError)): // trying again changes nothing
 		_ = p.ended(what, nil, 0)

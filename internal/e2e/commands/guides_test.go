@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,6 +108,7 @@ type guide struct {
 	page     string // the file
 	console  bool   // whether Caddy logs as it does on a terminal
 	accounts []string
+	receiver *httptest.Server // of events; nil until a page names it
 }
 
 func newGuide(t *testing.T) *guide {
@@ -238,6 +240,7 @@ func (g *guide) take(what string) {
 		g.given = append(g.given, what)
 	case "Caddy runs":
 		g.start()
+	case "hooks.example writes events.log": // from when on a page names it
 	case "an empty storage":
 		if err := os.RemoveAll(filepath.Join(g.dir, ".local")); err != nil {
 			g.T.Fatal(err)
@@ -269,8 +272,32 @@ func (g *guide) file() string {
 // local puts the lab in the place of a page's CA and ports.
 func (g *guide) local(text string) string {
 	return strings.NewReplacer("https://ca.example/directory", g.CA.Directory(), "localhost:2019", g.Admin,
-		staging+"/directory", g.CA.Directory(),
+		staging+"/directory", g.CA.Directory(), "https://hooks.example/events", g.hooks(),
 		"/tmp/spare-storage", filepath.Join(g.dir, "spare-storage")).Replace(text)
+}
+
+// hooks is the URL of a receiver that writes each event as a line of events.log.
+func (g *guide) hooks() string {
+	if g.receiver == nil {
+		file := filepath.Join(g.dir, "events.log")
+		g.receiver = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			log, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+			if err != nil {
+				g.T.Error(err)
+				return
+			}
+			defer log.Close()
+			if _, err := log.Write(append(body, '\n')); err != nil {
+				g.T.Error(err)
+			}
+		}))
+		g.T.Cleanup(g.receiver.Close)
+	}
+	return g.receiver.URL
 }
 
 // write writes a file. A Caddyfile gets the options that the lab needs.

@@ -1,0 +1,74 @@
+package dnspersist
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/events"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/metrics"
+)
+
+// subscribeToStart has this configuration emit events once it has started.
+func (a *App) subscribeToStart(ctx caddy.Context) error {
+	app, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("getting the events app: %w", err)
+	}
+	emitter := app.(*caddyevents.App)
+	if err := emitter.On("started", startEvents{a, emitter}); err != nil { // an issuer of the admin endpoint alone is provisioned after all apps have started
+		a.logger.Debug("no events are emitted", zap.Error(err))
+	}
+	return nil
+}
+
+// startEvents has the events be emitted by this configuration once all of its apps have started, which Caddy
+// reports by an event: apps start in any order, and what is emitted before the events app has taken up
+// the handlers is lost. A configuration that does not start leaves them to the one that goes on.
+type startEvents struct {
+	app  *App
+	emit *caddyevents.App
+}
+
+// Handle implements caddyevents.Handler.
+func (s startEvents) Handle(context.Context, caddy.Event) error {
+	a := s.app
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopped || a.stopEvents != nil {
+		return nil
+	}
+	if !slices.ContainsFunc(events.Names, s.emit.ShouldEmit) {
+		a.shared.events.Rest()
+		return nil
+	}
+	a.stopEvents = a.shared.events.Start(func(name string, data map[string]any) {
+		defer func() {
+			if r := recover(); r != nil {
+				a.logger.Error("a handler of events has panicked", zap.String("event", name), zap.Any("panic", r), zap.Stack("stack"))
+			}
+		}()
+		s.emit.Emit(a.ctx, name, data)
+	}, a.tuning.AnnounceWindow)
+	return nil
+}
+
+// reporter counts what an issuer does, and has what somebody may have to know emitted.
+type reporter struct {
+	*metrics.CA
+	events *events.Center
+}
+
+// Noticed implements acmepersist.Observer.
+func (o reporter) Noticed(n acmepersist.Notice) { o.events.Notice(n) }
+
+// Interface guards
+var (
+	_ caddyevents.Handler  = startEvents{}
+	_ acmepersist.Observer = reporter{}
+)
