@@ -101,10 +101,10 @@ func (s *site) bind() (string, error) {
 	return record.Value{IssuerDomainName: lab.DefaultIssuerName, AccountURI: account.URL}.String(), nil
 }
 
-// config is Caddy's, with one site block for all names.
-func (s *site) config(names []string) ([]byte, error) {
+// config is Caddy's, with one site block for all names. admin is where its admin endpoint listens, or off.
+func (s *site) config(admin string, names []string) ([]byte, error) {
 	caddyfile := fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	auto_https disable_redirects
 	https_port %d
@@ -123,7 +123,7 @@ func (s *site) config(names []string) ([]byte, error) {
 	}
 	respond "served by caddy"
 }
-`, s.port, filepath.ToSlash(filepath.Join(s.dir, "caddy.log")), strings.Join(names, ", "),
+`, admin, s.port, filepath.ToSlash(filepath.Join(s.dir, "caddy.log")), strings.Join(names, ", "),
 		s.ca.Directory(), filepath.ToSlash(s.ca.RootsFile()), s.dns.Resolver())
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -164,7 +164,7 @@ func runFleet(o fleetOptions) (result, error) {
 		}
 	}
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	config, err := s.config(all)
+	config, err := s.config("off", all)
 	if err != nil {
 		return r, err
 	}

@@ -4,6 +4,7 @@
 //	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
 //	go run ./cmd/bench hostile [--good 20] [--after 20s]
 //	go run ./cmd/bench fleet [--sites 2000] [--without 1500] [--profile DIR]
+//	go run ./cmd/bench scrape [--names 10000]
 //	go run ./cmd/bench record
 //	go run ./cmd/bench operator [--names 10000]
 //
@@ -25,12 +26,13 @@ var commands = map[string]command{
 	"waiting":  waiting,
 	"hostile":  hostile,
 	"fleet":    fleet,
+	"scrape":   scrape,
 	"record":   records,
 	"operator": operator,
 	runOne:     fleetRun,
 }
 
-const usage = "usage: bench waiting|hostile|fleet|record|operator [flags]; see bench waiting --help"
+const usage = "usage: bench waiting|hostile|fleet|scrape|record|operator [flags]; see bench waiting --help"
 
 // errUsage marks what the flag package has already complained about.
 var errUsage = errors.New("wrong flags")

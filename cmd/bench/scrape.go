@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	_ "github.com/caddyserver/caddy/v2/modules/metrics" // what is scraped
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
+	"github.com/dnspersist/caddy-dnspersist/internal/lab"
+	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+)
+
+// ours begins the names of our metrics.
+const ours = "caddy_dns_persist_"
+
+// scrape measures /metrics of a real Caddy of which all names wait for their record, and the memory of
+// these.
+func scrape(args []string, out, complaints io.Writer) error {
+	flags := flag.NewFlagSet("scrape", flag.ContinueOnError)
+	names := flags.Int("names", 10_000, "how many names wait")
+	scrapes := flags.Int("scrapes", 20, "how often is scraped")
+	if err := parse(flags, args, complaints); err != nil {
+		return err
+	}
+	s, err := newSite()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	defer tuning.Set(tuning.Values{Exchanger: s.dns.Exchanger()})()
+	if _, err := s.bind(); err != nil {
+		return err
+	}
+	port, err := lab.FreePort()
+	if err != nil {
+		return err
+	}
+	admin := fmt.Sprintf("127.0.0.1:%d", port)
+	all := make([]string, *names)
+	for i := range all {
+		all[i] = fmt.Sprintf("n%d.%s", i, fleetZone)
+	}
+	config, err := s.config(admin, all)
+	if err != nil {
+		return err
+	}
+	before := heapInUse()
+	if err := caddy.Load(config, true); err != nil {
+		return err
+	}
+	defer func() { _ = caddy.Stop() }()
+	if err := s.awaitLooks(*names); err != nil {
+		return err
+	}
+	time.Sleep(10 * time.Second) // they wait by then
+	waiting := heapInUse()
+	heading(out)
+	text := ""
+	took := make([]time.Duration, *scrapes)
+	for i := range took {
+		began := time.Now()
+		if text, err = get("http://" + admin + "/metrics"); err != nil {
+			return err
+		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	series := 0
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, ours) {
+			series++
+		}
+	}
+	t := newTable(fmt.Sprintf("A whole Caddy with %d names that wait for their records", *names), "what", "measured")
+	t.row("memory per name, bytes", (int64(waiting)-int64(before))/int64(*names))
+	t.row("memory per name after the scrapes, bytes", (int64(heapInUse())-int64(before))/int64(*names))
+	t.row("/metrics, the quickest", took[0])
+	t.row("/metrics, the median", took[len(took)/2])
+	t.row("series of ours", series)
+	t.row("octets of /metrics", len(text))
+	t.print(out)
+	return nil
+}
+
+// awaitLooks waits until so many names were looked for.
+func (s *site) awaitLooks(names int) error {
+	for deadline := time.Now().Add(fleetLimit); time.Now().Before(deadline); time.Sleep(time.Second) {
+		seen := make(map[string]bool)
+		for _, q := range s.dns.Queries() {
+			if strings.HasPrefix(q.Name, record.Label) {
+				seen[q.Name] = true
+			}
+		}
+		if len(seen) >= names {
+			return nil
+		}
+	}
+	return fmt.Errorf("not all names were looked for within %s", fleetLimit)
+}
+
+func get(url string) (string, error) {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return string(text), err
+}
