@@ -51,7 +51,7 @@ func (a *App) registerMetrics() {
 	}
 	cas := sync.OnceValue(a.metricsOfCAs)
 	err := a.shared.metrics.Register(registry, metrics.Configuration{
-		Snapshot: a.shared.registry.Snapshot,
+		Each: a.shared.registry.Each,
 		CAs: func() []metrics.Used {
 			if !a.isStarted() {
 				return nil

@@ -46,8 +46,8 @@ const askedFor = 24 * time.Hour
 
 // Configuration is what a configuration shows of itself at a scrape.
 type Configuration struct {
-	// Snapshot is where all names are.
-	Snapshot func() []parking.Status
+	// Each calls fn with where each name is.
+	Each func(fn func(parking.Status))
 	// CAs are those that its issuers use, each account by itself.
 	CAs func() []Used
 	// CAOf is the CA of ours that a name is to have its certificate from; empty if none is.
@@ -138,10 +138,10 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	now := time.Now()
 	shown := make(map[[2]string]place)
 	ends := make(map[[2]string]time.Time)
-	for _, s := range c.Snapshot() {
+	c.Each(func(s parking.Status) {
 		ca := strings.ToValidUTF8(c.caOf(s), "?")
 		if ca == "" {
-			continue // it is no longer ours
+			return // it is no longer ours
 		}
 		p := placeOf(s)
 		figuresOf(cas, ca).add(s, p, now)
@@ -149,7 +149,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 			key := [2]string{ca, strings.ToValidUTF8(s.Domain, "?")}
 			shown[key], ends[key] = p, s.NotAfter
 		}
-	}
+	})
 	for ca, f := range cas {
 		f.send(ca, send)
 	}

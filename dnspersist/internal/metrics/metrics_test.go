@@ -23,13 +23,21 @@ func load(t testing.TB, m *Metrics, names []parking.Status, cas []Used, perName 
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry() // as Caddy's
 	err := m.Register(registry, Configuration{
-		Snapshot: func() []parking.Status { return names }, CAs: func() []Used { return cas },
+		Each: each(names), CAs: func() []Used { return cas },
 		CAOf: func(parking.Status) string { return directory }, PerName: perName,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return registry
+}
+
+func each(names []parking.Status) func(func(parking.Status)) {
+	return func(fn func(parking.Status)) {
+		for _, s := range names {
+			fn(s)
+		}
+	}
 }
 
 // series lists what a registry shows of metrics whose name begins so, without caddy_dns_persist_.
@@ -121,7 +129,7 @@ func TestNilCountsNothing(t *testing.T) {
 // What is in two registrations of one registry is there once.
 func TestRegisteredTwice(t *testing.T) {
 	m, registry := New(), prometheus.NewPedanticRegistry()
-	c := Configuration{Snapshot: func() []parking.Status { return nil }, CAs: func() []Used { return nil }}
+	c := Configuration{Each: each(nil), CAs: func() []Used { return nil }}
 	for range 2 {
 		if err := m.Register(registry, c); err != nil {
 			t.Error(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -151,19 +152,43 @@ func (r *Registry) note(c *Configuration, domain string, cert certificate) {
 func (r *Registry) Snapshot() []Status {
 	r.mu.Lock()
 	defer r.unlock()
-	domains := slices.AppendSeq(slices.Collect(maps.Keys(r.byDomain)), maps.Keys(r.attempts))
-	for _, c := range r.configurations {
-		domains = slices.AppendSeq(domains, maps.Keys(c.certificates))
-		if c.Managed != nil {
-			domains = slices.AppendSeq(domains, c.Managed())
-		}
-	}
-	slices.Sort(domains)
-	var all []Status
-	for _, domain := range slices.Compact(domains) {
+	domains := r.domains()
+	all := make([]Status, 0, len(domains))
+	for _, domain := range slices.Sorted(maps.Keys(domains)) {
 		all = append(all, r.whole(domain)...)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.CA, b.CA)) })
+	return all
+}
+
+// Each calls fn with where each domain is, as Snapshot has it, in no order: for whoever counts many. It must not
+// block, nor call the registry.
+func (r *Registry) Each(fn func(Status)) {
+	r.mu.Lock()
+	defer r.unlock()
+	for domain := range r.domains() {
+		for _, s := range r.whole(domain) {
+			fn(s)
+		}
+	}
+}
+
+// domains are those that configurations manage, and those beside them that wait.
+func (r *Registry) domains() map[string]struct{} {
+	all := make(map[string]struct{}, len(r.byDomain))
+	add := func(domains iter.Seq[string]) {
+		for domain := range domains {
+			all[domain] = struct{}{}
+		}
+	}
+	add(maps.Keys(r.byDomain))
+	add(maps.Keys(r.attempts))
+	for _, c := range r.configurations {
+		add(maps.Keys(c.certificates))
+		if c.Managed != nil {
+			add(c.Managed())
+		}
+	}
 	return all
 }
 
@@ -288,8 +313,7 @@ func (e *entry) status() Status {
 		s.Phase = PhaseProcessing
 	}
 	if e.hold.Watch != nil {
-		report := e.report()
-		s.Report, s.LookedAt = &report, report.When
+		s.Report, s.LookedAt = &e.hold.Watch.Report, e.hold.Watch.Report.When // what is seen next is another Hold's
 	}
 	if e.failure != nil {
 		s.Err = e.failure
