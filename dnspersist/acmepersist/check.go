@@ -232,7 +232,7 @@ func (c *Check) judge(w *siteSession, r propagation.Report, result record.Result
 		return StateGood, ""
 	}
 	_, note = c.site.Known.Satisfies(r.Values, w.Want, c.session.account.URL)
-	return StateDepends, "nothing, unless the CA refuses it: " + note
+	return StateDepends, "nothing, unless the CA refuses it: " + strings.TrimPrefix(note, "presumed good until the CA refuses it: ")
 }
 
 // toPublish says that a record is to be published.

@@ -154,13 +154,13 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 }
 
 // withoutKnown is what to do without what was told before: the value, if it is the only one, and the
-// reasons in front.
+// reasons.
 func withoutKnown(do string, published []acmepersist.ValueVerdict, reasons []string) string {
 	if len(published) == 1 {
 		do = strings.Replace(do, "the value "+foreign.Text(published[0].Value)+" by", "it by", 1)
 	}
 	for _, reason := range reasons {
-		do = strings.Replace(do, reason+"; ", "", 1)
+		do = strings.TrimSuffix(strings.Replace(do, reason+"; ", "", 1), ": "+reason)
 	}
 	return do
 }

@@ -105,21 +105,23 @@ func (w *waiting) isNews(c acmepersist.Checked) bool {
 // report reports what has changed: each name with what to do, and where there are many their
 // number.
 func (w *waiting) report(changed []acmepersist.Checked, isFirst bool) {
+	areMany := len(w.checks) > mostInFull
 	switch {
 	case w.flag("quiet") || len(changed) == 0:
-		return
-	case len(changed) <= mostInFull && (len(w.checks) <= mostInFull || !isFirst):
+	case areMany && isFirst:
+		w.looks.report("%d names: %s", len(w.checks), w.count())
+	case len(changed) > mostInFull:
+		w.looks.report("%d names have changed: %s", len(changed), w.count())
+	default:
 		for _, c := range changed {
 			w.looks.report("%s: %s", c.Name, paint(w.err, colourOf(c.State), string(c.State)))
 			if c.Do != "" {
 				wrap(w.err, columnsOf(w.err), "    ", c.Do)
 			}
 		}
-	case !isFirst:
-		w.looks.report("%d names have changed", len(changed))
-	}
-	if len(w.checks) > mostInFull && (isFirst || !canOverwrite(w.err)) {
-		w.looks.report("%d names: %s", len(w.checks), w.count())
+		if areMany && !canOverwrite(w.err) { // else the line of progress shows it
+			w.looks.report("%d names: %s", len(w.checks), w.count())
+		}
 	}
 }
 

@@ -99,13 +99,30 @@ func TestWaitForMany(t *testing.T) {
 		t.Error("it has ended well")
 	}
 	// both changes may come in more looks than one
-	e.golden("wait-many", regexp.MustCompile(`(?m)^(_validation-persist\.n.*|\d+ names have changed)\n`).ReplaceAllString(s.text(), ""))
+	e.golden("wait-many", regexp.MustCompile(`(?m)^(_validation-persist\.n.*|\d+ names have changed.*)\n`).ReplaceAllString(s.text(), ""))
 
 	// nothing of it goes elsewhere
 	cmd := e.prepare("check", "--wait", "--timeout", "1s", "--config", e.config)
 	out, _ := cmd.CombinedOutput()
 	if bytes.ContainsAny(out, "\r\x1b") || !bytes.Contains(out, []byte("25 names: 24 good, 1 missing\n")) {
 		t.Errorf("without a terminal: %q", out)
+	}
+}
+
+// What DNS says comes escaped to a terminal as well, whatever it is wrapped and painted with, and who
+// waits is told of a record at another name at once.
+func TestHostileTextsOnTerminal(t *testing.T) {
+	e := newTerminalEnv(t)
+	e.Publish("account.example.test", hostile, "\ufeff"+e.value, e.value+"; x="+hostile, "\u202epebble.letsencrypt.org; accounturi=x", strings.Repeat(hostile, 50))
+	e.DNS.SetTXT(0, "_validation-persist.missing.example.test.example.test", e.value)
+	for _, args := range [][]string{{"check"}, {"records"}, {"check", "--wait", "--timeout", "1s"}} {
+		cmd, s := e.onTerminal(80, nil, append(args, "account.example.test", "missing.example.test", "--config", e.config)...)
+		_ = cmd.Wait()
+		shown := s.text() // fails the test for what is not our own
+		clean(t, args[0], shown)
+		if args[0] == "check" && (!strings.Contains(shown, "HOSTILE") || !strings.Contains(shown, "move the TXT record from")) {
+			t.Errorf("%v shows\n%s", args, shown)
+		}
 	}
 }
 
