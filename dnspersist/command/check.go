@@ -65,7 +65,7 @@ func runCheck(r *run) error {
 		return err
 	}
 	if len(l.checks) == 0 {
-		return errors.New("the configuration manages no name with dns_persist: give the names as arguments")
+		return errNoNames
 	}
 	if r.flag("wait") {
 		if err := l.wait(); err != nil {

@@ -53,7 +53,7 @@ The exit status is 0 only if all is ok, 1 for an error, and 2 if the command
 has done its work and not all names are ok, or has found something to do in a
 dry run.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
+			cmd.AddCommand(statusCommand(), probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
 			cmd.Example = examples("records example.com", "check --wait", "account export --output account-backup.json")
 			cmd.SetErrPrefix("error:")
 			completeFlags(cmd)

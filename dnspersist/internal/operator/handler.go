@@ -188,7 +188,7 @@ func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	return o.Records(ctx, r.URL.Query().Get("ca"), names)
 }
 
-// names takes the parameters domain, phase, reason and ca, the first three several times or with commas, and
+// names takes the parameters domain, phase, reason and severity, each several times or with commas, and ca,
 // after and limit.
 func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	given := r.URL.Query()
@@ -198,7 +198,10 @@ func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		}
 		return all
 	}
-	q := NamesQuery{Domains: list("domain"), Phases: list("phase"), Reasons: list("reason"), CA: given.Get("ca"), After: given.Get("after")}
+	q := NamesQuery{
+		Domains: list("domain"), Phases: list("phase"), Reasons: list("reason"), Severities: list("severity"),
+		CA: given.Get("ca"), After: given.Get("after"),
+	}
 	var err error
 	if limit := given.Get("limit"); limit != "" {
 		if q.Limit, err = strconv.Atoi(limit); err != nil {

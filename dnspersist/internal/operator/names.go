@@ -71,6 +71,8 @@ type NamesReply struct {
 	Names []NameStatus `json:"names"`
 	// Counts are of all domains, whatever was asked for.
 	Counts Counts `json:"counts"`
+	// Matching is how many were chosen.
+	Matching int `json:"matching"`
 	// After is given as after to get what follows; empty at the end.
 	After string `json:"after,omitempty"`
 	// Stored is true if no Caddy was asked: then this is what storage has.
@@ -93,9 +95,9 @@ type Counts struct {
 
 // NamesQuery chooses domains.
 type NamesQuery struct {
-	// Domains, Phases, Reasons and CA are those that are meant; all if there is none.
-	Domains, Phases, Reasons []string
-	CA                       string
+	// Domains, Phases, Reasons, Severities and CA are those that are meant; all if there is none.
+	Domains, Phases, Reasons, Severities []string
+	CA                                   string
 	// After is NamesReply.After, Limit how many are returned at most.
 	After string
 	Limit int
@@ -112,6 +114,9 @@ var phases = []parking.Phase{
 	parking.PhaseWanted, parking.PhaseWaiting, parking.PhaseHeld, parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering,
 	parking.PhaseProcessing, parking.PhaseFailed, parking.PhaseServed,
 }
+
+// Phases lists all phases.
+func Phases() []string { return texts(phases) }
 
 // check is an error for a query that nothing could answer.
 func (q NamesQuery) check() error {
@@ -135,8 +140,9 @@ func texts[T ~string](all []T) (list []string) {
 }
 
 // matches reports whether a status is meant.
-func (q NamesQuery) matches(s parking.Status) bool {
-	return (len(q.Phases) == 0 || slices.Contains(q.Phases, string(s.Phase))) &&
+func (q NamesQuery) matches(s parking.Status, severity parking.Severity) bool {
+	return (len(q.Severities) == 0 || slices.Contains(q.Severities, severity.String())) &&
+		(len(q.Phases) == 0 || slices.Contains(q.Phases, string(s.Phase))) &&
 		(len(q.Reasons) == 0 || slices.Contains(q.Reasons, string(s.Reason))) && (q.CA == "" || q.CA == s.CA)
 }
 
@@ -174,7 +180,11 @@ func (o *Operator) Names(ctx context.Context, q NamesQuery) (reply NamesReply, e
 		} else {
 			reply.Counts.Severities[severity.String()]++
 		}
-		if at := placeOf(s, severity); q.matches(s) && (q.After == "" || at.compare(after) > 0) {
+		if !q.matches(s, severity) {
+			continue
+		}
+		reply.Matching++
+		if at := placeOf(s, severity); q.After == "" || at.compare(after) > 0 {
 			meant = append(meant, placed{at, i})
 		}
 	}

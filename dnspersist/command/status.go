@@ -1,0 +1,345 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+)
+
+func statusCommand() *cobra.Command {
+	cmd := newCommand("status [NAME… | -] [--phase PHASE,…] [--watch] [--format text|json]", "Shows where each name is on its way to a certificate", `
+Shows why a name has no certificate, or no new one: what it waits for and since when, until
+when the certificate is valid, what is published and why that is not enough, what the CA
+has last answered, what to do, and what happens next. Nobody is asked but the running Caddy.
+
+Without names it counts those that the configuration manages and those that wait, and
+shows what is wrong, the most urgent first. With --phase it lists the names in these phases:
+wanted, waiting, held, looking, publishing, ordering, processing, failed, served.
+
+Where no Caddy runs, and with --config, it shows what the storage has: certificates, and
+what the CA has last answered.
+
+--watch goes on: on a terminal it draws anew, elsewhere it reports each change.
+
+The exit status is 2 unless all names are fine; without NAME those of on-demand TLS,
+which strangers choose, do not count.`, runStatus)
+	f := cmd.Flags()
+	f.StringSlice("phase", nil, "List the names in these phases")
+	f.Bool("watch", false, "Go on until interrupted")
+	choice(f, "format", "text", "Output", "text", "json")
+	cmd.MarkFlagsMutuallyExclusive("watch", "format")
+	_ = cmd.RegisterFlagCompletionFunc("phase", cobra.FixedCompletions(operator.Phases(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.ValidArgsFunction = completeNames
+	cmd.Example = examples("status", "status example.com", "status --phase waiting,held --format json", "status --watch")
+	return cmd
+}
+
+func runStatus(r *run) error {
+	names, err := r.names()
+	if err != nil {
+		return err
+	}
+	phases, err := r.cmd.Flags().GetStringSlice("phase")
+	if err != nil {
+		return err
+	}
+	src, err := r.source()
+	if err != nil {
+		return err
+	}
+	if src.off != nil {
+		r.report("note: this is what the storage has; what a Caddy that runs waits for is not in it")
+	}
+	r.reportUnsupported(src.off, names)
+	s := &statuses{run: r, client: src, names: names, phases: phases}
+	limit := 0
+	if !r.isJSON() && !s.isChosen() && !r.flag("watch") {
+		limit = mostShown
+	}
+	reply, err := s.get(limit)
+	if err != nil {
+		return err
+	}
+	if reply.Counts.Total == 0 {
+		return errNoNames
+	}
+	switch {
+	case r.isJSON():
+		reply.Failed = r.failed
+		err = r.json(reply)
+	case r.flag("watch"):
+		reply, err = s.watch(reply)
+	default:
+		s.show(reply)
+	}
+	if err == nil && !s.isOK(reply) {
+		return errNotOK
+	}
+	return err
+}
+
+// errNoNames ends a command for all names where there is none.
+var errNoNames = errors.New("the configuration manages no name with dns_persist: give the names as arguments")
+
+// statuses are what a call of the command status is about.
+type statuses struct {
+	*run
+	client        *client
+	names, phases []string
+}
+
+// isChosen reports whether names or phases are given; else what is fine is only counted.
+func (s *statuses) isChosen() bool { return len(s.names)+len(s.phases) > 0 }
+
+// get asks for what is to be shown: so many names, or all.
+func (s *statuses) get(limit int) (all operator.NamesReply, err error) {
+	for names := s.names; ; names = names[urlNames:] {
+		query := url.Values{"domain": names[:min(len(names), urlNames)], "ca": {s.text("ca")}, "phase": s.phases, "limit": {"1000"}}
+		if limit > 0 {
+			query.Set("limit", fmt.Sprint(limit))
+		}
+		if !s.isChosen() && !s.isJSON() {
+			query["severity"] = []string{"info", "warning", "error"}
+		}
+		for {
+			reply, err := get[operator.NamesReply](s.client, "names", query)
+			if err != nil {
+				return all, err
+			}
+			s.note(reply.Failed)
+			reply.Names = append(all.Names, reply.Names...)
+			all = reply
+			if all.After == "" || limit > 0 {
+				break
+			}
+			query.Set("after", all.After)
+		}
+		if len(names) <= urlNames {
+			return all, nil
+		}
+	}
+}
+
+// isOK reports whether the names are that are meant.
+func (s *statuses) isOK(reply operator.NamesReply) bool {
+	return !slices.ContainsFunc(reply.Names, func(n operator.NameStatus) bool { return !n.IsOK() && (!n.OnDemand || len(s.names) > 0) })
+}
+
+// mostShown is how many names are shown by themselves that nobody has chosen.
+const mostShown = 20
+
+// show shows all to a person.
+func (s *statuses) show(reply operator.NamesReply) {
+	if len(s.names) > 0 {
+		for _, n := range reply.Names {
+			s.story(n)
+		}
+		return
+	}
+	s.summary(reply.Counts)
+	for i, n := range reply.Names {
+		switch {
+		case len(s.phases) > 0:
+			s.head(s.inOneLine(n))
+		case i < mostShown:
+			s.story(n)
+		}
+	}
+	if left := reply.Matching - mostShown; len(s.phases) == 0 && left > 0 {
+		s.head(fmt.Sprintf("%d more are not fine: --phase lists those of a phase, and --format json has all", left))
+	}
+}
+
+// summary is how many names there are in which phase.
+func (s *statuses) summary(c operator.Counts) {
+	var parts []string
+	for _, phase := range operator.Phases() {
+		for p, n := range c.Phases {
+			if string(p) == phase {
+				parts = append(parts, fmt.Sprintf("%d %s", n, phase))
+			}
+		}
+	}
+	text := fmt.Sprintf("%d names", c.Total)
+	if len(parts) > 0 {
+		text += ": " + strings.Join(parts, ", ")
+	}
+	if c.OnDemand > 0 {
+		text += fmt.Sprintf(" (%d on demand)", c.OnDemand)
+	}
+	s.head(text)
+}
+
+// head writes a text from the begin of a line, and line one below it, with a label.
+func (s *statuses) head(text string) { wrap(s.out, columnsOf(s.out), "", text) }
+
+func (s *statuses) line(label, text string) {
+	wrap(s.out, columnsOf(s.out), fmt.Sprintf("    %-8s", label), text)
+}
+
+// inOneLine is where a name is.
+func (s *statuses) inOneLine(n operator.NameStatus) string {
+	now := time.Now()
+	c := green
+	switch n.Severity {
+	case "info", "warning":
+		c = yellow
+	case "error":
+		c = red
+	}
+	text := n.Domain + ": " + paint(s.out, c, string(n.Phase))
+	if n.Code != "" && n.Code != string(n.Phase) {
+		text += ", " + n.Code
+	}
+	if !n.Since.IsZero() && !n.IsOK() {
+		text += " for " + span(now.Sub(n.Since))
+	}
+	switch left := n.CertificateUntil.Sub(now); {
+	case n.CertificateUntil.IsZero() && n.IsOK():
+	case n.CertificateUntil.IsZero():
+		text += ", no certificate"
+	case left < 0:
+		text += ", its certificate has ended on " + n.CertificateUntil.Local().Format(time.DateTime)
+	default:
+		text += fmt.Sprintf(", certificate until %s (%s left)", n.CertificateUntil.Local().Format(time.DateTime), span(left))
+	}
+	if n.OnDemand {
+		text += " (on demand)"
+	}
+	return text
+}
+
+// story is all that is known of a name.
+func (s *statuses) story(n operator.NameStatus) {
+	s.head(s.inOneLine(n))
+	if n.CA != "" && !n.IsOK() {
+		s.line("ca", n.CA)
+	}
+	if n.Why != "" {
+		s.line("why", n.Why)
+	}
+	for _, v := range n.Published {
+		s.line("found", fmt.Sprintf("%q", v.Value))
+		s.line("", strings.TrimSuffix(fmt.Sprintf("%s, %s: %s", v.Outlook, v.Code, v.Reason), ": "))
+	}
+	if r := n.Record; r != nil && !n.IsOK() {
+		place := r.Type + " " + r.Name
+		if r.Host != "" {
+			place += " (host " + r.Host + ")"
+		}
+		s.line("record", place)
+		s.line("value", r.Value)
+	}
+	if n.DNS != "" && n.DNS != n.Why {
+		s.line("dns", n.DNS)
+	}
+	if !n.LookedAt.IsZero() {
+		s.line("looked", n.LookedAt.Local().Format(time.DateTime)+" ("+span(time.Since(n.LookedAt))+" ago)")
+	}
+	if n.Answer != nil && !strings.Contains(n.Why, n.Answer.Text) {
+		s.line("answer", n.Answer.At.Local().Format(time.DateTime)+": "+n.Answer.Text)
+	}
+	if n.Do != "" {
+		s.line("do", n.Do)
+	}
+	if n.Next != "" {
+		text := n.Next
+		if !n.NextAt.IsZero() {
+			text += fmt.Sprintf("; at %s (in %s) at the latest", n.NextAt.Local().Format(time.DateTime), span(time.Until(n.NextAt)))
+		}
+		s.line("next", text)
+	}
+}
+
+// span is a length of time for a person: two units are enough.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 2*day:
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d/day))
+}
+
+// watchEvery is the time between two looks.
+const watchEvery = 2 * time.Second
+
+// watch goes on until it is interrupted, and returns what it has seen last.
+func (s *statuses) watch(reply operator.NamesReply) (operator.NamesReply, error) {
+	// a terminal that is read aloud, or that is none, has a line for each change
+	draws := canOverwrite(s.out)
+	if draws {
+		s.draw(reply)
+	} else {
+		s.show(reply)
+	}
+	known := s.lines(reply)
+	for {
+		select {
+		case <-time.After(watchEvery + time.Duration(len(reply.Names))*time.Millisecond):
+		case <-s.Done():
+			return reply, nil
+		}
+		fresh, err := s.get(0)
+		switch {
+		case s.Err() != nil:
+			return reply, nil //nolint:nilerr // it was interrupted, as it has to be
+		case err != nil:
+			return reply, err
+		}
+		reply = fresh
+		if draws {
+			s.draw(reply)
+			continue
+		}
+		now := s.lines(reply)
+		for _, key := range slices.Sorted(maps.Keys(now)) {
+			if known[key].state != now[key].state {
+				s.head(time.Now().Format(time.TimeOnly) + " " + now[key].text)
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(known)) {
+			if _, ok := now[key]; !ok {
+				s.head(time.Now().Format(time.TimeOnly) + " " + known[key].gone)
+			}
+		}
+		known = now
+	}
+}
+
+// watched is a name as it was reported.
+type watched struct{ state, text, gone string }
+
+// lines are what is reported of each name when its state is another one.
+func (s *statuses) lines(reply operator.NamesReply) map[string]watched {
+	all := make(map[string]watched, len(reply.Names))
+	for _, n := range reply.Names {
+		text := s.inOneLine(n)
+		if n.Do != "" {
+			text += ": " + n.Do
+		}
+		all[n.Domain+" "+n.CA] = watched{
+			state: string(n.Phase) + n.Code + n.Do + n.CertificateUntil.String(), text: text, gone: n.Domain + ": is fine, or not wanted any more",
+		}
+	}
+	return all
+}
+
+// draw shows all on a cleared terminal.
+func (s *statuses) draw(reply operator.NamesReply) {
+	fmt.Fprint(s.out, "\x1b[H\x1b[2J")
+	s.show(reply)
+	s.head("looked at " + time.Now().Format(time.TimeOnly) + "; interrupt to end")
+}
