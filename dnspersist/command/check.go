@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,8 @@ func checkCommand() *cobra.Command {
 	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Shows what the CA would make of the records in DNS", `
 Reads DNS, as the CA would, and shows for each name what is published, what the CA makes
 of it and why, what each server shows, and what to do. The CA is asked for nothing but
-the account.
+the account. Where the running Caddy waits for something else than the record, that is
+shown too, and what somebody may have corrected is tried again.
 
 --wait looks again until all names are ok or --timeout is over, and reports each change
 with what to do; of over 20 names it reports how many are in which state.
@@ -73,25 +75,41 @@ func runCheck(r *run) error {
 		}
 	}
 	var all []acmepersist.Checked
+	var held []operator.NameStatus
 	ok := true
 	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
-		ok = ok && c.State.IsOK()
-		if r.isJSON() {
+		holds := l.holds(c)
+		ok = ok && c.State.IsOK() && !slices.ContainsFunc(holds, operator.NameStatus.NeedsSomebody)
+		if held = append(held, holds...); r.isJSON() {
 			all = append(all, c)
-		} else {
-			reportOne(l.out, c)
+			return
+		}
+		reportOne(l.out, c)
+		for _, n := range holds {
+			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+n.Why)
 		}
 	})
 	if err == nil && r.isJSON() {
 		err = r.json(struct {
 			Checks []acmepersist.Checked `json:"checks"`
+			Held   []operator.NameStatus `json:"held,omitempty"`
 			Failed []operator.Failure    `json:"failed,omitempty"`
-		}{all, r.failed})
+		}{all, held, r.failed})
 	}
 	if err == nil && !ok {
 		return errNotOK
 	}
 	return err
+}
+
+// holds are why Caddy does not obtain the certificates of what was checked, but for the record.
+func (l *looks) holds(c acmepersist.Checked) (all []operator.NameStatus) {
+	for _, n := range l.held {
+		if n.CA == c.CA && slices.Contains(c.Identifiers, n.Domain) {
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // colourOf is that of a state.
@@ -218,6 +236,7 @@ func (r *run) ask(name string) error {
 	if err != nil {
 		return err
 	}
+	r.tellRunning(asked)
 	switch {
 	case r.isJSON():
 		err = r.json(askReply{Asked: []acmepersist.Asked{asked}})
@@ -232,6 +251,22 @@ func (r *run) ask(name string) error {
 		return errNotOK
 	}
 	return err
+}
+
+// tellRunning has a Caddy that runs try a name again that the CA has accepted meanwhile.
+func (r *run) tellRunning(asked acmepersist.Asked) {
+	if !asked.Valid || r.text("config") != "" {
+		return
+	}
+	cfg, err := r.config()
+	if err != nil {
+		return
+	}
+	if address, err := adminAddress(cfg); err == nil && address != "" {
+		if c, err := newClient(r, address); err == nil { // if none runs, nobody has to know
+			_ = c.call(http.MethodPost, "check", operator.CheckRequest{Names: []string{asked.Identifier}, CA: asked.CA}, new(operator.CheckReply))
+		}
+	}
 }
 
 // askReply is the JSON of check --ask.

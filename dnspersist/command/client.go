@@ -144,6 +144,9 @@ type looks struct {
 	*run
 	client *client
 	checks []acmepersist.Wanted
+	// held are the names of which Caddy does not obtain the certificates now for another reason than the record,
+	// of those that were looked at last.
+	held []operator.NameStatus
 	// counts are how many names are in which state, for the line of progress.
 	counts string
 }
@@ -183,6 +186,7 @@ func (l *looks) at(which []acmepersist.Wanted, thorough bool, fn func(acmepersis
 			return err
 		}
 		l.clear()
+		l.held = reply.Held
 		for _, w := range some {
 			at := slices.IndexFunc(reply.Checks, func(c acmepersist.Checked) bool { return keyOf(c.Wanted) == keyOf(w) })
 			switch {

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -148,7 +149,7 @@ func (s *statuses) show(reply operator.NamesReply) {
 	for i, n := range reply.Names {
 		switch {
 		case len(s.phases) > 0:
-			s.head(s.inOneLine(n))
+			s.head(inOneLine(s.out, n))
 		case i < mostShown:
 			s.story(n)
 		}
@@ -185,8 +186,8 @@ func (s *statuses) line(label, text string) {
 	wrap(s.out, columnsOf(s.out), fmt.Sprintf("    %-8s", label), text)
 }
 
-// inOneLine is where a name is.
-func (s *statuses) inOneLine(n operator.NameStatus) string {
+// inOneLine is where a name is, for somebody who reads it at out.
+func inOneLine(out io.Writer, n operator.NameStatus) string {
 	now := time.Now()
 	c := green
 	switch n.Severity {
@@ -195,7 +196,7 @@ func (s *statuses) inOneLine(n operator.NameStatus) string {
 	case "error":
 		c = red
 	}
-	text := n.Domain + ": " + paint(s.out, c, string(n.Phase))
+	text := n.Domain + ": " + paint(out, c, string(n.Phase))
 	if n.Code != "" && n.Code != string(n.Phase) {
 		text += ", " + n.Code
 	}
@@ -219,7 +220,7 @@ func (s *statuses) inOneLine(n operator.NameStatus) string {
 
 // story is all that is known of a name.
 func (s *statuses) story(n operator.NameStatus) {
-	s.head(s.inOneLine(n))
+	s.head(inOneLine(s.out, n))
 	if n.CA != "" && !n.IsOK() {
 		s.line("ca", n.CA)
 	}
@@ -326,7 +327,7 @@ type watched struct{ state, text, gone string }
 func (s *statuses) lines(reply operator.NamesReply) map[string]watched {
 	all := make(map[string]watched, len(reply.Names))
 	for _, n := range reply.Names {
-		text := s.inOneLine(n)
+		text := inOneLine(s.out, n)
 		if n.Do != "" {
 			text += ": " + n.Do
 		}

@@ -73,6 +73,9 @@ type CheckReply struct {
 	Checks []acmepersist.Checked `json:"checks"`
 	// Failed are CAs of which nothing is known; names for them are not among Checks.
 	Failed []Failure `json:"failed,omitempty"`
+	// Held are the names whose certificates a running Caddy does not obtain now for another reason than the
+	// record. It tries again what somebody may have corrected, once a minute at most.
+	Held []NameStatus `json:"held,omitempty"`
 	// Poked is how many waiting names are looked at again.
 	Poked int `json:"poked"`
 }
@@ -251,6 +254,7 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		reply.Checks = look(ctx, checks, req.Thorough)
 	}
 	if o.Registry != nil {
+		reply.Held = o.held(req.Names)
 		reply.Poked = o.Registry.Poke(req.Names)
 	}
 	return reply, nil

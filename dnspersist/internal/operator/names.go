@@ -54,6 +54,11 @@ type NameStatus struct {
 // IsOK reports whether there is a certificate, and nothing is to be done.
 func (s NameStatus) IsOK() bool { return s.Severity == parking.SeverityOK.String() }
 
+// NeedsSomebody reports whether it does not pass by itself.
+func (s NameStatus) NeedsSomebody() bool {
+	return s.Severity == parking.SeverityWarning.String() || s.Severity == parking.SeverityError.String()
+}
+
 // Missing is a record that has to be published.
 type Missing struct {
 	// Name is where, without final dot, and Host the same as the panels of DNS providers want it, without
@@ -247,6 +252,19 @@ func (o *Operator) nameStatus(s parking.Status, now time.Time) NameStatus {
 	}
 	n.Next, n.NextAt = o.next(s, now)
 	return n
+}
+
+// held are where those of the names are that wait for something else than the record.
+func (o *Operator) held(names []string) (all []NameStatus) {
+	for _, name := range names {
+		normal, _ := record.Normalize(name)
+		for _, s := range o.Registry.Of(normal) {
+			if s.Reason != "" && !s.Reason.IsRecord() && s.Phase != parking.PhaseServed {
+				all = append(all, o.nameStatus(s, walltime.Now()))
+			}
+		}
+	}
+	return all
 }
 
 // missing is the record that has to be published; nil if that is not known, or not what is waited for.

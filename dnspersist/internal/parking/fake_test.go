@@ -47,6 +47,7 @@ type owner struct {
 	chain, onDemand bool
 	configuration   *Configuration
 	stored          *x509.Certificate
+	storage         state.Store
 
 	mu       sync.Mutex
 	obtained []time.Time // when it was asked to obtain a certificate
@@ -97,7 +98,7 @@ func (o *owner) Configuration() *Configuration { return o.configuration }
 func (o *owner) Key() string                   { return o.key }
 func (o *owner) IsAlone() bool                 { return !o.chain }
 func (o *owner) IsOnDemand() bool              { return o.onDemand }
-func (o *owner) Storage() state.Store          { return state.Store{} }
+func (o *owner) Storage() state.Store          { return o.storage }
 
 func (o *owner) Stored(context.Context, string) *x509.Certificate { return o.stored }
 

@@ -209,6 +209,8 @@ type entry struct {
 	failures    int
 	failure     error
 	failedUntil time.Time
+	// pokedAt is when it was last tried because somebody has asked for it.
+	pokedAt time.Time
 	// owners are the live ones, the newest last.
 	owners []Owner
 	// heir is a configuration that wants what is announced, and has not asked yet.

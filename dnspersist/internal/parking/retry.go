@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -182,4 +183,66 @@ func (r *Registry) Waits(o Owner, domain string) bool {
 	r.mu.Lock()
 	defer r.unlock()
 	return r.entries[keyOf(o, domain)] != nil
+}
+
+// pokeEvery is the shortest time between two attempts for which somebody has asked.
+const pokeEvery = time.Minute
+
+// Poke has DNS looked at again at once for those of the domains that wait for their record, for all of
+// them if no domain is given, and returns how many that are. A given domain that waits for what somebody may
+// have set right meanwhile is tried again.
+func (r *Registry) Poke(domains []string) int {
+	wanted := make(map[string]bool)
+	for _, d := range domains {
+		if normal, err := record.Normalize(d); err == nil {
+			wanted[normal] = true
+		}
+	}
+	r.mu.Lock()
+	defer r.unlock()
+	n, now := 0, time.Now()
+	for key, e := range r.entries {
+		if len(domains) > 0 && !wanted[e.domain] {
+			continue
+		}
+		if e.stopWatch != nil {
+			n++
+			r.later(func() { r.scheduler.Poke(key) })
+		}
+		if len(domains) > 0 && e.isHeld && now.Sub(e.pokedAt) >= pokeEvery && !now.Before(e.freeAt(now)) {
+			e.pokedAt = now
+			r.later(e.tryCorrected)
+		}
+	}
+	return n
+}
+
+// tryCorrected has a domain tried again that may not have to wait any more: somebody may have corrected the CAA
+// records or restored the account, and the CA may have accepted the domain when a command has asked it, which
+// storage knows.
+func (e *entry) tryCorrected() {
+	r := e.registry
+	r.mu.Lock()
+	reason, name, o := e.hold.Reason, e.status().ValidationName(), e.newest()
+	r.unlock()
+	again := func() {
+		r.mu.Lock()
+		e.retryAt = time.Time{} // or the attempt would be answered from memory
+		r.unlock()
+		e.retry("somebody has asked for the domain", zapcore.InfoLevel)
+	}
+	switch reason {
+	case acmepersist.ReasonCAA, acmepersist.ReasonAccount, acmepersist.ReasonAccountURI:
+		again()
+	case acmepersist.ReasonBudget, acmepersist.ReasonRejected:
+		if o == nil {
+			return
+		}
+		o.Configuration().Go(func(alive context.Context) {
+			known, err := o.Storage().Name(alive, name)
+			if err == nil && !known.NextAttempt().After(walltime.Now()) {
+				again()
+			}
+		})
+	}
 }

@@ -6,7 +6,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/internal/memorystorage"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -140,4 +143,53 @@ func TestClockIsSetWhileADomainWaits(t *testing.T) {
 			t.Error("an older timer ends another wait")
 		}
 	})
+}
+
+// Somebody who asks for a domain may have corrected what it waits for: it is tried again, once a minute at most, and
+// only by name. A CA that has refused it is asked again only if storage says so.
+func TestPokeOfWhatSomebodyMayHaveCorrected(t *testing.T) {
+	for reason, tries := range map[acmepersist.Reason]int{
+		acmepersist.ReasonCAA: 1, acmepersist.ReasonAccount: 1, acmepersist.ReasonUnsupported: 0, acmepersist.ReasonCADown: 0, acmepersist.ReasonRateLimited: 0,
+		acmepersist.ReasonBudget: 1, acmepersist.ReasonRejected: 1,
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.Close()
+				o := w.configure("a", "a.test")
+				storage := state.Store{Storage: memorystorage.New()}
+				o.storage = storage
+				hold := held("a.test", time.Now().Add(6*time.Hour))
+				hold.Reason = reason
+				_ = w.attempt(t.Context(), o, "a.test", hold)
+				if reason == acmepersist.ReasonBudget || reason == acmepersist.ReasonRejected {
+					err := storage.UpdateName(t.Context(), "_validation-persist.a.test", func(n *state.Name) bool {
+						n.NotBefore = time.Now().Add(time.Hour)
+						return true
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.Poke([]string{"a.test"})
+					o.work.Wait()
+					if n := o.retries(); n != 0 {
+						t.Errorf("it is tried %d times before storage says so", n)
+					}
+					time.Sleep(2 * time.Hour) // as if a command had asked the CA, which has accepted it
+				}
+				w.Poke(nil)
+				o.work.Wait()
+				if n := o.retries(); n != 0 {
+					t.Errorf("it is tried %d times although nobody has asked for it", n)
+				}
+				for range 3 {
+					w.Poke([]string{"A.test."})
+					o.work.Wait()
+				}
+				if n := o.retries(); n != tries {
+					t.Errorf("it is tried %d times, want %d", n, tries)
+				}
+			})
+		})
+	}
 }

@@ -377,24 +377,3 @@ func (r *Registry) changed(domain string) {
 		s.notify(domain, now)
 	}
 }
-
-// Poke has DNS looked at again at once for those of the domains that wait for their record, for all of
-// them if no domain is given, and returns how many that are.
-func (r *Registry) Poke(domains []string) int {
-	wanted := make(map[string]bool)
-	for _, d := range domains {
-		if normal, err := record.Normalize(d); err == nil {
-			wanted[normal] = true
-		}
-	}
-	r.mu.Lock()
-	defer r.unlock()
-	n := 0
-	for key, e := range r.entries {
-		if e.stopWatch != nil && (len(domains) == 0 || wanted[e.domain]) {
-			n++
-			r.later(func() { r.scheduler.Poke(key) })
-		}
-	}
-	return n
-}

@@ -184,4 +184,12 @@ func TestStatus(t *testing.T) {
 			t.Errorf("after a restart it is %+v", n)
 		}
 	}
+	// a good record is not all, and whoever looks at it has to know
+	refused := e.Name("refused")
+	if r := e.ends(2, "check", refused, "--address", e.Admin); !has(r.out, ": good", "held    "+refused+": held, budget", "secondary") {
+		t.Errorf("check of a name that is held:\n%s", r.out)
+	}
+	if r := e.ends(0, "records", refused, "--address", e.Admin); !has(r.out, "published; held: ") {
+		t.Errorf("the record of a name that is held:\n%s", r.out)
+	}
 }
