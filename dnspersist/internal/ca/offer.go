@@ -1,11 +1,13 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -233,10 +235,10 @@ func (d *Directory) now() directoryTerms {
 func (t directoryTerms) changes(old directoryTerms) []string {
 	var list []string
 	if t.AccountHashPrefix != old.AccountHashPrefix {
-		list = append(list, fmt.Sprintf("accountHashPrefix was %q, is %q", old.AccountHashPrefix, t.AccountHashPrefix))
+		list = append(list, fmt.Sprintf("accountHashPrefix was %s, is %s", cmp.Or(old.AccountHashPrefix, "none"), cmp.Or(t.AccountHashPrefix, "none")))
 	}
 	if a, b := old.issuers(), t.issuers(); len(a) > 0 && len(b) > 0 && !sameSet(a, b) {
-		list = append(list, fmt.Sprintf("the issuer domain names were %q, are %q", a, b))
+		list = append(list, fmt.Sprintf("the issuer domain names were %s, are %s", strings.Join(a, ", "), strings.Join(b, ", ")))
 	}
 	for _, bound := range slices.Sorted(maps.Keys(t.AccountURLs)) {
 		if a, b := old.AccountURLs[bound], t.AccountURLs[bound]; a != "" && a != b {

@@ -92,10 +92,10 @@ func TestDirectoryChanges(t *testing.T) {
 		want     string
 	}{
 		"same":                      {deployed, deployed, ""},
-		"-01 to -02":                {hashed, deployed, `accountHashPrefix was "", is "https://ca.example/h/"`},
+		"-01 to -02":                {hashed, deployed, "accountHashPrefix was none, is https://ca.example/h/"},
 		"an older frontend":         {deployed, hashed, ""},
-		"back for good":             {deployed, old, `accountHashPrefix was "https://ca.example/h/", is ""`},
-		"other names":               {moved, hashed, `the issuer domain names were ["a.example"], are ["b.example"]`},
+		"back for good":             {deployed, old, "accountHashPrefix was https://ca.example/h/, is none"},
+		"other names":               {moved, hashed, "the issuer domain names were a.example, are b.example"},
 		"other account URL":         {otherURL, url, "the CA named the account https://ca.example/acct/1, names it https://acme.ca.example/acct/1"},
 		"account URL not asked for": {deployed, url, ""},
 		"another account's":         {otherAccount, url, ""},

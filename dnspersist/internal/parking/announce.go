@@ -196,6 +196,7 @@ type entryOfLog struct {
 	record    acmepersist.Record
 	domains   []string
 	hold      *acmepersist.Hold // of the domain that was looked at last
+	status    Status            // of the same
 	misplaced []string
 	onDemand  bool
 	since     time.Time
@@ -203,7 +204,7 @@ type entryOfLog struct {
 }
 
 func (w *announcement) logEntry(record acmepersist.Record) entryOfLog {
-	l := entryOfLog{record: record, misplaced: w.misplaced, onDemand: w.isOnDemand(), since: w.since, hold: w.latest().asked}
+	l := entryOfLog{record: record, misplaced: w.misplaced, onDemand: w.isOnDemand(), since: w.since, hold: w.latest().asked, status: w.latest().status()}
 	for e := range w.entries {
 		l.domains = append(l.domains, e.domain)
 		l.timing = e.timing()
@@ -241,11 +242,16 @@ func (e entryOfLog) write(logger *zap.Logger) {
 	if report.Shadows != "" {
 		fields = append(fields, zap.String("first", report.Shadows))
 	}
-	if finding := found(e.hold, report); len(finding.Values) > 0 {
-		fields = append(fields, zap.Strings("found", foundTexts(finding)), zap.String("do", finding.Do))
+	finding := found(e.hold, report)
+	if len(finding.Values) > 0 {
+		fields = append(fields, zap.Strings("found", foundTexts(finding)))
 	}
 	if len(e.misplaced) > 0 {
 		fields = append(fields, zap.Strings("misplaced", e.misplaced))
+	}
+	if len(finding.Values)+len(e.misplaced) > 0 {
+		x := e.status.Explain()
+		fields = append(fields, zap.String("code", x.Code), zap.String("do", x.Do))
 	}
 	entry.Write(append(fields, zap.String("ca", e.hold.CA), zap.String("account", e.hold.Account),
 		zap.String("dns", report.Summary()), zap.Duration("waiting", time.Since(e.since).Round(time.Second)))...)
@@ -325,7 +331,8 @@ func (a *announcements) diagnosed(d diagnosis, places []string) {
 		m := matter{reason: acmepersist.ReasonWrong, onDemand: e.onDemand}
 		a.registry.logOneOfMany(m, e.timing, zapcore.WarnLevel, func(l *zap.Logger) {
 			l.Log(levelFor(e.onDemand, zapcore.WarnLevel), "the TXT record was found at another name than the validation name",
-				zap.Strings("domains", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places))
+				zap.Strings("domains", e.domains), zap.String("name", d.record.Name), zap.Strings("misplaced", places),
+				zap.String("code", string(propagation.CodeWrongName)), zap.String("do", e.status.Explain().Do))
 		})
 	}
 }

@@ -138,7 +138,7 @@ func (k newsKind) write(logger *zap.Logger, level zapcore.Level, h *acmepersist.
 		fields = append(fields, zap.String("status", string(r.Status)), zap.Any("codes", r.Codes()), zap.Strings("diagnostics", texts(r)))
 	case newsWrong:
 		message = "a TXT record is published at the validation name, and it is not the one that the CA wants"
-		fields = append(fields, zap.Strings("found", foundTexts(f)), zap.String("do", f.Do))
+		fields = append(fields, zap.String("code", string(f.Code)), zap.Strings("found", foundTexts(f)), zap.String("do", f.Do))
 	case newsTooMuch:
 		message = "what DNS shows at the validation name keeps changing; the next changes are not logged"
 		fields = append(fields, zap.Int("changes", newsMost), zap.Duration("within", newsWindow))

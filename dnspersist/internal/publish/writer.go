@@ -59,8 +59,8 @@ type lostError struct {
 }
 
 func (e *lostError) Error() string {
-	return fmt.Sprintf("the provider has removed other values at %s and they could not be put back: add these TXT values again: %s: %v",
-		e.Name, strings.Join(quoted(e.Values), " "), e.Err)
+	return fmt.Sprintf("the provider has removed other values at %s and they could not be put back (%v): add these TXT values again: %s",
+		e.Name, e.Err, strings.Join(foreign.Values(e.Values), " | "))
 }
 
 func (e *lostError) Unwrap() error { return e.Err }
@@ -73,8 +73,8 @@ type alteredError struct {
 }
 
 func (e *alteredError) Error() string {
-	return fmt.Sprintf("the provider changes what it is given: at %s %q is published where %q was written, which no CA accepts: remove it, publish by hand, and report it to the provider's module",
-		e.name, e.found, e.wanted)
+	return fmt.Sprintf("the provider changes what it is given: at %s it has published %s, which no CA accepts: remove that, report it to the provider's module, and publish this value by hand: %s",
+		e.name, foreign.Text(e.found), e.wanted)
 }
 
 // alteredValue returns the one of the values that differs from the wanted one only in what careless
@@ -193,7 +193,7 @@ func (w *writer) write(ctx context.Context, name string, before published, value
 		if err == nil {
 			after = shown
 			if missing := without(values, shown.everywhere()); len(missing) > 0 {
-				err = fmt.Errorf("the name servers do not show %s", strings.Join(quoted(missing), ", "))
+				err = fmt.Errorf("the name servers do not show %s", strings.Join(foreign.Values(missing), " | "))
 			}
 		}
 		why = err
@@ -318,12 +318,4 @@ func without(list, other []string) []string {
 		}
 	}
 	return rest
-}
-
-func quoted(values []string) []string {
-	list := make([]string, len(values))
-	for i, v := range values {
-		list[i] = fmt.Sprintf("%q", v)
-	}
-	return list
 }

@@ -203,7 +203,7 @@ func TestLost(t *testing.T) {
 		wr.Provider = failing{w, 2}
 		_, err := wr.add(t.Context(), testName, "ours")
 		var lost *lostError
-		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || !strings.Contains(err.Error(), `add these TXT values again: "theirs"`) {
+		if !errors.As(err, &lost) || !slices.Equal(lost.Values, []string{"theirs"}) || !strings.Contains(err.Error(), "add these TXT values again: theirs") {
 			t.Errorf("error %v", err)
 		}
 	})
