@@ -58,11 +58,11 @@ dry run.`,
 			cmd.SetErrPrefix("error:")
 			completeFlags(cmd)
 			cmd.Args = commandsOnly
-			cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+			cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 				if strings.Contains(err.Error(), "missing unit in duration") {
 					return fmt.Errorf("%w: write a number with its unit, such as 30s, 5m or 1h", err)
 				}
-				return err
+				return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
 			})
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},

@@ -16,7 +16,7 @@ import (
 )
 
 // completionTime is how long a person who has pressed the tabulator waits at most.
-const completionTime = 1500 * time.Millisecond
+const completionTime = 2 * time.Second
 
 // completeFlags has a shell offer values for the flags of a command and of those below it, and files
 // only where one is meant.

@@ -59,7 +59,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"records", "--format", "xml", "--config", good}, "", "--format xml is unknown"},
 		{[]string{"records", "--dns", "maybe", "--config", good}, "", "--dns maybe is unknown"},
 		{[]string{"records", "--format", "route53", "--dns", "never", "--config", good}, "", "leave --dns never out"},
-		{[]string{"records", "--frobnicate"}, "", "error: unknown flag"},
+		{[]string{"records", "--frobnicate"}, "", "error: unknown flag: --frobnicate: see `caddy dns-persist records --help`"},
 		{[]string{"records", "--thumbprint", "x", "--account-hash-prefix", "https://ca.example/h/", "--config", good}, "", "--account-url"},
 		{[]string{"records", "a.example", "--account-url", "https://ca.example/1"}, "", "missing [issuer]"},
 		{[]string{"records", "--account-url", "https://ca.example/1", "--issuer", "ca.example"}, "", "names have to be given"},
