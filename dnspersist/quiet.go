@@ -3,6 +3,7 @@ package dnspersist
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -123,8 +124,11 @@ func (c quietCore) isQuiet(e zapcore.Entry, fields []zapcore.Field) bool {
 // domainIn is the domain that fields of CertMagic's are about; empty if there is none.
 func domainIn(fields []zapcore.Field) string {
 	for _, f := range fields {
-		if f.Type == zapcore.StringType && (f.Key == "identifier" || f.Key == "server_name") {
+		switch {
+		case f.Type == zapcore.StringType && (f.Key == "identifier" || f.Key == "server_name"):
 			return f.String
+		case f.Key == "subjects": // of its certificate, which is for one domain
+			return strings.Trim(fmt.Sprint(f.Interface), "[]")
 		}
 	}
 	return ""

@@ -140,6 +140,10 @@ func TestStepsOfADomainThatWaits(t *testing.T) {
 		if level := m.level(); level != want {
 			t.Errorf("%s: a step is at %s, want %s", domain, level, want)
 		}
+		m.Logger.Info("certificate is in configured renewal window based on expiration date", zap.Strings("subjects", []string{domain}))
+		if level := m.level(); level != want {
+			t.Errorf("%s: that a certificate is due is at %s, want %s", domain, level, want)
+		}
 		m.Logger.Named("on_demand").With(zap.String("server_name", domain)).Info("attempting certificate renewal")
 		if level := m.level(); level != want {
 			t.Errorf("%s: a step of a logger of its own is at %s, want %s", domain, level, want)
