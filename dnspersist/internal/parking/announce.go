@@ -171,8 +171,8 @@ func (a *announcements) log(e entryOfLog) {
 	a.registry.logOneOfMany(matter{onDemand: e.onDemand}, e.timing, zapcore.WarnLevel, e.write)
 }
 
-// waiting is how many records are missing, of domains that were asked for on demand or of others.
-func (a *announcements) waiting(onDemand bool) (n int) {
+// missing is how many records are missing, of domains that were asked for on demand or of others.
+func (a *announcements) missing(onDemand bool) (n int) {
 	for _, w := range a.byRecord {
 		if w.isOnDemand() == onDemand {
 			n++

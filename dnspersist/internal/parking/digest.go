@@ -70,18 +70,18 @@ func (r *Registry) logNumber(m matter, d *digest, span time.Duration) {
 	}
 	d.wait = min(2*d.wait, span)
 	d.timer = time.AfterFunc(d.wait, func() { r.logNumber(m, d, span) })
-	reason, waiting := zap.String("reason", string(m.reason)), 0
+	reason, missing := zap.String("reason", string(m.reason)), 0
 	if m.reason == "" {
-		waiting = r.announcements.waiting(m.onDemand)
+		missing = r.announcements.missing(m.onDemand)
 	}
 	r.log(func(l *zap.Logger) {
 		switch {
 		case m.reason == "" && m.onDemand:
 			l.Info("names that were asked for on demand wait for their owners to set records; which ones is logged at level DEBUG",
-				zap.Int("records", n), zap.Int("waiting", waiting))
+				zap.Int("records", n), zap.Int("missing", missing))
 		case m.reason == "":
 			l.Warn("more TXT records are needed than are logged one by one; to list them run caddy dns-persist records",
-				zap.Int("records", n), zap.Int("waiting", waiting))
+				zap.Int("records", n), zap.Int("missing", missing))
 		case m.onDemand:
 			l.Info("domains that were asked for on demand have to wait; which ones is logged at level DEBUG", reason, zap.Int("count", n))
 		default:
