@@ -1,6 +1,8 @@
 package command
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +79,7 @@ func runCheck(r *run) error {
 	var all []acmepersist.Checked
 	var held []operator.NameStatus
 	ok := true
+	var unwritten error
 	err = l.at(l.checks, len(l.checks) <= thoroughUpTo, func(c acmepersist.Checked) {
 		holds := l.holds(c)
 		ok = ok && c.State.IsOK() && !slices.ContainsFunc(holds, operator.NameStatus.NeedsSomebody)
@@ -84,7 +87,7 @@ func runCheck(r *run) error {
 			all = append(all, c)
 			return
 		}
-		reportOne(l.out, c)
+		unwritten = cmp.Or(unwritten, reportOne(l.out, c))
 		for _, n := range holds {
 			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+n.Why)
 		}
@@ -96,7 +99,7 @@ func runCheck(r *run) error {
 			Failed []operator.Failure    `json:"failed,omitempty"`
 		}{all, held, r.failed})
 	}
-	if err == nil && !ok {
+	if err = cmp.Or(err, unwritten); err == nil && !ok {
 		return errNotOK
 	}
 	return err
@@ -124,12 +127,13 @@ func colourOf(s acmepersist.State) colour {
 }
 
 // reportOne reports one name to a person. A reason is told once, at the value that it is about.
-func reportOne(out io.Writer, c acmepersist.Checked) {
+func reportOne(out io.Writer, c acmepersist.Checked) error {
+	var b bytes.Buffer
 	columns := columnsOf(out)
 	line := func(label, format string, args ...any) {
-		wrap(out, columns, fmt.Sprintf("    %-8s", label), fmt.Sprintf(format, args...))
+		wrap(&b, columns, fmt.Sprintf("    %-8s", label), fmt.Sprintf(format, args...))
 	}
-	wrap(out, columns, "", fmt.Sprintf("%s: %s (%s at %s)", c.Name, paint(out, colourOf(c.State), string(c.State)), strings.Join(c.Identifiers, ", "), c.CA))
+	wrap(&b, columns, "", fmt.Sprintf("%s: %s (%s at %s)", c.Name, paint(out, colourOf(c.State), string(c.State)), strings.Join(c.Identifiers, ", "), c.CA))
 	var reasons []string
 	isKnown := c.OrValue == "" && strings.HasSuffix(c.Do, c.Value) // what to do ends with it
 	for _, v := range c.Published {
@@ -169,6 +173,8 @@ func reportOne(out io.Writer, c acmepersist.Checked) {
 	if c.Do != "" {
 		line("do", "%s", withoutKnown(c.Do, c.Published, reasons))
 	}
+	_, err := b.WriteTo(out)
+	return err
 }
 
 // withoutKnown is what to do without what was told before: the value, if it is the only one, and the

@@ -246,16 +246,24 @@ func table(w io.Writer, fn func(row func(cells ...string))) error {
 // details writes the fields of n things by their names, with an empty line between two. What is
 // empty is left out.
 func details(w io.Writer, n int, of func(i int, field func(name string, values ...string))) error {
-	return table(w, func(row func(...string)) {
-		for i := range n {
-			if i > 0 {
-				row()
-			}
-			of(i, func(name string, values ...string) {
-				if text := strings.Join(values, ", "); text != "" {
-					row(name, text)
-				}
-			})
+	var b bytes.Buffer
+	columns := columnsOf(w)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte('\n')
 		}
-	})
+		var fields [][2]string
+		longest := 0
+		of(i, func(name string, values ...string) {
+			if text := strings.Join(values, ", "); text != "" {
+				fields = append(fields, [2]string{name, text})
+				longest = max(longest, len(name))
+			}
+		})
+		for _, f := range fields {
+			wrap(&b, columns, fmt.Sprintf("%-*s  ", longest, f[0]), f[1])
+		}
+	}
+	_, err := b.WriteTo(w)
+	return err
 }

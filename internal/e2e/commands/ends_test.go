@@ -77,6 +77,26 @@ func TestStorageIsAFile(t *testing.T) {
 	}
 }
 
+// What cannot be written is an error, and not taken for what is wrong with the names.
+func TestFullDevice(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skipf("this system has no /dev/full: %v", err)
+	}
+	defer full.Close()
+	e := newEnv(t, harness.Options{})
+	e.configure(e.Global() + e.Site("www.example.test", e.Block()))
+	e.Bind()
+	for _, command := range []string{"check", "records", "account", "probe"} {
+		cmd := e.prepare(command, "--config", e.config)
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &said
+		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "no space left") {
+			t.Errorf("%s ends with %v: %s", command, err, said.String())
+		}
+	}
+}
+
 // Records from the command line alone are for no CA that could be named.
 func TestMadeComment(t *testing.T) {
 	e := newEnv(t, harness.Options{})

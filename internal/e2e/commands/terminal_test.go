@@ -39,6 +39,7 @@ func TestTerminal(t *testing.T) {
 		{"records-120", 120, nil, []string{"records"}},
 		{"records-no-color", 80, []string{"NO_COLOR=1"}, []string{"records"}},
 		{"records-200", 200, nil, []string{"records", "missing.example.test", "good.example.test"}},
+		{"probe-80", 80, nil, []string{"probe"}},
 		{"value", 80, nil, []string{"records", "policy.example.test", "*.policy.example.test", "--value"}},
 	} {
 		cmd, s := e.onTerminal(c.columns, c.env, append(c.args, "--config", e.config)...)
