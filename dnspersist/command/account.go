@@ -21,21 +21,23 @@ import (
 
 func accountCommand() *cobra.Command {
 	cmd := newCommand("account [--register] [--format text|json]", "Shows the ACME account that the records name", `
-Shows the bound account of each CA: its URL, its key's thumbprint, its status at the
-CA, and where its key lies in storage. The JSON holds all that another machine needs
-to make records with `+"`records --account-url … --thumbprint …`"+`, and never the key.
+Shows the bound account of each CA: its URL, its key's thumbprint, its status
+at the CA, and where its key lies in storage. The JSON holds all that another
+machine needs to make records (records --account-url), and never the key.
 
-Without --config that is the account of the Caddy that runs. What registers, copies or
-changes an account works from the configuration and its storage, as the user whose storage
-it is, and refuses where the Caddy that runs uses another account. With --config nothing is
-compared: mind as which user, and with which storage, it runs.
+Without --config that is the account of the Caddy that runs. What registers,
+copies or changes an account works from the configuration and its storage, as
+the user whose storage it is, and refuses where the Caddy that runs uses
+another account. With --config nothing is compared: mind as which user, and
+with which storage, it runs.
 
 --register binds an account if there is none, as Caddy does at its first
-certificate: the one that the issuer acme has for the CA is adopted, else one is
-registered.
+certificate: the one that the issuer acme has for the CA is adopted, else one
+is registered.
 
-The exit status is 2 if no CA has an account, if a CA does not accept one, or if nothing could
-be learned of one; a CA without an account beside others is only left out.`, runAccount)
+The exit status is 2 if no CA has an account, if a CA does not accept one, or
+if nothing could be learned of one; a CA without an account beside others is
+only left out.`, runAccount)
 	cmd.Args = commandsOnly
 	cmd.Flags().Bool("register", false, "Bind an account if there is none")
 	cmd.Flags().Bool("json", false, "The same as --format json")
@@ -120,9 +122,10 @@ func accountTable(out io.Writer, all []acmepersist.AccountState) error {
 
 func exportCommand() *cobra.Command {
 	cmd := newCommand("export [--output FILE]", "Writes the account with its key to one file", `
-Writes the bound account with its PRIVATE KEY as one JSON file, for a backup, for a CI
-machine or for a second cluster. A file is made with mode 0600 and never overwritten.
-Without --output it goes to standard output, but not to a terminal.`, runExport)
+Writes the bound account with its PRIVATE KEY as one JSON file, for a backup,
+for a CI machine or for a second cluster. A file is made with mode 0600 and
+never overwritten. Without --output it goes to standard output, but not to a
+terminal.`, runExport)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().StringP("output", "o", "", "File to write")
 	cmd.Example = examples("account export --output account-backup.json", "account export | age -r age1… > account-backup.age")
@@ -176,8 +179,9 @@ func writeSecret(path string, data []byte) error {
 
 func importCommand() *cobra.Command {
 	cmd := newCommand("import FILE|-", "Binds the account from an exported file", `
-Binds the account that account export has written, after the CA has confirmed it. An
-account that is bound already stays: the same one is no error, another one is.`, runImport)
+Binds the account that account export has written, after the CA has confirmed
+it. An account that is bound already stays: the same one is no error, another
+one is.`, runImport)
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {
 			return errors.New("give the file that `account export` has written, or - for standard input")

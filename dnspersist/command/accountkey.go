@@ -14,13 +14,13 @@ import (
 
 func rolloverCommand() *cobra.Command {
 	cmd := newCommand("rollover", "Changes the account's key", `
-Changes the key of the bound account at the CA, which makes the old key worthless at
-once. A command that was cut short is repeated: it goes on where it ended. A running
-Caddy takes the new key by itself.
+Changes the key of the bound account at the CA, which makes the old key
+worthless at once. A command that was cut short is repeated: it goes on where
+it ended. A running Caddy takes the new key by itself.
 
-The account URL stays. Records with the account URL (drafts -00 and -01) stay as they
-are. Those of draft -02 are made with the key's thumbprint: the command then shows the
-values to publish beside the old ones.`, runRollover)
+The account URL stays. Records with the account URL (drafts -00 and -01) stay
+as they are. Those of draft -02 are made with the key's thumbprint: the
+command then shows the values to publish beside the old ones.`, runRollover)
 	cmd.Args = cobra.NoArgs
 	choice(cmd.Flags(), "format", "text", "Output", "text", "json")
 	cmd.Example = examples("account rollover")
@@ -70,12 +70,13 @@ func runRollover(r *run) error {
 
 func deactivateCommand() *cobra.Command {
 	cmd := newCommand("deactivate --yes ACCOUNT-URL", "Ends the account at the CA, for ever", `
-Deactivates the bound account at the CA. This cannot be undone. Every record that names
-it is worthless afterwards: no certificate is obtained or renewed with it any more, and
-Caddy registers no other account in its place. Certificates that were issued stay valid
-until they end.
+Deactivates the bound account at the CA. This cannot be undone. Every record
+that names it is worthless afterwards: no certificate is obtained or renewed
+with it any more, and Caddy registers no other account in its place.
+Certificates that were issued stay valid until they end.
 
---yes has to be followed by the account's URL, as the command account shows it.`, runDeactivate)
+--yes has to be followed by the account's URL, as the command account shows
+it.`, runDeactivate)
 	cmd.Args = cobra.NoArgs
 	cmd.Flags().String("yes", "", "URL of the account to end")
 	cmd.Example = examples("account deactivate --yes https://ca.example/acct/1")

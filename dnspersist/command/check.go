@@ -21,16 +21,19 @@ import (
 
 func checkCommand() *cobra.Command {
 	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Shows what the CA would make of the records in DNS", `
-Reads DNS, as the CA would, and shows for each name what is published, what the CA makes
-of it and why, what each server shows, and what to do. The CA is asked for nothing but
-the account. Where the running Caddy waits for something else than the record, that is
-shown too, and what somebody may have corrected is tried again.
+Reads DNS, as the CA would, and shows for each name what is published, what
+the CA makes of it and why, what each server shows, and what to do. The CA is
+asked for nothing but the account. Where the running Caddy waits for something
+else than the record, that is shown too, and what somebody may have corrected
+is tried again.
 
---wait looks again until all names are ok or --timeout is over, and reports each change
-with what to do; of over 20 names it reports how many are in which state.
+--wait looks again until all names are ok or --timeout is over, and reports
+each change with what to do; of over 20 names it reports how many are in which
+state.
 
---ask NAME asks the CA itself about one name: one order, validated and not finalized.
-Whatever DNS shows the CA looks, and a no counts against its limits.
+--ask NAME asks the CA itself about one name: one order, validated and not
+finalized. Whatever DNS shows the CA looks, and a no counts against its
+limits.
 
 The exit status is 2 unless all names are ok.`, runCheck)
 	f := cmd.Flags()

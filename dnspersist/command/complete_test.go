@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -131,6 +132,11 @@ func TestExamples(t *testing.T) {
 		commands++
 		if cmd.Example == "" {
 			t.Errorf("%s has no example", path)
+		}
+		for line := range strings.Lines(cmd.Long) {
+			if utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "        ")) > 81 {
+				t.Errorf("%s: a line of the help is longer than a terminal: %s", path, line)
+			}
 		}
 		for line := range strings.Lines(cmd.Example) {
 			call, ok := strings.CutPrefix(line, "  $ caddy ")

@@ -19,15 +19,16 @@ import (
 
 func probeCommand() *cobra.Command {
 	cmd := newCommand("probe [URL] [--order NAME] [--format text|json]", "Asks the CA whether and how it offers dns-persist-01", `
-Shows for each CA of the configuration whether it offers dns-persist-01, in which
-dialect, under which issuer domain names, and whether it wants an external account
-binding. The directory shows it at CAs of draft -02. Where only an order can tell,
---order makes one for NAME with the bound account and throws it away: nothing is
-validated. Of some such CAs it is publicly known, and shown with the date; it is for
-people and does not change the answer.
+Shows for each CA of the configuration whether it offers dns-persist-01, in
+which dialect, under which issuer domain names, and whether it wants an
+external account binding. The directory shows it at CAs of draft -02. Where
+only an order can tell, --order makes one for NAME with the bound account and
+throws it away: nothing is validated. What is publicly known of a CA whose
+directory does not tell is shown with its date, and does not change the
+answer.
 
-With the URL of a directory no configuration is needed: that CA is asked for its
-directory, and nothing else.
+With the URL of a directory no configuration is needed: that CA is asked for
+its directory, and nothing else.
 
 The exit status is 2 unless every CA offers the challenge.`, runProbe)
 	cmd.Args = cobra.MaximumNArgs(1)

@@ -17,19 +17,20 @@ import (
 
 func publishCommand() *cobra.Command {
 	cmd := newCommand("publish [NAME… | -] [--provider FILE|-] [--dry-run] [--format text|json]", "Adds missing records through a DNS provider", `
-Adds the records that the given names need, or all that the configuration manages, with
-the DNS provider of the configuration, also one with publish never, or with one whose
-credential is there for this run only: FILE holds the provider as the JSON of a
-dns.providers module with its name, - reads it from standard input. It is never stored.
+Adds the records that the given names need, or all that the configuration
+manages, with the DNS provider of the configuration, also one with publish
+never, or with one whose credential is there for this run only: FILE holds the
+provider as the JSON of a dns.providers module with its name, - reads it from
+standard input. It is never stored.
 
-Values are only added. What others have at a name stays; where one that is as good
-is published, nothing is written. The authoritative servers are asked before and after, and a
-provider that replaces where it should add is found out and what it removed is put back.
-What was written is noted in storage.
+Values are only added. What others have at a name stays; where one that is as
+good is published, nothing is written. The authoritative servers are asked
+before and after, and a provider that replaces where it should add is found
+out and what it removed is put back. What was written is noted in storage.
 
-The exit status of a dry run is 2 if there is something to add. The JSON has one of the
-changes for each record, whose result is published (nothing had to be done), added, to_add
-(in a dry run) or failed.`, runPublish)
+The exit status of a dry run is 2 if there is something to add. The JSON has
+one of the changes for each record, whose result is published (nothing had to
+be done), added, to_add (in a dry run) or failed.`, runPublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("dry-run", false, "Show what would be added, and write nothing")
 	cmd.Flags().Bool("allow-shadowing", false, "Publish also where a wildcard record then stops answering for the name")

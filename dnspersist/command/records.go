@@ -26,8 +26,9 @@ func recordFormats() []string {
 
 func recordsCommand() *cobra.Command {
 	cmd := newCommand("records [NAME… | -] [--format FORMAT] [flags]", "Prints the records to publish, before any order", `
-Prints the TXT record for each validation name that the given names need, or all that
-the configuration manages: before any order, after a check of the account at the CA.
+Prints the TXT record for each validation name that the given names need, or
+all that the configuration manages: before any order, after a check of the
+account at the CA.
 
 	table      for people
 	json       all there is to know
@@ -39,34 +40,37 @@ the configuration manages: before any order, after a check of the account at the
 	octodns    YAML for octoDNS, one document for each zone
 	terraform  a .tfvars.json with a map for for_each
 
-route53, octodns and terraform set all values of a name at once: their output carries
-what is published in DNS today as well, so that applying it removes nobody's value, and the
-command fails for a name whose servers do not answer. DNS is read for them, for
-nsupdate, and for up to 100 names also for the others, unless --dns is always or
-never. A name that is an alias (CNAME) gets its record at the alias' target, if
-that is in the zone of the name itself. One that leads elsewhere is left out of what is for
-other tools, with a warning: whoever owns the name chooses where it leads. --follow-aliases puts it
-out all the same. What the servers of a name do not agree about is never followed.
+route53, octodns and terraform set all values of a name at once: their output
+carries what is published in DNS today as well, so that applying it removes
+nobody's value, and the command fails for a name whose servers do not answer.
+DNS is read for them, for nsupdate, and for up to 100 names also for the
+others, unless --dns is always or never. A name that is an alias (CNAME) gets
+its record at the alias' target, if that is in the zone of the name itself.
+One that leads elsewhere is left out of what is for other tools, with a
+warning: whoever owns the name chooses where it leads. --follow-aliases puts
+it out all the same. What the servers of a name do not agree about is never
+followed.
 
-Where the configuration delegates validation names (delegate_to), the CNAME that the owner
-of each domain has to set is printed beside the record at its target; --only CNAME or
---only TXT prints the ones or the others. An alias that leads elsewhere is left out of what
-is for other tools, with a warning.
+Where the configuration delegates validation names (delegate_to), the CNAME
+that the owner of each domain has to set is printed beside the record at its
+target; --only CNAME or --only TXT prints the ones or the others. An alias
+that leads elsewhere is left out of what is for other tools, with a warning.
 
-On a terminal that is narrower than the table each record is printed as the panels of DNS
-providers ask for it. --value prints the value alone.
+On a terminal that is narrower than the table each record is printed as the
+panels of DNS providers ask for it. --value prints the value alone.
 
---until gives the records an end, from which on the CA validates nothing by them: a time
-(2027-06-01T12:00:00Z), the beginning of a day (2027-06-01, UTC), the seconds of Unix that
-the record itself has, or how long from now (180d, 4320h). Nobody renews such a record but
-whoever publishes it: replace it before a renewal needs it. With a DNS provider persist_for does so.
+--until gives the records an end, from which on the CA validates nothing by
+them: a time (2027-06-01T12:00:00Z), the beginning of a day (2027-06-01, UTC),
+the seconds of Unix that the record itself has, or how long from now (180d,
+4320h). Nobody renews such a record but whoever publishes it: replace it
+before a renewal needs it. With a DNS provider persist_for does so.
 
-With --account-url and --issuer no storage, configuration or CA is needed; records of
-draft -02 take --account-hash-prefix and --thumbprint as well, delegated ones
---delegate-to.
+With --account-url and --issuer no storage, configuration or CA is needed;
+records of draft -02 take --account-hash-prefix and --thumbprint as well,
+delegated ones --delegate-to.
 
-With --standby FILE a second account's value comes beside the first's; FILE is what
-`+"`account --json`"+` has printed where that account is bound.`, runRecords)
+With --standby FILE a second account's value comes beside the first's; FILE is
+what `+"`account --json`"+` has printed where that account is bound.`, runRecords)
 	f := cmd.Flags()
 	choice(f, "dns", "auto", "Whether to read what is published in DNS", "auto", "always", "never")
 	f.String("standby", "", "File with what account --json has printed for a second account")

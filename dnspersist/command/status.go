@@ -17,21 +17,24 @@ import (
 
 func statusCommand() *cobra.Command {
 	cmd := newCommand("status [NAME… | -] [--phase PHASE,…] [--watch] [--format text|json]", "Shows where each name is on its way to a certificate", `
-Shows why a name has no certificate, or no new one: what it waits for and since when, until
-when the certificate is valid, what is published and why that is not enough, what the CA
-has last answered, what to do, and what happens next. Nobody is asked but the running Caddy.
+Shows why a name has no certificate, or no new one: what it waits for and
+since when, until when the certificate is valid, what is published and why
+that is not enough, what the CA has last answered, what to do, and what
+happens next. Nobody is asked but the running Caddy.
 
-Without names it counts those that the configuration manages and those that wait, and
-shows what is wrong, the most urgent first. With --phase it lists the names in these phases:
-wanted, waiting, held, looking, publishing, ordering, processing, failed, served.
+Without names it counts those that the configuration manages and those that
+wait, and shows what is wrong, the most urgent first. With --phase it lists
+the names in these phases: wanted, waiting, held, looking, publishing,
+ordering, processing, failed, served.
 
-Where no Caddy runs, and with --config, it shows what the storage has: certificates, and
-what the CA has last answered.
+Where no Caddy runs, and with --config, it shows what the storage has:
+certificates, and what the CA has last answered.
 
---watch goes on: on a terminal it draws anew, elsewhere it reports each change.
+--watch goes on: on a terminal it draws anew, elsewhere it reports each
+change.
 
-The exit status is 2 unless all names are fine; without NAME those of on-demand TLS,
-which strangers choose, do not count.`, runStatus)
+The exit status is 2 unless all names are fine; without NAME those of
+on-demand TLS, which strangers choose, do not count.`, runStatus)
 	f := cmd.Flags()
 	f.StringSlice("phase", nil, "List the names in these phases")
 	f.Bool("watch", false, "Go on until interrupted")

@@ -15,14 +15,14 @@ import (
 
 func unpublishCommand() *cobra.Command {
 	cmd := newCommand("unpublish NAME… | - | --stale [--provider FILE|-] [--dry-run] [--format text|json]", "Removes what publish has written", `
-Removes, at the given names, exactly the values that publish has written for the bound
-account and that are noted in storage. Everything else stays. With --stale it does so at
-the names that the configuration does not manage any more and that have no valid
-certificate either.
+Removes, at the given names, exactly the values that publish has written for
+the bound account and that are noted in storage. Everything else stays. With
+--stale it does so at the names that the configuration does not manage any
+more and that have no valid certificate either.
 
-The exit status of a dry run is 2 if there is something to remove. The JSON has one of the
-changes for each record, whose result is removed, gone (it was already), not_ours (nothing
-is noted), to_remove (in a dry run) or failed.`, runUnpublish)
+The exit status of a dry run is 2 if there is something to remove. The JSON
+has one of the changes for each record, whose result is removed, gone (it was
+already), not_ours (nothing is noted), to_remove (in a dry run) or failed.`, runUnpublish)
 	cmd.Flags().String("provider", "", "File with the provider's JSON, or - for standard input. Default: the configured one")
 	cmd.Flags().Bool("stale", false, "Remove the records of names that need none any more")
 	cmd.Flags().Bool("dry-run", false, "Show what would be removed, and write nothing")
