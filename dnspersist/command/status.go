@@ -227,20 +227,23 @@ func (s *statuses) story(n operator.NameStatus) {
 	if n.CA != "" && !n.IsOK() {
 		s.line("ca", n.CA)
 	}
-	if n.Why != "" {
+	if n.Why != "" && len(n.Published) == 0 {
 		s.line("why", n.Why)
 	}
+	var reasons []string
 	for _, v := range n.Published {
 		s.line("found", fmt.Sprintf("%q", v.Value))
 		s.line("", strings.TrimSuffix(fmt.Sprintf("%s, %s: %s", v.Outlook, v.Code, v.Reason), ": "))
+		reasons = append(reasons, v.Reason)
 	}
 	if r := n.Record; r != nil && !n.IsOK() {
-		place := r.Type + " " + r.Name
+		s.line("record", r.Type+" "+r.Name)
 		if r.Host != "" {
-			place += " (host " + r.Host + ")"
+			s.line("host", r.Host)
 		}
-		s.line("record", place)
-		s.line("value", r.Value)
+		if !strings.HasSuffix(n.Do, r.Value) {
+			s.line("value", r.Value)
+		}
 	}
 	if n.DNS != "" && n.DNS != n.Why {
 		s.line("dns", n.DNS)
@@ -252,12 +255,12 @@ func (s *statuses) story(n operator.NameStatus) {
 		s.line("answer", n.Answer.At.Local().Format(time.DateTime)+": "+n.Answer.Text)
 	}
 	if n.Do != "" {
-		s.line("do", n.Do)
+		s.line("do", withoutKnown(n.Do, n.Published, reasons))
 	}
 	if n.Next != "" {
 		text := n.Next
 		if !n.NextAt.IsZero() {
-			text += fmt.Sprintf("; at %s (in %s) at the latest", n.NextAt.Local().Format(time.DateTime), span(time.Until(n.NextAt)))
+			text += fmt.Sprintf(" at %s (in %s) at the latest", n.NextAt.Local().Format(time.DateTime), span(time.Until(n.NextAt)))
 		}
 		s.line("next", text)
 	}

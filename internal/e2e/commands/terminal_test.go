@@ -219,7 +219,7 @@ func (e *terminalEnv) onTerminal(columns int, env []string, args ...string) (*ex
 	return cmd, s
 }
 
-var sequence = regexp.MustCompile(`^\x1b\[(\d*)([mK])`)
+var sequence = regexp.MustCompile(`^\x1b\[(\d*)([mKHJ])`)
 
 // show does what a terminal does.
 func (s *screen) show(text string) {
@@ -235,6 +235,8 @@ func (s *screen) show(text string) {
 			}
 			*last = (*last)[:min(s.column, len(*last))]
 			text = text[len(m[0]):]
+		case m != nil && m[2] != "m": // a page is drawn anew
+			s.lines, s.column, text = [][]string{nil}, 0, text[len(m[0]):]
 		case m != nil:
 			s.colour += "␛[" + m[1] + "m"
 			if m[1] == "0" && s.column > 0 {
