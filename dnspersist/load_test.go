@@ -69,7 +69,7 @@ func TestHopelessName(t *testing.T) {
 
 // provisionedApp returns the app of a configuration that is provisioned but not
 // started, and what it logs.
-func provisionedApp(t *testing.T, apps string) (*App, *observer.ObservedLogs) {
+func provisionedApp(t testing.TB, apps string) (*App, *observer.ObservedLogs) {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "provisioned")
 	if err != nil {

@@ -22,7 +22,7 @@ const (
 )
 
 // newOwner is the owner that a configuration's first issuer is.
-func newOwner(t *testing.T, apps string) (*App, owner) {
+func newOwner(t testing.TB, apps string) (*App, owner) {
 	t.Helper()
 	a, _ := provisionedApp(t, apps)
 	return a, owner{a.planned().Issuers()[0]}

@@ -155,9 +155,10 @@ func (r *Registry) Snapshot() []Status {
 	domains := r.domains()
 	all := make([]Status, 0, len(domains))
 	for _, domain := range slices.Sorted(maps.Keys(domains)) {
-		all = append(all, r.whole(domain)...)
+		one := r.whole(domain)
+		slices.SortFunc(one, func(a, b Status) int { return cmp.Compare(a.CA, b.CA) })
+		all = append(all, one...)
 	}
-	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.CA, b.CA)) })
 	return all
 }
 
