@@ -64,16 +64,22 @@ func scrape(args []string, out, complaints io.Writer) error {
 	time.Sleep(10 * time.Second) // they wait by then
 	waiting := heapInUse()
 	heading(out)
-	text := ""
-	took := make([]time.Duration, *scrapes)
-	for i := range took {
-		began := time.Now()
-		if text, err = get("http://" + admin + "/metrics"); err != nil {
-			return err
-		}
-		took[i] = time.Since(began)
+	text, took, err := repeat("http://"+admin+"/metrics", *scrapes)
+	if err != nil {
+		return err
 	}
-	slices.Sort(took)
+	_, page, err := repeat("http://"+admin+"/dns_persist/names", *scrapes)
+	if err != nil {
+		return err
+	}
+	_, thousand, err := repeat("http://"+admin+"/dns_persist/names?limit=1000", *scrapes)
+	if err != nil {
+		return err
+	}
+	_, health, err := repeat("http://"+admin+"/dns_persist/health", *scrapes)
+	if err != nil {
+		return err
+	}
 	series := 0
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, ours) {
@@ -85,10 +91,26 @@ func scrape(args []string, out, complaints io.Writer) error {
 	t.row("memory per name after the scrapes, bytes", (int64(heapInUse())-int64(before))/int64(*names))
 	t.row("/metrics, the quickest", took[0])
 	t.row("/metrics, the median", took[len(took)/2])
+	t.row("/dns_persist/names, 100 of them, the median", page[len(page)/2])
+	t.row("/dns_persist/names, 1,000 of them, the median", thousand[len(thousand)/2])
+	t.row("/dns_persist/health, the median", health[len(health)/2])
 	t.row("series of ours", series)
 	t.row("octets of /metrics", len(text))
 	t.print(out)
 	return nil
+}
+
+// repeat gets a page again and again, and returns how long that took, sorted.
+func repeat(url string, times int) (text string, took []time.Duration, err error) {
+	for range times {
+		began := time.Now()
+		if text, err = get(url); err != nil {
+			return "", nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return text, took, nil
 }
 
 // awaitLooks waits until so many names were looked for.
