@@ -8,10 +8,12 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
@@ -124,6 +126,10 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	for onDemand, seen := range run.records(states) {
 		iss.Observer.Records(onDemand, seen)
 	}
+	if n := run.onDemand.Load(); n > 0 {
+		iss.Logger.Info("records that certificates of domains on demand are renewed by are not as they should be; which ones is logged at level DEBUG",
+			zap.String("ca", iss.CA), zap.Int64("records", n))
+	}
 	return run.err
 }
 
@@ -133,6 +139,8 @@ type lookRun struct {
 	// changedAt is when the CA began to ask for other records.
 	changedAt time.Time
 	serving   func(identifier string) *Issuer
+	// onDemand counts what was found of domains on demand.
+	onDemand atomic.Int64
 
 	mu     sync.Mutex
 	err    error // the first
@@ -226,7 +234,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 	}
 	changed := r.isChanged(known)
 	known.Identifiers = n.Identifiers
-	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed, every: r.every})
+	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed, every: r.every, onDemand: &r.onDemand})
 	if err != nil && changed {
 		// it is reported by the next look
 		err = errors.Join(err, s.store.UpdateName(context.WithoutCancel(ctx), n.Name, func(fresh *state.Name) bool {
@@ -370,6 +378,17 @@ type look struct {
 	// that is not; isNews is true if it is time for one.
 	every  time.Duration
 	isNews bool
+	// onDemand counts what is logged of domains on demand.
+	onDemand *atomic.Int64
+}
+
+// write logs what is wrong with a record. For a domain on demand somebody has to act who does not read this log.
+func (l look) write(level zapcore.Level, message string, fields ...zap.Field) {
+	if l.iss.OnDemand {
+		level = zapcore.DebugLevel
+		l.onDemand.Add(1)
+	}
+	l.logger.Log(level, message, fields...)
 }
 
 // fields are those of a log entry about it.
@@ -399,15 +418,15 @@ func (l look) log(ctx context.Context) error {
 		}
 		fields = append(append(w.Record.LogFields(l.report), fields...), zap.Strings("accepted_values", accepted))
 		if l.report.Status == propagation.StatusAbsent {
-			w.logger.Error("a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
+			l.write(zapcore.ErrorLevel, "a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 			n := l.newNotice(NoticeGone)
 			n.Finding = site.Find(w.Record, w.Want, l.report)
 			w.iss.Observer.Noticed(n)
 		} else {
-			w.logger.Warn("a record that a certificate is renewed by is not on all name servers", fields...)
+			l.write(zapcore.WarnLevel, "a record that a certificate is renewed by is not on all name servers", fields...)
 		}
 	case propagation.StatusBlocked:
-		w.logger.Warn("a record that a certificate is renewed by cannot be looked at", append(fields, name)...)
+		l.write(zapcore.WarnLevel, "a record that a certificate is renewed by cannot be looked at", append(fields, name)...)
 		return l.reportChange(ctx, l.accepted)
 	default:
 		if !slices.ContainsFunc(l.report.Values, func(v string) bool { return slices.Contains(l.accepted, v) }) {
@@ -435,7 +454,7 @@ func (l look) reportChange(ctx context.Context, published []string) error {
 		return err
 	}
 	l.iss.Observer.Noticed(l.newNotice(NoticeNeeded))
-	l.logger.Warn("the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed",
+	l.write(zapcore.WarnLevel, "the CA asks for another record than before: publish this TXT record beside the published ones before the certificate is renewed",
 		append(l.Record.LogFields(l.report), l.fields(zap.Strings("published_values", foreign.Values(published)), zap.String("ca", l.iss.CA))...)...)
 	return nil
 }
@@ -535,7 +554,11 @@ func (w *siteSession) warnOfEnd(values []string, life time.Duration) {
 	n := w.newNotice(NoticeEnding)
 	n.Value, n.Ends = value, end
 	w.iss.Observer.Noticed(n)
-	w.logger.Warn("the record ends soon; publish its successor beside it, then take it away",
+	level := zapcore.WarnLevel
+	if w.iss.OnDemand {
+		level = zapcore.DebugLevel
+	}
+	w.logger.Log(level, "the record ends soon; publish its successor beside it, then take it away",
 		zap.String("name", w.Record.Name), zap.String("value", w.Record.Value), zap.String("domain", w.Identifier), zap.String("published_value", foreign.Text(value)),
 		zap.Time("ends", end), zap.Int("days_left", int(time.Until(end).Hours()/24)), zap.Int("renewals_left", int(time.Until(end)/max(interval, time.Second))))
 }

@@ -83,3 +83,30 @@ func TestGoneRecordIsLookedAtAgainSoon(t *testing.T) {
 	look(10*time.Minute, 1, 2) // nobody has looked
 	look(time.Hour, 0, 2)
 }
+
+// The records of tenants who have left are a number: nobody who reads the log can publish them.
+func TestGoneRecordsOfTenantsAreANumber(t *testing.T) {
+	i := newIssuing(t)
+	core, logs := observer.New(zap.DebugLevel)
+	i.with(zap.New(core), nil)
+	cert, err := i.issueKey(t.Context(), issuedName, i.newKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Storage.Store(t.Context(), certmagic.StorageKeys.SiteCert(i.IssuerKey(), issuedName), cert.Certificate); err != nil {
+		t.Fatal(err)
+	}
+	cfg := i.Config
+	cfg.OnDemand = true
+	tenants := acmepersist.New(cfg)
+	i.dns.ClearName(0, "_validation-persist."+issuedName)
+	if err := tenants.LookAtNames(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if all := logs.FilterMessageSnippet("is gone or was changed").All(); len(all) != 1 || all[0].Level != zap.DebugLevel {
+		t.Errorf("the record is logged as %v", all)
+	}
+	if all := logs.FilterMessageSnippet("are not as they should be").All(); len(all) != 1 || all[0].Level != zap.InfoLevel || all[0].ContextMap()["records"] != int64(1) {
+		t.Errorf("the number is logged as %v", all)
+	}
+}
