@@ -71,7 +71,7 @@ func begin(o options, out io.Writer) (*demo, error) {
 	servers, life := 2, certificateLife
 	values := tuning.Values{
 		Grace: 10 * time.Second, Settle: 2 * time.Second,
-		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second, DiagnoseAfter: 2 * time.Second, LookAtNames: 5 * time.Second, InlineProcessing: 5 * time.Second,
+		MinPoll: 250 * time.Millisecond, MaxPoll: 2 * time.Second, AnnounceWindow: time.Second, DiagnoseAfter: 2 * time.Second, LookAtNames: 15 * time.Second, InlineProcessing: 5 * time.Second,
 	}
 	// a CA may ask any of the servers; this one asks the one that makes it fail
 	pick := "worst"

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -156,10 +157,15 @@ func (logWriter) WriterKey() string { return "dns_persist_lab" }
 // OpenWriter implements caddy.WriterOpener.
 func (logWriter) OpenWriter() (io.WriteCloser, error) { return new(lineWriter), nil }
 
-// lineWriter cuts the log into lines.
-type lineWriter struct{ rest []byte }
+// lineWriter cuts the log into lines. Caddy writes from wherever something happens.
+type lineWriter struct {
+	mu   sync.Mutex
+	rest []byte
+}
 
 func (w *lineWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.rest = append(w.rest, p...)
 	for {
 		line, rest, ok := bytes.Cut(w.rest, []byte("\n"))
