@@ -73,3 +73,26 @@ func TestCertificateOfBefore(t *testing.T) {
 		t.Errorf("the domain is %+v", s)
 	}
 }
+
+// What a configuration has waited for is over once the next one, whose issuer has other options, has the
+// certificate; it is not while that one has only the certificate that is to be renewed.
+func TestServedWithOtherOptions(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		ends := time.Now().Add(time.Hour)
+		renewal := missing("renewal.test", "v")
+		renewal.NotAfter = ends
+		old := w.configure("old", "first.test", "renewal.test")
+		_ = w.attempt(t.Context(), old, "first.test", missing("first.test", "v"))
+		_ = w.attempt(t.Context(), old, "renewal.test", renewal)
+		w.end(old)
+		now := w.configure("new", "first.test", "renewal.test")
+		defer w.end(now)
+		now.configuration.Certificate = func(string) Certificate { return Certificate{NotAfter: ends} }
+		for domain, want := range map[string]Phase{"first.test": PhaseServed, "renewal.test": PhaseWaiting} {
+			w.Served(now.configuration, domain, "")
+			if s := w.Of(domain); len(s) != 1 || s[0].Phase != want || s[0].CA != testCA || (s[0].Reason == "") != (want == PhaseServed) {
+				t.Errorf("%s is %+v", domain, s)
+			}
+		}
+	})
+}

@@ -278,6 +278,10 @@ func (r *Registry) of(domain string) []Status {
 			}
 		}
 		for i, s := range all {
+			if s.Owner == nil && s.Phase != "" && !s.IsCertMagics && c.certificate(domain).NotAfter.After(s.NotAfter) {
+				s = Status{Domain: domain, CA: s.CA} // what a configuration that has ended has waited for has come
+				all[i] = s
+			}
 			if s.Phase != "" && (!s.IsCertMagics || s.Owner != nil && s.Owner.Configuration() != c) {
 				continue // it waits, or somebody works on it
 			}
