@@ -59,7 +59,8 @@ func (d *demo) greet() {
 	d.say("It is yours now, and Caddy goes on serving and renewing. Type help for the commands, here or in another terminal:\n"+
 		command+"lab ctl help\n"+
 		"Ask the running Caddy in another terminal, or type what is behind dns-persist here:\n"+
-		command+"caddy dns-persist check --address %s\n"+
+		command+"caddy dns-persist status --address %s\n"+
+		command+"caddy dns-persist check --address %[1]s\n"+
 		command+"caddy dns-persist records --address %[1]s\n"+
 		"           curl http://%[1]s/dns_persist/names\n"+
 		"Where several labs run, this one is meant by %s=%s. Type quit or press Ctrl-C to end.",
