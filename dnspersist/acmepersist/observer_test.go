@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -137,5 +138,78 @@ func TestCompleteSince(t *testing.T) {
 		if got := a.completeSince(); !got.Equal(c.want) {
 			t.Errorf("%+v: since %s, want %s", c.report, got, c.want)
 		}
+	}
+}
+
+// What an attempt does is told once, however many attempts it takes until somebody sees it.
+func TestWhatAttemptsTell(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(*trial)
+		want []Event
+		took time.Duration // the least
+	}{
+		"a certificate": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			r.succeeds()
+		}, []Event{EventOrderMade, EventValid}, 0},
+		"a record that is missing": {func(r *trial) { r.holds(ReasonAbsent) }, nil, 0},
+		"a refusal": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			r.ca.verdict = "unauthorized"
+			r.holds(ReasonRejected)
+		}, []Event{EventOrderMade, EventRefused}, 0},
+		"a fault inside the CA": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			r.ca.verdict = "serverInternal"
+			r.holds(ReasonRejected)
+		}, []Event{EventOrderMade, EventCAFault}, 0},
+		"a yes that came while nobody looked": {func(r *trial) {
+			r.asksInVain()
+			time.Sleep(time.Hour)
+			r.holds(ReasonProcessing)
+			r.ca.verdict = "valid"
+			r.succeeds()
+		}, []Event{EventOrderMade, EventValid, EventOrderMade, EventValid}, time.Hour}, // those of another domain before
+		"an order that is ready, and a CSR that did not go through": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			for range 30 {
+				r.ca.answer("certificate", answer{status: 404, problem: "malformed"})
+			}
+			r.fails()
+			r.ca.answers["certificate"] = nil
+			r.succeeds()
+		}, []Event{EventOrderMade, EventValid}, 0},
+		"a CA that never decides": {func(r *trial) {
+			r.asksInVain()
+			time.Sleep(13 * time.Hour)
+			r.fails()
+		}, []Event{EventOrderMade, EventValid, EventOrderMade, EventUndecided}, 0},
+		"a certificate that cannot wait": {func(r *trial) {
+			r.hasCertificate(89*24*time.Hour, 24*time.Hour)
+			r.dns.setAt(0, wwwName, wwwValue)
+			r.succeeds()
+		}, []Event{EventOrderMade, EventAskedEarly, EventValid}, 0},
+		"an order that is refused": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			r.ca.answer("new-order", answer{status: 400, problem: "rejectedIdentifier"})
+			r.fails()
+		}, []Event{EventOrderRefused}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := new(noted)
+				r := newTrial(t)
+				r.knowsTheCA()
+				r.Observer = n
+				c.do(r)
+				events := slices.DeleteFunc(n.events, func(e Event) bool { return e > EventAskedEarly })
+				if !slices.Equal(events, c.want) {
+					t.Errorf("told are %v, want %v", events, c.want)
+				}
+				if c.took > 0 && n.took[len(n.took)-1] < c.took {
+					t.Errorf("it took %v, want at least %s", n.took, c.took)
+				}
+			})
+		})
 	}
 }
