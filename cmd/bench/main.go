@@ -4,7 +4,7 @@
 //	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
 //	go run ./cmd/bench hostile [--good 20] [--after 20s]
 //	go run ./cmd/bench fleet [--sites 2000] [--without 1500] [--profile DIR]
-//	go run ./cmd/bench scrape [--names 10000]
+//	go run ./cmd/bench scrape [--names 10000] [--served]
 //	go run ./cmd/bench record
 //	go run ./cmd/bench operator [--names 10000]
 //

@@ -2,18 +2,27 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 
 	_ "github.com/caddyserver/caddy/v2/modules/metrics" // what is scraped
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
@@ -22,12 +31,13 @@ import (
 // ours begins the names of our metrics.
 const ours = "caddy_dns_persist_"
 
-// scrape measures /metrics of a real Caddy of which all names wait for their record, and the memory of
-// these.
+// scrape measures /metrics of a real Caddy of which all names wait for their record, or have a certificate, and
+// the memory of these.
 func scrape(args []string, out, complaints io.Writer) error {
 	flags := flag.NewFlagSet("scrape", flag.ContinueOnError)
 	names := flags.Int("names", 10_000, "how many names wait")
 	scrapes := flags.Int("scrapes", 20, "how often is scraped")
+	served := flags.Bool("served", false, "each name has a certificate, and none waits")
 	if err := parse(flags, args, complaints); err != nil {
 		return err
 	}
@@ -53,15 +63,27 @@ func scrape(args []string, out, complaints io.Writer) error {
 	if err != nil {
 		return err
 	}
+	what, ready := "wait for their records", s.looksAt
+	if *served {
+		what, ready = "have a certificate", func(names int) bool {
+			text, _ := get("http://" + admin + "/metrics")
+			return strings.Contains(text, fmt.Sprintf(`phase="served",reason="",source="configuration"} %d`, names))
+		}
+		if err := s.store(all); err != nil {
+			return err
+		}
+	}
 	before := heapInUse()
 	if err := caddy.Load(config, true); err != nil {
 		return err
 	}
 	defer func() { _ = caddy.Stop() }()
-	if err := s.awaitLooks(*names); err != nil {
-		return err
+	for deadline := time.Now().Add(fleetLimit); !ready(*names); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not all names %s within %s", what, fleetLimit)
+		}
 	}
-	time.Sleep(10 * time.Second) // they wait by then
+	time.Sleep(10 * time.Second) // nothing is under way by then
 	waiting := heapInUse()
 	heading(out)
 	text, took, err := repeat("http://"+admin+"/metrics", *scrapes)
@@ -86,7 +108,7 @@ func scrape(args []string, out, complaints io.Writer) error {
 			series++
 		}
 	}
-	t := newTable(fmt.Sprintf("A whole Caddy with %d names that wait for their records", *names), "what", "measured")
+	t := newTable(fmt.Sprintf("A whole Caddy with %d names that %s", *names, what), "what", "measured")
 	t.row("memory per name, bytes", (int64(waiting)-int64(before))/int64(*names))
 	t.row("memory per name after the scrapes, bytes", (int64(heapInUse())-int64(before))/int64(*names))
 	t.row("/metrics, the quickest", took[0])
@@ -113,20 +135,51 @@ func repeat(url string, times int) (text string, took []time.Duration, err error
 	return text, took, nil
 }
 
-// awaitLooks waits until so many names were looked for.
-func (s *site) awaitLooks(names int) error {
-	for deadline := time.Now().Add(fleetLimit); time.Now().Before(deadline); time.Sleep(time.Second) {
-		seen := make(map[string]bool)
-		for _, q := range s.dns.Queries() {
-			if strings.HasPrefix(q.Name, record.Label) {
-				seen[q.Name] = true
-			}
-		}
-		if len(seen) >= names {
-			return nil
+// looksAt reports whether so many names were looked for.
+func (s *site) looksAt(names int) bool {
+	seen := make(map[string]bool)
+	for _, q := range s.dns.Queries() {
+		if strings.HasPrefix(q.Name, record.Label) {
+			seen[q.Name] = true
 		}
 	}
-	return fmt.Errorf("not all names were looked for within %s", fleetLimit)
+	return len(seen) >= names
+}
+
+// store stores a certificate for each name, as CertMagic does.
+func (s *site) store(names []string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	private, err := certmagic.PEMEncodePrivateKey(key)
+	if err != nil {
+		return err
+	}
+	storage, issuer, now := &certmagic.FileStorage{Path: s.storage()}, acmepersist.IssuerKey(s.ca.Directory()), time.Now()
+	for i, name := range names {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(int64(i + 1)), DNSNames: []string{name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(90 * 24 * time.Hour),
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			return err
+		}
+		meta, err := json.Marshal(certmagic.CertificateResource{SANs: []string{name}})
+		if err != nil {
+			return err
+		}
+		for file, data := range map[string][]byte{
+			certmagic.StorageKeys.SiteCert(issuer, name):       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+			certmagic.StorageKeys.SitePrivateKey(issuer, name): private,
+			certmagic.StorageKeys.SiteMeta(issuer, name):       meta,
+		} {
+			if err := storage.Store(context.Background(), file, data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func get(url string) (string, error) {
