@@ -147,15 +147,17 @@ func (a *App) Start() error {
 // planned is what a configuration manages.
 type planned struct {
 	managed.Plan[*Issuer]
-	// names are those with a certificate, domains the registered ones of all that it names.
-	names, domains map[string]bool
+	// names are those with a certificate, with the issuer that manages each: a policy has one of ours at most.
+	names map[string]*Issuer
+	// domains are the registered ones of all that it names.
+	domains map[string]bool
 	// hasTLS is false where only Caddy's admin endpoint has an issuer of ours.
 	hasTLS bool
 }
 
 // newPlanned works out what the configuration manages. All apps are provisioned when it is asked for.
 func (a *App) newPlanned() planned {
-	p := planned{names: make(map[string]bool), domains: make(map[string]bool)}
+	p := planned{names: make(map[string]*Issuer), domains: make(map[string]bool)}
 	p.Plan = managed.Loaded(a.ctx, func(i certmagic.Issuer) (*Issuer, bool) {
 		iss, ok := i.(*Issuer)
 		return iss, ok
@@ -164,7 +166,7 @@ func (a *App) newPlanned() planned {
 	p.hasTLS = err == nil
 	names := p.Names()
 	for _, n := range names {
-		p.names[n] = true
+		p.names[n] = p.Serving(n)[0]
 	}
 	for _, n := range append(names, p.Subjects()...) {
 		if normal, err := record.Normalize(n); err == nil {
@@ -176,10 +178,10 @@ func (a *App) newPlanned() planned {
 
 // ca is the CA of the issuer that manages a name; a policy has one of ours at most.
 func (p planned) ca(name string) (ca string, isAlone bool) {
-	if !p.names[name] {
+	iss := p.names[name]
+	if iss == nil {
 		return "", false
 	}
-	iss := p.Serving(name)[0]
 	return iss.CA, !iss.isInUse() || owner{iss}.IsAlone()
 }
 
@@ -198,9 +200,9 @@ func (p planned) certificate(name string) (c parking.Certificate) {
 		return c
 	}
 	c.NotAfter = last.NotAfter
-	if p.names[name] {
+	if iss := p.names[name]; iss != nil {
 		ratio := certmagic.DefaultRenewalWindowRatio
-		if iss := p.Serving(name)[0]; iss.isInUse() {
+		if iss.isInUse() {
 			ratio = cmp.Or(iss.rt.config().RenewalWindowRatio, ratio)
 		}
 		c.Urgent = acmepersist.Urgent(last, ratio)

@@ -336,11 +336,11 @@ func (e certificateEvents) take(event certificateEvent) {
 	case kind == "cached_managed_cert":
 		domains, _ := event.data["sans"].([]string)
 		for _, domain := range domains {
-			if names[domain] {
+			if names[domain] != nil {
 				r.Served(c, domain, "")
 			}
 		}
-	case !names[domain]:
+	case names[domain] == nil:
 	case kind == "cert_obtained":
 		issuer, _ := event.data["issuer"].(string)
 		r.Served(c, domain, issuer)
