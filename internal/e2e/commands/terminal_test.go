@@ -5,7 +5,9 @@ package commands
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,6 +110,32 @@ func TestWaitForMany(t *testing.T) {
 	if bytes.ContainsAny(out, "\r\x1b") || !bytes.Contains(out, []byte("25 names: 24 good, 1 missing\n")) {
 		t.Errorf("without a terminal: %q", out)
 	}
+}
+
+// Where names are is shown as what check finds is; in place of times there are dots.
+func TestStatusAsShown(t *testing.T) {
+	e := newTerminalEnv(t)
+	e.Load(e.Global() + e.Site("good.example.test, missing.example.test, quotes.example.test", e.Block()))
+	e.Eventually(2*harness.Soon, "one name to be served and two to wait", func() error {
+		_, reply := e.call(http.MethodGet, "/dns_persist/names", "")
+		for _, want := range []string{`"phase":"served"`, `"reason":"record_absent"`, `"reason":"record_wrong"`} {
+			if !strings.Contains(reply, want) {
+				return errors.New(reply)
+			}
+		}
+		return nil
+	})
+	times := regexp.MustCompile(`(\s|\()(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+[smhd](?:\d+m)?\b)`)
+	show := func(golden string, columns int, env ...string) {
+		cmd, s := e.onTerminal(columns, env, "status", "--address", e.Admin)
+		_ = cmd.Wait()
+		e.golden(golden, times.ReplaceAllString(s.text(), "${1}…"))
+	}
+	show("status-80", 80)
+	show("status-120", 120)
+	show("status-no-color", 80, "NO_COLOR=1")
+	r := e.caddy("status", "--address", e.Admin)
+	e.golden("status-no-terminal", times.ReplaceAllString(r.out, "${1}…"))
 }
 
 // What DNS says comes escaped to a terminal as well, whatever it is wrapped and painted with, and who
