@@ -68,6 +68,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if _, invalid := prefixes(a.PrivateNetworks); invalid != nil {
 				err = d.Errf("private_networks: %w", invalid)
 			}
+		default: // checkBelongs knows all words: this is a block behind one that takes none
+			err = d.Errf("unexpected %s: private_networks takes no block", word)
 		}
 		if err != nil {
 			return err
