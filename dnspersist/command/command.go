@@ -54,7 +54,7 @@ has done its work and not all names are ok, or has found something to do in a
 dry run.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(statusCommand(), probeCommand(), accountCommand(), recordsCommand(), checkCommand(), publishCommand(), unpublishCommand())
-			cmd.Example = examples("records example.com", "check --wait", "account export --output account-backup.json")
+			cmd.Example = examples("records example.com", "check --wait", "status", "account export --output account-backup.json")
 			cmd.SetErrPrefix("error:")
 			completeFlags(cmd)
 			cmd.Args = commandsOnly
