@@ -7,11 +7,15 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
 
 func init() { caddy.RegisterModule(slowApp{}) }
@@ -133,5 +137,36 @@ func TestMountedRoutes(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("mounted are %q, want %q", got, want)
+	}
+}
+
+// Whoever asks for the health has the storage tried, once a minute at most.
+func TestHealthTriesTheStorage(t *testing.T) {
+	a, o := newOwner(t, aloneApps)
+	if v := a.vitals(t.Context()); v.Storage != nil || len(v.CAs) != 1 || v.CAs[0].IsAccountLost || !v.CAs[0].DownSince.IsZero() {
+		t.Errorf("the vitals are %+v", v)
+	}
+	cfg := *o.iss.rt.config()
+	cfg.Storage = &certmagic.FileStorage{Path: "/dev/null/nowhere"}
+	o.iss.SetConfig(&cfg)
+	if err := a.vitals(t.Context()).Storage; err != nil {
+		t.Errorf("it is tried again at once: %v", err)
+	}
+	a.storageTried.at = time.Now().Add(-2 * storageFresh)
+	if err := a.vitals(t.Context()).Storage; err == nil || !strings.Contains(err.Error(), "/dev/null/nowhere cannot be used") {
+		t.Errorf("it is %v", err)
+	}
+	seen := a.shared.metrics.CA(o.iss.CA, o.account())
+	seen.Happened(acmepersist.EventAccountLost)
+	seen.Happened(acmepersist.EventCADown)
+	since := seen.DownSince()
+	seen.Happened(acmepersist.EventCADown)
+	if v := a.vitals(t.Context()).CAs[0]; !v.IsAccountLost || v.DownSince.IsZero() || !v.DownSince.Equal(since) {
+		t.Errorf("the vitals of the CA are %+v", v)
+	}
+	seen.Happened(acmepersist.EventAccountUsable)
+	seen.Happened(acmepersist.EventCAAnswered)
+	if v := a.vitals(t.Context()).CAs[0]; v.IsAccountLost || !v.DownSince.IsZero() {
+		t.Errorf("the vitals of the CA are %+v", v)
 	}
 }

@@ -193,3 +193,27 @@ func TestStatus(t *testing.T) {
 		t.Errorf("the record of a name that is held:\n%s", r.out)
 	}
 }
+
+// A name that was refused too often is asked about by a command, and the Caddy that runs learns that the CA has accepted it.
+func TestAskEndsTheWait(t *testing.T) {
+	e := &statusEnv{env: newEnv(t, harness.Options{}), want: make(map[string]string)}
+	name := e.Name("refused")
+	e.sites = e.Global() + e.Site(name, e.Block())
+	e.configure(e.sites)
+	e.Publish(name, e.Value(e.Bind(), false))
+	e.CA.FailValidations(&lab.ErrSecondary)
+	e.want[name] = "held rejected"
+	e.Load(e.sites)
+	e.names()
+	e.Stop()
+	e.spend(name)
+	e.want[name] = "held budget"
+	e.Load(e.sites)
+	e.names()
+	e.CA.FailValidations(nil)
+	e.dir = filepath.Dir(e.config)
+	if r := e.caddy("check", "--ask", name); r.status != 0 || !has(r.out, "the CA has accepted the record") {
+		t.Fatalf("status %d: %s%s", r.status, r.out, r.err)
+	}
+	e.WaitTrusted(name, harness.Soon)
+}
