@@ -52,7 +52,9 @@ type NameStatus struct {
 }
 
 // IsOK reports whether there is a certificate, and nothing is to be done.
-func (s NameStatus) IsOK() bool { return s.Severity == parking.SeverityOK.String() }
+func (s NameStatus) IsOK() bool {
+	return s.Severity == parking.SeverityOK.String() && (s.Phase == parking.PhaseServed || !s.CertificateUntil.IsZero())
+}
 
 // NeedsSomebody reports whether it does not pass by itself.
 func (s NameStatus) NeedsSomebody() bool {

@@ -45,8 +45,13 @@ func (s Status) Severity(now time.Time) Severity {
 	switch {
 	case s.Phase == PhaseFailed, s.IsRunningOut(now):
 		return SeverityError
-	case s.Phase == PhaseServed, s.Phase == PhaseLooking, s.Phase == PhasePublishing, s.Phase == PhaseOrdering:
+	case s.Phase == PhaseServed:
 		return SeverityOK
+	case s.Phase == PhaseLooking, s.Phase == PhasePublishing, s.Phase == PhaseOrdering:
+		if s.Reason == "" {
+			return SeverityOK
+		}
+		return SeverityInfo // it has waited, and may have to go on
 	case s.Phase == PhaseWanted:
 		return SeverityInfo
 	}
