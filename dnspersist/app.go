@@ -37,6 +37,11 @@ func init() {
 // App watches the domains that wait for their record or for the CA, for all issuers
 // of the module `tls.issuance.dns_persist`. They start it, and it needs no
 // configuration.
+//
+// It emits events: `dns_persist_record_needed`, `dns_persist_record_wrong`, `dns_persist_record_complete`,
+// `dns_persist_record_gone`, `dns_persist_record_ending`, `dns_persist_record_published`, `dns_persist_ca_changed` and
+// `dns_persist_account_lost`. Their data contain what others have put into their DNS: use them as data, never as a
+// part of a command line.
 type App struct {
 	// What names of on-demand TLS may cost.
 	OnDemand *OnDemand `json:"on_demand,omitempty"`

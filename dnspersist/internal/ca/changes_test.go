@@ -31,8 +31,10 @@ func TestChangeIsLoggedOnce(t *testing.T) {
 	compare := func(node int, meta, named string, want int) time.Time {
 		t.Helper()
 		c := at(node, meta)
-		if _, err := c.CompareDirectory(t.Context(), account, named); err != nil {
-			t.Fatal(err)
+		before := logs.Len()
+		changes, err := c.CompareDirectory(t.Context(), account, named)
+		if err != nil || (len(changes) > 0) != (logs.Len() > before) {
+			t.Fatalf("the changes are %q: %v", changes, err)
 		}
 		if logs.Len() != want {
 			t.Fatalf("the log is %v, want %d entries", logs.All(), want)
@@ -81,7 +83,7 @@ func TestChangeBeforeTheFirstComparison(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"accountHashPrefix":"https://ca.example/h/","issuerDomainNames":["ca.example"]}`), &d.Meta); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.At(d).CompareDirectory(t.Context(), "", ""); err != nil || logs.Len() != 1 {
-		t.Errorf("%v, the log is %v", err, logs.All())
+	if changes, err := server.At(d).CompareDirectory(t.Context(), "", ""); err != nil || logs.Len() != 1 || len(changes) == 0 {
+		t.Errorf("%v, the changes are %q, the log is %v", err, changes, logs.All())
 	}
 }

@@ -217,12 +217,20 @@ func TestTryThatIsCancelled(t *testing.T) {
 	ended := errors.New("the configuration has ended")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(ended) })
-	if err := p.keeper.Try(ctx, p.write("ours")); !errors.Is(err, ended) || errors.As(err, new(*Error)) {
-		t.Errorf("got %v", err)
+	var published []string
+	write := p.write("ours")
+	write.Done = func(done Result) { published = append(published, done.Value) }
+	if err := p.keeper.Try(ctx, write); !errors.Is(err, ended) || errors.As(err, new(*Error)) || len(published) > 0 {
+		t.Errorf("got %v, and %q is reported as published", err, published)
 	}
 	p.keeper.Options.Provider = p.emptying
-	if err := p.keeper.Try(t.Context(), p.write("ours")); err != nil {
-		t.Error(err)
+	for range 2 { // the second time there is nothing to do
+		if err := p.keeper.Try(t.Context(), write); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(published) != 1 || published[0] != "ours" {
+		t.Errorf("%q is reported as published", published)
 	}
 }
 
