@@ -176,7 +176,7 @@ func (e *env) agrees(t *testing.T, c trouble, events *receiver) {
 	if r.status != 2 || len(names) != 1 || names[0].Phase != n.Phase || names[0].Reason != n.Reason || names[0].Do != n.Do || !names[0].NextAt.Equal(n.NextAt) {
 		t.Errorf("status ends with %d and %s, GET names says %+v", r.status, r.out, n)
 	}
-	if r = e.caddy("status", c.domain, "--address", e.Admin); !has(r.out, c.domain, c.reason) {
+	if r = e.caddy("status", c.domain, "--address", e.Admin); !has(r.out, c.domain, c.phase, c.code) {
 		t.Errorf("status: %s", r.out)
 	}
 	_, metrics := e.call(http.MethodGet, "/metrics", "")
