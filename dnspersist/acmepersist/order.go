@@ -238,7 +238,7 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 			}
 			a.takeUp(ctx, kept, order, orderPosted)
 			a.taken, a.facts.order.postedAt = true, kept.PostedAt
-			a.logger.Info("going on with the order that the CA is validating",
+			a.logger.Debug("going on with the order that the CA is validating",
 				zap.String("domain", a.domain), zap.String("order", order.Location))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,12 +70,13 @@ func newReceiver(t *testing.T) *receiver {
 	return r
 }
 
-// last is the last event about a domain.
-func (r *receiver) last(domain string) (last receivedEvent) {
+// last is the last event about a domain, or about the account of a CA.
+func (r *receiver) last(domain, ca string) (last receivedEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.events {
-		if domains, _ := e.Data["domains"].([]any); strings.Contains(fmt.Sprint(domains...), domain) {
+		domains, _ := e.Data["domains"].([]any)
+		if slices.Contains(domains, any(domain)) || e.Data["domains"] == nil && e.Data["ca"] == ca {
 			last = e
 		}
 	}
@@ -97,10 +99,6 @@ func TestFivePlacesAgree(t *testing.T) {
 		}
 		config += e.Site(all[i].domain, cmp.Or(c.block, e.Block()))
 	}
-	e.Load(config)
-	e.Eventually(harness.Soon, "the records to be asked for", func() error {
-		return harness.AtLeast(len(e.Logs("publish this TXT record once")), len(records))
-	})
 	for _, c := range all[:len(records)] {
 		switch {
 		case c.at != nil:
@@ -109,6 +107,7 @@ func TestFivePlacesAgree(t *testing.T) {
 			e.Publish(c.domain, c.value)
 		}
 	}
+	e.Load(config)
 	for _, c := range all {
 		t.Run(c.label, func(t *testing.T) { e.agrees(t, c, events) })
 	}
@@ -191,8 +190,9 @@ func (e *env) agrees(t *testing.T, c trouble, events *receiver) {
 		return
 	}
 	if err := harness.Eventually(harness.Soon, func() error {
-		last := events.last(c.domain)
-		if last.Event != c.event || c.event == "dns_persist_record_wrong" && (last.Data["code"] != c.code || last.Data["do"] != n.Do) {
+		last := events.last(c.domain, n.CA)
+		isOfMany := last.Data["count"] != nil // so many came within a minute that this one is a number
+		if last.Event != c.event || c.event == "dns_persist_record_wrong" && !isOfMany && (last.Data["code"] != c.code || last.Data["do"] != n.Do) {
 			return fmt.Errorf("the last event is %+v, want %s with %s and %q", last, c.event, c.code, n.Do)
 		}
 		return nil
@@ -210,7 +210,7 @@ func (e *env) hasLogged(c trouble, n dnspersist.NameStatus) error {
 		}
 		all = append(all, fmt.Sprint(l))
 		switch {
-		case l["reason"] == c.reason && l["code"] == c.code && l["do"] == n.Do,
+		case l["reason"] == c.reason && l["code"] == c.code && (l["do"] == n.Do || l["do"] == nil && n.Do == ""),
 			strings.Contains(fmt.Sprint(l["found"]), c.code) && l["do"] == n.Do,
 			l["misplaced"] != nil && c.code == "wrong_name",
 			c.reason == "record_absent" && n.Record != nil && l["name"] == n.Record.Name && l["value"] == n.Record.Value && l["host"] == n.Record.Host:
