@@ -305,15 +305,21 @@ func (j *judge) nearlyNamesUs(uri string) bool {
 // in eighty.
 func difference(published, wanted string) string {
 	common, restA, restB := ends(published, wanted)
+	alike := len(wanted) - len(restB)
 	if len(restA) > mostOverlooked || len(restB) > mostOverlooked {
-		restA, restB = published[common:], wanted[common:] // another number: what its end has in common means nothing
+		// another number: what its end has in common means nothing
+		alike, restA, restB = common, published[common:], wanted[common:]
 	}
-	if common <= len(wanted)/2 || len(restA) > mostDiffering || len(restB) > mostDiffering {
+	if alike <= len(wanted)/2 || len(restA) > mostDiffering || len(restB) > mostDiffering {
 		return ""
 	}
 	const shown = 12 // octets before the place
-	return fmt.Sprintf(": they differ behind %s where %s is published and %s belongs",
-		foreign.Text(wanted[max(0, common-shown):common]), cmp.Or(foreign.Text(restA), "nothing"), cmp.Or(foreign.Text(restB), "nothing"))
+	place := "at the beginning"
+	if common > 0 {
+		place = "behind " + foreign.Text(wanted[max(0, common-shown):common])
+	}
+	return fmt.Sprintf(": they differ %s where %s is published and %s belongs",
+		place, cmp.Or(foreign.Text(restA), "nothing"), cmp.Or(foreign.Text(restB), "nothing"))
 }
 
 // nearMissOfPrefix names what somebody may have confused in front of the hash.

@@ -42,6 +42,8 @@ func TestMiswritten(t *testing.T) {
 		"no policy":             {strings.TrimSuffix(good, "; policy=wildcard"), CodePolicyMissing, "policy=wildcard is missing"},
 		"a letter more":         {strings.Replace(good, "acct/1", "acct/12", 1), CodeWrongAccount, "where 2 is published and nothing belongs"},
 		"a digit exchanged":     {strings.Replace(good, "acct/1", "acct/7", 1), CodeWrongAccount, "differ behind xample/acct/ where 7 is published and 1 belongs"},
+		"a letter in front":     {strings.Replace(good, "https", "xhttps", 1), CodeWrongAccount, "differ at the beginning where x is published and nothing belongs"},
+		"http for https":        {strings.Replace(good, "https", "http", 1), CodeWrongAccount, "differ behind http where nothing is published and s belongs"},
 		"another account":       {strings.Replace(good, "acct/1", "acct/7654321", 1), CodeWrongAccount, "differ behind xample/acct/ where 7654321 is published and 1 belongs"},
 		"our account elsewhere": {strings.Replace(good, "ca.example;", "cb.example;", 1), CodeWrongIssuer, "names this account"},
 	} {
