@@ -10,13 +10,19 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	_ "github.com/caddyserver/caddy/v2/modules/metrics" // the handler in examples/monitoring
 )
 
 func TestExamples(t *testing.T) {
 	t.Setenv("DNS_KEY", "c2VjcmV0")
-	paths, err := filepath.Glob("../examples/*.caddyfile")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no examples: %v", err)
+	var paths []string
+	for _, pattern := range []string{"../examples/*.caddyfile", "../examples/*/*.caddyfile"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no examples: %v", err)
+		}
+		paths = append(paths, found...)
 	}
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {

@@ -165,7 +165,7 @@ func (r *lookRun) isChanged(n state.Name) bool { return r.changedAt.After(n.Chan
 // without a certificate are not looked at any more, and do not count: strangers could have them there for ever.
 func (r *lookRun) records(names []state.Name) map[bool]Records {
 	seen := map[bool]Records{false: {NotReady: make(map[propagation.Status]int)}, true: {NotReady: make(map[propagation.Status]int)}}
-	since := walltime.Now().Add(-2 * r.every)
+	since := walltime.Now().Add(-3 * r.every) // a look may be late by the time between two runs
 	for _, n := range names {
 		served := servedOf(n.Identifiers, r.serving)
 		isCurrent := n.LookedAt.After(since) || len(n.Accepted) > 0 && n.Accepted[0].At.After(since)

@@ -83,7 +83,7 @@ func TestReached(t *testing.T) {
 // tenants have is told by itself, and what nobody serves not at all.
 func TestRecordsSeen(t *testing.T) {
 	now := time.Now()
-	old, soon, later := now.Add(-72*time.Hour), now.Add(time.Hour), now.Add(2*time.Hour)
+	old, soon, later := now.Add(-100*time.Hour), now.Add(time.Hour), now.Add(2*time.Hour)
 	configured, tenants := New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New()}), New(Config{CA: "https://ca.test/directory", Storage: memorystorage.New(), OnDemand: true})
 	run := &lookRun{every: 24 * time.Hour, serving: func(domain string) *Issuer {
 		switch domain {
