@@ -38,16 +38,11 @@ type startEvents struct {
 // Handle implements caddyevents.Handler.
 func (s startEvents) Handle(context.Context, caddy.Event) error {
 	a := s.app
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.stopped || a.stopEvents != nil {
-		return nil
-	}
 	if !slices.ContainsFunc(events.Names, s.emit.ShouldEmit) {
 		a.shared.events.Rest()
 		return nil
 	}
-	a.stopEvents = a.shared.events.Start(func(name string, data map[string]any) {
+	stop := a.shared.events.Start(func(name string, data map[string]any) {
 		defer func() {
 			if r := recover(); r != nil {
 				a.logger.Error("a handler of events has panicked", zap.String("event", name), zap.Any("panic", r), zap.Stack("stack"))
@@ -55,6 +50,13 @@ func (s startEvents) Handle(context.Context, caddy.Event) error {
 		}()
 		s.emit.Emit(a.ctx, name, data)
 	}, a.tuning.AnnounceWindow)
+	a.mu.Lock()
+	isStopped := a.stopped
+	a.stopEvents = stop
+	a.mu.Unlock()
+	if isStopped {
+		stop()
+	}
 	return nil
 }
 
