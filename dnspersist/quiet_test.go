@@ -60,7 +60,7 @@ func (m *certMagic) fail(domain string, answer error) (levels []zapcore.Level, f
 	m.Logger.Error("job failed", zap.Error(obtain))
 	levels = append(levels, m.level())
 	// a renewal by maintenance
-	m.Logger.Error("job failed", zap.Error(fmt.Errorf("%v %v", []string{domain}, fmt.Errorf("[%s] Renew: %w", domain, err))))
+	m.Logger.Error("job failed", zap.Error(errors.New("["+domain+"] "+fmt.Errorf("[%s] Renew: %w", domain, err).Error())))
 	levels = append(levels, m.level())
 	m.Logger.Named("on_demand").Error("renewing and reloading certificate", zap.String("server_name", domain), zap.Error(obtain))
 	return append(levels, m.level()), len(m.events) > before
@@ -163,7 +163,7 @@ func TestAttemptThatAReloadCutsShort(t *testing.T) {
 	a, o := newOwner(t, aloneApps)
 	m := newCertMagic(o)
 	job := func() zapcore.Level {
-		m.Logger.Error("job failed", zap.Error(fmt.Errorf("a.example: obtaining certificate: unable to acquire lock 'issue_cert_a.example': %v", context.Canceled)))
+		m.Logger.Error("job failed", zap.Error(errors.New("a.example: obtaining certificate: unable to acquire lock 'issue_cert_a.example': "+context.Canceled.Error())))
 		return m.level()
 	}
 	if level := job(); level != zap.ErrorLevel {

@@ -3,6 +3,7 @@ package parking
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -65,7 +66,7 @@ func (w *world) again(t *testing.T, o *owner, h *acmepersist.Hold) {
 	if w.entryOf(o, h.Domain) != nil {
 		w.change(o, h.Domain, func(e *entry) { e.retryAt = time.Time{} })
 	}
-	if err := w.attempt(t.Context(), o, h.Domain, h); err != error(h) {
+	if err := w.attempt(t.Context(), o, h.Domain, h); !errors.Is(err, h) {
 		t.Errorf("the attempt is answered from memory: %v", err)
 	}
 }
