@@ -106,7 +106,7 @@ func (iss *Issuer) warnUnsupported(subjects []string) {
 	for _, subject := range subjects {
 		why := unsupportedName(subject)
 		if why == "" {
-			why = iss.exactOnly(subject)
+			why = exactOnly(iss.Policy, subject)
 		}
 		if why == "" && !iss.isPrivateCA() && !certmagic.SubjectQualifiesForPublicCert(subject) && !strings.ContainsRune(subject, '{') {
 			why = "no public CA issues for such a name; use `tls internal`, or a CA of your own with dir and trusted_roots"
@@ -123,8 +123,8 @@ func (iss *Issuer) isPrivateCA() bool {
 }
 
 // exactOnly is why the policy option keeps a name from being validated, empty if it does not.
-func (iss *Issuer) exactOnly(name string) string {
-	if iss.Policy == acmepersist.PolicyExact && record.IsWildcard(name) {
+func exactOnly(policy, name string) string {
+	if policy == acmepersist.PolicyExact && record.IsWildcard(name) {
 		return "policy exact never asks for policy=wildcard, which a wildcard name needs: remove the policy option"
 	}
 	return ""
@@ -133,7 +133,7 @@ func (iss *Issuer) exactOnly(name string) string {
 // refuses is the error for a name that can never be validated.
 func (iss *Issuer) refuses(name string) error {
 	_, err := record.Normalize(name)
-	if why := iss.exactOnly(name); err == nil && why != "" {
+	if why := exactOnly(iss.Policy, name); err == nil && why != "" {
 		err = errors.New(why)
 	}
 	if err == nil {

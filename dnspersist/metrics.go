@@ -71,7 +71,7 @@ func (a *App) metricsOfCAs() []metrics.Used {
 	var all []metrics.Used
 	for _, iss := range a.issuers() {
 		used := metrics.Used{CA: a.shared.metrics.CA(iss.CA, owner{iss}.account())}
-		if orders, window := iss.pace(); orders > 0 {
+		if orders, window := paceOf(iss); orders > 0 {
 			used.OrdersLeft = func() float64 { return acmepersist.OrdersLeft(iss.CA, orders, window) }
 		}
 		all = append(all, used)
@@ -100,8 +100,8 @@ func (a *App) isStarted() bool {
 	return a.started
 }
 
-// pace is how many orders may be made in which time; none for no bound.
-func (iss *Issuer) pace() (orders int, window time.Duration) {
+// paceOf is how many orders may be made in which time; none for no bound.
+func paceOf(iss *Issuer) (orders int, window time.Duration) {
 	switch {
 	case iss.RateLimit != nil:
 		return iss.RateLimit.Orders, time.Duration(iss.RateLimit.Window)

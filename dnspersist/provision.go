@@ -94,7 +94,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	if len(iss.TrustedRootsPEMFiles) > 0 {
 		core.CacheCap = -1 // a CA within reach has resolvers within reach
 	}
-	if orders, window := iss.pace(); orders > 0 {
+	if orders, window := paceOf(iss); orders > 0 {
 		core.Limiter = acmepersist.SharedLimiter(iss.CA, orders, window)
 	}
 	iss.setCheckers(&core, dns)

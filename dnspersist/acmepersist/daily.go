@@ -43,7 +43,7 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 		return err
 	}
 	iss.ca.Expire()
-	s, err := iss.openKnown(ctx)
+	s, err := openKnown(ctx, iss)
 	if err != nil {
 		iss.reached(err, false, "")
 	}
@@ -92,7 +92,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	run := &lookRun{every: every, changedAt: o.ChangedAt(), serving: iss.serving()}
+	run := &lookRun{every: every, changedAt: o.ChangedAt(), serving: servingBy(iss)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	names := make(chan state.Name)
@@ -223,7 +223,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 	s := sessions[iss]
 	if s == nil {
 		var err error
-		if s, err = iss.openKnown(ctx); err != nil || s == nil {
+		if s, err = openKnown(ctx, iss); err != nil || s == nil {
 			return err
 		}
 		sessions[iss] = s
@@ -247,7 +247,7 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
 // nothing names it.
-func (iss *Issuer) openKnown(ctx context.Context) (*session, error) {
+func openKnown(ctx context.Context, iss *Issuer) (*session, error) {
 	s, err := iss.open(ctx)
 	if err != nil {
 		return nil, err
@@ -314,25 +314,7 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	if s.iss.Checker == nil {
 		return l.reportChange(ctx, l.accepted)
 	}
-	gate := propagation.NewGate(s.iss.Grace, s.iss.Settle)
-	l.report = gate.Observe(s.iss.Checker.Look(ctx, w.Target()))
-	if ctx.Err() != nil {
-		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
-	}
-	l.before = known.LookedStatus
-	err = s.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
-		before := *n
-		n.LookedStatus = l.report.Status
-		// the look that is a day later may come a little sooner
-		if l.isNews = n.LookedStatus != before.LookedStatus || walltime.Since(n.ReportedAt) > l.every-l.every/12; l.isNews {
-			n.ReportedAt = walltime.Now().UTC()
-		}
-		if l.report.Status != propagation.StatusBlocked {
-			n.EndsAt = endOf(record.Evaluate(l.report.Values, w.Want, walltime.Now()))
-		}
-		return l.isNews || !n.EndsAt.Equal(before.EndsAt)
-	})
-	if err != nil {
+	if err := l.observe(ctx, known); err != nil {
 		return err
 	}
 	if err := w.Follow(ctx, s.iss.Checker, l.report); err != nil {
@@ -380,6 +362,28 @@ type look struct {
 	isNews bool
 	// onDemand counts what is logged of domains on demand.
 	onDemand *atomic.Int64
+}
+
+// observe looks at DNS, and notes what it has shown.
+func (l *look) observe(ctx context.Context, known state.Name) error {
+	gate := propagation.NewGate(l.iss.Grace, l.iss.Settle)
+	l.report = gate.Observe(l.iss.Checker.Look(ctx, l.Target()))
+	if ctx.Err() != nil {
+		return fmt.Errorf("looking at the record of %s: %w", known.Name, context.Cause(ctx))
+	}
+	l.before = known.LookedStatus
+	return l.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
+		before := *n
+		n.LookedStatus = l.report.Status
+		// the look that is a day later may come a little sooner
+		if l.isNews = n.LookedStatus != before.LookedStatus || walltime.Since(n.ReportedAt) > l.every-l.every/12; l.isNews {
+			n.ReportedAt = walltime.Now().UTC()
+		}
+		if l.report.Status != propagation.StatusBlocked {
+			n.EndsAt = endOf(record.Evaluate(l.report.Values, l.Want, walltime.Now()))
+		}
+		return l.isNews || !n.EndsAt.Equal(before.EndsAt)
+	})
 }
 
 // write logs what is wrong with a record. For a domain on demand somebody has to act who does not read this log.

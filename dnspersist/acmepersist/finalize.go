@@ -40,7 +40,7 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	if cert, err = a.download(ctx, a.order); err != nil {
 		return nil, err
 	}
-	if since := a.completeSince(); !since.IsZero() {
+	if since := a.facts.completeSince(); !since.IsZero() {
 		a.iss.Observer.Issued(time.Since(since))
 	}
 	if a.resumed {

@@ -183,8 +183,8 @@ func New(cfg Config) *Issuer {
 	return &Issuer{Config: cfg, ca: server, accounts: newHolder(cfg, server)}
 }
 
-// serving is Siblings, or this issuer for all.
-func (iss *Issuer) serving() func(identifier string) *Issuer {
+// servingBy is Siblings, or this issuer for all.
+func servingBy(iss *Issuer) func(identifier string) *Issuer {
 	if iss.Siblings == nil {
 		return func(string) *Issuer { return iss }
 	}

@@ -16,7 +16,7 @@ import (
 type Observer interface {
 	// Happened is called for each event.
 	Happened(Event)
-	// Issued is called with the time from when an attempt knew the record to be complete to the certificate.
+	// Issued is called with the time from when an attempt the record is known to be complete to the certificate.
 	Issued(took time.Duration)
 	// Records is called now and then with what was last seen of the published records, of those for domains
 	// on demand and of the others by themselves.
@@ -123,10 +123,10 @@ func (iss *Issuer) reached(err error, answered bool, account string) {
 	}
 }
 
-// completeSince is since when the attempt knew the record to be complete; zero if it never did.
-func (a *attempt) completeSince() time.Time {
-	switch r := a.facts.report; {
-	case !a.facts.isReady():
+// completeSince is since when the record is known to be complete; zero if it is not.
+func (f facts) completeSince() time.Time {
+	switch r := f.report; {
+	case !f.isReady():
 		return time.Time{}
 	case r.Since.IsZero(): // of an order that was kept
 		return r.When

@@ -135,7 +135,7 @@ func TestCompleteSince(t *testing.T) {
 		{&propagation.Report{Status: propagation.StatusReady, When: looked}, looked},
 	} {
 		a := attempt{facts: facts{report: c.report}}
-		if got := a.completeSince(); !got.Equal(c.want) {
+		if got := a.facts.completeSince(); !got.Equal(c.want) {
 			t.Errorf("%+v: since %s, want %s", c.report, got, c.want)
 		}
 	}

@@ -122,7 +122,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	if err != nil {
 		return Probe{}, &site.UnsupportedNameError{Name: name, Err: err}
 	}
-	s, err := iss.openKnown(ctx)
+	s, err := openKnown(ctx, iss)
 	if err != nil {
 		return Probe{}, err
 	}

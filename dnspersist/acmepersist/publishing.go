@@ -343,11 +343,11 @@ func (iss *Issuer) RemoveUnused(ctx context.Context, unusedFor time.Duration, ma
 	}
 	// those that cannot be removed must not keep the others from being come to
 	rand.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
-	s, err := iss.openKnown(ctx)
+	s, err := openKnown(ctx, iss)
 	if err != nil || s == nil {
 		return errors.Join(unread, err)
 	}
-	keeper, names, serving, removed := s.keeper(nil, nil), validationNames(managed), iss.serving(), 0
+	keeper, names, serving, removed := s.keeper(nil, nil), validationNames(managed), servingBy(iss), 0
 	for _, e := range entries {
 		if !keeper.Owns(e) {
 			continue

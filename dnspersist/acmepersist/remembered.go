@@ -35,13 +35,13 @@ type Remembered struct {
 func (iss *Issuer) Remembered(ctx context.Context, domains []string) ([]Remembered, error) {
 	all := make([]Remembered, len(domains))
 	err := inParallel(ctx, len(domains), func(i int) (err error) {
-		all[i], err = iss.remembered(ctx, domains[i])
+		all[i], err = remembered(ctx, iss, domains[i])
 		return err
 	})
 	return all, err
 }
 
-func (iss *Issuer) remembered(ctx context.Context, domain string) (Remembered, error) {
+func remembered(ctx context.Context, iss *Issuer, domain string) (Remembered, error) {
 	r := Remembered{Domain: domain, Certificate: StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), domain)}
 	if c := r.Certificate; c != nil {
 		r.Urgent = Urgent(c, iss.RenewalWindowRatio)

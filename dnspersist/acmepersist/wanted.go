@@ -114,7 +114,7 @@ func (w *siteSession) wanted(identifiers []string) Wanted {
 // openToTell opens a session for somebody who is to be shown records: with the bound
 // account, confirmed by the CA, and the terms.
 func (iss *Issuer) openToTell(ctx context.Context) (*session, ca.Offer, ca.Terms, error) {
-	s, err := iss.openKnown(ctx)
+	s, err := openKnown(ctx, iss)
 	if err != nil {
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}

@@ -96,20 +96,20 @@ func runDeactivate(r *run) error {
 		if !found {
 			return fmt.Errorf("%w at %s: there is nothing to deactivate", acmepersist.ErrNoAccount, iss.CA)
 		}
-		r.report("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, r.users(iss))
+		r.report("%s is the bound account at %s; %d names use it, or have, and would get no further certificate", known.URL, iss.CA, usersOf(r, iss))
 		return errors.New("this cannot be undone: repeat the command with --yes " + known.URL)
 	}
 	if err := iss.DeactivateAccount(r, r.text("yes")); err != nil {
 		return err
 	}
-	r.report("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), r.users(iss))
+	r.report("%s is deactivated: no certificate is obtained or renewed with it any more (%d names use it, or have)", r.text("yes"), usersOf(r, iss))
 	r.report("certificates that were issued stay valid until they end; to go on with another account, remove %s from the storage, let Caddy bind a new one, and publish its records", known.StorageKey)
 	return nil
 }
 
-// users counts the names of an account: those that storage knows, and those that the
+// usersOf counts the names of an account: those that storage knows, and those that the
 // configuration manages, which may wait for their first certificate.
-func (r *run) users(iss *acmepersist.Issuer) int {
+func usersOf(r *run, iss *acmepersist.Issuer) int {
 	names, _ := iss.SeenIdentifiers(r)
 	names = append(names, r.opened[0].ManagedAt(iss.CA)...)
 	slices.Sort(names)

@@ -24,8 +24,7 @@ func recordFormats() []string {
 	return all
 }
 
-func recordsCommand() *cobra.Command {
-	cmd := newCommand("records [NAME… | -] [--format FORMAT] [flags]", "Prints the records to publish, before any order", `
+const recordsHelp = `
 Prints the TXT record for each validation name that the given names need, or
 all that the configuration manages: before any order, after a check of the
 account at the CA.
@@ -70,7 +69,10 @@ records of draft -02 take --account-hash-prefix and --thumbprint as well,
 delegated ones --delegate-to.
 
 With --standby FILE a second account's value comes beside the first's; FILE is
-what `+"`account --json`"+` has printed where that account is bound.`, runRecords)
+what ` + "`account --json`" + ` has printed where that account is bound.`
+
+func recordsCommand() *cobra.Command {
+	cmd := newCommand("records [NAME… | -] [--format FORMAT] [flags]", "Prints the records to publish, before any order", recordsHelp, runRecords)
 	f := cmd.Flags()
 	choice(f, "dns", "auto", "Whether to read what is published in DNS", "auto", "always", "never")
 	f.String("standby", "", "File with what account --json has printed for a second account")
@@ -124,7 +126,7 @@ func runRecords(r *run) error {
 	if only != "" {
 		sets = slices.DeleteFunc(sets, func(s operator.RecordSet) bool { return s.Type != only })
 	}
-	r.reportPresumed(sets)
+	rr.reportPresumed(sets)
 	rr.reportUnread(sets)
 	rr.reportOutliving(sets)
 	if f := formats.Format(format); f.Replaces() && r.text("dns") == "never" {
@@ -158,7 +160,7 @@ func (r *recordsRun) putOut(sets []operator.RecordSet) error {
 }
 
 // reportPresumed names the issuer domain names that the CA has not confirmed yet, or does not list.
-func (r *run) reportPresumed(sets []operator.RecordSet) {
+func (r *recordsRun) reportPresumed(sets []operator.RecordSet) {
 	seen := make(map[string]bool)
 	for _, s := range sets {
 		for _, w := range s.Wanted {
@@ -246,7 +248,7 @@ func (r *recordsRun) sets(names []string) (src *client, sets []operator.RecordSe
 }
 
 // readStandby reads the output of `account --json`.
-func (r *run) readStandby(path string) ([]acmepersist.Account, error) {
+func (r *recordsRun) readStandby(path string) ([]acmepersist.Account, error) {
 	data, err := r.read("the standby account", path)
 	if err != nil {
 		return nil, err
