@@ -175,20 +175,24 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		return
 	}
 	e.wait(o)
-	switch e.hold.Reason {
-	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong: // the record is announced
-		e.logWait(now, true)
-	case acmepersist.ReasonBlocked:
-		e.logWait(now, !isAnnounced)
-	case acmepersist.ReasonPublish: // whoever has tried to publish it has logged why
-		e.logWait(now, !e.isOnDemand())
-	default:
-		e.logWait(now, false)
-	}
+	e.logWait(now, e.hasEntryOfItsOwn(isAnnounced))
 	if isNewer && report.Status == propagation.StatusReady {
 		e.readyAt = now
 		e.tryAt(walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
 	}
+}
+
+// hasEntryOfItsOwn reports whether the log has why the domain waits without a further entry.
+func (e *entry) hasEntryOfItsOwn(isAnnounced bool) bool {
+	switch e.hold.Reason {
+	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong: // the record is announced
+		return true
+	case acmepersist.ReasonBlocked:
+		return !isAnnounced
+	case acmepersist.ReasonPublish: // whoever has tried to publish it has logged why
+		return !e.isOnDemand()
+	}
+	return false
 }
 
 // wait has an entry watched and retried.
