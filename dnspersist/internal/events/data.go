@@ -50,8 +50,8 @@ func (e *event) data(now time.Time) map[string]any {
 		d["count"] = e.count
 	}
 	d["on_demand"] = e.onDemand
-	if e.record != nil {
-		d["ca"], d["account"], d["name"], d["value"] = e.record.ca, e.record.account, e.record.name, e.record.value
+	if e.key != (recordKey{}) {
+		d["ca"], d["account"], d["name"], d["value"] = e.key.ca, e.account, e.key.name, e.key.value
 	}
 	switch {
 	case e.isOfMany:

@@ -46,7 +46,10 @@ type event struct {
 	// status or notice explain it; nil if nothing more is known.
 	status *parking.Status
 	notice *acmepersist.Notice
-	record *tracked // nil if it is about none
+	// record is nil if it is about none; it belongs to the tracker, and the emitter has the copies.
+	record  *tracked
+	key     recordKey
+	account string
 	// count is how many events it stands for, zero for itself.
 	count    int
 	onDemand bool
@@ -228,11 +231,12 @@ func (c *Center) next(now time.Time) (e *event, wait time.Duration) {
 	return nil, slices.MinFunc(due, time.Time.Compare).Sub(now)
 }
 
-// complete adds the domains that have come to need the record while the event waited.
+// complete copies the record, and adds the domains that have come to need it while the event waited.
 func (e *event) complete() {
 	if e.record == nil {
 		return
 	}
+	e.key, e.account = e.record.recordKey, e.record.account
 	for domain, v := range e.record.views {
 		if v == e.record.reported && names[v.standing] == e.name && !slices.Contains(e.domains, domain) {
 			e.domains = append(e.domains, domain)

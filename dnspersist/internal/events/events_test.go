@@ -462,3 +462,18 @@ func TestData(t *testing.T) {
 		}
 	})
 }
+
+// A record may change while an event about it is emitted: run by the race detector.
+func TestRecordChangesWhileEmitted(t *testing.T) {
+	w := new(world)
+	w.Center = New(w)
+	defer w.Close()
+	emitted := make(chan string, mostPerMinute)
+	defer w.Start(func(_ string, data map[string]any) { emitted <- data["account"].(string) }, time.Nanosecond)()
+	for i := range mostAlone {
+		s := waiting(fmt.Sprintf("%d.test", i), absent)
+		for len(emitted) <= i { // it is emitted meanwhile
+			w.notify(s.Domain, []parking.Status{s})
+		}
+	}
+}
