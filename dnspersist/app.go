@@ -144,6 +144,7 @@ func (a *App) Start() error {
 	a.warnAtLoad()
 	a.spawn(a.readDirectories)
 	a.spawn(a.lookAtNames)
+	a.spawn(func(alive context.Context) { a.askAgain(alive, (*acmepersist.Issuer).ReadDirectory) })
 	a.spawn(func(alive context.Context) { a.shared.registry.Poll(alive, a.waits) })
 	a.spawn(a.watchStorage)
 	return nil
@@ -289,8 +290,9 @@ type shared struct {
 	// removals is when records that were written on demand were last looked through, by account.
 	removals map[string]time.Time
 	// nextRead and nextLook are when the CAs' directories are compared next, and published
-	// records looked at: a configuration need not last until then.
-	nextRead, nextLook time.Time
+	// records looked at: a configuration need not last until then. nextAsk is when a CA is asked again
+	// that was down, or has not accepted the account.
+	nextRead, nextLook, nextAsk time.Time
 }
 
 func newShared(t tuning.Values) *shared {

@@ -16,6 +16,7 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
@@ -30,6 +31,8 @@ const (
 	// lookTick how often it is checked which are due.
 	lookEvery = 24 * time.Hour
 	lookTick  = 2 * time.Hour
+	// askFirst and askMost bound how long a CA is left alone that was down, or has not accepted the account.
+	askFirst, askMost = time.Minute, 10 * time.Minute
 )
 
 // chore is work that is done daily, by one configuration after the other.
@@ -97,6 +100,47 @@ func (a *App) lookAtNames(ctx context.Context) {
 		},
 		failed: "published records could not be looked at; this is tried again later",
 	})
+}
+
+// askAgain asks each CA that was down, or has not accepted the account, until it answers: nothing else may ask it
+// for a day, and an alert would last as long.
+func (a *App) askAgain(ctx context.Context, ask func(*acmepersist.Issuer, context.Context) error) {
+	wait, isTroubled := askFirst, false
+	a.daily(ctx, chore{
+		at: &a.shared.nextAsk, first: askFirst, most: askMost + askMost/8,
+		pause: func() time.Duration {
+			wait = min(2*wait, askMost)
+			if !isTroubled {
+				wait = askFirst
+			}
+			isTroubled = false
+			return wait + rand.N(wait/8)
+		},
+		do: func(ctx context.Context, iss *Issuer, active *acmepersist.Issuer) error {
+			if !a.needsAsking(iss) {
+				return nil
+			}
+			isTroubled = true
+			if err := ask(active, ctx); err != nil && ctx.Err() == nil { // whoever has met it first has logged it
+				a.logger.Debug("the CA was asked again, and is of no use yet", zap.String("ca", iss.CA), zap.Error(err))
+			}
+			return nil
+		},
+	})
+}
+
+// needsAsking reports whether a CA has last not accepted the account, or is down and nobody waits for it: attempts
+// find out by themselves, and that the directory answers does not mean that orders do.
+func (a *App) needsAsking(iss *Issuer) bool {
+	seen := a.shared.metrics.CA(iss.CA, owner{iss}.account())
+	if seen.IsAccountLost() || seen.DownSince().IsZero() {
+		return seen.IsAccountLost()
+	}
+	isWanted := false
+	a.shared.registry.Each(func(s parking.Status) {
+		isWanted = isWanted || s.CA == iss.CA && s.Reason == acmepersist.ReasonCADown
+	})
+	return !isWanted
 }
 
 // issuers returns one issuer of this configuration for each CA, account and storage, of those

@@ -1,10 +1,77 @@
 package dnspersist
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 )
+
+// A CA that was down, or has lost the account, is asked again after minutes, unless an attempt does so: whoever is
+// called at night sees within minutes that it is over.
+func TestACAInTroubleIsAskedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble, over acmepersist.Event
+		isWanted      bool
+	}{
+		"a lost account":                       {acmepersist.EventAccountLost, acmepersist.EventAccountUsable, false},
+		"a lost account that domains wait for": {acmepersist.EventAccountLost, acmepersist.EventAccountUsable, true},
+		"a CA that is down":                    {acmepersist.EventCADown, acmepersist.EventCAAnswered, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, o := newOwner(t, aloneApps)
+			seen := a.shared.metrics.CA(o.iss.CA, o.account())
+			if c.isWanted {
+				hold(t, o, "a.example")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				asked, isBack := 0, false
+				go a.askAgain(ctx, func(*acmepersist.Issuer, context.Context) error {
+					asked++
+					if !isBack {
+						return errors.New("not yet")
+					}
+					seen.Happened(c.over)
+					return nil
+				})
+				asks := func(within time.Duration, least, most int) {
+					t.Helper()
+					asked = 0
+					time.Sleep(within)
+					synctest.Wait()
+					if asked < least || asked > most {
+						t.Errorf("within %s it was asked %d times, want %d to %d", within, asked, least, most)
+					}
+				}
+				asks(time.Hour, 0, 0)
+				seen.Happened(c.trouble)
+				asks(2*time.Minute, 1, 1)
+				asks(24*time.Hour, 24*5, 24*7)
+				isBack = true
+				asks(12*time.Minute, 1, 1)
+				if seen.IsAccountLost() || !seen.DownSince().IsZero() {
+					t.Error("it does not know that it is over")
+				}
+				asks(time.Hour, 0, 0)
+			})
+		})
+	}
+	a, o := newOwner(t, aloneApps)
+	a.shared.metrics.CA(o.iss.CA, o.account()).Happened(acmepersist.EventCADown)
+	attempt, err := a.shared.registry.Begin(t.Context(), o, "a.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempt.Settle(t.Context(), &acmepersist.Hold{Reason: acmepersist.ReasonCADown, Domain: "a.example", CA: o.iss.CA, Err: errors.New("503")})
+	if a.needsAsking(o.iss) {
+		t.Error("a CA is asked that an attempt will ask")
+	}
+}
 
 // Daily work is done although no configuration lasts as long as the first wait for it.
 func TestDailyWorkSurvivesReloads(t *testing.T) {

@@ -44,13 +44,19 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 	}
 	iss.ca.Expire()
 	s, err := openKnown(ctx, iss)
-	if err != nil {
-		iss.reached(err, false, "")
-	}
 	if err != nil || s == nil {
 		return err
 	}
-	url := ""
+	url, err := s.findAccount(ctx)
+	if err != nil {
+		return err
+	}
+	return s.compareDirectory(ctx, url)
+}
+
+// findAccount asks the CA for the account, by its key and by its URL, and returns the URL by which the CA calls
+// it. What that shows is noted.
+func (s *session) findAccount(ctx context.Context) (url string, err error) {
 	err = s.account.Do(ctx, "looking up the account", func(account acme.Account) error {
 		account, err := s.ACME.GetAccount(ctx, account)
 		url = account.Location
@@ -60,11 +66,10 @@ func (iss *Issuer) ReadDirectory(ctx context.Context) error {
 		err = s.account.Problem(ctx, err)
 	}
 	if err != nil {
-		iss.reached(err, s.HasAnswered(), "")
-		return err
+		s.iss.reached(err, s.HasAnswered(), "")
+		return "", err
 	}
-	iss.reached(nil, true, s.account.URL)
-	return s.compareDirectory(ctx, url)
+	return url, s.confirmAccount(ctx)
 }
 
 // compareDirectory compares the CA's directory with what it was before. named is the URL by which the CA calls the
@@ -246,10 +251,11 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 }
 
 // openKnown opens a session with the account that is bound; nil if none is, for then
-// nothing names it.
+// nothing names it. What an error shows of the CA is noted.
 func openKnown(ctx context.Context, iss *Issuer) (*session, error) {
 	s, err := iss.open(ctx)
 	if err != nil {
+		iss.reached(err, false, "")
 		return nil, err
 	}
 	if found, err := s.account.Load(ctx); err != nil || !found {
@@ -417,7 +423,7 @@ func (l look) log(ctx context.Context) error {
 	switch l.report.Status {
 	case propagation.StatusAbsent, propagation.StatusPartial:
 		// nobody is shown a record before the CA has confirmed the account
-		if err := w.account.Check(ctx); err != nil {
+		if err := w.confirmAccount(ctx); err != nil {
 			return err
 		}
 		fields = append(append(w.Record.LogFields(l.report), fields...), zap.Strings("accepted_values", accepted))
@@ -454,7 +460,7 @@ func (l look) reportChange(ctx context.Context, published []string) error {
 	if !l.changed || record.Evaluate(published, l.Want, time.Now()).Good() {
 		return nil
 	}
-	if err := l.account.Check(ctx); err != nil {
+	if err := l.confirmAccount(ctx); err != nil {
 		return err
 	}
 	l.iss.Observer.Noticed(l.newNotice(NoticeNeeded))

@@ -438,7 +438,18 @@ func (iss *Issuer) KnownAccount(ctx context.Context) (AccountState, bool, error)
 // AccountStatus is KnownAccount with what the CA answers about the account. It changes nothing. With
 // an error that is not the CA's answer about the account, the state is what storage has.
 func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {
-	return iss.accounts.Status(ctx)
+	state, err := iss.accounts.Status(ctx)
+	switch {
+	case err != nil:
+		iss.reached(err, false, "")
+	case state.Status == acme.StatusValid:
+		iss.reached(nil, true, state.URL)
+	default: // why it cannot be used, if so, is found out as it is for certificates
+		if s, err := openKnown(ctx, iss); err == nil && s != nil {
+			_, _ = s.findAccount(ctx)
+		}
+	}
+	return state, err
 }
 
 // ExportAccount returns the bound account with its key as one JSON file, for a backup or to move it

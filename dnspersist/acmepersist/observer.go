@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -121,6 +122,17 @@ func (iss *Issuer) reached(err error, answered bool, account string) {
 		iss.Observer.Happened(EventAccountUsable)
 		iss.Observer.Noticed(Notice{Kind: NoticeAccountUsable, CA: iss.CA, Account: account})
 	}
+}
+
+// confirmAccount has the CA confirm the account, and notes what that shows: nothing where the CA has done so lately.
+func (s *session) confirmAccount(ctx context.Context) error {
+	err := s.account.Check(ctx)
+	accepted := ""
+	if err == nil && s.HasAnswered() {
+		accepted = s.account.URL
+	}
+	s.iss.reached(err, s.HasAnswered(), accepted)
+	return err
 }
 
 // completeSince is since when the record is known to be complete; zero if it is not.

@@ -79,6 +79,66 @@ func TestReached(t *testing.T) {
 	}
 }
 
+// Whoever asks for the account reports what the CA answers: that it is lost, and that it is accepted again.
+func TestAnAccountIsReportedByWhoeverAsksForIt(t *testing.T) {
+	const day = 24 * time.Hour
+	for what, ask := range map[string]func(*trial) error{
+		"a look at the record": func(r *trial) error { return r.LookAtNames(r.t.Context(), day) },
+		"a check": func(r *trial) error {
+			_, err := r.Checks(r.t.Context(), []string{"www.example.test"})
+			return err
+		},
+		"the status of the account": func(r *trial) error {
+			state, err := r.AccountStatus(r.t.Context())
+			if err == nil && state.Status != acme.StatusValid {
+				err = &AccountError{Err: errors.New(state.Status)}
+			}
+			return err
+		},
+		"the directory": func(r *trial) error { return r.ReadDirectory(r.t.Context()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrial(t)
+				r.dns.set(wwwName, wwwValue)
+				r.succeeds()
+				r.hasCertificate(day, 89*day)
+				n := new(noted)
+				time.Sleep(day)
+				r.dns.set(wwwName)
+				asks := func(problem string) error {
+					n.events = nil
+					r.Issuer = New(r.Config) // as after a restart
+					r.Observer = n
+					for range 10 {
+						r.ca.answer("account", answer{status: 400, problem: problem})
+						r.ca.answer("new-account", answer{status: 400, problem: problem})
+					}
+					if problem == "" {
+						r.ca.answers = make(map[string][]answer)
+					}
+					return ask(r)
+				}
+				if err := asks("accountDoesNotExist"); !errors.As(err, new(*AccountError)) || !slices.Contains(n.events, EventAccountLost) || slices.Contains(n.events, EventAccountUsable) {
+					t.Errorf("told are %v: %v", n.events, err)
+				}
+				time.Sleep(2 * day)
+				if err := asks(""); err != nil || !slices.Contains(n.events, EventAccountUsable) || slices.Contains(n.events, EventAccountLost) {
+					t.Errorf("told are %v: %v", n.events, err)
+				}
+				for range 30 {
+					r.ca.answer("dir", answer{status: 503})
+				}
+				time.Sleep(2 * day)
+				n.events, r.Issuer = nil, New(r.Config)
+				if err := ask(r); err == nil || !slices.Equal(n.events, []Event{EventCADown}) {
+					t.Errorf("told are %v: %v", n.events, err)
+				}
+			})
+		})
+	}
+}
+
 // The first end is that of a record which somebody still has a certificate by: looked at lately, or new. What
 // tenants have is told by itself, and what nobody serves not at all.
 func TestRecordsSeen(t *testing.T) {

@@ -133,7 +133,7 @@ func (w *siteSession) keep(ctx context.Context, r propagation.Report, life time.
 		return keeper.Retire(ctx, at, r.Values, need)
 	}
 	// the account check of section 4.5 comes before each write
-	if err := w.account.Check(ctx); err != nil {
+	if err := w.confirmAccount(ctx); err != nil {
 		return err
 	}
 	return keeper.Try(ctx, publish.Write{At: at, OnDemand: w.iss.OnDemand, Done: w.notePublished, Value: func(values []string) (string, error) {

@@ -122,7 +122,7 @@ func (iss *Issuer) openToTell(ctx context.Context) (*session, ca.Offer, ca.Terms
 		_, err := iss.accounts.MustKnow(ctx)
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}
-	if err := s.account.Check(ctx); err != nil {
+	if err := s.confirmAccount(ctx); err != nil {
 		return nil, ca.Offer{}, ca.Terms{}, err
 	}
 	o, err := s.iss.ca.LoadOffer(ctx)
