@@ -13,7 +13,8 @@ type NoticeKind int
 const (
 	// NoticeGone: a record that a certificate is renewed by is gone or was changed.
 	NoticeGone NoticeKind = iota
-	// NoticeFound: such a record is published, as it should be.
+	// NoticeFound: what is published serves the Domains, as it should. It need not be the Record, which may have
+	// to serve a wildcard as well that has no certificate yet.
 	NoticeFound
 	// NoticeNeeded: the CA asks for another record than the one that is published.
 	NoticeNeeded

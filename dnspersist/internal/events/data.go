@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -110,10 +111,7 @@ func (d data) notice(name string, n *acmepersist.Notice, now time.Time) {
 	}
 	switch name {
 	case RecordGone:
-		d["code"], d["do"] = "record_absent", "publish the TXT record again before the certificate is renewed"
-		if len(n.Finding.Values) > 0 {
-			d["code"], d["do"] = string(n.Finding.Code), n.Finding.Do
-		}
+		d["do"] = cmp.Or(n.Finding.Do, "publish the TXT record again before the certificate is renewed")
 		d.published(n.Finding.Values)
 	case RecordEnding:
 		d["published_value"], d["ends"], d["days_left"] = n.Value, n.Ends, days(n.Ends.Sub(now))

@@ -1,4 +1,4 @@
-// Package events tells Caddy's events app what somebody may have to know: that a record is needed, wrong,
+// Package events reports to Caddy's events app what somebody may have to know: that a record is needed, wrong,
 // complete, gone or ending, that one was published, that a CA asks for other records, and that an account
 // is lost. Without it whoever is not at the log learns of them when a certificate has run out.
 //
@@ -238,7 +238,7 @@ func (e *event) complete() {
 	}
 	e.key, e.account = e.record.recordKey, e.record.account
 	for domain, v := range e.record.views {
-		if v == e.record.reported && names[v.standing] == e.name && !slices.Contains(e.domains, domain) {
+		if v == e.record.reported && names[v.state] == e.name && !slices.Contains(e.domains, domain) {
 			e.domains = append(e.domains, domain)
 		}
 	}

@@ -256,7 +256,7 @@ func TestHandlerThatHangs(t *testing.T) {
 			}
 		}
 		if total != 2*mostWaiting {
-			t.Errorf("%d of %d events are told of", total, 2*mostWaiting)
+			t.Errorf("%d of %d events are reported", total, 2*mostWaiting)
 		}
 	})
 }
@@ -291,7 +291,7 @@ func TestRate(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if total != 10000 {
-			t.Errorf("%d of 10000 are told of", total)
+			t.Errorf("%d of 10000 are reported", total)
 		}
 		for i := range times {
 			if last := i + mostPerMinute; last < len(times) && times[last].Sub(times[i]) < time.Minute {
@@ -304,7 +304,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A record that changes all the time is six events an hour, and the last of them is how it stands.
+// A record that changes all the time is six events an hour, and the last of them has its state.
 func TestFlapping(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		defer w.Start(w.emit, 0)()
@@ -388,6 +388,9 @@ func TestNotices(t *testing.T) {
 		notice(acmepersist.NoticeGone, nil)
 		w.show("a.test", absent) // the renewal finds the same
 		w.want(t, soon, "record_gone a.test code=record_absent")
+		notice(acmepersist.NoticeFound, nil) // the renewal will find it too, or not
+		w.want(t, soon)
+		w.notify("a.test", nil)
 		notice(acmepersist.NoticeFound, nil)
 		w.want(t, soon, "record_complete a.test")
 		ends := time.Now().Add(50 * time.Hour)
@@ -410,6 +413,57 @@ func TestNotices(t *testing.T) {
 			n.WasMissing, n.Record.Name, n.Domains = true, "_validation-persist.b.test", []string{"b.test"}
 		})
 		w.want(t, soon, "record_complete b.test")
+	})
+}
+
+// The daily look finds what is good for a domain, and its wildcard still waits for the record that both share: that
+// is not complete, and what is wrong with it is not reported again.
+func TestFoundForTheDomainOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.Start(w.emit, 0)()
+		w.show("*.a.test", wrong)
+		w.want(t, soon, "record_wrong *.a.test code=record_wrong")
+		look := func(kind acmepersist.NoticeKind, domains ...string) {
+			w.Notice(acmepersist.Notice{Kind: kind, CA: testCA, Domains: domains, Record: waiting("a.test", wrong).Record})
+		}
+		for range 3 {
+			look(acmepersist.NoticeFound, "a.test")
+			time.Sleep(24 * time.Hour)
+			w.show("*.a.test", partial, wrong)
+		}
+		w.want(t, soon)
+		look(acmepersist.NoticeGone, "a.test") // the wildcard's is still worse
+		look(acmepersist.NoticeFound, "a.test")
+		w.want(t, soon)
+		look(acmepersist.NoticeGone, "a.test")
+		w.show("*.a.test", complete)
+		w.want(t, soon, "record_gone a.test code=record_absent")
+		w.serve("*.a.test")
+		w.want(t, soon)
+		look(acmepersist.NoticeGone, "a.test", "*.a.test")
+		w.serve("a.test") // the CA has seen it, but not for the wildcard
+		w.want(t, soon)
+		look(acmepersist.NoticeFound, "a.test") // the wildcard is not renewed any more
+		w.want(t, soon, "record_complete a.test")
+	})
+}
+
+// A record that is gone is one event, however long nobody publishes it again, and whatever else comes.
+func TestGoneForDays(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.Start(w.emit, 0)()
+		notice := func(kind acmepersist.NoticeKind, domain string) {
+			w.Notice(acmepersist.Notice{Kind: kind, CA: testCA, Domains: []string{domain}, Record: waiting(domain, wrong).Record})
+		}
+		want := []string{"record_gone a.test code=record_absent"}
+		for _, after := range []time.Duration{25 * time.Hour, 25 * time.Hour, 10 * 24 * time.Hour} {
+			notice(acmepersist.NoticeGone, "a.test")
+			w.want(t, after, want...)
+			notice(acmepersist.NoticePublished, "b.test") // any other makes room
+			want = []string{"record_published b.test"}
+		}
+		notice(acmepersist.NoticeFound, "a.test")
+		w.want(t, soon, append(want, "record_complete a.test")...)
 	})
 }
 

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -15,43 +16,48 @@ const (
 	// that differ, may change it at every look; the last of what was too much is one event then.
 	mostPerRecord   = 6
 	perRecordWindow = time.Hour
-	// rememberFor is how long a record is remembered that no domain waits for: a wait that begins again is no news.
-	rememberFor = 24 * time.Hour
+	// rememberFor is how long a record is remembered that no domain waits for: a wait that begins again is no
+	// news. It is more than two daily looks at the record, which come up to 25 hours apart.
+	rememberFor = 72 * time.Hour
 	sweepEvery  = time.Hour
 	// mostRemembered bounds how many are remembered.
 	mostRemembered = 50000
 )
 
-// standing is how a record stands, from light to grave.
-type standing int
+// state is the state of a record, the worse the greater.
+type state int
 
 const (
-	standingUnknown standing = iota
-	standingComplete
-	// standingComing: some servers show it, or all for too short a time.
-	standingComing
-	standingNeeded
-	// standingGone: it was published, and a certificate is renewed by it.
-	standingGone
-	standingWrong
+	stateUnknown state = iota
+	stateComplete
+	// stateComing: some servers show it, or all for too short a time.
+	stateComing
+	stateNeeded
+	// stateGone: it was published, and a certificate is renewed by it.
+	stateGone
+	stateWrong
 )
 
 // names are those of the events.
-var names = map[standing]string{
-	standingComplete: RecordComplete, standingNeeded: RecordNeeded, standingGone: RecordGone, standingWrong: RecordWrong,
+var names = map[state]string{
+	stateComplete: RecordComplete, stateNeeded: RecordNeeded, stateGone: RecordGone, stateWrong: RecordWrong,
 }
 
-// view is how a record stands for one domain: what is good for a domain need not be for its wildcard.
+// view is the state of a record for one domain: what is good for a domain need not be for its wildcard.
 type view struct {
-	standing standing
-	code     string
+	state state
+	code  string
 }
 
 // tracked is a record that domains need, with what was reported of it.
 type tracked struct {
 	recordKey
 	account string
-	views   map[string]view // by domain
+	views   map[string]view // by domain that waits
+	// missed is what the last look at a published record has found to be wrong with it, for the domains with
+	// a certificate that are in missedBy; both are zero if nothing is.
+	missed   view
+	missedBy []string
 	// domains are those that have needed it.
 	domains []string
 	// reported is the last one that somebody had to know.
@@ -122,9 +128,10 @@ func (t *tracker) update(domain string, statuses []parking.Status, now time.Time
 		t.of(domain, r)
 		needed = append(needed, r)
 		r.account, r.isOnDemand = s.Account, s.IsOnDemand
-		if v := viewOf(&statuses[i]); v.standing != standingUnknown {
+		if v := viewOf(&statuses[i]); v.state != stateUnknown {
 			r.views[domain] = v
-			t.judge(r, &event{status: &statuses[i], domains: []string{domain}}, now)
+			r.found(domain) // its wait knows better
+			t.judge(r, v, &event{status: &statuses[i]}, now)
 		} else if _, known := r.views[domain]; !known {
 			r.views[domain] = v
 		}
@@ -134,11 +141,15 @@ func (t *tracker) update(domain string, statuses []parking.Status, now time.Time
 			continue
 		}
 		delete(r.views, domain)
+		isAccepted := isServed(statuses, r.ca) && !slices.ContainsFunc(needed, func(o *tracked) bool { return o.ca == r.ca })
+		if isAccepted {
+			r.found(domain)
+		}
 		switch {
-		case len(r.views) > 0:
-			t.judge(r, &event{}, now)
-		case isServed(statuses, r.ca) && !slices.ContainsFunc(needed, func(o *tracked) bool { return o.ca == r.ca }):
-			t.stands(r, view{standing: standingComplete}, &event{domains: []string{domain}}, now)
+		case len(r.views) > 0 || r.missed != view{}:
+			t.judge(r, view{}, &event{}, now)
+		case isAccepted:
+			t.report(r, view{state: stateComplete}, &event{domains: []string{domain}}, now)
 			return // the others are of former records
 		case r.isOnDemand:
 			t.forget(r)
@@ -153,55 +164,67 @@ func isServed(statuses []parking.Status, ca string) bool {
 	})
 }
 
-// viewOf is how the record stands for a domain that waits. What is not known of it changes nothing.
+// viewOf is the state of the record for a domain that waits. What is not known of it changes nothing.
 func viewOf(s *parking.Status) view {
 	switch {
 	case s.IsComplete():
-		return view{standing: standingComplete}
+		return view{state: stateComplete}
 	case s.Reason == acmepersist.ReasonWrong:
-		return view{standingWrong, s.Explain().Code}
+		return view{stateWrong, s.Explain().Code}
 	case s.Reason == acmepersist.ReasonPartial, s.Reason == acmepersist.ReasonConfirming:
-		return view{standing: standingComing}
+		return view{state: stateComing}
 	case s.Reason == acmepersist.ReasonAbsent, s.Reason == acmepersist.ReasonPublish, s.Reason == acmepersist.ReasonBlocked,
 		s.Report != nil && s.Report.Status == propagation.StatusAbsent:
-		return view{standing: standingNeeded}
+		return view{state: stateNeeded}
 	}
 	return view{}
 }
 
-// judge reports how a record stands if that is news: for the domain for which it stands worst.
-func (t *tracker) judge(r *tracked, e *event, now time.Time) {
-	var worst view
+// found has a record be no longer missed by a domain.
+func (r *tracked) found(domain string) {
+	r.missedBy = slices.DeleteFunc(r.missedBy, func(other string) bool { return other == domain })
+	if len(r.missedBy) == 0 {
+		r.missed = view{}
+	}
+}
+
+// judge reports the state of a record if that is news: the worst that it is in for any domain. The event may
+// have something that explains one state.
+func (t *tracker) judge(r *tracked, explained view, e *event, now time.Time) {
+	worst := r.missed
 	for _, v := range r.views {
-		if v.standing > worst.standing || v.standing == worst.standing && v.code > worst.code {
+		if v.state > worst.state || v.state == worst.state && v.code > worst.code {
 			worst = v
 		}
 	}
 	for domain, v := range r.views {
-		if v.standing == worst.standing && !slices.Contains(e.domains, domain) {
+		if v.state == worst.state {
 			e.domains = append(e.domains, domain)
 		}
 	}
-	if e.status != nil && viewOf(e.status) != worst {
-		e.status = nil // it explains another state
+	if r.missed.state == worst.state {
+		e.domains = append(e.domains, r.missedBy...)
 	}
-	t.stands(r, worst, e, now)
+	if explained != worst {
+		e.status, e.notice = nil, nil
+	}
+	t.report(r, worst, e, now)
 }
 
-// stands reports how a record stands, if that is news.
-func (t *tracker) stands(r *tracked, v view, e *event, now time.Time) {
+// report reports the state of a record, if that is news.
+func (t *tracker) report(r *tracked, v view, e *event, now time.Time) {
 	was := r.reported
 	switch {
-	case v.standing == standingUnknown, v.standing == standingComing, v == was:
+	case v.state == stateUnknown, v.state == stateComing, v == was:
 		return
-	case v.standing == standingNeeded && was.standing == standingGone:
+	case v.state == stateNeeded && was.state == stateGone:
 		return // that was the same
 	}
 	r.reported = v
-	if v.standing == standingComplete && was.standing < standingNeeded && !e.isBack() {
+	if v.state == stateComplete && was.state < stateNeeded && !e.isBack() {
 		return // nobody was asked for it
 	}
-	e.name, e.code = names[v.standing], v.code
+	e.name, e.code = names[v.state], v.code
 	t.about(r, e, now)
 }
 
@@ -243,22 +266,14 @@ func (t *tracker) notice(n acmepersist.Notice, now time.Time) {
 	e := &event{notice: &n, domains: slices.Clone(n.Domains)}
 	key := recordKey{n.CA, n.Record.Name, n.Record.Value}
 	switch n.Kind {
-	case acmepersist.NoticeGone, acmepersist.NoticeNeeded, acmepersist.NoticeFound:
-		v := view{standing: standingComplete}
-		switch {
-		case n.Kind == acmepersist.NoticeGone:
-			v = view{standingGone, string(n.Finding.Code)}
-		case n.Kind == acmepersist.NoticeNeeded:
-			v.standing = standingNeeded
-		case t.records[key] == nil && !n.WasMissing:
-			return // it is as it has ever been
+	case acmepersist.NoticeGone:
+		t.looked(key, view{stateGone, cmp.Or(string(n.Finding.Code), "record_absent")}, e, now)
+	case acmepersist.NoticeNeeded:
+		t.looked(key, view{state: stateNeeded}, e, now)
+	case acmepersist.NoticeFound:
+		if t.records[key] != nil || n.WasMissing { // else it is as it has ever been
+			t.looked(key, view{state: stateComplete}, e, now)
 		}
-		r := t.record(key, now)
-		r.isOnDemand = n.OnDemand
-		for _, domain := range n.Domains {
-			t.of(domain, r)
-		}
-		t.stands(r, v, e, now)
 	case acmepersist.NoticeEnding:
 		if r := t.record(key, now); !r.ends.Equal(n.Ends) {
 			r.ends = n.Ends
@@ -285,7 +300,28 @@ func (t *tracker) notice(n acmepersist.Notice, now time.Time) {
 	}
 }
 
-// sweep forgets records that no domain has waited for for long, now and then, and others if there are too many.
+// looked takes what a look at a published record has found. It was for the domains of the notice, which are all that
+// are renewed by the record: what a wildcard waits for may be wrong while it is good for the domain.
+func (t *tracker) looked(key recordKey, v view, e *event, now time.Time) {
+	r := t.record(key, now)
+	r.isOnDemand = e.notice.OnDemand
+	for _, domain := range e.domains {
+		t.of(domain, r)
+	}
+	// a domain that waits is known from its wait
+	r.missed, r.missedBy = view{}, slices.DeleteFunc(e.domains, func(domain string) bool { return r.views[domain].state != stateUnknown })
+	if len(r.missedBy) > 0 {
+		r.missed = v
+	}
+	e.domains = nil
+	t.judge(r, v, e, now)
+	if v.state == stateComplete {
+		r.missed, r.missedBy = view{}, nil
+	}
+}
+
+// sweep forgets records that no domain has waited for for long and that are not missed, now and then, and others if
+// there are too many.
 func (t *tracker) sweep(now time.Time) {
 	isFull := len(t.records) >= mostRemembered
 	if now.Before(t.sweepAt) && (!isFull || now.Before(t.sweepAt.Add(time.Minute-sweepEvery))) {
@@ -293,7 +329,7 @@ func (t *tracker) sweep(now time.Time) {
 	}
 	t.sweepAt = now.Add(sweepEvery)
 	for _, r := range slices.Collect(maps.Values(t.records)) {
-		if len(r.views) == 0 && r.held == nil && (isFull || now.Sub(r.seen) >= rememberFor) {
+		if len(r.views) == 0 && r.held == nil && (isFull || r.missed == view{} && now.Sub(r.seen) >= rememberFor) {
 			t.forget(r)
 		}
 	}
