@@ -33,7 +33,7 @@ const adminTimeout = 2 * time.Minute
 //   - `GET /dns_persist/health`: 200 if this node is of use, 503 if it is not; with `?strict` also if somebody
 //     should look
 //   - `GET /dns_persist/records`: all records that are wanted; `/dns_persist/records/<name>`:
-//     that of one name, also of one that no configuration lists; `?name=<name>`, repeated,
+//     that of one name, also of one that no configuration lists; `?domain=<name>`, repeated,
 //     those of several; `?ca=<directory URL>` those for one CA
 //   - `GET /dns_persist/account`: the bound accounts, never a key; `?ca=<directory URL>` that at one CA
 //   - `GET /dns_persist/probe`: whether and how the CAs offer the challenge

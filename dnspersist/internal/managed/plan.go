@@ -123,6 +123,12 @@ func setOf(names []string) map[string]bool {
 	return set
 }
 
+// IsOthers reports whether the configuration has a name that another issuer than those of the plan serves.
+func (p Plan[I]) IsOthers(name string) bool {
+	name = ascii(name)
+	return (slices.Contains(p.names, name) || slices.Contains(asciiAll(p.Subjects()), name)) && len(p.Serving(name)) == 0
+}
+
 // Serving returns the issuers of the policy that Caddy uses for a name: the first whose subjects
 // match as for certmagic.MatchWildcard, and one without subjects matches all.
 func (p Plan[I]) Serving(name string) []I {

@@ -2,12 +2,16 @@ package operator
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +20,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 )
 
 const (
@@ -84,21 +89,23 @@ type CheckReply struct {
 type Handler struct {
 	Method string
 	// Path is below Prefix. A name may follow that of records.
-	Path   string
-	answer func(context.Context, *Operator, *http.Request) (any, error)
+	Path string
+	// parameters are those that a request may have.
+	parameters []string
+	answer     func(context.Context, *Operator, *http.Request) (any, error)
 }
 
 // Handlers are those of the admin endpoint: they change no account and no record, and make no order.
 func Handlers() []Handler {
 	return []Handler{
-		{http.MethodGet, "", overview},
-		{http.MethodGet, "records", records},
-		{http.MethodGet, "records/", records},
-		{http.MethodGet, "names", names},
-		{http.MethodGet, "health", health},
-		{http.MethodGet, "account", account},
-		{http.MethodGet, "probe", probe},
-		{http.MethodPost, "check", check},
+		{http.MethodGet, "", nil, overview},
+		{http.MethodGet, "records", []string{"domain", "name", "ca"}, records},
+		{http.MethodGet, "records/", []string{"domain", "name", "ca"}, records},
+		{http.MethodGet, "names", []string{"domain", "phase", "reason", "severity", "ca", "limit", "after"}, names},
+		{http.MethodGet, "health", []string{"strict"}, health},
+		{http.MethodGet, "account", []string{"ca"}, account},
+		{http.MethodGet, "probe", []string{"ca"}, probe},
+		{http.MethodPost, "check", nil, check},
 	}
 }
 
@@ -116,6 +123,9 @@ func (h Handler) Answer(o *Operator, w http.ResponseWriter, r *http.Request) err
 
 // encoded is the answer with its status, which an answer may have itself.
 func (h Handler) encoded(o *Operator, r *http.Request) (data []byte, status int, err error) {
+	if err := h.checkParameters(r.URL.Query()); err != nil {
+		return nil, 0, withStatus(badRequest(err))
+	}
 	reply, err := h.answer(r.Context(), o, r)
 	if err != nil {
 		return nil, 0, withStatus(err)
@@ -129,6 +139,30 @@ func (h Handler) encoded(o *Operator, r *http.Request) (data []byte, status int,
 	enc.SetEscapeHTML(false)
 	err = enc.Encode(reply)
 	return foreign.JSON(b.Bytes()), status, err
+}
+
+// checkParameters is an error for a parameter that would be ignored.
+func (h Handler) checkParameters(given url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		switch {
+		case slices.Contains(h.parameters, name):
+		case len(h.parameters) == 0:
+			return fmt.Errorf("there is no parameter %q: %s takes none in the URL", name, Prefix+h.Path)
+		default:
+			return fmt.Errorf("there is no parameter %q: %s takes %s", name, Prefix+h.Path, strings.Join(h.parameters, ", "))
+		}
+	}
+	return nil
+}
+
+func badRequest(err error) error { return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err} }
+
+// listOf is a parameter that is given several times, or with commas.
+func listOf(given url.Values, parameter string) (all []string) {
+	for _, values := range given[parameter] {
+		all = append(all, strings.FieldsFunc(values, func(r rune) bool { return r == ',' || r == ' ' })...)
+	}
+	return all
 }
 
 // RoundTrip implements http.RoundTripper: a command asks the same handlers within its own process.
@@ -184,25 +218,20 @@ func overview(_ context.Context, o *Operator, r *http.Request) (any, error) {
 }
 
 func records(ctx context.Context, o *Operator, r *http.Request) (any, error) {
-	names := r.URL.Query()["name"]
+	given := r.URL.Query()
+	names := append(listOf(given, "domain"), listOf(given, "name")...)
 	if name := strings.Trim(strings.TrimPrefix(r.URL.Path, Prefix+"records"), "/"); name != "" {
 		names = append(names, name)
 	}
-	return o.Records(ctx, r.URL.Query().Get("ca"), names)
+	return o.Records(ctx, given.Get("ca"), names)
 }
 
 // names takes the parameters domain, phase, reason and severity, each several times or with commas, and ca,
 // after and limit.
 func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 	given := r.URL.Query()
-	list := func(parameter string) (all []string) {
-		for _, values := range given[parameter] {
-			all = append(all, strings.FieldsFunc(values, func(r rune) bool { return r == ',' || r == ' ' })...)
-		}
-		return all
-	}
 	q := NamesQuery{
-		Domains: list("domain"), Phases: list("phase"), Reasons: list("reason"), Severities: list("severity"),
+		Domains: listOf(given, "domain"), Phases: listOf(given, "phase"), Reasons: listOf(given, "reason"), Severities: listOf(given, "severity"),
 		CA: given.Get("ca"), After: given.Get("after"),
 	}
 	var err error
@@ -212,15 +241,20 @@ func names(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		}
 	}
 	if err = errors.Join(err, q.check()); err != nil {
-		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+		return nil, badRequest(err)
 	}
 	return o.Names(ctx, q)
 }
 
-// health takes the parameter strict.
+// health takes the parameter strict, without a value or with true or false.
 func health(ctx context.Context, o *Operator, r *http.Request) (any, error) {
+	given := r.URL.Query()
+	isStrict, err := strconv.ParseBool(cmp.Or(given.Get("strict"), "true"))
+	if err != nil {
+		return nil, badRequest(fmt.Errorf("strict is %q: give true or false, or leave its value out", given.Get("strict")))
+	}
 	reply, err := o.Health(ctx)
-	reply.isStrict = r.URL.Query().Has("strict")
+	reply.isStrict = isStrict && given.Has("strict")
 	return reply, err
 }
 
@@ -239,10 +273,10 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		err = readStrictly(body, &req)
 	}
 	if err != nil {
-		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("reading the request: %w; it has names, a list, ca, a directory URL, and thorough, true or false", err)}
+		return nil, badRequest(fmt.Errorf("reading the request: %w; it has names, a list, ca, a directory URL, and thorough, true or false", err))
 	}
 	if len(req.Names) > maxCheckNames {
-		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("%d names at once: at most %d are looked at in one request", len(req.Names), maxCheckNames)}
+		return nil, badRequest(fmt.Errorf("%d names at once: at most %d are looked at in one request", len(req.Names), maxCheckNames))
 	}
 	reply := CheckReply{Checks: []acmepersist.Checked{}}
 	if len(req.Names) > 0 {
@@ -287,12 +321,30 @@ func look(ctx context.Context, checks []*acmepersist.Check, thorough bool) []acm
 // UnknownNameError means that no dns_persist issuer serves a name.
 type UnknownNameError struct {
 	Name string
+	// CA is the only one that was asked for, and does not serve the name; empty if none of the configuration does.
+	CA string
+	// IsOthers is true for a name that the configuration has another issuer for.
+	IsOthers bool
 	// Near is a managed name that hardly differs; empty if there is none.
 	Near string
 }
 
+// unknownName is the error for a name that no issuer of a plan serves.
+func unknownName(p managed.Plan[Issuer], name string, guess bool) error {
+	e := &UnknownNameError{Name: name, IsOthers: p.IsOthers(name)}
+	if guess && !e.IsOthers {
+		e.Near = Near(name, p.Names())
+	}
+	return e
+}
+
 func (e *UnknownNameError) Error() string {
-	if e.Near != "" {
+	switch {
+	case e.CA != "":
+		return fmt.Sprintf("the certificate of %s is not obtained from the CA %s: leave the name or --ca out", e.Name, e.CA)
+	case e.IsOthers:
+		return fmt.Sprintf("no dns_persist issuer serves %s: the configuration has another issuer for it; give its site or policy dns_persist, or make its record with --account-url and --issuer", e.Name)
+	case e.Near != "":
 		return fmt.Sprintf("no dns_persist issuer of the configuration serves %s: did you mean %s?", e.Name, e.Near)
 	}
 	return fmt.Sprintf("no dns_persist issuer of the configuration serves %s: another issuer does, or none; add the name to a site with dns_persist, or make its record with --account-url and --issuer", e.Name)

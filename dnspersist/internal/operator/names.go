@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,9 +77,9 @@ type Missing struct {
 // NamesReply is the answer to GET /dns_persist/names, and the JSON of the command status.
 type NamesReply struct {
 	Names []NameStatus `json:"names"`
-	// Counts are of all domains, whatever was asked for.
+	// Counts are of all domains, or of those that were named, whatever else chooses among them.
 	Counts Counts `json:"counts"`
-	// Matching is how many were chosen.
+	// Matching is how many were chosen, of which Names has those from after on.
 	Matching int `json:"matching"`
 	// After is given as after to get what follows; empty at the end.
 	After string `json:"after,omitempty"`
@@ -122,6 +123,19 @@ var phases = []parking.Phase{
 	parking.PhaseProcessing, parking.PhaseFailed, parking.PhaseServed,
 }
 
+// reasons are all reasons.
+var reasons = []acmepersist.Reason{
+	acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonConfirming, acmepersist.ReasonBlocked,
+	acmepersist.ReasonPublish, acmepersist.ReasonBudget, acmepersist.ReasonRateLimited, acmepersist.ReasonNotOffered, acmepersist.ReasonAccount,
+	acmepersist.ReasonAccountURI, acmepersist.ReasonCAA, acmepersist.ReasonRejected, acmepersist.ReasonProcessing, acmepersist.ReasonCADown,
+	acmepersist.ReasonUnsupported,
+}
+
+// severities are all severities.
+var severities = []string{
+	parking.SeverityOK.String(), parking.SeverityInfo.String(), parking.SeverityWarning.String(), parking.SeverityError.String(),
+}
+
 // Phases lists all phases.
 func Phases() []string { return texts(phases) }
 
@@ -132,7 +146,20 @@ func (q NamesQuery) check() error {
 			return fmt.Errorf("there is no phase %q: there are %s", phase, strings.Join(texts(phases), ", "))
 		}
 	}
-	if q.Limit < 0 || q.Limit > mostNames {
+	for _, reason := range q.Reasons {
+		if !slices.Contains(reasons, acmepersist.Reason(reason)) {
+			return fmt.Errorf("there is no reason %q: there are %s", reason, strings.Join(texts(reasons), ", "))
+		}
+	}
+	for _, severity := range q.Severities {
+		if !slices.Contains(severities, severity) {
+			return fmt.Errorf("there is no severity %q: there are %s", severity, strings.Join(severities, ", "))
+		}
+	}
+	switch {
+	case q.Limit < 0:
+		return fmt.Errorf("limit is %d: give 1 to %d, or 0 for %d", q.Limit, mostNames, defaultNames)
+	case q.Limit > mostNames:
 		return fmt.Errorf("limit is %d: at most %d domains are in one answer, and after has the next ones", q.Limit, mostNames)
 	}
 	_, err := parsePlace(q.After)
@@ -164,6 +191,11 @@ func (o *Operator) Names(ctx context.Context, q NamesQuery) (reply NamesReply, e
 	all, failed, err := o.statuses(ctx, q.Domains)
 	if err != nil {
 		return reply, err
+	}
+	if len(failed) == 0 { // else those of the CA may be among them
+		if err := o.checkCA(q, all); err != nil {
+			return reply, err
+		}
 	}
 	now := walltime.Now()
 	after, err := parsePlace(q.After)
@@ -206,6 +238,28 @@ func (o *Operator) Names(ctx context.Context, q NamesQuery) (reply NamesReply, e
 	return reply, nil
 }
 
+// checkCA is an error for a CA that the configuration does not have, or that does not serve a domain of the query.
+func (o *Operator) checkCA(q NamesQuery, all []parking.Status) error {
+	isAt := func(domain string) bool {
+		return slices.ContainsFunc(all, func(s parking.Status) bool {
+			return s.CA == q.CA && (domain == "" || s.Domain == domain || s.Domain == covering(domain))
+		})
+	}
+	if q.CA == "" {
+		return nil
+	}
+	if !slices.Contains(o.CAs(), q.CA) && !isAt("") {
+		return o.unknownCA(q.CA)
+	}
+	var errs []error
+	for _, domain := range q.Domains {
+		if !isAt(domain) {
+			errs = append(errs, &UnknownNameError{Name: domain, CA: q.CA})
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // statuses are where domains are: the given ones, or all.
 func (o *Operator) statuses(ctx context.Context, domains []string) ([]parking.Status, []Failure, error) {
 	switch {
@@ -225,7 +279,7 @@ func (o *Operator) statuses(ctx context.Context, domains []string) ([]parking.St
 			some = []parking.Status{{Domain: domain, CA: issuers[0].Directory(), Phase: parking.PhaseWanted, IsOnDemand: true}}
 		}
 		if len(some) == 0 {
-			return nil, nil, &UnknownNameError{Name: domain, Near: Near(domain, p.Names())}
+			return nil, nil, unknownName(p, domain, true)
 		}
 		all = append(all, some...)
 	}
@@ -374,7 +428,7 @@ func parsePlace(text string) (p place, err error) {
 		err = json.Unmarshal(data, &p)
 	}
 	if err != nil {
-		return p, fmt.Errorf("%q is not what an answer had as after: %w", text, err)
+		return p, fmt.Errorf("%q is not what an answer had as after: give that as it is, or leave after out to begin anew", text)
 	}
 	return p, nil
 }

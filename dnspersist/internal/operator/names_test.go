@@ -125,7 +125,11 @@ func TestNamesThatAreAskedFor(t *testing.T) {
 	}
 	for path, says := range map[string]string{
 		"names?domain=c.example": "did you mean", "names?phase=parked": "there are wanted, waiting", "names?limit=1001": "at most 1000",
-		"names?limit=x": "not a number", "names?after=x": "not what an answer had", "names?domain=-": "cannot get a certificate",
+		"names?limit=x": "not a number", "names?after=zzz": "give that as it is", "names?domain=-": "cannot get a certificate",
+		"names?limit=-1": "limit is -1: give 1 to", "names?severity=foo": "there are ok, info", "names?reason=foo": "there are record_absent",
+		"names?ca=foo": "uses the CA foo, but one, two", "names?domain=a.example&ca=two": "not obtained from the CA two", "names?name=a.example": `there is no parameter "name"`,
+		"names?domain=other.example": "another issuer for it", "records?domain=c.example": "did you mean", "records?name=c.example": "did you mean",
+		"records?domains=x": "takes domain, name, ca", "account?domain=x": "takes ca", "?x=1": "takes none", "health?strict=maybe": "give true or false",
 	} {
 		status, reply := ask[map[string]any](t, o, path)
 		if text := fmt.Sprint(reply["error"]); status == http.StatusOK || !strings.Contains(text, says) {

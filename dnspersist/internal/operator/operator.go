@@ -100,15 +100,11 @@ func (o *Operator) groups(ca string, given []string) ([]*group, error) {
 		}
 		issuers := p.Serving(normal)
 		if len(issuers) == 0 {
-			unknown := &UnknownNameError{Name: normal}
-			if len(given) <= mostGuessed {
-				unknown.Near = Near(normal, p.Names())
-			}
-			errs = append(errs, unknown)
+			errs = append(errs, unknownName(p, normal, len(given) <= mostGuessed))
 			continue
 		}
 		if !all && ca != "" && !isServed(p, ca, normal) {
-			errs = append(errs, fmt.Errorf("the certificate of %s is not obtained from the CA %s: leave the name or --ca out", normal, ca))
+			errs = append(errs, &UnknownNameError{Name: normal, CA: ca})
 			continue
 		}
 		for _, iss := range issuers {
