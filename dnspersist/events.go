@@ -38,6 +38,9 @@ type startEvents struct {
 // Handle implements caddyevents.Handler.
 func (s startEvents) Handle(context.Context, caddy.Event) error {
 	a := s.app
+	if a.hasStopped() {
+		return nil // it would silence the configuration that has come after it
+	}
 	if !slices.ContainsFunc(events.Names, s.emit.ShouldEmit) {
 		a.shared.events.Rest()
 		return nil
@@ -51,13 +54,18 @@ func (s startEvents) Handle(context.Context, caddy.Event) error {
 		s.emit.Emit(a.ctx, name, data)
 	}, a.tuning.AnnounceWindow)
 	a.mu.Lock()
-	isStopped := a.stopped
 	a.stopEvents = stop
 	a.mu.Unlock()
-	if isStopped {
+	if a.hasStopped() { // meanwhile
 		stop()
 	}
 	return nil
+}
+
+func (a *App) hasStopped() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopped
 }
 
 // reporter counts what an issuer does, and has what somebody may have to know emitted.
