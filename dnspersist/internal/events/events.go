@@ -6,8 +6,11 @@
 // goes on over a reload, or begins again, is no news. What comes before a configuration runs waits for it.
 // Events are emitted by a goroutine of their own, one after another, for a handler may take its time:
 // neither the registry nor an attempt ever waits for one. At most 30 a minute are emitted, and six an
-// hour about one record; the rest is one event with a count. Domains that strangers have asked for are
-// numbers from the first one on.
+// hour about one record; the rest is one event with a count. Of domains that strangers have asked for there is
+// one a minute at most, a count if it is about several.
+//
+// Nothing is taken note of while a configuration runs in which nobody wants events. The next one in which somebody
+// does has all that waits then reported, whatever was reported before: whoever has just come to listen knows none of it.
 package events
 
 import (
@@ -50,7 +53,7 @@ type event struct {
 	record  *tracked
 	key     recordKey
 	account string
-	// count is how many events it stands for, zero for itself.
+	// count is how many events it is in the place of, zero for itself.
 	count    int
 	onDemand bool
 	isOfMany bool // it has the rest of its name
@@ -70,6 +73,8 @@ type group struct {
 // joined is the rest of the events of a group.
 type joined struct {
 	event
+	// only is the one event that it has, nil if it has more: that one needs no number.
+	only   *event
 	lastAt time.Time // when one was emitted last
 }
 
@@ -112,7 +117,7 @@ func (c *Center) begin() {
 	c.mu.Unlock()
 }
 
-// Rest is for a configuration in which nobody wants events: then nothing is taken note of.
+// Rest is for a configuration in which nobody wants events: then nothing is taken note of, and what was is forgotten.
 func (c *Center) Rest() {
 	c.mu.Lock()
 	cancel, outlet := c.cancel, c.outlet
@@ -178,6 +183,9 @@ func (c *Center) join(e *event, now time.Time) {
 			j.at = again
 		}
 	}
+	if j.only = nil; j.count == 0 {
+		j.only = e
+	}
 	j.count += max(e.count, 1)
 	for _, domain := range e.domains {
 		if len(j.domains) < mostDomains && !slices.Contains(j.domains, domain) {
@@ -219,10 +227,12 @@ func (c *Center) next(now time.Time) (e *event, wait time.Duration) {
 		case at.After(now):
 			due = append(due, at)
 		default:
-			e := j.event
-			j.event, j.lastAt = event{}, now
+			rest := j.event
+			e := cmp.Or(j.only, &rest)
+			j.event, j.only, j.lastAt = event{}, nil, now
 			c.emitted = append(c.emitted, now)
-			return &e, 0
+			e.complete()
+			return e, 0
 		}
 	}
 	if len(due) == 0 {

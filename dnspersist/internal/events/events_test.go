@@ -204,10 +204,13 @@ func TestReloads(t *testing.T) {
 	})
 }
 
-// While no configuration has a handler nothing is kept, and the first that has one learns of all that wait.
+// While no configuration has a handler nothing is kept, and the first that has one again learns of all that wait,
+// whatever was reported before.
 func TestRest(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
+		defer w.Start(w.emit, 0)()
 		w.show("a.test", absent)
+		w.want(t, soon, "record_needed a.test code=record_absent")
 		w.Rest()
 		if w.notify != nil || w.tracker != nil || w.queue != nil {
 			t.Error("it goes on taking note")
@@ -304,6 +307,22 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// The event that is one too many in a minute comes later and has all that it would have had.
+func TestOneTooMany(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		defer w.Start(w.emit, 0)()
+		for i := range mostAlone + 1 {
+			w.show(fmt.Sprintf("%02d.test", i), wrong)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		last := w.got[len(w.got)-1]
+		if len(w.got) != mostAlone+1 || last["domain"] != fmt.Sprintf("%02d.test", mostAlone) || last["name"] == nil || last["since"] == nil || last["count"] != nil {
+			t.Errorf("%d events, the last is %v", len(w.got), last)
+		}
+	})
+}
+
 // A record that changes all the time is six events an hour, and the last of them has its state.
 func TestFlapping(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -339,6 +358,16 @@ func TestOnDemand(t *testing.T) {
 			t.Errorf("got %v", w.got)
 		}
 		w.got = nil
+		s := waiting("one.tenant.test", absent)
+		s.IsOnDemand = true
+		w.notify(s.Domain, []parking.Status{s})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(w.got) != 1 || w.got[0]["value"] != s.Record.Value || w.got[0]["do"] == "" || w.got[0]["count"] != nil || w.got[0]["on_demand"] != true {
+			t.Errorf("for one domain got %v", w.got)
+		}
+		w.got = nil
+		w.notify(s.Domain, nil)
 		for i := range 100 {
 			w.notify(fmt.Sprintf("%03d.tenant.test", i), nil)
 		}

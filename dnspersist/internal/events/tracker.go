@@ -237,9 +237,8 @@ func (t *tracker) about(r *tracked, e *event, now time.Time) {
 		t.emit(e)
 		return
 	}
-	e.count = 1
 	if r.held != nil {
-		e.count += r.held.count
+		e.count = max(r.held.count, 1) + 1
 	}
 	r.held, t.held[r] = e, true
 }
