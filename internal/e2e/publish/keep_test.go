@@ -1,9 +1,13 @@
 package publish
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,12 +47,43 @@ func TestPolicyIsWidened(t *testing.T) {
 	}
 }
 
-// A change of the dialect is followed: the new value first, its use, then the old one goes.
+// received are the events that a webhook has got.
+type received struct {
+	mu  sync.Mutex
+	got []receivedEvent
+}
+
+type receivedEvent struct {
+	Event string
+	Data  struct {
+		Account, Name, Value, Zone string
+		Changes                    []string
+	}
+}
+
+// ServeHTTP takes one.
+func (r *received) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	var event receivedEvent
+	if err := json.NewDecoder(request.Body).Decode(&event); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.got = append(r.got, event)
+}
+
+// A change of the dialect is followed: the new value first, its use, then the old one goes. The change and each
+// record that is written are events.
 func TestDialectIsFollowed(t *testing.T) {
+	events := new(received)
+	hook := httptest.NewServer(events)
+	t.Cleanup(hook.Close)
 	e, a := newEnv(t, options(12*time.Second))
 	name := e.Name("dialect")
 	a.set(vname(name), foreign)
-	e.Load(e.Global("renew_interval 1s") + e.Site(name, e.Block(a.block())))
+	on := func(event string) string { return "on " + event + " dns_persist_webhook " + hook.URL + "\n" }
+	e.Load(e.Global("renew_interval 1s", "events {\n"+on("dns_persist_record_published")+on("dns_persist_ca_changed")+"}") + e.Site(name, e.Block(a.block())))
 	e.WaitTrusted(name, harness.Soon)
 	account := e.CA.Orders()[0].Account
 	e.CA.SetDialect(lab.Dialect{Draft: "02", AcceptAccountURL: true})
@@ -64,6 +99,22 @@ func TestDialectIsFollowed(t *testing.T) {
 	}
 	if n := len(e.CA.FailedValidations()); n != 0 {
 		t.Errorf("%d failed validations", n)
+	}
+	e.Eventually(harness.Soon, "three events", func() error {
+		events.mu.Lock()
+		defer events.mu.Unlock()
+		return harness.Want(len(events.got), 3)
+	})
+	events.mu.Lock()
+	defer events.mu.Unlock()
+	first, changed, second := events.got[0], events.got[1], events.got[2]
+	for value, written := range map[string]receivedEvent{account: first, e.CA.HashedURI(account, name): second} {
+		if d := written.Data; written.Event != "dns_persist_record_published" || d.Name != vname(name) || !strings.Contains(d.Value, value) || d.Zone == "" {
+			t.Errorf("the event of the record with %s is %+v", value, written)
+		}
+	}
+	if changed.Event != "dns_persist_ca_changed" || changed.Data.Account != account || len(changed.Data.Changes) == 0 {
+		t.Errorf("the event of the change is %+v", changed)
 	}
 }
 
