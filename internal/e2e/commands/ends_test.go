@@ -6,25 +6,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/e2e/harness"
 )
-
-// prepare makes a command that the test runs itself.
-func (e *env) prepare(args ...string) *exec.Cmd {
-	e.T.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		e.T.Fatal(err)
-	}
-	cmd := exec.CommandContext(e.T.Context(), self, append([]string{"dns-persist"}, args...)...)
-	cmd.Env = append(os.Environ(), childEnv+"="+e.servers)
-	return cmd
-}
 
 // A command that somebody interrupts says so.
 func TestInterrupted(t *testing.T) {

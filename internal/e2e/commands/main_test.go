@@ -138,6 +138,18 @@ func (e *env) caddyIn(stdin string, args ...string) result {
 	return r
 }
 
+// prepare makes a command that the test runs itself.
+func (e *env) prepare(args ...string) *exec.Cmd {
+	e.T.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		e.T.Fatal(err)
+	}
+	cmd := exec.CommandContext(e.T.Context(), self, append([]string{"dns-persist"}, args...)...)
+	cmd.Env = append(os.Environ(), childEnv+"="+e.servers)
+	return cmd
+}
+
 // with is caddy with the environment's configuration.
 func (e *env) with(args ...string) result { return e.caddy(append(args, "--config", e.config)...) }
 
