@@ -17,6 +17,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
@@ -345,10 +346,7 @@ func (e certificateEvents) take(event certificateEvent) {
 		issuer, _ := event.data["issuer"].(string)
 		r.Served(c, domain, issuer)
 	case kind == "cert_failed":
-		err, isError := event.data["error"].(error)
-		if !isError {
-			err = errors.New(fmt.Sprint(event.data["error"]))
-		}
-		r.Failed(c, domain, err)
+		// another issuer may have written anything into it, at any length, and it is kept
+		r.Failed(c, domain, errors.New(foreign.Line(fmt.Sprint(event.data["error"]))))
 	}
 }

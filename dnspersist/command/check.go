@@ -92,7 +92,7 @@ func runCheck(r *run) error {
 		}
 		unwritten = cmp.Or(unwritten, reportOne(l.out, c))
 		for _, n := range holds {
-			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+n.Why)
+			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+foreign.Line(n.Why))
 		}
 	})
 	if err == nil && r.isJSON() {
@@ -134,7 +134,7 @@ func reportOne(out io.Writer, c acmepersist.Checked) error {
 	var b bytes.Buffer
 	columns := columnsOf(out)
 	line := func(label, format string, args ...any) {
-		wrap(&b, columns, fmt.Sprintf("    %-8s", label), fmt.Sprintf(format, args...))
+		wrap(&b, columns, fmt.Sprintf("    %-8s", label), foreign.Line(fmt.Sprintf(format, args...)))
 	}
 	wrap(&b, columns, "", fmt.Sprintf("%s: %s (%s at %s)", c.Name, paint(out, colourOf(c.State), string(c.State)), strings.Join(c.Identifiers, ", "), c.CA))
 	var reasons []string
@@ -254,7 +254,7 @@ func (r *run) ask(name string) error {
 	case asked.Valid:
 		_, err = fmt.Fprintf(r.out, "%s: the CA has accepted the record\n", asked.Identifier)
 	default:
-		_, err = fmt.Fprintf(r.out, "%s: the CA has refused: %s\n", asked.Identifier, asked.Error)
+		_, err = fmt.Fprintf(r.out, "%s: the CA has refused: %s\n", asked.Identifier, foreign.Line(asked.Error))
 	}
 	if err == nil && !asked.Valid {
 		return errNotOK

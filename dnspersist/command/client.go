@@ -18,6 +18,7 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
@@ -103,14 +104,23 @@ func (c *client) call(method, path string, body, into any) error {
 		case json.Unmarshal(data, &problem) != nil || problem.Error == "":
 			return fmt.Errorf("the Caddy at %s answers %s: is the plugin dns_persist built in?", c.address, resp.Status)
 		case c.off != nil:
-			return errors.New(problem.Error)
+			return errors.New(plain(problem.Error))
 		}
-		return fmt.Errorf("the running Caddy at %s: %s", c.address, problem.Error)
+		return fmt.Errorf("the running Caddy at %s: %s", c.address, plain(problem.Error))
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("reading the answer of the running Caddy at %s: %w", c.address, err)
 	}
 	return nil
+}
+
+// plain is the text of an error, line by line, without what could control a terminal.
+func plain(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, foreign.Line(strings.TrimSuffix(line, "\n")))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // get asks for something.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
@@ -186,7 +187,7 @@ func (s *statuses) summary(c operator.Counts) {
 func (s *statuses) head(text string) { wrap(s.out, columnsOf(s.out), "", text) }
 
 func (s *statuses) line(label, text string) {
-	wrap(s.out, columnsOf(s.out), fmt.Sprintf("    %-8s", label), text)
+	wrap(s.out, columnsOf(s.out), fmt.Sprintf("    %-8s", label), foreign.Line(text))
 }
 
 // inOneLine is where a name is, for somebody who reads it at out.
@@ -199,9 +200,9 @@ func inOneLine(out io.Writer, n operator.NameStatus) string {
 	case "error":
 		c = red
 	}
-	text := n.Domain + ": " + paint(out, c, string(n.Phase))
+	text := foreign.Text(n.Domain) + ": " + paint(out, c, foreign.Text(string(n.Phase)))
 	if n.Code != "" && n.Code != string(n.Phase) {
-		text += ", " + n.Code
+		text += ", " + foreign.Text(n.Code)
 	}
 	if !n.Since.IsZero() && !n.IsOK() {
 		text += " for " + span(now.Sub(n.Since))
@@ -335,7 +336,7 @@ func (s *statuses) lines(reply operator.NamesReply) map[string]watched {
 	for _, n := range reply.Names {
 		text := inOneLine(s.out, n)
 		if n.Do != "" {
-			text += ": " + n.Do
+			text += ": " + foreign.Line(n.Do)
 		}
 		all[n.Domain+" "+n.CA] = watched{
 			state: string(n.Phase) + n.Code + n.Do + n.CertificateUntil.String(), text: text, gone: n.Domain + ": is fine, or not wanted any more",

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 const (
@@ -116,7 +117,7 @@ func (w *waiting) report(changed []acmepersist.Checked, isFirst bool) {
 		for _, c := range changed {
 			w.looks.report("%s: %s", c.Name, paint(w.err, colourOf(c.State), string(c.State)))
 			if c.Do != "" {
-				wrap(w.err, columnsOf(w.err), "    ", c.Do)
+				wrap(w.err, columnsOf(w.err), "    ", foreign.Line(c.Do))
 			}
 		}
 		if areMany && !canOverwrite(w.err) { // else the line of progress shows it

@@ -18,6 +18,18 @@ const MaxText = 1000
 // escaped as in Go; what goes beyond MaxText is cut. Doing it twice changes nothing.
 func Text(s string) string { return Cut(s, MaxText) }
 
+// maxLine is the most that Line leaves of a text, in octets.
+const maxLine = 4 * MaxText
+
+// Line is Text with more room, for a whole message of ours with texts of others in it: an error of several is one
+// line of theirs.
+func Line(s string) string {
+	if len(s) > 2*maxLine { // what is cut off anyway need not be looked through
+		s = Cut(s, 2*maxLine)
+	}
+	return Cut(strings.ReplaceAll(s, "\n", "; "), maxLine)
+}
+
 // roomForCount is what the number of octets takes that were left out.
 const roomForCount = 40
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/managed"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
@@ -291,7 +292,7 @@ func (f *failures) add(ca string, identifiers []string, err error) {
 		f.asked = errors.Join(f.asked, err)
 		return
 	}
-	one := Failure{CA: ca, Identifiers: slices.Clone(identifiers), Reason: err.Error(), err: err}
+	one := Failure{CA: ca, Identifiers: slices.Clone(identifiers), Reason: foreign.Line(err.Error()), err: err}
 	at := slices.IndexFunc(f.failed, func(other Failure) bool { return other.CA == ca && other.Reason == one.Reason })
 	if at < 0 {
 		at, f.failed = len(f.failed), append(f.failed, one)

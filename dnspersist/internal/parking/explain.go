@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -85,8 +86,15 @@ type Explanation struct {
 	Published []acmepersist.ValueVerdict
 }
 
-// Explain explains the status.
+// Explain explains the status. Its texts are lines that are fit for a log and a terminal, whatever others have put
+// into an error.
 func (s Status) Explain() Explanation {
+	x := s.explain()
+	x.Text, x.Do = foreign.Line(x.Text), foreign.Line(x.Do)
+	return x
+}
+
+func (s Status) explain() Explanation {
 	x := Explanation{Code: string(s.Reason), Text: s.Summary()}
 	if s.Err != nil && !s.Reason.IsRecord() { // what DNS shows is not why
 		x.Text = s.Err.Error()

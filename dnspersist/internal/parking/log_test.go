@@ -119,6 +119,24 @@ func TestReasonIsLoggedOnce(t *testing.T) {
 	}
 }
 
+// What others have put into an error is one line of text in the log, whatever it is.
+func TestHostileErrorIsALine(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a")
+		h := waiting("a.test", acmepersist.ReasonRejected)
+		h.Err = errors.Join(errors.New("HTTP 403: \x1b[31mred\nline"), errors.New(strings.Repeat("x", 200_000)))
+		w.again(t, o, h)
+		lines := w.logs.FilterMessage(waitText).All()
+		if len(lines) != 1 {
+			t.Fatal(lines)
+		}
+		why, _ := lines[0].ContextMap()["why"].(string)
+		if !strings.Contains(why, "HTTP 403") || strings.ContainsAny(why, "\x1b\n") || len(why) > 5000 {
+			t.Errorf("it is logged as %.300q (%d octets)", why, len(why))
+		}
+	})
+}
+
 // What has an entry of its own is not logged twice, unless a certificate runs out.
 func TestReasonsWithEntriesOfTheirOwn(t *testing.T) {
 	for _, reason := range []acmepersist.Reason{acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonBlocked, acmepersist.ReasonPublish} {
