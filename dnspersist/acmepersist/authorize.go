@@ -158,7 +158,6 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 		switch a.authz.Status {
 		case acme.StatusValid:
 			a.facts.order.stage = orderValid
-			a.iss.Observer.Happened(EventValid)
 			return a.remember(ctx)
 		case acme.StatusPending:
 			fresh, ok := ca.FindChallenge(a.authz)

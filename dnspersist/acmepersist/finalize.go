@@ -30,7 +30,7 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	}
 	ctx, done := finish(ctx, finishFor)
 	defer done()
-	a.noteFinalize(ctx, a.domain)
+	a.noteFinalize(ctx)
 	if a.order, err = a.finalize(ctx, a.order, csr); err != nil {
 		if a.order.Status == acme.StatusInvalid {
 			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
@@ -225,15 +225,19 @@ func keyOf(csr *x509.CertificateRequest) string {
 }
 
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
-// the same one, it fetches the certificate that this one could not.
-func (s *session) noteFinalize(ctx context.Context, domain string) {
-	kept, found, err := s.keptOrder(ctx, domain)
-	if err == nil && found && kept.FinalizedFor != s.requestKey {
-		kept.FinalizedFor, kept.FinalizedAt = s.requestKey, walltime.Now().UTC()
-		err = s.store.Save(ctx, s.store.OrderKey(domain), kept)
+// the same one, it fetches the certificate that this one could not. With the first key the validation that
+// was asked for is counted: the note has it counted once, however many attempts come to this.
+func (a *attempt) noteFinalize(ctx context.Context) {
+	kept, found, err := a.keptOrder(ctx, a.domain)
+	if wasAsked := !a.facts.order.postedAt.IsZero() || !kept.PostedAt.IsZero(); err == nil && wasAsked && kept.FinalizedAt.IsZero() {
+		a.iss.Observer.Happened(EventValid)
+	}
+	if err == nil && found && kept.FinalizedFor != a.requestKey {
+		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
+		err = a.store.Save(ctx, a.store.OrderKey(a.domain), kept)
 	}
 	if err != nil {
-		s.logger.Warn("it could not be noted that the order is finalized", zap.String("domain", domain), zap.Error(err))
+		a.logger.Warn("it could not be noted that the order is finalized", zap.String("domain", a.domain), zap.Error(err))
 	}
 }
 

@@ -55,7 +55,7 @@ const (
 
 // Events of a validation.
 const (
-	// EventValid: the CA has validated the domain.
+	// EventValid: the CA has validated the domain, and the order is finalized.
 	EventValid Event = iota + EventOrderFailed + 1
 	// EventRefused: it has looked, and refused.
 	EventRefused

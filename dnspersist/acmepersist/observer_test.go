@@ -239,6 +239,20 @@ func TestWhatAttemptsTell(t *testing.T) {
 			r.ca.answers["certificate"] = nil
 			r.succeeds()
 		}, []Event{EventOrderMade, EventValid}, 0},
+		"an order that cannot be read after its validation": {func(r *trial) {
+			r.dns.set(wwwName, wwwValue)
+			r.ca.asking = func(step string) {
+				if step == "authz" { // from then on the order cannot be read
+					r.ca.answers["order"] = slices.Repeat([]answer{{status: 404, problem: "malformed"}}, 20)
+				}
+			}
+			for range 3 {
+				r.fails()
+				r.ca.answers["order"] = nil
+			}
+			r.ca.asking = nil
+			r.succeeds()
+		}, []Event{EventOrderMade, EventValid}, 0},
 		"a CA that never decides": {func(r *trial) {
 			r.asksInVain()
 			time.Sleep(13 * time.Hour)

@@ -248,9 +248,6 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 // takeUp goes on with an order. What was looked for is worked out anew, as far as that can be done.
 func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order, stage orderStage) {
 	a.order, a.resumed, a.facts.order.stage = order, true, stage
-	if stage == orderValid && kept.FinalizedAt.IsZero() {
-		a.iss.Observer.Happened(EventValid) // while nobody looked
-	}
 	if kept.Seen != nil {
 		a.facts.report, a.facts.lookedAt = kept.Seen, walltime.Now()
 	}
