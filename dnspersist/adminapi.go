@@ -144,34 +144,67 @@ func (a *App) vitals(ctx context.Context) operator.Vitals {
 
 // storageTried is what came of the last try of a configuration's storages, for those who ask for the health.
 type storageTried struct {
-	mu  sync.Mutex
-	at  time.Time
+	mu sync.Mutex
+	at time.Time
+	// err is why a storage cannot be used.
 	err error
+	// ended is closed when the try that has begun at began has ended; nil if none is under way.
+	ended chan struct{}
+	began time.Time
 }
 
-// storageFresh is how long a try counts: load balancers ask every few seconds.
-const storageFresh = time.Minute
+const (
+	// storageFresh is how long a try counts: load balancers ask every few seconds.
+	storageFresh = time.Minute
+	// storageAnswers is how long somebody who asks waits for a try.
+	storageAnswers = 3 * time.Second
+)
 
-// of tries the storages, unless that was done lately.
+// of has the storages tried, unless that was done lately, and waits for that, though not for one that hangs: all
+// who ask meanwhile would.
 func (t *storageTried) of(ctx context.Context, a *App) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.at.IsZero() && time.Since(t.at) < storageFresh {
-		return t.err
+	if t.ended == nil && (t.at.IsZero() || time.Since(t.at) >= storageFresh) {
+		ended := make(chan struct{})
+		if !a.spawn(func(alive context.Context) { t.try(alive, a, ended) }) {
+			t.mu.Unlock()
+			return errors.New("the configuration has ended")
+		}
+		t.ended, t.began = ended, time.Now()
 	}
+	ended, left := t.ended, storageAnswers-time.Since(t.began)
+	t.mu.Unlock()
+	if ended != nil {
+		ctx, cancel := context.WithTimeout(ctx, left)
+		defer cancel()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return fmt.Errorf("the storage has not answered within %s: see that it can be reached, and is not overloaded", storageAnswers)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
+// try tries the storages, each once.
+func (t *storageTried) try(ctx context.Context, a *App, ended chan struct{}) {
 	tried := make(map[string]bool)
 	var errs []error
 	for _, iss := range a.issuers() {
 		storage := iss.rt.config().Storage
 		if key := operator.StorageKey(storage); !tried[key] {
 			tried[key] = true
-			if err := tryStorage(context.WithoutCancel(ctx), storage); err != nil {
+			if err := tryStorage(ctx, storage); err != nil {
 				errs = append(errs, fmt.Errorf("the storage %s cannot be used: %w", operator.StorageName(storage), err))
 			}
 		}
 	}
-	t.at, t.err = time.Now(), errors.Join(errs...)
-	return t.err
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at, t.err, t.ended = time.Now(), errors.Join(errs...), nil
+	close(ended)
 }
 
 // Interface guard

@@ -1,6 +1,7 @@
 package dnspersist
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,6 +139,50 @@ func TestMountedRoutes(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("mounted are %q, want %q", got, want)
+	}
+}
+
+// hangingStorage does not answer until the context ends.
+type hangingStorage struct {
+	certmagic.Storage
+	asked atomic.Int32
+}
+
+func (s *hangingStorage) Store(ctx context.Context, _ string, _ []byte) error {
+	s.asked.Add(1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A storage that hangs is told within seconds, to all who ask meanwhile, and is tried by one of them.
+func TestHealthDoesNotWaitForAStorageThatHangs(t *testing.T) {
+	a, o := newOwner(t, aloneApps)
+	storage := new(hangingStorage)
+	cfg := *o.iss.rt.config()
+	cfg.Storage = storage
+	o.iss.SetConfig(&cfg)
+	began := time.Now()
+	var asking sync.WaitGroup
+	for range 20 {
+		asking.Go(func() {
+			if err := a.vitals(t.Context()).Storage; err == nil || !strings.Contains(err.Error(), "not answered within") {
+				t.Errorf("it is %v", err)
+			}
+		})
+	}
+	asking.Wait()
+	if took := time.Since(began); took > 3*storageAnswers {
+		t.Errorf("that took %s", took)
+	}
+	began = time.Now()
+	if a.vitals(t.Context()).Storage == nil || time.Since(began) > time.Second {
+		t.Errorf("the next one has waited %s", time.Since(began))
+	}
+	if n := storage.asked.Load(); n != 1 {
+		t.Errorf("the storage was tried %d times", n)
+	}
+	if err := a.Stop(); err != nil || time.Since(began) > 10*time.Second {
+		t.Errorf("the configuration does not end: %v", err)
 	}
 }
 
