@@ -2,6 +2,8 @@ package acmepersist_test
 
 import (
 	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,11 +17,14 @@ import (
 )
 
 // recordsSeen is an Observer of published records.
-type recordsSeen struct{ configured, onDemand acmepersist.Records }
+type recordsSeen struct {
+	configured, onDemand acmepersist.Records
+	notices              []acmepersist.Notice
+}
 
-func (*recordsSeen) Happened(acmepersist.Event) {}
-func (*recordsSeen) Noticed(acmepersist.Notice) {}
-func (*recordsSeen) Issued(time.Duration)       {}
+func (*recordsSeen) Happened(acmepersist.Event)     {}
+func (r *recordsSeen) Noticed(n acmepersist.Notice) { r.notices = append(r.notices, n) }
+func (*recordsSeen) Issued(time.Duration)           {}
 func (r *recordsSeen) Records(onDemand bool, seen acmepersist.Records) {
 	if onDemand {
 		r.onDemand = seen
@@ -82,6 +87,34 @@ func TestGoneRecordIsLookedAtAgainSoon(t *testing.T) {
 	i.publish(issuedName)
 	look(10*time.Minute, 1, 2) // nobody has looked
 	look(time.Hour, 0, 2)
+}
+
+// A record without policy=wildcard is found for the domain that is renewed by it, and not for the wildcard that waits
+// for a wider one.
+func TestFoundForTheDomainOnly(t *testing.T) {
+	i := newIssuing(t)
+	cert, err := i.issueKey(t.Context(), issuedName, i.newKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Storage.Store(t.Context(), certmagic.StorageKeys.SiteCert(i.IssuerKey(), issuedName), cert.Certificate); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.issueFor(t.Context(), "*."+issuedName); err == nil {
+		t.Fatal("the record is wide enough")
+	}
+	seen, cfg := new(recordsSeen), i.Config
+	cfg.Observer = seen
+	if err := acmepersist.New(cfg).LookAtNames(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen.notices) != 1 {
+		t.Fatalf("noticed are %+v", seen.notices)
+	}
+	n := seen.notices[0]
+	if n.Kind != acmepersist.NoticeFound || !slices.Equal(n.Domains, []string{issuedName}) || !strings.HasSuffix(n.Record.Value, "; policy=wildcard") {
+		t.Errorf("noticed is %+v", n)
+	}
 }
 
 // The records of tenants who have left are a number: nobody who reads the log can publish them.
