@@ -111,7 +111,7 @@ func (h *Hold) Unwrap() error { return h.Err }
 // is not known. A time that has come means now.
 func (h *Hold) Due(r propagation.Report, now time.Time) (at time.Time, why string) {
 	at, why = h.Until, "it is time to try again whatever DNS shows"
-	if h.Watch == nil {
+	if h.Watch == nil || h.Reason == ReasonCADown { // no record ends an outage
 		return at, why
 	}
 	switch {

@@ -30,6 +30,8 @@ func TestWhenAHoldIsDue(t *testing.T) {
 		{"the record is missing", Hold{Watch: watch}, showing(propagation.StatusAbsent), time.Time{}, ""},
 		{"the record is missing, and it ends at some time", Hold{Watch: watch, Until: minutes(9)}, showing(propagation.StatusAbsent), minutes(9), "whatever DNS shows"},
 		{"the record is ready", Hold{Watch: watch, Until: minutes(9)}, showing(propagation.StatusReady), minutes(0), "published on every server"},
+		{"the record is ready, and the CA is down", Hold{Reason: ReasonCADown, Watch: watch, Until: minutes(9)}, showing(propagation.StatusReady), minutes(9), "whatever DNS shows"},
+		{"some servers show it for long, and the CA is down", Hold{Reason: ReasonCADown, Watch: watch, Until: minutes(99)}, partial, minutes(99), "whatever DNS shows"},
 		{"the name leads to another place", Hold{Watch: moves}, showing(propagation.StatusAbsent), minutes(0), "leads to where"},
 		{"it leads to the same place", Hold{Watch: moves}, showing(propagation.StatusBlocked), time.Time{}, ""},
 		{"some servers show it: the rest has an hour", Hold{Watch: watch}, partial, minutes(50), "on some servers for long"},

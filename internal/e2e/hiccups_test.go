@@ -74,6 +74,30 @@ func everyStepFailsOnce(t *testing.T, fault lab.Fault, wait time.Duration, order
 	}
 }
 
+// A CA that is down is left alone although the record of a domain is complete, and has been since: each look at DNS
+// would have it tried again otherwise, in vain.
+func TestCompleteRecordWhileTheCAIsDown(t *testing.T) {
+	e := harness.New(t, harness.Options{})
+	name := e.Name("down")
+	e.Load(e.Global() + e.Site(name, e.Block()))
+	value := e.Asked(name)
+	e.CA.Inject(lab.Fault{Status: http.StatusServiceUnavailable, RetryAfter: "1", Times: -1}) // new nonces too
+	e.Publish(name, value)
+	held := func() []map[string]any { return e.Logs("this domain has to wait for its certificate") }
+	e.Eventually(2*harness.Soon, "the end of the attempt", func() error { return harness.AtLeast(len(held()), 1) })
+	if l := held()[0]; l["reason"] != "ca_down" || l["level"] != "info" {
+		t.Errorf("it waits for %v at %v", l["reason"], l["level"])
+	}
+	asked, looked := len(e.CA.Requests()), len(e.DNS.Queries())
+	e.Eventually(harness.Soon, "DNS to be looked at again, twice", func() error { return harness.AtLeast(len(e.DNS.Queries()), looked+2*e.DNS.Servers()) })
+	if n := len(e.CA.Requests()) - asked; n != 0 {
+		t.Errorf("a CA that is down was asked %d times more", n)
+	}
+	if n := len(e.Logs("trying again to obtain the certificate")); n != 1 {
+		t.Errorf("it was tried again %d times, want once, as its record was complete", n)
+	}
+}
+
 // oneCertificate checks what must hold however a certificate came about.
 func oneCertificate(t *testing.T, e *harness.Env, orders int) {
 	t.Helper()

@@ -90,11 +90,11 @@ func allPlaces() []place {
 			all = append(all, place{parking.PhaseHeld, r, source})
 		}
 		all = append(all, place{parking.PhaseProcessing, acmepersist.ReasonProcessing, source})
-		for _, p := range []parking.Phase{parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering} {
+		for _, p := range []parking.Phase{parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering, parking.PhaseFailed} {
 			all = append(all, place{p, "", source})
 		}
 	}
-	for _, p := range []parking.Phase{parking.PhaseWanted, parking.PhaseServed, parking.PhaseFailed} {
+	for _, p := range []parking.Phase{parking.PhaseWanted, parking.PhaseServed} {
 		all = append(all, place{p, "", fromConfiguration})
 	}
 	return all

@@ -96,7 +96,7 @@ func (s Status) Explain() Explanation {
 
 func (s Status) explain() Explanation {
 	x := Explanation{Code: string(s.Reason), Text: s.Summary()}
-	if s.Err != nil && !s.Reason.IsRecord() { // what DNS shows is not why
+	if s.Err != nil && (s.Phase == PhaseFailed || !s.Reason.IsRecord()) { // what DNS shows is not why
 		x.Text = s.Err.Error()
 	}
 	switch {

@@ -193,7 +193,7 @@ type entry struct {
 	// code is what is wrong with what is published; empty if nothing is known to be.
 	code   string
 	logged logged
-	// readyAt is when the watch last saw the record complete.
+	// readyAt is when the watch last saw the record complete, where that ends the wait.
 	readyAt time.Time
 	// retryAt is when the domain is retried whatever DNS shows; zero once that time has come.
 	retryAt time.Time

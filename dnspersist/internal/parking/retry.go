@@ -113,8 +113,8 @@ func (e *entry) retry(why string, level zapcore.Level) {
 	slots := r.slots[directory]
 	r.unlock()
 	if o.Configuration().Go(func(alive context.Context) {
-		rest := time.Duration(0)
-		defer func() { e.retried(rest) }()
+		rest, failure := time.Duration(0), error(nil)
+		defer func() { e.retried(alive, rest, failure) }()
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
@@ -133,6 +133,7 @@ func (e *entry) retry(why string, level zapcore.Level) {
 		}
 		var hold *acmepersist.Hold
 		if err != nil && alive.Err() == nil && !errors.As(err, &hold) {
+			failure = err
 			logger.Error("no certificate was obtained", zap.String("domain", e.domain), zap.Error(err))
 		}
 	}) {
@@ -147,16 +148,25 @@ func (e *entry) retry(why string, level zapcore.Level) {
 }
 
 // retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain
-// that still waits gets its next turn.
-func (e *entry) retried(rest time.Duration) {
+// that still waits gets its next turn: not at once, though its record may be complete, if CertMagic has
+// failed before it came to an issuer, or there was nothing that it could do.
+func (e *entry) retried(alive context.Context, rest time.Duration, failure error) {
 	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
-	switch now := time.Now(); {
-	case now.Before(e.failedUntil):
-		e.busyUntil = time.Time{} // it has failed already
-	case !e.busyUntil.IsZero():
-		e.busyUntil = now.Add(rest)
+	now := time.Now()
+	switch {
+	case e.busyUntil.IsZero(): // it is held anew
+	case now.Before(e.failedUntil): // it has failed already
+		e.busyUntil = time.Time{}
+	case failure != nil && r.entries[e.key] == e:
+		e.busyUntil = time.Time{}
+		e.fail(failure)
+		r.changed(e.domain)
+	case alive.Err() != nil:
+		e.busyUntil = now
+	default:
+		e.busyUntil = now.Add(max(rest, BackgroundJob))
 	}
 	if r.entries[e.key] == e && !walltime.Now().Before(e.retryAt) {
 		// retryAt stays past until the domain is held anew, or a job that is still

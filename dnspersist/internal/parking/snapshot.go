@@ -34,7 +34,7 @@ const (
 	PhaseOrdering Phase = "ordering"
 	// PhaseProcessing: the CA was asked, and has not decided yet.
 	PhaseProcessing Phase = "processing"
-	// PhaseFailed: an attempt has failed, and CertMagic makes the next one.
+	// PhaseFailed: the last attempt has failed with something that is not waited for.
 	PhaseFailed Phase = "failed"
 	// PhaseServed: there is a certificate, and nothing is waited for.
 	PhaseServed Phase = "served"
@@ -321,7 +321,7 @@ func (e *entry) status() Status {
 		s.Report, s.LookedAt = &e.hold.Watch.Report, e.hold.Watch.Report.When // what is seen next is another Hold's
 	}
 	if e.failure != nil {
-		s.Err = e.failure
+		s.Phase, s.Err = PhaseFailed, e.failure
 	}
 	return s
 }

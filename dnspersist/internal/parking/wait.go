@@ -61,17 +61,16 @@ func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error
 		return nil, nil
 	case now.Before(e.failedUntil):
 		return nil, e.failure
-	case !e.readyAt.IsZero() && now.Sub(e.readyAt) >= acmepersist.ReportFresh:
+	case e.readyAt.IsZero() && e.retryAt.After(walltime.Now()):
+		return nil, e.hold
+	case e.hold.Watch == nil:
 		return nil, nil
-	case !e.readyAt.IsZero(), !e.retryAt.After(walltime.Now()):
-		// not ready, but since when it is partly there counts
-		if e.hold.Watch == nil {
-			return nil, nil
-		}
-		report := e.report()
-		return &report, nil
 	}
-	return nil, e.hold
+	report := e.report()
+	if report.Status == propagation.StatusReady && now.Sub(cmp.Or(e.readyAt, report.When)) >= acmepersist.ReportFresh {
+		return nil, nil
+	}
+	return &report, nil // of one that is not ready it counts since when it is partly there
 }
 
 // Progress notes what the attempt is at.
@@ -240,12 +239,17 @@ func (r *Registry) failed(o Owner, domain string, err error) bool {
 	if e == nil {
 		return false
 	}
+	e.fail(err)
+	return true
+}
+
+// fail has a domain wait after an error, whatever DNS shows meanwhile.
+func (e *entry) fail(err error) {
 	now := time.Now()
 	e.failures++
 	e.failure, e.readyAt = err, time.Time{}
 	e.failedUntil = now.Add(AfterFailures(e.failures, e.hold.NotAfter, now))
 	e.tryAt(e.failedUntil, "it is time to try again after a failure")
-	return true
 }
 
 // observed takes the report of a poll.
@@ -275,19 +279,20 @@ func (e *entry) observed(report propagation.Report) {
 	if e.isHeld {
 		e.logWait(time.Now(), e.hold.Reason != acmepersist.ReasonBlocked)
 	}
+	now := walltime.Now()
+	at, why := e.hold.Due(report, now)
+	isDue := !at.IsZero() && !at.After(now)
 	isReady := report.Status == propagation.StatusReady
-	if e.readyAt = (time.Time{}); isReady {
+	if e.readyAt = (time.Time{}); isDue && isReady {
 		e.readyAt = time.Now()
 	}
-	now := walltime.Now()
-	switch at, why := e.hold.Due(report, now); {
-	case at.IsZero():
-	case !at.After(now):
+	switch {
+	case isDue:
 		if !isReady {
 			e.retryAt = time.Time{}
 		}
 		r.later(func() { e.retry(why, zapcore.InfoLevel) })
-	case at.Before(e.retryAt):
+	case !at.IsZero() && at.Before(e.retryAt):
 		e.tryAt(at, why)
 	}
 	r.changed(e.domain)
