@@ -160,12 +160,12 @@ func (o owner) Obtain(alive context.Context, domain string, notAfter time.Time) 
 // attemptContext is that of an attempt at our bidding. It ends after parking.AttemptTimeout, unless the
 // attempt has a certificate to lose then.
 func attemptContext(alive context.Context) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancel(acmepersist.InBackground(alive))
-	timeout := time.AfterFunc(parking.AttemptTimeout, cancel)
+	ctx, cancel := context.WithCancelCause(acmepersist.InBackground(alive))
+	timeout := time.AfterFunc(parking.AttemptTimeout, func() { cancel(parking.ErrTookLong) })
 	ctx = acmepersist.OnFinish(ctx, func() { timeout.Stop() })
 	return ctx, func() {
 		timeout.Stop()
-		cancel()
+		cancel(nil)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -163,4 +164,16 @@ func TestCertificateEvents(t *testing.T) {
 	if got := a.operator().Managed(); len(got) != 2 {
 		t.Errorf("managed are %q", got)
 	}
+}
+
+// An attempt at our bidding that does not come to an end has one all the same, which is no reload's.
+func TestAttemptThatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := attemptContext(t.Context())
+		defer end()
+		time.Sleep(parking.AttemptTimeout + time.Second)
+		if cause := context.Cause(ctx); !errors.Is(cause, parking.ErrTookLong) {
+			t.Errorf("it is ended by %v", cause)
+		}
+	})
 }

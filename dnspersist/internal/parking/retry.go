@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 	// out its certificates keeps nobody else waiting.
 	retries = 32
 )
+
+// ErrTookLong is the cause of the end of an attempt after AttemptTimeout: that is a failure, and the end of a
+// configuration or a visit is not.
+var ErrTookLong = fmt.Errorf("the attempt has taken longer than %s", AttemptTimeout)
 
 // failureWaits are the times after which a domain that waits is tried again whose attempt has failed
 // with something else than a Hold: the first ones are CertMagic's. The last one repeats.

@@ -94,3 +94,24 @@ func TestFailedAttemptIsTold(t *testing.T) {
 		}
 	})
 }
+
+// The end of a configuration, or of a visit, is not a failure of the attempt that it cuts short; that it takes too long is.
+func TestAttemptThatIsCutShort(t *testing.T) {
+	for cause, want := range map[error]Phase{context.Canceled: PhaseWaiting, ErrTookLong: PhaseFailed} {
+		inBubble(t, func(t *testing.T, w *world) {
+			o := w.configure("a", "a.test")
+			defer w.end(o)
+			_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
+			w.show(o, "a.test", propagation.StatusReady)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			a, err := w.Begin(ctx, o, "a.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cancel(cause)
+			if isHeld := a.Settle(ctx, cause); isHeld != (want == PhaseFailed) || w.Of("a.test")[0].Phase != want {
+				t.Errorf("%v: it is %s", cause, w.Of("a.test")[0].Phase)
+			}
+		})
+	}
+}

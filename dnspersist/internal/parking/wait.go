@@ -109,7 +109,8 @@ func (a *Attempt) Settle(ctx context.Context, err error) (isHeld bool) {
 		r.settle(ctx, a.owner, hold)
 		return a.owner.IsAlone()
 	}
-	return a.owner.IsAlone() && ctx.Err() == nil && r.failed(a.owner, a.domain, err)
+	tookLong := errors.Is(context.Cause(ctx), ErrTookLong)
+	return a.owner.IsAlone() && (ctx.Err() == nil || tookLong) && r.failed(a.owner, a.domain, err)
 }
 
 // obtained ends what was waited for, and asked for, of a domain that has its certificate.
