@@ -139,6 +139,7 @@ func (a *App) Validate() error {
 
 // Start reports what cannot work, and begins what is done daily.
 func (a *App) Start() error {
+	a.planned() // the registry asks for it under its lock
 	a.shared.registry.Start(a.waits)
 	certificateEvents{a}.start()
 	a.warnAtLoad()

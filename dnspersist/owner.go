@@ -322,7 +322,6 @@ func (e certificateEvents) start() {
 	a.started, a.early = true, nil
 	a.mu.Unlock()
 	a.spawn(func(context.Context) {
-		a.planned() // while nobody waits for it
 		for _, event := range early {
 			e.take(event)
 		}

@@ -37,8 +37,8 @@ type Configuration struct {
 	// CA is the directory URL of the one that manages a domain, empty if none does; isAlone is false beside
 	// other issuers.
 	CA func(domain string) (ca string, isAlone bool)
-	// Certificate is the one for a domain that is served now; zero if there is none. It must not block, nor ask
-	// the storage. May be nil.
+	// Certificate is the one for a domain that is served now; zero if there is none. It is never called with the
+	// registry's lock, for what it asks may be held up. May be nil.
 	Certificate func(domain string) Certificate
 	// Names reports whether the configuration names a registered domain.
 	Names  func(domain string) bool
@@ -94,6 +94,8 @@ type Registry struct {
 	entries map[string]*entry
 	// byDomain has the same entries.
 	byDomain map[string][]*entry
+	// waiting has the keys of the entries, for whoever must not wait for mu, see Waits.
+	waiting  sync.Map
 	attempts map[string][]*Attempt // by domain
 	// configurations are those that were started and have not ended, the newest last.
 	configurations []*Configuration
@@ -244,6 +246,7 @@ func (e *entry) remove() {
 	r := e.registry
 	if r.entries[e.key] == e {
 		delete(r.entries, e.key)
+		r.waiting.Delete(e.key)
 		others := slices.DeleteFunc(r.byDomain[e.domain], func(other *entry) bool { return other == e })
 		if r.byDomain[e.domain] = others; len(others) == 0 {
 			delete(r.byDomain, e.domain)

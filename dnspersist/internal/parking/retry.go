@@ -193,11 +193,11 @@ func (r *Registry) Forget(o Owner, domain string) bool {
 	return true
 }
 
-// Waits reports whether a domain waits for an owner.
+// Waits reports whether a domain waits for an owner. It never waits for the registry: CertMagic logs while it
+// holds the lock of its cache, and what is logged depends on this.
 func (r *Registry) Waits(o Owner, domain string) bool {
-	r.mu.Lock()
-	defer r.unlock()
-	return r.entries[keyOf(o, domain)] != nil
+	_, waits := r.waiting.Load(keyOf(o, domain))
+	return waits
 }
 
 // pokeEvery is the shortest time between two attempts for which somebody has asked.

@@ -122,9 +122,13 @@ type certificate struct {
 // Served takes from CertMagic that a domain has a certificate, of an issuer if that is known. What is
 // announced for it beside other issuers goes on being asked for: it is theirs.
 func (r *Registry) Served(c *Configuration, domain, issuer string) {
+	cert := certificate{issuer: issuer, at: time.Now()}
+	if c.Certificate != nil {
+		cert.Certificate = c.Certificate(domain)
+	}
 	r.mu.Lock()
 	defer r.unlock()
-	r.note(c, domain, certificate{issuer: issuer, at: time.Now()})
+	r.note(c, domain, cert)
 }
 
 // Failed takes from CertMagic that an attempt for a domain has failed with all its issuers.
@@ -150,32 +154,69 @@ func (r *Registry) note(c *Configuration, domain string, cert certificate) {
 // Snapshot returns where all domains are, sorted by domain: those that configurations manage, and those
 // beside them that wait.
 func (r *Registry) Snapshot() []Status {
-	r.mu.Lock()
-	defer r.unlock()
 	domains := r.domains()
+	slices.Sort(domains)
 	all := make([]Status, 0, len(domains))
-	for _, domain := range slices.Sorted(maps.Keys(domains)) {
-		one := r.whole(domain)
-		slices.SortFunc(one, func(a, b Status) int { return cmp.Compare(a.CA, b.CA) })
-		all = append(all, one...)
-	}
+	r.each(domains, func(s Status) { all = append(all, s) })
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Or(strings.Compare(a.Domain, b.Domain), strings.Compare(a.CA, b.CA)) })
 	return all
 }
 
-// Each calls fn with where each domain is, as Snapshot has it, in no order: for whoever counts many. It must not
-// block, nor call the registry.
-func (r *Registry) Each(fn func(Status)) {
-	r.mu.Lock()
-	defer r.unlock()
-	for domain := range r.domains() {
-		for _, s := range r.whole(domain) {
+// Each calls fn with where each domain is, as Snapshot has it, in no order: for whoever counts many.
+func (r *Registry) Each(fn func(Status)) { r.each(r.domains(), fn) }
+
+// Of returns where a domain is, with each CA that a certificate of is wanted from: nothing of one that is
+// neither managed nor waited for nor served.
+func (r *Registry) Of(domain string) (all []Status) {
+	r.each([]string{domain}, func(s Status) { all = append(all, s) })
+	return all
+}
+
+// atOnce is how many domains are looked at under one hold of the lock: attempts wait for it.
+const atOnce = 256
+
+// each calls fn with where domains are, without the lock. Their certificates are looked up without it too: the
+// cache that has them is locked while CertMagic reads its storage.
+func (r *Registry) each(domains []string, fn func(Status)) {
+	var all []Status
+	for some := range slices.Chunk(domains, atOnce) {
+		served := r.lookUp(some)
+		r.mu.Lock()
+		all = all[:0]
+		for i, domain := range some {
+			all = append(all, r.whole(domain, i, served)...)
+		}
+		r.unlock()
+		for _, s := range all {
 			fn(s)
 		}
 	}
 }
 
+// served are the certificates for some domains, in their order, that each configuration serves.
+type served map[*Configuration][]Certificate
+
+// lookUp looks up the certificates for domains.
+func (r *Registry) lookUp(domains []string) served {
+	r.mu.Lock()
+	configurations := slices.Clone(r.configurations)
+	r.unlock()
+	all := make(served, len(configurations))
+	for _, c := range configurations {
+		if c.Certificate == nil {
+			continue
+		}
+		for _, domain := range domains {
+			all[c] = append(all[c], c.Certificate(domain))
+		}
+	}
+	return all
+}
+
 // domains are those that configurations manage, and those beside them that wait.
-func (r *Registry) domains() map[string]struct{} {
+func (r *Registry) domains() []string {
+	r.mu.Lock()
+	defer r.unlock()
 	all := make(map[string]struct{}, len(r.byDomain))
 	add := func(domains iter.Seq[string]) {
 		for domain := range domains {
@@ -190,29 +231,28 @@ func (r *Registry) domains() map[string]struct{} {
 			add(c.Managed())
 		}
 	}
-	return all
-}
-
-// Of returns where a domain is, with each CA that a certificate of is wanted from: nothing of one that is
-// neither managed nor waited for nor served.
-func (r *Registry) Of(domain string) []Status {
-	r.mu.Lock()
-	defer r.unlock()
-	return r.whole(domain)
+	return slices.Collect(maps.Keys(all))
 }
 
 // whole is of with what nobody has reported: what is managed and was not come to yet, and what is served, such
-// as the many domains on demand, which are not kept here.
-func (r *Registry) whole(domain string) []Status {
+// as the many domains on demand, which are not kept here. The domain is the i-th one of those whose
+// certificates were looked up.
+func (r *Registry) whole(domain string, i int, served served) []Status {
+	certs := make([]Certificate, len(r.configurations))
+	for at, c := range r.configurations {
+		if looked := served[c]; looked != nil {
+			certs[at] = looked[i]
+		}
+		certs[at] = c.latest(domain, certs[at])
+	}
 	all := r.of(domain)
-	for _, c := range slices.Backward(r.configurations) {
-		cert := c.certificate(domain)
-		if len(all) == 0 {
+	for at, c := range slices.Backward(r.configurations) {
+		if cert := certs[at]; len(all) == 0 {
 			ca, _ := c.CA(domain)
-			switch served := !cert.NotAfter.IsZero(); {
-			case ca == "" && !served:
+			switch isServed := !cert.NotAfter.IsZero(); {
+			case ca == "" && !isServed:
 				continue
-			case served:
+			case isServed:
 				all = []Status{{Domain: domain, CA: ca, Phase: PhaseServed, IsOnDemand: ca == ""}}
 			default:
 				all = []Status{{Domain: domain, CA: ca, Phase: PhaseWanted, Since: c.started}}
@@ -220,31 +260,29 @@ func (r *Registry) whole(domain string) []Status {
 		}
 		for i := range all {
 			if all[i].NotAfter.IsZero() {
-				all[i].Certificate = cert
+				all[i].Certificate = certs[at]
 			}
 		}
 	}
 	return all
 }
 
-// certificate is the one for a domain that is served.
-func (c *Configuration) certificate(domain string) (cert Certificate) {
-	if c.Certificate != nil {
-		cert = c.Certificate(domain)
-	}
+// latest is the certificate for a domain that was looked up, or was the last time if it is gone from the cache.
+func (c *Configuration) latest(domain string, looked Certificate) Certificate {
 	known, ok := c.certificates[domain]
 	switch {
-	case !ok:
-	case cert.NotAfter.IsZero():
-		cert = known.Certificate
-	case cert != known.Certificate:
-		known.Certificate = cert
-		c.certificates[domain] = known
+	case !ok, looked == known.Certificate:
+		return looked
+	case looked.NotAfter.IsZero():
+		return known.Certificate
 	}
-	return cert
+	known.Certificate = looked
+	c.certificates[domain] = known
+	return looked
 }
 
-// of joins what configurations wait for with one CA: that of the newest owner counts.
+// of joins what configurations wait for with one CA: that of the newest owner counts. Of what is served it has
+// what was seen last.
 func (r *Registry) of(domain string) []Status {
 	var all []Status
 	for _, e := range r.byDomain[domain] {
@@ -261,8 +299,7 @@ func (r *Registry) of(domain string) []Status {
 		i := slices.IndexFunc(all, func(s Status) bool { return a.entry != nil && s.CA == a.entry.hold.CA })
 		if i < 0 {
 			i = len(all)
-			ca, _ := a.owner.Configuration().CA(domain)
-			all = append(all, Status{Domain: domain, CA: ca, Since: a.since, Owner: a.owner, IsOnDemand: a.owner.IsOnDemand()})
+			all = append(all, Status{Domain: domain, CA: a.ca, Since: a.since, Owner: a.owner, IsOnDemand: a.owner.IsOnDemand()})
 		}
 		all[i].Phase, all[i].Next, all[i].IsCertMagics = Phase(a.phase), time.Time{}, false
 	}
@@ -278,7 +315,7 @@ func (r *Registry) of(domain string) []Status {
 			}
 		}
 		for i, s := range all {
-			if s.Owner == nil && s.Phase != "" && !s.IsCertMagics && c.certificate(domain).NotAfter.After(s.NotAfter) {
+			if s.Owner == nil && s.Phase != "" && !s.IsCertMagics && cert.NotAfter.After(s.NotAfter) {
 				s = Status{Domain: domain, CA: s.CA} // what a configuration that has ended has waited for has come
 				all[i] = s
 			}

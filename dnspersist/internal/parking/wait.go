@@ -25,6 +25,7 @@ type Attempt struct {
 	registry *Registry
 	owner    Owner
 	domain   string
+	ca       string // of the configuration, if the domain is managed
 	entry    *entry // the one that waited when it began
 	phase    acmepersist.Phase
 	since    time.Time
@@ -33,9 +34,10 @@ type Attempt struct {
 // Begin is for an attempt that comes for a domain. The error is the one to answer with where the
 // domain has to wait, which costs no query, no storage and no request; else Settle ends the attempt.
 func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt, error) {
+	a := &Attempt{registry: r, owner: o, domain: domain, phase: acmepersist.PhaseLooking, since: time.Now()}
+	a.ca, _ = o.Configuration().CA(domain) // who asks first has it worked out, which may take its time
 	r.mu.Lock()
 	defer r.unlock()
-	a := &Attempt{registry: r, owner: o, domain: domain, phase: acmepersist.PhaseLooking, since: time.Now()}
 	if e := r.entries[keyOf(o, domain)]; e != nil && e.isHeld {
 		var err error
 		if a.Seen, err = e.answer(ctx, o); err != nil {
@@ -137,6 +139,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 			return
 		}
 		r.entries[key] = e
+		r.waiting.Store(key, nil)
 		r.byDomain[e.domain] = append(r.byDomain[e.domain], e)
 	}
 	e.own(o)
