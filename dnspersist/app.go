@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -294,6 +295,8 @@ type shared struct {
 	// records looked at: a configuration need not last until then. nextAsk is when a CA is asked again
 	// that was down, or has not accepted the account.
 	nextRead, nextLook, nextAsk time.Time
+	// hasRemembered is true once it was read what earlier processes have found of published records.
+	hasRemembered atomic.Bool
 }
 
 func newShared(t tuning.Values) *shared {

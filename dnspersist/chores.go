@@ -91,6 +91,7 @@ func (a *App) readDirectories(ctx context.Context) {
 // before a renewal needs it.
 func (a *App) lookAtNames(ctx context.Context) {
 	every := tuning.Or(a.tuning.LookAtNames, lookEvery)
+	a.rememberRecords(ctx, every)
 	tick := min(lookTick, every)
 	pause := func() time.Duration { return tick/2 + rand.N(tick) }
 	a.daily(ctx, chore{
@@ -141,6 +142,22 @@ func (a *App) needsAsking(iss *Issuer) bool {
 		isWanted = isWanted || s.CA == iss.CA && s.Reason == acmepersist.ReasonCADown
 	})
 	return !isWanted
+}
+
+// rememberAfter is how long after a start it is read what was last found of the published records.
+const rememberAfter = 10 * time.Second
+
+// rememberRecords takes from storage, once for a process, what an earlier one has found of the published records.
+func (a *App) rememberRecords(ctx context.Context, every time.Duration) {
+	if a.shared.hasRemembered.Load() || ca.Sleep(ctx, min(rememberAfter, every)) != nil || !a.shared.hasRemembered.CompareAndSwap(false, true) {
+		return
+	}
+	for _, iss := range a.issuers() {
+		active, _ := iss.active()
+		if err := active.RememberRecords(ctx, every); err != nil && ctx.Err() == nil {
+			a.logger.Debug("what was last found of the published records could not be read", zap.String("ca", iss.CA), zap.Error(err))
+		}
+	}
 }
 
 // issuers returns one issuer of this configuration for each CA, account and storage, of those

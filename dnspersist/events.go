@@ -68,14 +68,23 @@ func (a *App) hasStopped() bool {
 	return a.stopped
 }
 
-// reporter counts what an issuer does, and has what somebody may have to know emitted.
+// reporter counts what an issuer does, and has what somebody may have to know emitted and kept.
 type reporter struct {
 	*metrics.CA
-	events *events.Center
+	app     *App
+	ca      string
+	account string
 }
 
 // Noticed implements acmepersist.Observer.
-func (o reporter) Noticed(n acmepersist.Notice) { o.events.Notice(n) }
+func (o reporter) Noticed(n acmepersist.Notice) { o.app.shared.events.Notice(n) }
+
+// Records implements acmepersist.Observer.
+func (o reporter) Records(onDemand bool, seen acmepersist.Records) {
+	o.app.shared.registry.Looked(o.app.waits, o.ca, o.account, onDemand, seen.Faults)
+	seen.Faults = nil // these are counted
+	o.CA.Records(onDemand, seen)
+}
 
 // Interface guards
 var (

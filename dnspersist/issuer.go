@@ -171,7 +171,8 @@ func (iss *Issuer) active() (*acmepersist.Issuer, *certmagic.Config) {
 	if iss.rt.active == nil {
 		cfg := iss.rt.magic
 		core := iss.rt.core
-		core.Storage, core.Observer = cfg.Storage, reporter{iss.rt.app.shared.metrics.CA(iss.CA, accountIn(iss, cfg.Storage)), iss.rt.app.shared.events}
+		app, account := iss.rt.app, accountIn(iss, cfg.Storage)
+		core.Storage, core.Observer = cfg.Storage, reporter{app.shared.metrics.CA(iss.CA, account), app, iss.CA, account}
 		core.RenewalWindowRatio = cfg.RenewalWindowRatio
 		core.OnDemand = cfg.OnDemand != nil
 		core.WritesPerHour, core.MaxRecords = iss.rt.app.onDemand.WritesPerHour, iss.rt.app.onDemand.MaxRecords

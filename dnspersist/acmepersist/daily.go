@@ -128,9 +128,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 			}
 		}
 	}
-	for onDemand, seen := range run.records(states) {
-		iss.Observer.Records(onDemand, seen)
-	}
+	iss.observeRecords(ctx, run, states)
 	if n := run.onDemand.Load(); n > 0 {
 		iss.Logger.Info("records that certificates of domains on demand are renewed by are not as they should be; which ones is logged at level DEBUG",
 			zap.String("ca", iss.CA), zap.Int64("records", n))
@@ -150,6 +148,8 @@ type lookRun struct {
 	mu     sync.Mutex
 	err    error // the first
 	failed int
+	// shown are what the looks have shown, by name.
+	shown map[string]RecordFault
 }
 
 // isDue reports whether a name is to be looked at: where the record was not as it should be sooner, so that it
@@ -168,7 +168,7 @@ func (r *lookRun) isChanged(n state.Name) bool { return r.changedAt.After(n.Chan
 
 // records are what was last seen of the records at the names, by whether they are for domains on demand. Names
 // without a certificate are not looked at any more, and do not count: strangers could have them there for ever.
-func (r *lookRun) records(names []state.Name) map[bool]Records {
+func (r *lookRun) records(ctx context.Context, names []state.Name) map[bool]Records {
 	seen := map[bool]Records{false: {NotReady: make(map[propagation.Status]int)}, true: {NotReady: make(map[propagation.Status]int)}}
 	since := walltime.Now().Add(-3 * r.every) // a look may be late by the time between two runs
 	for _, n := range names {
@@ -186,6 +186,9 @@ func (r *lookRun) records(names []state.Name) map[bool]Records {
 		case len(n.Accepted) > 0 && n.Accepted[0].At.After(n.LookedAt): // the CA has found it since
 		case slices.Contains(NotReady, n.LookedStatus):
 			s.NotReady[n.LookedStatus]++
+		}
+		if f := r.fault(ctx, n, served); f != nil {
+			s.Faults = append(s.Faults, *f)
 		}
 		seen[onDemand] = s
 	}
@@ -239,7 +242,9 @@ func (r *lookRun) look(ctx context.Context, n state.Name, sessions map[*Issuer]*
 	}
 	changed := r.isChanged(known)
 	known.Identifiers = n.Identifiers
-	err = s.lookAt(ctx, known, look{life: life, due: due, changed: changed, every: r.every, onDemand: &r.onDemand})
+	l := &look{life: life, due: due, changed: changed, every: r.every, onDemand: &r.onDemand}
+	err = s.lookAt(ctx, known, l)
+	r.note(n.Name, l)
 	if err != nil && changed {
 		// it is reported by the next look
 		err = errors.Join(err, s.store.UpdateName(context.WithoutCancel(ctx), n.Name, func(fresh *state.Name) bool {
@@ -299,7 +304,7 @@ func (r *lookRun) claim(ctx context.Context, s *session, name string) (known sta
 }
 
 // lookAt looks at one name.
-func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
+func (s *session) lookAt(ctx context.Context, known state.Name, l *look) error {
 	o, err := s.iss.ca.LoadOffer(ctx)
 	if err != nil {
 		return err
@@ -315,7 +320,7 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	w.Known.Identifiers = known.Identifiers
 	l.siteSession = w
 	for _, a := range known.Accepted {
-		l.accepted = append(l.accepted, a.Value)
+		l.accepted, l.accountsAccepted = append(l.accepted, a.Value), append(l.accountsAccepted, a.Account)
 	}
 	if s.iss.Checker == nil {
 		return l.reportChange(ctx, l.accepted)
@@ -328,6 +333,9 @@ func (s *session) lookAt(ctx context.Context, known state.Name, l look) error {
 	}
 	if err := w.Refine(l.report.Values, o); err != nil {
 		return err
+	}
+	if l.report.Status == propagation.StatusAbsent {
+		l.finding = site.Find(w.Record, w.Want, l.report)
 	}
 	if keeps(s.iss.Publishing) {
 		err := w.keep(ctx, l.report, l.life)
@@ -354,7 +362,11 @@ type look struct {
 	*siteSession
 	// accepted are the values that the CA has accepted last.
 	accepted []string
-	report   propagation.Report
+	// accountsAccepted are the accounts that these were accepted of.
+	accountsAccepted []string
+	report           propagation.Report
+	// finding is what is published where none of it is the record.
+	finding Finding
 	// before is what the last look has shown, of whichever node.
 	before propagation.Status
 	// life is that of the certificate that is renewed first, and due is when.
@@ -380,7 +392,9 @@ func (l *look) observe(ctx context.Context, known state.Name) error {
 	l.before = known.LookedStatus
 	return l.store.UpdateName(ctx, known.Name, func(n *state.Name) bool {
 		before := *n
-		n.LookedStatus = l.report.Status
+		if n.LookedStatus = l.report.Status; n.LookedStatus != before.LookedStatus || n.LookedSince.IsZero() {
+			n.LookedSince = walltime.Now().UTC()
+		}
 		// the look that is a day later may come a little sooner
 		if l.isNews = n.LookedStatus != before.LookedStatus || walltime.Since(n.ReportedAt) > l.every-l.every/12; l.isNews {
 			n.ReportedAt = walltime.Now().UTC()
@@ -430,7 +444,7 @@ func (l look) log(ctx context.Context) error {
 		if l.report.Status == propagation.StatusAbsent {
 			l.write(zapcore.ErrorLevel, "a record that a certificate is renewed by is gone or was changed; publish it again", fields...)
 			n := l.newNotice(NoticeGone)
-			n.Finding = site.Find(w.Record, w.Want, l.report)
+			n.Finding = l.finding
 			w.iss.Observer.Noticed(n)
 		} else {
 			l.write(zapcore.WarnLevel, "a record that a certificate is renewed by is not on all name servers", fields...)
@@ -557,10 +571,10 @@ func (w *siteSession) warnOfEnd(values []string, life time.Duration) {
 			end, value = v.Value.PersistUntil, v.Text
 		}
 	}
-	interval := time.Duration(float64(life) * (1 - w.iss.RenewalWindowRatio))
-	if end.IsZero() || end.After(time.Now().Add(renewalsAhead*interval)) {
+	if !w.iss.endsSoon(end, life) {
 		return
 	}
+	interval := w.iss.renewedEvery(life)
 	n := w.newNotice(NoticeEnding)
 	n.Value, n.Ends = value, end
 	w.iss.Observer.Noticed(n)

@@ -30,6 +30,8 @@ const (
 	ReasonBlocked Reason = "dns_blocked"
 	// ReasonPublish: the record could not be published by the DNS provider.
 	ReasonPublish Reason = "publish"
+	// ReasonEnding: the record by which a certificate is renewed ends soon. Nothing waits for it.
+	ReasonEnding Reason = "record_ending"
 )
 
 // Reasons to wait for something else than the record.

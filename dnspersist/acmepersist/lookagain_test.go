@@ -68,6 +68,17 @@ func TestGoneRecordIsLookedAtAgainSoon(t *testing.T) {
 		if absent > 0 {
 			want[propagation.StatusAbsent] = absent
 		}
+		if f := seen.configured.Faults; len(f) != absent || absent > 0 && (f[0].Reason != acmepersist.ReasonAbsent || f[0].Record.Name != name || f[0].Since.IsZero() || f[0].NeededBy.IsZero()) {
+			t.Fatalf("after %s: faults are %+v, want %d", after, f, absent)
+		}
+		remembered, err := i.Remembered(t.Context(), []string{issuedName})
+		if err != nil || (remembered[0].Fault != nil) != (absent > 0) {
+			t.Fatalf("after %s: %+v is remembered: %v", after, remembered, err)
+		}
+		seen.configured = acmepersist.Records{}
+		if err := i.RememberRecords(t.Context(), 24*time.Hour); err != nil || len(seen.configured.Faults) != absent {
+			t.Fatalf("after %s: another process finds %+v: %v", after, seen.configured, err)
+		}
 		if got := seen.configured.NotReady; !maps.Equal(got, want) || len(seen.onDemand.NotReady) > 0 {
 			t.Fatalf("after %s: %v, want %v", after, got, want)
 		}

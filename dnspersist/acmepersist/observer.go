@@ -33,6 +33,8 @@ type Records struct {
 	Ends time.Time
 	// NotReady is how many are not as they should be, by what was found.
 	NotReady map[propagation.Status]int
+	// Faults are what is wrong with them, each by itself, and with those that end soon.
+	Faults []RecordFault
 }
 
 // NotReady is what may be found of a record that is not as it should be.

@@ -164,7 +164,7 @@ func TestRecordsSeen(t *testing.T) {
 		{Name: "looked-at", Identifiers: ours, LookedAt: now, LookedStatus: propagation.StatusConfirming, Accepted: accepted(old), EndsAt: later},
 		{Name: "found-since", Identifiers: ours, LookedAt: now.Add(-time.Hour), LookedStatus: propagation.StatusAbsent, Accepted: accepted(now)},
 	}
-	seen := run.records(names)
+	seen := run.records(t.Context(), names)
 	if got := seen[false]; !got.Ends.Equal(later) || len(got.NotReady) > 0 {
 		t.Errorf("seen are %v, want an end at %s and nothing that is not ready", got, later)
 	}
@@ -173,10 +173,10 @@ func TestRecordsSeen(t *testing.T) {
 	}
 	names = append(names, state.Name{Name: "new", Identifiers: ours, Accepted: accepted(now), EndsAt: soon},
 		state.Name{Name: "gone", Identifiers: ours, LookedAt: now, LookedStatus: propagation.StatusAbsent, Accepted: accepted(old)})
-	if got := run.records(names)[false]; !got.Ends.Equal(soon) || got.NotReady[propagation.StatusAbsent] != 1 {
+	if got := run.records(t.Context(), names)[false]; !got.Ends.Equal(soon) || got.NotReady[propagation.StatusAbsent] != 1 {
 		t.Errorf("with a new one and one that is gone are seen %v", got)
 	}
-	if got := run.records(names[:2])[false]; !got.Ends.IsZero() {
+	if got := run.records(t.Context(), names[:2])[false]; !got.Ends.IsZero() {
 		t.Errorf("of records that do not end it is %s", got.Ends)
 	}
 }

@@ -27,6 +27,8 @@ type Remembered struct {
 	// Looked is what the last daily look at the record has found, LookedAt when that was.
 	Looked   propagation.Status
 	LookedAt time.Time
+	// Fault is what that look has found wrong with a record by which a certificate is renewed; nil if nothing.
+	Fault *RecordFault
 	// Answer is what the CA has last refused the domain with; nil if it has not.
 	Answer *Answer
 }
@@ -61,6 +63,9 @@ func remembered(ctx context.Context, iss *Issuer, domain string) (Remembered, er
 		return r, err
 	}
 	r.Looked, r.LookedAt, r.Answer = name.LookedStatus, name.LookedAt, name.Answer
+	if r.Certificate != nil {
+		r.Fault = iss.faultOf(ctx, name, []string{domain})
+	}
 	switch next := name.NextAttempt(); {
 	case !order.PostedAt.IsZero():
 		r.Reason, r.Since = ReasonProcessing, order.PostedAt

@@ -94,14 +94,19 @@ func allPlaces() []place {
 			all = append(all, place{p, "", source})
 		}
 	}
+	for _, r := range []acmepersist.Reason{
+		acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonBlocked, acmepersist.ReasonEnding,
+	} {
+		all = append(all, place{parking.PhaseServed, r, fromConfiguration})
+	}
 	for _, p := range []parking.Phase{parking.PhaseWanted, parking.PhaseServed} {
 		all = append(all, place{p, "", fromConfiguration})
 	}
 	return all
 }
 
-// placeOf is where a name is. Only of one that waits the reason counts: one that is worked on has waited
-// for it.
+// placeOf is where a name is. Only of one that waits, or whose record is not as it should be, the reason counts: one
+// that is worked on has waited for it.
 func placeOf(s parking.Status) place {
 	p := place{phase: s.Phase, source: fromConfiguration}
 	if s.IsOnDemand || s.Owner != nil && s.Owner.IsOnDemand() {
@@ -110,6 +115,10 @@ func placeOf(s parking.Status) place {
 	switch s.Phase {
 	case parking.PhaseWaiting, parking.PhaseHeld, parking.PhaseProcessing:
 		p.reason = s.Reason
+	case parking.PhaseServed:
+		if s.Fault != nil {
+			p.reason = s.Reason
+		}
 	}
 	return p
 }

@@ -37,7 +37,7 @@ type HealthReply struct {
 
 // HealthReason is what is wrong.
 type HealthReason struct {
-	// Code is storage, account, ca_down or certificate_ends.
+	// Code is storage, account, ca_down, certificate_ends or record_gone.
 	Code string `json:"code"`
 	Text string `json:"text"`
 	CA   string `json:"ca,omitempty"`
@@ -112,7 +112,7 @@ func (o *Operator) Health(ctx context.Context) (HealthReply, error) {
 			}, down)
 		}
 	}
-	ending := slices.DeleteFunc(mine, func(s parking.Status) bool { return !s.IsRunningOut(now) })
+	ending := slices.DeleteFunc(slices.Clone(mine), func(s parking.Status) bool { return !s.IsRunningOut(now) })
 	slices.SortFunc(ending, func(a, b parking.Status) int {
 		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Domain, b.Domain))
 	})
@@ -121,7 +121,16 @@ func (o *Operator) Health(ctx context.Context) (HealthReply, error) {
 		h.add(HealthDegraded, HealthReason{Code: "certificate_ends", Text: fmt.Sprintf("the certificate of %s ends on %s, and is not renewed: %s",
 			first.Domain, first.NotAfter.UTC().Format(time.RFC3339), foreign.Text(first.Explain().Text))}, ending)
 	}
+	if gone := slices.DeleteFunc(mine, func(s parking.Status) bool { return !isGone(s) }); len(gone) > 0 {
+		h.add(HealthDegraded, HealthReason{Code: "record_gone", Text: "records that certificates are renewed by are gone or were changed: " +
+			"publish them again before that, see `caddy dns-persist status`"}, gone)
+	}
 	return h, nil
+}
+
+// isGone reports whether the record is gone by which the certificate of a domain is renewed.
+func isGone(s parking.Status) bool {
+	return s.Fault != nil && (s.Reason == acmepersist.ReasonAbsent || s.Reason == acmepersist.ReasonWrong)
 }
 
 // add adds a reason, which is about some domains.

@@ -25,6 +25,10 @@ func TestHealth(t *testing.T) {
 	tenant.IsOnDemand = true
 	down, lost := VitalsOfCA{CA: "one", DownSince: now.Add(-time.Hour)}, VitalsOfCA{CA: "one", IsAccountLost: true}
 	well := VitalsOfCA{CA: "two"}
+	gone := parking.Status{Domain: "a.example", CA: "one", Phase: parking.PhaseServed}
+	gone.SetFault(&acmepersist.RecordFault{Reason: acmepersist.ReasonAbsent, LookedAt: now})
+	unsure := gone
+	unsure.SetFault(&acmepersist.RecordFault{Reason: acmepersist.ReasonBlocked, LookedAt: now})
 	for name, tt := range map[string]struct {
 		names  []parking.Status
 		vitals Vitals
@@ -39,6 +43,8 @@ func TestHealth(t *testing.T) {
 		"it is, and nobody needs it":       {nil, Vitals{CAs: []VitalsOfCA{down}}, "ok"},
 		"it is for a minute":               {[]parking.Status{held(acmepersist.ReasonCADown)}, Vitals{CAs: []VitalsOfCA{{CA: "one", DownSince: now.Add(-time.Minute)}}}, "ok"},
 		"a certificate runs out":           {[]parking.Status{ending}, Vitals{}, "degraded certificate_ends a.example"},
+		"a record has vanished":            {[]parking.Status{gone}, Vitals{}, "degraded record_gone a.example"},
+		"one cannot be looked at":          {[]parking.Status{unsure}, Vitals{}, "ok"},
 		"that of a tenant does":            {[]parking.Status{tenant}, Vitals{}, "ok"},
 		"a certificate and the storage do": {[]parking.Status{ending}, Vitals{Storage: errors.New("gone")}, "unusable storage certificate_ends a.example"},
 		"a tenant is held by a CA that's down": {[]parking.Status{func() parking.Status {

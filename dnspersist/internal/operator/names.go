@@ -368,6 +368,9 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 	case parking.PhaseProcessing:
 		return "the order is looked at again", at
 	case parking.PhaseServed:
+		if s.Fault != nil {
+			return "the record is looked at again, and the certificate renewed by it", at
+		}
 		if s.IsOnDemand {
 			return "a visitor has it renewed when it is due", at
 		}

@@ -48,6 +48,9 @@ func statusOf(r acmepersist.Remembered, ca string) parking.Status {
 		now := walltime.Now()
 		if now.Before(r.Due) || r.Reason == "" && now.Before(s.NotAfter) {
 			s.Phase, s.Since = parking.PhaseServed, r.Certificate.NotBefore
+			if r.Fault != nil {
+				s.SetFault(r.Fault)
+			}
 			return s
 		}
 	}

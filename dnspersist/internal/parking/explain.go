@@ -15,7 +15,7 @@ type Severity int
 
 // Severities, from the lightest.
 const (
-	// SeverityOK: there is a certificate, or an attempt is under way.
+	// SeverityOK: there is a certificate and the record to renew it by, or an attempt is under way.
 	SeverityOK Severity = iota
 	// SeverityInfo: it passes by itself, with DNS or time.
 	SeverityInfo
@@ -46,6 +46,8 @@ func (s Status) Severity(now time.Time) Severity {
 	switch {
 	case s.Phase == PhaseFailed, s.IsRunningOut(now):
 		return SeverityError
+	case s.Phase == PhaseServed && s.Fault != nil:
+		return SeverityWarning
 	case s.Phase == PhaseServed:
 		return SeverityOK
 	case s.Phase == PhaseLooking, s.Phase == PhasePublishing, s.Phase == PhaseOrdering:
@@ -103,6 +105,8 @@ func (s Status) explain() Explanation {
 	case s.Phase == PhaseFailed:
 		x.Code, x.Do = string(PhaseFailed), "see the error; it is tried again by itself"
 		return x
+	case s.Fault != nil:
+		return s.explainFault()
 	case s.Reason == "", s.Phase == PhaseServed:
 		return x
 	}
@@ -138,7 +142,7 @@ func adviceFor(s Status) string {
 		publish = fmt.Sprintf("let the owner of the domain set a CNAME record at %s that leads to %s", s.Record.Name, s.Record.Target)
 	}
 	switch s.Reason {
-	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong:
+	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonEnding:
 		if len(s.Misplaced) > 0 {
 			return "move the TXT record to " + place.Place()
 		}

@@ -102,6 +102,7 @@ type Registry struct {
 	guests         guests
 	announcements  *announcements
 	faults         serverFaults
+	looked         map[lookedBy]looked // what looks have found wrong with records of domains that are served
 	digests        map[matter]*digest
 	// slots are for the retries, by CA.
 	slots  map[string]chan struct{}
@@ -126,6 +127,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		slots:     make(map[string]chan struct{}),
 		reported:  make(map[string]uint64),
 		faults:    make(serverFaults),
+		looked:    make(map[lookedBy]looked),
 		digests:   make(map[matter]*digest),
 	}
 	r.announcements = newAnnouncements(r)

@@ -62,6 +62,9 @@ type Status struct {
 	Since, Next time.Time
 	// Certificate is the one that is served; zero if there is none.
 	Certificate
+	// Fault is what the last look at the record of a domain that is served has found wrong, which Reason, Record,
+	// Report, LookedAt, Since and Next are then of; nil if nothing.
+	Fault *acmepersist.RecordFault
 	// LookedAt is when DNS was looked at last; zero where the wait is not for DNS.
 	LookedAt time.Time
 	// IsOnDemand is true for a domain that a visitor has asked for, and AskedAt when one did so last.
@@ -263,6 +266,9 @@ func (r *Registry) whole(domain string, i int, served served) []Status {
 				all[i].Certificate = certs[at]
 			}
 		}
+	}
+	for i := range all {
+		r.addFault(&all[i])
 	}
 	return all
 }

@@ -117,6 +117,9 @@ func (a *Attempt) Settle(ctx context.Context, err error) (isHeld bool) {
 
 // obtained ends what was waited for, and asked for, of a domain that has its certificate.
 func (r *Registry) obtained(o Owner, domain string) {
+	for _, l := range r.looked {
+		delete(l.faults, domain) // the CA has found the record
+	}
 	key := keyOf(o, domain)
 	for _, e := range slices.Clone(r.byDomain[domain]) {
 		if e.key == key || !e.isHeld {

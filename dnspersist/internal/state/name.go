@@ -43,6 +43,8 @@ type Name struct {
 	LookedAt time.Time `json:"looked_at,omitzero"`
 	// LookedStatus is what that one look found, so that it is not forgotten with the process.
 	LookedStatus propagation.Status `json:"looked_status,omitempty"`
+	// LookedSince is since when looks have found that.
+	LookedSince time.Time `json:"looked_since,omitzero"`
 	// ReportedAt is when it was last logged what a look has found.
 	ReportedAt time.Time `json:"reported_at,omitzero"`
 	// EndsAt is when the last of the published values ends that the CA may accept; zero if one never does.

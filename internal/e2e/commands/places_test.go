@@ -40,6 +40,8 @@ type trouble struct {
 	event               string // the last one about it; empty if there is none
 
 	domain string
+	// isServed is true where the record vanishes once there is a certificate.
+	isServed bool
 }
 
 // receiver is where a webhook sends events.
@@ -85,9 +87,11 @@ func (r *receiver) last(domain, ca string) (last receivedEvent) {
 
 // Whatever is wrong with a domain, the log, the command status, the admin API, the metrics and the events
 // say the same: wrong records wherever people put them, a CA that is down or slow, a lost account, and a
-// domain that the CA has refused too often.
+// domain that the CA has refused too often, and a record that vanishes once there is a certificate.
 func TestFivePlacesAgree(t *testing.T) {
-	e := newEnv(t, harness.Options{Tuning: func(v *tuning.Values) { v.DiagnoseAfter, v.InlineProcessing = time.Second, time.Second }})
+	e := newEnv(t, harness.Options{Tuning: func(v *tuning.Values) {
+		v.DiagnoseAfter, v.InlineProcessing, v.LookAtNames = time.Second, time.Second, 2*time.Second
+	}})
 	events := newReceiver(t)
 	account := e.Bind()
 	records := wrongRecords(account, e.Value(account, false))
@@ -109,6 +113,12 @@ func TestFivePlacesAgree(t *testing.T) {
 	}
 	e.Load(config)
 	for _, c := range all {
+		if c.isServed {
+			e.WaitTrusted(c.domain, harness.Soon)
+			e.Publish(c.domain)
+		}
+	}
+	for _, c := range all {
 		t.Run(c.label, func(t *testing.T) { e.agrees(t, c, events) })
 	}
 }
@@ -127,6 +137,10 @@ func (e *env) troubles(account string) []trouble {
 		{label: "lost", block: e.BlockFor(lost), phase: "held", reason: "account", code: "account", do: "restore the account", event: "dns_persist_account_lost"},
 		{label: "slow", block: e.BlockFor(slow), phase: "processing", reason: "ca_processing", code: "ca_processing", why: "has been validating"},
 		{label: "budget", phase: "held", reason: "budget", code: "budget", why: "failed to validate", do: "correct why"},
+		{
+			label: "gone", phase: "served", reason: "record_absent", code: "record_absent", why: "gone or was changed", do: "publish it again",
+			event: "dns_persist_record_gone", isServed: true,
+		},
 	}
 	for i := range all {
 		all[i].domain = e.Name(all[i].label)
@@ -135,6 +149,7 @@ func (e *env) troubles(account string) []trouble {
 	lost.Forget()
 	e.Publish(all[2].domain, e.ValueFor(slow, e.BindFor(slow), false))
 	e.Publish(all[3].domain, e.Value(account, false))
+	e.Publish(all[4].domain, e.Value(account, false))
 	name, hour := "_validation-persist."+all[3].domain, time.Now().Add(-time.Hour)
 	spent, err := json.Marshal(map[string]any{"name": name, "attempts": []time.Time{hour, hour, hour, hour}})
 	if err != nil {
@@ -174,6 +189,9 @@ func (e *env) agrees(t *testing.T, c trouble, events *receiver) {
 	names := decode[dnspersist.NamesReply](t, r.out).Names
 	if r.status != 2 || len(names) != 1 || names[0].Phase != n.Phase || names[0].Reason != n.Reason || names[0].Do != n.Do || !names[0].NextAt.Equal(n.NextAt) {
 		t.Errorf("status ends with %d and %s, GET names says %+v", r.status, r.out, n)
+	}
+	if _, health := e.call(http.MethodGet, "/dns_persist/health", ""); c.isServed && !has(health, "degraded", "record_gone", c.domain) {
+		t.Errorf("health: %s", health)
 	}
 	if r = e.caddy("status", c.domain, "--address", e.Admin); !has(r.out, c.domain, c.phase, c.code) {
 		t.Errorf("status: %s", r.out)
