@@ -2,6 +2,8 @@ package parking
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -35,6 +37,34 @@ func TestAnnouncementSaysWhatToAddFirst(t *testing.T) {
 		first, _ := fields["first"].(string)
 		if fields["name"] != c.name || first != c.first {
 			t.Errorf("%s: %v", what, fields)
+		}
+	}
+}
+
+// A record that is complete is not asked for any more, whatever its domain waits for then.
+func TestCompleteRecordIsNotAskedFor(t *testing.T) {
+	for what, r := range map[string]acmepersist.Reason{"the CA decides": acmepersist.ReasonProcessing, "the CA refuses": acmepersist.ReasonRejected} {
+		for _, isSeen := range []bool{true, false} { // by the watch, or by the attempt only
+			inBubble(t, func(t *testing.T, w *world) {
+				o := w.configure("a", "a.test")
+				defer w.end(o)
+				h := absent("a.test", "v")
+				w.again(t, o, h)
+				time.Sleep(5 * time.Minute)
+				if isSeen {
+					w.show(o, "a.test", propagation.StatusReady)
+				}
+				next := held("a.test", time.Now().Add(6*time.Hour))
+				next.Reason, next.Record, next.Account = r, h.Record, h.Account
+				w.change(o, "a.test", func(e *entry) { e.retryAt, e.readyAt, e.busyUntil = time.Time{}, time.Time{}, time.Time{} })
+				w.again(t, o, next)
+				w.logs.TakeAll()
+				time.Sleep(5 * time.Hour)
+				synctest.Wait()
+				if n := w.logs.FilterMessageSnippet("publish this TXT record").Len(); n > 0 || len(w.announcements.byRecord) > 0 {
+					t.Errorf("%s, seen %v: the record is asked for %d times", what, isSeen, n)
+				}
+			})
 		}
 	}
 }

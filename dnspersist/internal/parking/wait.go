@@ -171,7 +171,9 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	}
 	isAnnounced := e.asked != nil
 	switch {
-	case hold.Watch == nil:
+	case hold.Watch == nil && hold.Reason == acmepersist.ReasonCADown: // what DNS shows is not known
+	case hold.Watch == nil, report.Status == propagation.StatusReady: // nobody has to publish it
+		r.announcements.remove(e)
 	case report.Status == propagation.StatusAbsent, report.Status == propagation.StatusBlocked:
 		r.announcements.add(e)
 	case e.asked != nil: // one that some servers already show is on its way
@@ -280,6 +282,8 @@ func (e *entry) observed(report propagation.Report) {
 	switch {
 	case isGone && e.newest() != nil:
 		r.announcements.add(e) // some servers had it when the wait began, so it was not announced
+	case report.Status == propagation.StatusReady:
+		r.announcements.remove(e)
 	case e.asked != nil:
 		e.asked = e.hold
 	}
