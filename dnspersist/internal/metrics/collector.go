@@ -109,7 +109,7 @@ func allPlaces() []place {
 // that is worked on has waited for it.
 func placeOf(s parking.Status) place {
 	p := place{phase: s.Phase, source: fromConfiguration}
-	if s.IsOnDemand || s.Owner != nil && s.Owner.IsOnDemand() {
+	if s.IsOnDemand {
 		p.source = onDemand
 	}
 	switch s.Phase {

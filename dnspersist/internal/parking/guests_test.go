@@ -117,3 +117,24 @@ func TestManagedDomainIsNotAGuest(t *testing.T) {
 		}
 	})
 }
+
+// A domain of the configuration that a reload leaves to visitors is one of theirs: counted as such, and forgotten
+// when nobody asks for it.
+func TestManagedDomainBecomesGuest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a", "a.test")
+		w.again(t, o, absent("a.test", "v"))
+		next := w.configure("a")
+		next.onDemand = true
+		defer w.end(next)
+		w.end(o)
+		_ = w.attempt(t.Context(), next, "a.test", absent("a.test", "v"))
+		if s := w.Of("a.test"); len(s) != 1 || !s[0].IsOnDemand || s[0].AskedAt.IsZero() || w.guests.count != 1 {
+			t.Errorf("the domain is %+v, of %d on demand", s, w.guests.count)
+		}
+		time.Sleep(48 * time.Hour)
+		if synctest.Wait(); w.Waits(next, "a.test") || w.guests.count != 0 {
+			t.Error("it waits for ever without a visitor")
+		}
+	})
+}

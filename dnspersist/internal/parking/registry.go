@@ -24,8 +24,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 )
 
 // Configuration is a configuration of Caddy, as far as domains wait for it.
@@ -289,15 +291,20 @@ func (e *entry) isBusy(now time.Time) bool { return now.Before(e.busyUntil) || e
 
 // own makes an owner the newest one. CertMagic's jobs of a configuration that has ended may
 // still come by: it would own the domain for ever, for it ends only once. A domain that a configuration
-// manages is no guest any more: no handshake would bring it back.
+// manages is no guest any more, for no handshake would bring it back; one that is left to visitors becomes one.
 func (e *entry) own(o Owner) {
 	if o.Configuration().ended {
 		return
 	}
 	e.owners = append(slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o }), o)
-	if !o.IsOnDemand() && e.guest != nil {
-		e.registry.guests.remove(e)
+	switch guests := &e.registry.guests; {
+	case !o.IsOnDemand() && e.guest != nil:
+		guests.remove(e)
 		e.guest = nil
+	case o.IsOnDemand() && e.guest == nil:
+		e.guest = &guest{domain: fair.Domain(record.Base(e.domain)), interest: time.Now()}
+		e.sees(e.report())
+		guests.add(e)
 	}
 }
 
