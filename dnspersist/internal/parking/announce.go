@@ -34,10 +34,13 @@ const (
 type announcements struct {
 	registry *Registry
 	byRecord map[acmepersist.Record]*announcement
-	timer    *time.Timer
-	timerAt  time.Time
-	// diagnosing are records that are diagnosed next, one after another.
+	// began is what slots count from.
+	began   time.Time
+	timer   *time.Timer
+	timerAt time.Time
+	// diagnosing are records that are diagnosed next, one after another, and queued the same.
 	diagnosing   []diagnosis
+	queued       map[diagnosis]bool
 	isDiagnosing bool
 	working      sync.WaitGroup
 	ctx          context.Context
@@ -50,6 +53,7 @@ type announcement struct {
 	misplaced  []string // where else the record was found
 	next       time.Time
 	interval   time.Duration
+	slot       time.Duration // see slotOf
 	since      time.Time
 	wasLogged  bool
 	diagnoseAt time.Time // for the first time; zero once it is done
@@ -63,7 +67,7 @@ type diagnosis struct {
 }
 
 func newAnnouncements(r *Registry) *announcements {
-	a := &announcements{registry: r, byRecord: make(map[acmepersist.Record]*announcement)}
+	a := &announcements{registry: r, byRecord: make(map[acmepersist.Record]*announcement), began: time.Now(), queued: make(map[diagnosis]bool)}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a
 }
@@ -80,13 +84,14 @@ func (a *announcements) add(e *entry) {
 	w := a.byRecord[record]
 	if w == nil {
 		t, now := e.newest().Configuration().Timing, time.Now()
+		window := cmp.Or(t.AnnounceWindow, announceWindow)
 		w = &announcement{
-			entries: make(map[*entry]bool), since: now, next: now.Add(cmp.Or(t.AnnounceWindow, announceWindow)),
-			interval: cmp.Or(t.AnnounceAgain, announceAgain), diagnoseAt: now.Add(cmp.Or(t.DiagnoseAfter, diagnoseAfter)),
+			entries: make(map[*entry]bool), since: now, slot: window / 2, interval: cmp.Or(t.AnnounceAgain, announceAgain),
+			next: a.slotOf(now.Add(window), window/2), diagnoseAt: a.slotOf(now.Add(cmp.Or(t.DiagnoseAfter, diagnoseAfter)), window/2),
 		}
 		a.byRecord[record] = w
 	}
-	w.entries[e], e.asked = true, e.hold
+	w.entries[e], e.asked, e.announced = true, e.hold, w
 	a.arm(w.due())
 }
 
@@ -96,21 +101,21 @@ func (a *announcements) remove(e *entry) {
 	if e.asked == nil {
 		return
 	}
-	record := e.asked.Record
-	e.asked = nil
-	if w := a.byRecord[record]; w != nil {
-		if delete(w.entries, e); len(w.entries) == 0 {
-			delete(a.byRecord, record)
-		}
+	w := e.announced
+	if delete(w.entries, e); len(w.entries) == 0 {
+		delete(a.byRecord, e.asked.Record)
 	}
+	e.asked, e.announced = nil, nil
 }
 
-// of is what an entry's record is announced with; nil if it is not.
-func (a *announcements) of(e *entry) *announcement {
-	if e.asked == nil {
-		return nil
+// slotOf is the end of the slot of time that a time is in. All records are gone through when one is due: those of
+// many domains that begin to wait one after another have to come due together.
+func (a *announcements) slotOf(at time.Time, slot time.Duration) time.Time {
+	since := at.Sub(a.began)
+	if over := since % max(slot, 1); over > 0 {
+		since += slot - over
 	}
-	return a.byRecord[e.asked.Record]
+	return a.began.Add(since)
 }
 
 // due is when something is to be done for the record.
@@ -143,10 +148,11 @@ func (a *announcements) fire() {
 	a.timer = nil
 	now := time.Now()
 	var first []entryOfLog
+	var due time.Time
 	for record, w := range a.byRecord {
 		switch {
 		case !w.next.After(now):
-			w.next = now.Add(w.interval)
+			w.next = a.slotOf(now.Add(w.interval), w.slot)
 			w.interval = min(w.interval*4, announceMost)
 			if w.wasLogged {
 				a.diagnose(diagnosis{record, true})
@@ -158,7 +164,12 @@ func (a *announcements) fire() {
 			w.diagnoseAt = time.Time{}
 			a.diagnose(diagnosis{record, false})
 		}
-		a.arm(w.due())
+		if at := w.due(); due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	if !due.IsZero() {
+		a.arm(due)
 	}
 	slices.SortFunc(first, func(a, b entryOfLog) int { return strings.Compare(a.record.Name, b.record.Name) })
 	for _, e := range first {
@@ -259,9 +270,10 @@ func (e entryOfLog) write(logger *zap.Logger) {
 
 // diagnose puts a diagnosis behind those that wait. Nothing runs while none does.
 func (a *announcements) diagnose(d diagnosis) {
-	if slices.Contains(a.diagnosing, d) {
+	if a.queued[d] {
 		return
 	}
+	a.queued[d] = true
 	a.diagnosing = append(a.diagnosing, d)
 	if !a.isDiagnosing {
 		a.isDiagnosing = true
@@ -275,11 +287,13 @@ func (a *announcements) diagnoseAll() {
 		a.registry.mu.Lock()
 		if a.registry.closed || len(a.diagnosing) == 0 {
 			a.diagnosing, a.isDiagnosing = nil, false
+			clear(a.queued)
 			a.registry.unlock()
 			return
 		}
 		next := a.diagnosing[0]
 		a.diagnosing = a.diagnosing[1:]
+		delete(a.queued, next)
 		var watch *acmepersist.Watch
 		if w := a.byRecord[next.record]; w != nil {
 			watch = w.latest().asked.Watch

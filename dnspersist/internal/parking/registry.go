@@ -224,6 +224,8 @@ type entry struct {
 	stopWatch func()
 	// asked is the last Hold with something to watch while the record is announced, else nil.
 	asked *acmepersist.Hold
+	// announced is what it is announced with; nil with asked.
+	announced *announcement
 	// guest is set if the domain was asked for on demand.
 	guest *guest
 }

@@ -348,8 +348,8 @@ func (e *entry) status() Status {
 	if e.guest != nil {
 		s.IsOnDemand, s.AskedAt = true, e.guest.interest
 	}
-	if w := e.registry.announcements.of(e); w != nil {
-		s.Misplaced = w.misplaced
+	if e.announced != nil {
+		s.Misplaced = e.announced.misplaced
 	}
 	if len(s.Misplaced) > 0 && s.Reason == acmepersist.ReasonAbsent {
 		s.Reason = acmepersist.ReasonWrong // it was published, at another name
