@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
@@ -215,13 +216,16 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	defer attempt.Settle(ctx, errCutShort)
 	active, _ := iss.active()
 	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: attempt.Seen, Progress: attempt.Progress})
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, parking.ErrTookLong) && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
 	switch isHeld := attempt.Settle(ctx, err); {
 	case err == nil:
 		return cert, nil
 	case isHeld:
 		// frees the job slot and the lock; the registry has the domain tried again
 		return nil, certmagic.ErrNoRetry{Err: o.answer(err, false)}
-	case o.IsAlone() && ctx.Err() != nil && errors.Is(err, context.Canceled): // by a reload, or a visitor who has left
+	case o.IsAlone() && parking.IsCutShort(ctx) && errors.Is(err, context.Canceled):
 		return nil, pending{err}
 	}
 	return nil, explained{err}

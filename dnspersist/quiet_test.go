@@ -2,6 +2,10 @@ package dnspersist
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"testing"
@@ -14,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/parking"
 )
 
 // certMagic is a configuration of CertMagic's that an issuer was given, with its log and the events that it fires.
@@ -177,5 +182,34 @@ func TestAttemptThatAReloadCutsShort(t *testing.T) {
 	}
 	if err := m.OnEvent(t.Context(), "cert_failed", map[string]any{"identifier": "a.example", "error": errors.New("no")}); err != nil || len(m.events) != 0 {
 		t.Errorf("after its end it has fired %v, %v", m.events, err)
+	}
+}
+
+// An attempt that a reload or a visitor ends has not failed; one that has hung until its time was up has.
+func TestAttemptThatHangsHasFailed(t *testing.T) {
+	_, o := newOwner(t, aloneApps)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.example"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, isReload := range []bool{true, false} {
+		var cause error
+		if !isReload {
+			cause = parking.ErrTookLong
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		_, err := o.iss.Issue(ctx, csr)
+		if err == nil || isPending(err) != isReload || cause != nil && !errors.Is(err, cause) {
+			t.Errorf("a reload: %v; the attempt is answered with %v", isReload, err)
+		}
 	}
 }

@@ -32,6 +32,11 @@ const (
 // configuration or a visit is not.
 var ErrTookLong = fmt.Errorf("the attempt has taken longer than %s", AttemptTimeout)
 
+// IsCutShort reports whether an attempt was ended by a reload or by a visitor who has left: then nothing has failed.
+func IsCutShort(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrTookLong)
+}
+
 // failureWaits are the times after which a domain that waits is tried again whose attempt has failed
 // with something else than a Hold: the first ones are CertMagic's. The last one repeats.
 var failureWaits = []time.Duration{

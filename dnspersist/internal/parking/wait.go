@@ -111,8 +111,7 @@ func (a *Attempt) Settle(ctx context.Context, err error) (isHeld bool) {
 		r.settle(ctx, a.owner, hold)
 		return a.owner.IsAlone()
 	}
-	tookLong := errors.Is(context.Cause(ctx), ErrTookLong)
-	return a.owner.IsAlone() && (ctx.Err() == nil || tookLong) && r.failed(a.owner, a.domain, err)
+	return a.owner.IsAlone() && !IsCutShort(ctx) && r.failed(a.owner, a.domain, err)
 }
 
 // obtained ends what was waited for, and asked for, of a domain that has its certificate.
@@ -287,7 +286,7 @@ func (e *entry) observed(report propagation.Report) {
 	case e.asked != nil:
 		e.asked = e.hold
 	}
-	if e.isHeld {
+	if e.isHeld && e.news.count <= newsMost {
 		e.logWait(time.Now(), e.hold.Reason != acmepersist.ReasonBlocked)
 	}
 	now := walltime.Now()
