@@ -117,7 +117,11 @@ func (e *entry) logNews(k newsKind, r propagation.Report, f acmepersist.Finding)
 	}
 	write := func(l *zap.Logger) { k.write(l, levelFor(onDemand, level), hold, r, f) }
 	if level == zapcore.WarnLevel {
-		e.registry.logOneOfMany(matter{acmepersist.ReasonWrong, onDemand}, e.timing(), level, write)
+		reason := acmepersist.ReasonWrong
+		if k != newsWrong {
+			reason = hold.Reason
+		}
+		e.registry.logOneOfMany(matter{reason, onDemand}, e.timing(), level, write)
 		return
 	}
 	e.registry.log(write)

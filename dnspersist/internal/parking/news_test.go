@@ -127,3 +127,28 @@ func TestLevelOfNews(t *testing.T) {
 		}
 	}
 }
+
+// A zone that cannot be looked into every other minute uses up nobody else's lines: why its domain waits is
+// logged as often as other news.
+func TestFlappingZoneLogsLittle(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a", "a.test")
+		defer w.end(o)
+		w.again(t, o, missing("a.test", "v"))
+		time.Sleep(time.Minute)
+		w.logs.TakeAll()
+		for i := range 40 {
+			w.show(o, "a.test", []propagation.Status{propagation.StatusBlocked, propagation.StatusAbsent}[i%2])
+			time.Sleep(time.Minute)
+		}
+		if n := w.logs.FilterMessage(waitText).Len(); n == 0 || n > newsMost {
+			t.Errorf("it is logged %d times why it waits", n)
+		}
+		if n := w.logs.FilterMessageSnippet("keeps changing").Len(); n != 1 {
+			t.Errorf("it is logged %d times that no more is logged", n)
+		}
+		if n := len(w.digests); w.digests[matter{acmepersist.ReasonWrong, false}] != nil {
+			t.Errorf("of %d matters one is a wrong record", n)
+		}
+	})
+}
