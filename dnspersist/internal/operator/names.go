@@ -352,8 +352,15 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 	switch {
 	case o.Registry == nil && s.Phase != parking.PhaseServed:
 		return "no Caddy runs here, and nothing happens until one does", at
-	case s.IsCertMagics:
+	case s.HasOthers && s.IsCertMagics:
 		return "CertMagic tries it again, with the other issuers of its policy", time.Time{}
+	case s.IsCertMagics:
+		return "CertMagic tries it again", time.Time{}
+	}
+	again, byItself, last := "it is tried again in any case", "it is tried again by itself", at
+	if !s.ForgottenAt.IsZero() && s.ForgottenAt.Before(at) {
+		again, last = "it is forgotten unless a visitor asks for it", s.ForgottenAt
+		byItself = again
 	}
 	switch s.Phase {
 	case parking.PhaseWanted:
@@ -364,7 +371,7 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 	case parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering:
 		return "an attempt is under way", at
 	case parking.PhaseWaiting:
-		return "DNS is watched, and the certificate is ordered as soon as the record is complete; it is tried again in any case", at
+		return "DNS is watched, and the certificate is ordered as soon as the record is complete; " + again, last
 	case parking.PhaseProcessing:
 		return "the order is looked at again", at
 	case parking.PhaseServed:
@@ -377,9 +384,9 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 		return "it is renewed by itself when it is due", at
 	}
 	if s.Report != nil {
-		return "DNS is watched, and it is tried again by itself", at
+		return "DNS is watched, and " + byItself, last
 	}
-	return "it is tried again by itself", at
+	return byItself, last
 }
 
 // place is where a status is in the order of urgency. It is made of the status alone: whoever goes on

@@ -367,6 +367,21 @@ func TestFailureOfADomainThatWaits(t *testing.T) {
 	})
 }
 
+// Whoever comes later is told of what waits already, and not again while nothing changes.
+func TestSubscribeToWhatWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a", "a.test")
+		defer w.end(o)
+		_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
+		var heard int
+		defer w.Subscribe(func(string, []Status) { heard++ })()
+		w.show(o, "a.test", propagation.StatusAbsent)
+		if heard != 1 {
+			t.Errorf("it is told %d times", heard)
+		}
+	})
+}
+
 // Subscribers hear of each change of the phase, the reason or the fault, in order, and of nothing else.
 func TestSubscribe(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

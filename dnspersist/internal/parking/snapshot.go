@@ -70,8 +70,11 @@ type Status struct {
 	// IsOnDemand is true for a domain that a visitor has asked for, and AskedAt when one did so last.
 	IsOnDemand bool
 	AskedAt    time.Time
-	// IsCertMagics is true if CertMagic decides when it is tried again, which is not known.
-	IsCertMagics bool
+	// ForgottenAt is when it is not watched any more unless a visitor asks for it; zero for never.
+	ForgottenAt time.Time
+	// IsCertMagics is true if CertMagic decides when it is tried again, which is not known, and HasOthers if other
+	// issuers of the policy are tried too.
+	IsCertMagics, HasOthers bool
 	// Issuer is the storage key of the issuer that serves it.
 	Issuer string
 	// Owner is the one through which it is retried; nil if none lives.
@@ -329,7 +332,8 @@ func (r *Registry) of(domain string) []Status {
 				continue // it waits, or somebody works on it
 			}
 			if all[i].IsCertMagics = cert.err != nil; cert.err != nil {
-				all[i].Phase, all[i].Err = PhaseFailed, cert.err
+				ca, isAlone := c.CA(domain)
+				all[i].Phase, all[i].Err, all[i].HasOthers = PhaseFailed, cert.err, ca != "" && !isAlone
 			} else {
 				all[i].Phase, all[i].Since, all[i].Issuer = PhaseServed, cert.at, cert.issuer
 			}
@@ -342,11 +346,11 @@ func (r *Registry) of(domain string) []Status {
 func (e *entry) status() Status {
 	s := Status{
 		Domain: e.domain, CA: e.hold.CA, Account: e.hold.Account, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
-		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, Owner: e.newest(), hold: e.hold,
+		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, HasOthers: !e.isHeld, Owner: e.newest(), hold: e.hold,
 		Answer: e.hold.Answer, Certificate: Certificate{e.hold.NotAfter, e.hold.Urgent},
 	}
 	if e.guest != nil {
-		s.IsOnDemand, s.AskedAt = true, e.guest.interest
+		s.IsOnDemand, s.AskedAt, s.ForgottenAt = true, e.guest.interest, e.forgetAt()
 	}
 	if e.announced != nil {
 		s.Misplaced = e.announced.misplaced
@@ -385,7 +389,9 @@ func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel f
 	defer r.unlock()
 	r.subscribers = append(r.subscribers, s)
 	for domain := range r.byDomain {
-		notify(domain, r.of(domain))
+		now := r.of(domain)
+		r.reported[domain] = r.hash(domain, now)
+		notify(domain, now)
 	}
 	return func() {
 		r.mu.Lock()
@@ -405,14 +411,7 @@ func (r *Registry) changed(domain string) {
 		return
 	}
 	now := r.of(domain)
-	var text strings.Builder
-	for _, s := range now {
-		fmt.Fprintln(&text, s.CA, s.Phase, s.Reason, s.IsComplete())
-	}
-	for _, e := range r.byDomain[domain] {
-		text.WriteString(e.code)
-	}
-	known, hash := r.reported[domain], maphash.String(hashSeed, text.String())
+	known, hash := r.reported[domain], r.hash(domain, now)
 	switch {
 	case len(now) == 0 && known == 0, len(now) > 0 && known == hash:
 		return
@@ -424,4 +423,16 @@ func (r *Registry) changed(domain string) {
 	for _, s := range r.subscribers {
 		s.notify(domain, now)
 	}
+}
+
+// hash is the same as long as there is no news of where a domain is.
+func (r *Registry) hash(domain string, now []Status) uint64 {
+	var text strings.Builder
+	for _, s := range now {
+		fmt.Fprintln(&text, s.CA, s.Phase, s.Reason, s.IsComplete())
+	}
+	for _, e := range r.byDomain[domain] {
+		text.WriteString(e.code)
+	}
+	return maphash.String(hashSeed, text.String())
 }
