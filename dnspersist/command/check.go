@@ -27,9 +27,9 @@ asked for nothing but the account. Where the running Caddy waits for something
 else than the record, that is shown too, and what somebody may have corrected
 is tried again.
 
---wait looks again until all names are ok or --timeout is over, and reports
-each change with what to do; of over 20 names it reports how many are in which
-state.
+--wait looks again until all names are ok and none is held, or --timeout is
+over, and reports each change with what to do; of over 20 names it reports how
+many are in which state.
 
 --ask NAME asks the CA itself about one name: one order, validated and not
 finalized. Whatever DNS shows the CA looks, and a no counts against its
@@ -39,7 +39,7 @@ The exit status is 2 unless all names are ok.`, runCheck)
 	f := cmd.Flags()
 	f.Bool("wait", false, "Look again until all names are ok")
 	f.Duration("timeout", time.Hour, "How long --wait waits")
-	f.Bool("quiet", false, "No progress")
+	f.Bool("quiet", false, "No progress and no changes while it waits, only what comes of it")
 	f.String("ask", "", "Ask the CA itself about this name")
 	choice(f, "format", "text", "Output", "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("ask", "wait")
@@ -54,7 +54,10 @@ func runCheck(r *run) error {
 		return err
 	}
 	if was := r.text("ca"); was != "" && !strings.Contains(was, "://") {
-		return fmt.Errorf("--ca takes the directory URL of a CA, and %s is none: --ask %[1]s asks the CA about that name", was)
+		return fmt.Errorf("--ca takes the directory URL of a CA, and %s is not one: --ask %[1]s asks the CA about that name", was)
+	}
+	if r.cmd.Flags().Changed("timeout") && !r.flag("wait") {
+		return errors.New("--timeout is how long --wait waits: give both, or neither")
 	}
 	if name := r.text("ask"); r.cmd.Flags().Changed("ask") {
 		if len(names) > 0 {
@@ -93,6 +96,10 @@ func runCheck(r *run) error {
 		unwritten = cmp.Or(unwritten, reportOne(l.out, c))
 		for _, n := range holds {
 			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+foreign.Line(n.Why))
+			if n.Do != "" {
+				l.line("do", n.Do)
+			}
+			l.line("next", nextOf(n))
 		}
 	})
 	if err == nil && r.isJSON() {

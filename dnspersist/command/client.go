@@ -44,7 +44,7 @@ const urlNames = 100
 func newClient(ctx context.Context, address string) (*client, error) {
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err != nil || parsed.PortRangeSize() > 1 {
-		return nil, fmt.Errorf("%q is no address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", address)
+		return nil, fmt.Errorf("%q is not the address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", address)
 	}
 	// as Caddy's own commands do, see caddycmd.AdminAPIRequest: a test holds the two together
 	c := &client{Context: ctx, address: address, base: "http://" + parsed.JoinHostPort(0), port: true}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"iter"
 	"net/url"
 	"slices"
 	"strings"
@@ -106,35 +106,53 @@ func (s *statuses) isChosen() bool { return len(s.names)+len(s.phases) > 0 }
 
 // get asks for what is to be shown: so many names, or all.
 func (s *statuses) get(limit int) (all operator.NamesReply, err error) {
-	for names := s.names; ; names = names[urlNames:] {
-		query := url.Values{"domain": names[:min(len(names), urlNames)], "ca": {s.text("ca")}, "phase": s.phases, "limit": {"1000"}}
-		if limit > 0 {
-			query.Set("limit", fmt.Sprint(limit))
+	for some := range s.chunks() {
+		reply, err := s.ask(some, limit)
+		if err != nil {
+			return all, err
 		}
-		if !s.isChosen() && !s.isJSON() {
-			query["severity"] = []string{"info", "warning", "error"}
+		all = all.Plus(reply)
+	}
+	return all, nil
+}
+
+// chunks are the names in as many as a URL takes; one that is empty means all.
+func (s *statuses) chunks() iter.Seq[[]string] {
+	if len(s.names) == 0 {
+		return slices.Values([][]string{nil})
+	}
+	return slices.Chunk(s.names, urlNames)
+}
+
+// ask asks for some names, page after page.
+func (s *statuses) ask(names []string, limit int) (all operator.NamesReply, err error) {
+	query := url.Values{"domain": names, "ca": {s.text("ca")}, "phase": s.phases, "limit": {"1000"}}
+	if limit > 0 {
+		query.Set("limit", fmt.Sprint(limit))
+	}
+	if !s.isChosen() && !s.isJSON() {
+		query["severity"] = []string{"info", "warning", "error"}
+	}
+	for {
+		reply, err := get[operator.NamesReply](s.client, "names", query)
+		if err != nil {
+			return all, err
 		}
-		for {
-			reply, err := get[operator.NamesReply](s.client, "names", query)
-			if err != nil {
-				return all, err
-			}
-			s.note(reply.Failed)
-			reply.Names = append(all.Names, reply.Names...)
-			all = reply
-			if all.After == "" || limit > 0 {
-				break
-			}
-			query.Set("after", all.After)
-		}
-		if len(names) <= urlNames {
+		s.note(reply.Failed)
+		reply.Names = append(all.Names, reply.Names...)
+		all = reply
+		if all.After == "" || limit > 0 {
 			return all, nil
 		}
+		query.Set("after", all.After)
 	}
 }
 
-// isOK reports whether the names are that are meant.
+// isOK reports whether the names that are meant are ok, and whether those are there that were given.
 func (s *statuses) isOK(reply operator.NamesReply) bool {
+	if len(reply.Names) == 0 && len(s.names) > 0 {
+		return false
+	}
 	return !slices.ContainsFunc(reply.Names, func(n operator.NameStatus) bool { return !n.IsOK() && (!n.OnDemand || len(s.names) > 0) })
 }
 
@@ -144,6 +162,9 @@ const mostShown = 20
 // show shows all to a person.
 func (s *statuses) show(reply operator.NamesReply) {
 	if len(s.names) > 0 {
+		if len(reply.Names) == 0 {
+			s.report("none of the names is in the phases %s", strings.Join(s.phases, ", "))
+		}
 		for _, n := range reply.Names {
 			s.story(n)
 		}
@@ -183,11 +204,19 @@ func (s *statuses) summary(c operator.Counts) {
 	s.head(text)
 }
 
-// head writes a text from the begin of a line, and line one below it, with a label.
+// head writes a text from the beginning of a line, and line one below it, with a label.
 func (s *statuses) head(text string) { wrap(s.out, columnsOf(s.out), "", text) }
 
-func (s *statuses) line(label, text string) {
-	wrap(s.out, columnsOf(s.out), fmt.Sprintf("    %-8s", label), foreign.Line(text))
+func (r *run) line(label, text string) {
+	wrap(r.out, columnsOf(r.out), fmt.Sprintf("    %-8s", label), foreign.Line(text))
+}
+
+// nextOf is what happens next, and when.
+func nextOf(n operator.NameStatus) string {
+	if n.NextAt.IsZero() {
+		return n.Next
+	}
+	return n.Next + fmt.Sprintf(" at %s (in %s) at the latest", n.NextAt.Local().Format(time.DateTime), span(time.Until(n.NextAt)))
 }
 
 // inOneLine is where a name is, for somebody who reads it at out.
@@ -201,11 +230,11 @@ func inOneLine(out io.Writer, n operator.NameStatus) string {
 		c = red
 	}
 	text := foreign.Text(n.Domain) + ": " + paint(out, c, foreign.Text(string(n.Phase)))
+	if !n.Since.IsZero() && !n.IsOK() {
+		text += " for " + span(now.Sub(n.Since)) // the wait; its reason may be younger
+	}
 	if n.Code != "" && n.Code != string(n.Phase) {
 		text += ", " + foreign.Text(n.Code)
-	}
-	if !n.Since.IsZero() && !n.IsOK() {
-		text += " for " + span(now.Sub(n.Since))
 	}
 	switch left := n.CertificateUntil.Sub(now); {
 	case n.CertificateUntil.IsZero() && n.IsOK():
@@ -259,11 +288,7 @@ func (s *statuses) story(n operator.NameStatus) {
 		s.line("do", withoutKnown(n.Do, n.Published, reasons))
 	}
 	if n.Next != "" {
-		text := n.Next
-		if !n.NextAt.IsZero() {
-			text += fmt.Sprintf(" at %s (in %s) at the latest", n.NextAt.Local().Format(time.DateTime), span(time.Until(n.NextAt)))
-		}
-		s.line("next", text)
+		s.line("next", nextOf(n))
 	}
 }
 
@@ -279,75 +304,4 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd", int(d/day))
-}
-
-// watchEvery is the time between two looks.
-const watchEvery = 2 * time.Second
-
-// watch goes on until it is interrupted, and returns what it has seen last.
-func (s *statuses) watch(reply operator.NamesReply) (operator.NamesReply, error) {
-	// a terminal that is read aloud, or that is none, has a line for each change
-	draws := canOverwrite(s.out)
-	if draws {
-		s.draw(reply)
-	} else {
-		s.show(reply)
-	}
-	known := s.lines(reply)
-	for {
-		select {
-		case <-time.After(watchEvery + time.Duration(len(reply.Names))*time.Millisecond):
-		case <-s.Done():
-			return reply, nil
-		}
-		fresh, err := s.get(0)
-		switch {
-		case s.Err() != nil:
-			return reply, nil //nolint:nilerr // it was interrupted, as it has to be
-		case err != nil:
-			return reply, err
-		}
-		reply = fresh
-		if draws {
-			s.draw(reply)
-			continue
-		}
-		now := s.lines(reply)
-		for _, key := range slices.Sorted(maps.Keys(now)) {
-			if known[key].state != now[key].state {
-				s.head(time.Now().Format(time.TimeOnly) + " " + now[key].text)
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(known)) {
-			if _, ok := now[key]; !ok {
-				s.head(time.Now().Format(time.TimeOnly) + " " + known[key].gone)
-			}
-		}
-		known = now
-	}
-}
-
-// watched is a name as it was reported.
-type watched struct{ state, text, gone string }
-
-// lines are what is reported of each name when its state is another one.
-func (s *statuses) lines(reply operator.NamesReply) map[string]watched {
-	all := make(map[string]watched, len(reply.Names))
-	for _, n := range reply.Names {
-		text := inOneLine(s.out, n)
-		if n.Do != "" {
-			text += ": " + foreign.Line(n.Do)
-		}
-		all[n.Domain+" "+n.CA] = watched{
-			state: string(n.Phase) + n.Code + n.Do + n.CertificateUntil.String(), text: text, gone: n.Domain + ": is fine, or not wanted any more",
-		}
-	}
-	return all
-}
-
-// draw shows all on a cleared terminal.
-func (s *statuses) draw(reply operator.NamesReply) {
-	fmt.Fprint(s.out, "\x1b[H\x1b[2J")
-	s.show(reply)
-	s.head("looked at " + time.Now().Format(time.TimeOnly) + "; interrupt to end")
 }

@@ -14,8 +14,11 @@ import (
 	"golang.org/x/text/width"
 )
 
-// isTerminal reports whether w, or a reader, is a terminal that a person sits at.
+// isTerminal reports whether w, or a reader, is a terminal that a person sits at, or is shown on one.
 func isTerminal(w any) bool {
+	if p, ok := w.(*page); ok {
+		w = p.of
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
@@ -34,6 +37,16 @@ func columnsOf(w any) int {
 		return 80
 	}
 	return columns
+}
+
+// rowsOf is how many rows the terminal w has now; 0 if that is not known.
+func rowsOf(w any) int {
+	if f, ok := w.(*os.File); ok {
+		if _, rows, err := term.GetSize(int(f.Fd())); err == nil {
+			return rows
+		}
+	}
+	return 0
 }
 
 // canOverwrite reports whether a line on w can be written over. A dumb terminal cannot, and what

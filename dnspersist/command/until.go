@@ -51,7 +51,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	}
 	d, err := caddy.ParseDuration(text)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is no time: give one such as 2027-06-01T12:00:00Z or 2027-06-01, or how long from now, such as 180d", text)
+		return time.Time{}, fmt.Errorf("%q is not a time: give one such as 2027-06-01T12:00:00Z or 2027-06-01, or how long from now, such as 180d", text)
 	}
 	return now.Add(d).UTC().Truncate(time.Second), nil
 }

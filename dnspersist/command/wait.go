@@ -2,11 +2,13 @@ package command
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/operator"
 )
 
 const (
@@ -23,21 +25,24 @@ type waiting struct {
 	*looks
 	states map[string]acmepersist.State
 	seen   map[string]string // what was reported of a name
+	// heldBack is why Caddy does not obtain the certificates, by name.
+	heldBack map[string][]operator.NameStatus
 }
 
-// wait looks again at those that are not ok until all are, or the time is over.
+// wait looks again at those that are not ok or held until none is, or the time is over.
 func (l *looks) wait() error {
 	limit, err := l.cmd.Flags().GetDuration("timeout")
 	if err != nil {
 		return err
 	}
-	w := &waiting{looks: l, states: make(map[string]acmepersist.State), seen: make(map[string]string)}
+	w := &waiting{looks: l, states: make(map[string]acmepersist.State), seen: make(map[string]string), heldBack: make(map[string][]operator.NameStatus)}
 	open := l.checks
 	for began := time.Now(); ; {
 		var still []acmepersist.Wanted
 		var changed []acmepersist.Checked
 		err := l.at(open, len(l.checks) <= thoroughWait, func(c acmepersist.Checked) {
-			if !c.State.IsOK() {
+			holds := slices.DeleteFunc(l.holds(c), func(n operator.NameStatus) bool { return !n.IsHeld() })
+			if w.heldBack[keyOf(c.Wanted)] = holds; !c.State.IsOK() || len(holds) > 0 {
 				still = append(still, c.Wanted)
 			}
 			if w.isNews(c) {
@@ -98,6 +103,9 @@ func (w *waiting) isNews(c acmepersist.Checked) bool {
 	if c.State != acmepersist.StatePartial && c.State != acmepersist.StateBlocked {
 		now += c.Do
 	}
+	for _, n := range w.heldBack[keyOf(c.Wanted)] {
+		now += " " + n.Domain + n.Code
+	}
 	isNew := w.seen[keyOf(c.Wanted)] != now
 	w.seen[keyOf(c.Wanted)] = now
 	return isNew
@@ -118,6 +126,9 @@ func (w *waiting) report(changed []acmepersist.Checked, isFirst bool) {
 			w.looks.report("%s: %s", c.Name, paint(w.err, colourOf(c.State), string(c.State)))
 			if c.Do != "" {
 				wrap(w.err, columnsOf(w.err), "    ", foreign.Line(c.Do))
+			}
+			for _, n := range w.heldBack[keyOf(c.Wanted)] {
+				wrap(w.err, columnsOf(w.err), "    ", strings.TrimSuffix(foreign.Text(n.Domain)+": held, "+foreign.Text(n.Code)+": "+foreign.Line(n.Do), ": "))
 			}
 		}
 		if areMany && !canOverwrite(w.err) { // else the line of progress shows it
@@ -140,6 +151,15 @@ func (w *waiting) count() string {
 		if of[s] > 0 {
 			all = append(all, fmt.Sprintf("%d %s", of[s], s))
 		}
+	}
+	held := 0
+	for _, holds := range w.heldBack {
+		if len(holds) > 0 {
+			held++
+		}
+	}
+	if held > 0 {
+		all = append(all, fmt.Sprintf("%d held", held))
 	}
 	return strings.Join(all, ", ")
 }

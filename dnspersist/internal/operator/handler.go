@@ -288,8 +288,8 @@ func check(ctx context.Context, o *Operator, r *http.Request) (any, error) {
 		reply.Checks = look(ctx, checks, req.Thorough)
 	}
 	if o.Registry != nil {
-		reply.Held = o.held(req.Names)
 		reply.Poked = o.Registry.Poke(req.Names)
+		reply.Held = o.held(req.Names) // a retry may have begun
 	}
 	return reply, nil
 }

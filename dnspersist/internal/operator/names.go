@@ -62,6 +62,15 @@ func (s NameStatus) NeedsSomebody() bool {
 	return s.Severity == parking.SeverityWarning.String() || s.Severity == parking.SeverityError.String()
 }
 
+// IsHeld reports whether somebody has to act, or was asked to and it is being tried.
+func (s NameStatus) IsHeld() bool {
+	switch s.Phase {
+	case parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering:
+		return true
+	}
+	return s.NeedsSomebody()
+}
+
 // Missing is a record that has to be published.
 type Missing struct {
 	// Name is where, without final dot, and Host the same as the panels of DNS providers want it, without
@@ -87,6 +96,34 @@ type NamesReply struct {
 	Stored bool `json:"stored,omitempty"`
 	// Failed are CAs of whose domains nothing is known.
 	Failed []Failure `json:"failed,omitempty"`
+}
+
+// Plus is the answer for the domains of two answers, which were asked for one after the other.
+func (r NamesReply) Plus(more NamesReply) NamesReply {
+	if r.Names == nil {
+		return more
+	}
+	r.Names = append(r.Names, more.Names...)
+	slices.SortStableFunc(r.Names, func(a, b NameStatus) int { return a.place().compare(b.place()) })
+	r.Counts.Total += more.Counts.Total
+	r.Counts.OnDemand += more.Counts.OnDemand
+	for phase, n := range more.Counts.Phases {
+		r.Counts.Phases[phase] += n
+	}
+	for severity, n := range more.Counts.Severities {
+		r.Counts.Severities[severity] += n
+	}
+	r.Matching += more.Matching
+	r.Failed = append(r.Failed, more.Failed...)
+	return r
+}
+
+// place is that of the status that it was made of.
+func (s NameStatus) place() place {
+	severity := parking.Severity(slices.Index(severities, s.Severity))
+	return placeOf(parking.Status{
+		Domain: s.Domain, CA: s.CA, Since: s.Since, Certificate: parking.Certificate{NotAfter: s.CertificateUntil}, IsOnDemand: s.OnDemand,
+	}, severity)
 }
 
 // Counts are how many domains there are.

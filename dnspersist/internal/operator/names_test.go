@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,32 @@ func TestNamesThatAreAskedFor(t *testing.T) {
 		if text := fmt.Sprint(reply["error"]); status == http.StatusOK || !strings.Contains(text, says) {
 			t.Errorf("%s: %d %s", path, status, text)
 		}
+	}
+}
+
+// Two answers are one: in one order of urgency, with all counted.
+func TestAnswersAreOne(t *testing.T) {
+	o := newOperator(t)
+	now := time.Now()
+	waits := func(domain string, reason acmepersist.Reason, until time.Duration) parking.Status {
+		s := parking.Status{Domain: domain, CA: "one", Phase: parking.PhaseHeld, Reason: reason, Since: now}
+		if until > 0 {
+			s.Certificate = parking.Certificate{NotAfter: now.Add(until)}
+		}
+		return s
+	}
+	o.Registry = fakeRegistry{
+		waits("a.example", acmepersist.ReasonCADown, time.Hour), waits("b.example", acmepersist.ReasonAccount, 2*time.Hour), waits("c.example", acmepersist.ReasonAccount, time.Hour),
+		{Domain: "d.example", CA: "one", Phase: parking.PhaseServed, Certificate: parking.Certificate{NotAfter: now.Add(time.Hour)}},
+	}
+	_, whole := ask[NamesReply](t, o, "names")
+	var joined NamesReply
+	for _, domains := range []string{"d.example,a.example", "b.example", "c.example"} {
+		_, reply := ask[NamesReply](t, o, "names?domain="+domains)
+		joined = joined.Plus(reply)
+	}
+	if !reflect.DeepEqual(joined, whole) {
+		t.Errorf("the parts are\n%+v, and the whole\n%+v", joined, whole)
 	}
 }
 

@@ -215,8 +215,10 @@ type entry struct {
 	failures    int
 	failure     error
 	failedUntil time.Time
-	// pokedAt is when it was last tried because somebody has asked for it.
-	pokedAt time.Time
+	// pokedAt is when it was last tried because somebody has asked for it, and pokeTimer is set while it is too
+	// early for that again.
+	pokedAt   time.Time
+	pokeTimer *time.Timer
 	// owners are the live ones, the newest last.
 	owners []Owner
 	// heir is a configuration that wants what is announced, and has not asked yet.
@@ -262,6 +264,9 @@ func (e *entry) remove() {
 	r.announcements.remove(e)
 	if e.timer != nil {
 		e.timer.Stop()
+	}
+	if e.pokeTimer != nil {
+		e.pokeTimer.Stop()
 	}
 	e.unwatch()
 	r.changed(e.domain)

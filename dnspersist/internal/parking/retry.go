@@ -210,7 +210,7 @@ const pokeEvery = time.Minute
 
 // Poke has DNS looked at again at once for those of the domains that wait for their record, for all of
 // them if no domain is given, and returns how many that are. A given domain that waits for what somebody may
-// have set right meanwhile is tried again.
+// have set right meanwhile is tried again, at once or as soon as a minute is over.
 func (r *Registry) Poke(domains []string) int {
 	wanted := make(map[string]bool)
 	for _, d := range domains {
@@ -229,12 +229,41 @@ func (r *Registry) Poke(domains []string) int {
 			n++
 			r.later(func() { r.scheduler.Poke(key) })
 		}
-		if len(domains) > 0 && e.isHeld && now.Sub(e.pokedAt) >= pokeEvery && !now.Before(e.freeAt(now)) {
-			e.pokedAt = now
-			r.later(e.tryCorrected)
+		if len(domains) > 0 && e.isHeld && e.pokeTimer == nil && isCorrectable(e.hold.Reason) {
+			e.poke(now)
 		}
 	}
 	return n
+}
+
+// poke has a domain tried again as soon as it may be.
+func (e *entry) poke(now time.Time) {
+	r := e.registry
+	at := e.pokedAt.Add(pokeEvery)
+	if free := e.freeAt(now); free.After(at) {
+		at = free
+	}
+	if !at.After(now) {
+		e.pokedAt = now
+		r.later(e.tryCorrected)
+		return
+	}
+	e.pokeTimer = time.AfterFunc(at.Sub(now), func() {
+		r.mu.Lock()
+		defer r.unlock()
+		if e.pokeTimer = nil; r.entries[e.key] == e && e.isHeld && isCorrectable(e.hold.Reason) {
+			e.poke(time.Now())
+		}
+	})
+}
+
+// isCorrectable reports whether somebody may correct what is waited for, and nothing but an attempt shows it.
+func isCorrectable(reason acmepersist.Reason) bool {
+	switch reason {
+	case acmepersist.ReasonCAA, acmepersist.ReasonAccount, acmepersist.ReasonAccountURI, acmepersist.ReasonBudget, acmepersist.ReasonRejected:
+		return true
+	}
+	return false
 }
 
 // tryCorrected has a domain tried again that may not have to wait any more: somebody may have corrected the CAA

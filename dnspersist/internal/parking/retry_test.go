@@ -189,6 +189,13 @@ func TestPokeOfWhatSomebodyMayHaveCorrected(t *testing.T) {
 				if n := o.retries(); n != tries {
 					t.Errorf("it is tried %d times, want %d", n, tries)
 				}
+				// what was asked for too early is not forgotten, and done once
+				_ = w.attempt(t.Context(), o, "a.test", hold)
+				time.Sleep(pokeEvery + time.Second)
+				o.work.Wait()
+				if n := o.retries(); n != 2*tries {
+					t.Errorf("after a minute it is tried %d times, want %d", n, 2*tries)
+				}
 			})
 		})
 	}

@@ -137,12 +137,12 @@ func TestStatus(t *testing.T) {
 	}
 	for label, parts := range map[string][]string{
 		"served":  {"served, certificate until "},
-		"absent":  {"waiting, record_absent for ", "no certificate", "record  TXT _validation-persist.", "do      publish"},
-		"wrong":   {"waiting, wrong_account", "found   "},
+		"absent":  {"waiting for ", ", record_absent, ", "no certificate", "record  TXT _validation-persist.", "do      publish"},
+		"wrong":   {"waiting for ", ", wrong_account, ", "found   "},
 		"slow":    {", ca_processing", "has been validating"},
-		"refused": {"held, rejected", "secondary", "in "},
-		"lost":    {"held, account", "do      restore the account"},
-		"down":    {"held, ca_down", "connection refused"},
+		"refused": {"held for ", ", rejected, ", "secondary", "in "},
+		"lost":    {"held for ", ", account, ", "do      restore the account"},
+		"down":    {"held for ", ", ca_down, ", "connection refused"},
 	} {
 		status := 2
 		if label == "served" {
@@ -175,7 +175,7 @@ func TestStatus(t *testing.T) {
 	e.spend(e.Name("refused"))
 	e.want[e.Name("refused")] = "held budget"
 	r = e.ends(2, "status", e.Name("refused"))
-	if !has(r.out, "held, budget", "secondary") || !has(r.err, "this is what the storage has") {
+	if !has(r.out, "held for ", ", budget, ", "secondary") || !has(r.err, "this is what the storage has") {
 		t.Errorf("while no Caddy runs: %s%s", r.out, r.err)
 	}
 	if r := e.ends(0, "status", e.Name("served")); !has(r.out, "served, certificate until ") {
@@ -189,8 +189,14 @@ func TestStatus(t *testing.T) {
 	}
 	// a good record is not all, and whoever looks at it has to know
 	refused := e.Name("refused")
-	if r := e.ends(2, "check", refused, "--address", e.Admin); !has(r.out, ": good", "held    "+refused+": held, budget", "secondary") {
+	if r := e.ends(2, "check", refused, "--address", e.Admin); !has(r.out, ": good", "held    "+refused+": held for ", ", budget, ", "secondary", "next    ") {
 		t.Errorf("check of a name that is held:\n%s", r.out)
+	}
+	if r := e.ends(2, "check", refused, "--wait", "--timeout", "2s", "--address", e.Admin); !has(r.err, refused+": held, budget") {
+		t.Errorf("waiting for a name that is held ends with:\n%s", r.err)
+	}
+	if r := e.ends(2, "status", refused, "--phase", "served", "--address", e.Admin); !has(r.err, "none of the names is in the phases served") {
+		t.Errorf("a name that is not in the phase: %s", r.err)
 	}
 	if r := e.ends(0, "records", refused, "--address", e.Admin); !has(r.out, "published; held: ") {
 		t.Errorf("the record of a name that is held:\n%s", r.out)
