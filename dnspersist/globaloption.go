@@ -149,6 +149,10 @@ func checkBelongs(d *caddyfile.Dispenser) error {
 			issuer.add(d)
 		case isRefused:
 			return d.Errf("%s %s", word, why)
+		case slices.Contains(strings.Split(onDemandWords, ", "), word):
+			return d.Errf("%s belongs into the block on_demand of the global dns_persist: write on_demand { %[1]s ... }", word)
+		case word == "per_name":
+			return d.Errf("per_name belongs into the block metrics of the global dns_persist: write metrics { per_name }")
 		default:
 			if near := operator.Near(word, slices.Concat(ofApp, ofIssuer)); near != "" {
 				return d.Errf("unrecognized option '%s' of the global dns_persist: did you mean %s?", word, near)

@@ -116,7 +116,7 @@ func (d *demo) mend(args []string) (string, error) {
 			}
 		}
 		_, err := d.setCA([]string{"up"})
-		return "The name servers, the records that were broken, and the CA are right again.", err
+		return "The name servers and the records that were broken are right again, and the CA answers; an account that it has forgotten stays so.", err
 	}
 	if servers := d.serversOf(args[0]); len(servers) > 0 {
 		for _, n := range servers {

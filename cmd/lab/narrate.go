@@ -139,7 +139,7 @@ func (d *demo) logLine(line []byte) {
 	case "the certificate cannot wait for DNS any longer; asking the CA although not every server has the record":
 		d.say("Caddy cannot wait any longer, the certificate of %s runs out: it asks the CA although not every server has the record", e.Domain)
 	case "a record that a certificate is renewed by is gone or was changed; publish it again":
-		d.say("Caddy says on the day: the record at %s is gone; publish it again", e.Name)
+		d.say("Caddy has found, as it looks once a day: the record at %s is gone or was changed; publish it again", e.Name)
 	}
 }
 

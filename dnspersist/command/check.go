@@ -20,7 +20,7 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	cmd := newCommand("check [NAME… | -] [--wait] [--timeout DURATION] [--format text|json]", "Shows what the CA would make of the records in DNS", `
+	cmd := newCommand("check [NAME… | -] [flags]", "Shows what the CA would make of the records in DNS", `
 Reads DNS, as the CA would, and shows for each name what is published, what
 the CA makes of it and why, what each server shows, and what to do. The CA is
 asked for nothing but the account. Where the running Caddy waits for something

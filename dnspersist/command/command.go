@@ -44,8 +44,9 @@ in a line. Without names a command works on all that the configuration manages.
 Without --config the Caddy that runs is asked, at --address or where its admin
 endpoint is by default; if none runs, the Caddyfile in the current directory is
 used. With --config the configuration and its storage are used, whether Caddy
-runs or not. Commands that change the account, the storage or DNS, and those that
-make an order, never go through the admin endpoint: they use the configuration.
+runs or not. Commands that change the account, the storage or DNS, and those
+that make an order, never go through the admin endpoint: they use the
+configuration.
 
 --ca URL chooses one CA by its directory, where the configuration has several.
 
@@ -57,6 +58,7 @@ dry run.`,
 			cmd.Example = examples("records example.com", "check --wait", "status", "account export --output account-backup.json")
 			cmd.SetErrPrefix("error:")
 			completeFlags(cmd)
+			cmd.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", ".FlagUsagesWrapped 80 ", "for more information about a command", "for more about one").Replace(cmd.UsageTemplate()))
 			cmd.Args = commandsOnly
 			cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 				if strings.Contains(err.Error(), "missing unit in duration") {

@@ -51,6 +51,17 @@ func completeAdapter(*cobra.Command, []string, string) ([]cobra.Completion, cobr
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completePhases offers the phases that are not among those before the last comma.
+func completePhases(_ *cobra.Command, _ []string, begin string) (all []cobra.Completion, _ cobra.ShellCompDirective) {
+	given := begin[:strings.LastIndex(begin, ",")+1]
+	for _, phase := range operator.Phases() {
+		if !strings.Contains(","+given, ","+phase+",") {
+			all = append(all, given+phase)
+		}
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
 // completeNames offers the domains that the running Caddy manages, or the configuration.
 var completeNames = asked(namesOf)
 

@@ -68,6 +68,9 @@ func TestCompletion(t *testing.T) {
 		want string
 	}{
 		{[]string{"records", "--format", ""}, "table json zone nsupdate route53 octodns terraform " + noFile},
+		{[]string{"status", "--phase", ""}, "wanted waiting held looking publishing ordering processing failed served :6"},
+		{[]string{"status", "--phase", "wanted,waiting,held,looking,publishing,ordering,f"}, "wanted,waiting,held,looking,publishing,ordering,processing " +
+			"wanted,waiting,held,looking,publishing,ordering,failed wanted,waiting,held,looking,publishing,ordering,served :6"},
 		{[]string{"records", "--only", ""}, "TXT CNAME " + noFile},
 		{[]string{"records", "--dns", "a"}, "auto always never " + noFile},
 		{[]string{"records", "--policy", ""}, "auto exact wildcard " + noFile},
@@ -138,6 +141,11 @@ func TestExamples(t *testing.T) {
 				t.Errorf("%s: a line of the help is longer than a terminal: %s", path, line)
 			}
 		}
+		for line := range strings.Lines(cmd.UsageString()) {
+			if utf8.RuneCountInString(line) > 81 && !strings.HasPrefix(line, "  $ ") { // a call is copied whole
+				t.Errorf("%s: a line of the usage is longer than a terminal: %s", path, line)
+			}
+		}
 		for line := range strings.Lines(cmd.Example) {
 			call, ok := strings.CutPrefix(line, "  $ caddy ")
 			call, _, _ = strings.Cut(call, " | ")
@@ -151,6 +159,11 @@ func TestExamples(t *testing.T) {
 		}
 		for _, sub := range cmd.Commands() {
 			check(path+" "+sub.Name(), sub)
+		}
+	}
+	for line := range strings.Lines(caddycmd.Commands()["dns-persist"].Long) {
+		if utf8.RuneCountInString(line) > 81 {
+			t.Errorf("a line of the help is longer than a terminal: %s", line)
 		}
 	}
 	check("caddy dns-persist", tree().Commands()[0])

@@ -16,7 +16,7 @@ import (
 )
 
 func publishCommand() *cobra.Command {
-	cmd := newCommand("publish [NAME… | -] [--provider FILE|-] [--dry-run] [--format text|json]", "Adds missing records through a DNS provider", `
+	cmd := newCommand("publish [NAME… | -] [flags]", "Adds missing records through a DNS provider", `
 Adds the records that the given names need, or all that the configuration
 manages, with the DNS provider of the configuration, also one with publish
 never, or with one whose credential is there for this run only: FILE holds the
@@ -203,6 +203,8 @@ func (p *publishing) end(err error) error {
 	switch {
 	case err != nil:
 		return err
+	case failed > 0 && p.flag("dry-run"):
+		return fmt.Errorf("%d of %d names failed, see above; nothing was changed, and the command may be repeated", failed, len(p.changes))
 	case failed > 0:
 		return fmt.Errorf("%d of %d names failed, see above; what was written stays, and the command may be repeated", failed, len(p.changes))
 	case open:

@@ -72,7 +72,7 @@ With --standby FILE a second account's value comes beside the first's; FILE is
 what ` + "`account --json`" + ` has printed where that account is bound.`
 
 func recordsCommand() *cobra.Command {
-	cmd := newCommand("records [NAME… | -] [--format FORMAT] [flags]", "Prints the records to publish, before any order", recordsHelp, runRecords)
+	cmd := newCommand("records [NAME… | -] [flags]", "Prints the records to publish, before any order", recordsHelp, runRecords)
 	f := cmd.Flags()
 	choice(f, "dns", "auto", "Whether to read what is published in DNS", "auto", "always", "never")
 	f.String("standby", "", "File with what account --json has printed for a second account")

@@ -17,7 +17,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	cmd := newCommand("status [NAME… | -] [--phase PHASE,…] [--watch] [--format text|json]", "Shows where each name is on its way to a certificate", `
+	cmd := newCommand("status [NAME… | -] [flags]", "Shows where each name is on its way to a certificate", `
 Shows why a name has no certificate, or no new one: what it waits for and
 since when, until when the certificate is valid, what is published and why
 that is not enough, what the CA has last answered, what to do, and what
@@ -41,7 +41,7 @@ on-demand TLS, which strangers choose, do not count.`, runStatus)
 	f.Bool("watch", false, "Go on until interrupted")
 	choice(f, "format", "text", "Output", "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("watch", "format")
-	_ = cmd.RegisterFlagCompletionFunc("phase", cobra.FixedCompletions(operator.Phases(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("phase", completePhases)
 	cmd.ValidArgsFunction = completeNames
 	cmd.Example = examples("status", "status example.com", "status --phase waiting,held --format json", "status --watch")
 	return cmd

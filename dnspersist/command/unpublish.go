@@ -14,7 +14,7 @@ import (
 )
 
 func unpublishCommand() *cobra.Command {
-	cmd := newCommand("unpublish NAME… | - | --stale [--provider FILE|-] [--dry-run] [--format text|json]", "Removes what publish has written", `
+	cmd := newCommand("unpublish NAME… | - | --stale [flags]", "Removes what publish has written", `
 Removes, at the given names, exactly the values that publish has written for
 the bound account and that are noted in storage. Everything else stays. With
 --stale it does so at the names that the configuration does not manage any
