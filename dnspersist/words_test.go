@@ -119,6 +119,14 @@ func TestEveryWordInTheGlobalOption(t *testing.T) {
 	}
 }
 
+// An option in the block around its own is an error that says where it belongs.
+func TestOptionsOneBlockTooHigh(t *testing.T) {
+	for option, block := range map[string]string{"max_waiting 3": "on_demand", "forget_after 24h": "on_demand", "per_name": "metrics"} {
+		err := new(App).UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n" + option + "\n}"))
+		wantLine(t, err, "2", "belongs into the block "+block)
+	}
+}
+
 // What may be a secret is not shown, but placeholders are.
 func TestSecretsInTheGlobalOption(t *testing.T) {
 	for block, shown := range map[string]string{
