@@ -216,9 +216,9 @@ type entry struct {
 	failure     error
 	failedUntil time.Time
 	// pokedAt is when it was last tried because somebody has asked for it, and pokeTimer is set while it is too
-	// early for that again.
-	pokedAt   time.Time
-	pokeTimer *time.Timer
+	// early for that again, which it is until pokeAt.
+	pokedAt, pokeAt time.Time
+	pokeTimer       *time.Timer
 	// owners are the live ones, the newest last.
 	owners []Owner
 	// heir is a configuration that wants what is announced, and has not asked yet.

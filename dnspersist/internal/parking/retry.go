@@ -248,6 +248,7 @@ func (e *entry) poke(now time.Time) {
 		r.later(e.tryCorrected)
 		return
 	}
+	e.pokeAt = walltime.Now().Add(at.Sub(now))
 	e.pokeTimer = time.AfterFunc(at.Sub(now), func() {
 		r.mu.Lock()
 		defer r.unlock()

@@ -191,6 +191,9 @@ func TestPokeOfWhatSomebodyMayHaveCorrected(t *testing.T) {
 				}
 				// what was asked for too early is not forgotten, and done once
 				_ = w.attempt(t.Context(), o, "a.test", hold)
+				if next := w.Of("a.test")[0].Next; next.Before(time.Now().Add(pokeEvery+time.Second)) != (tries > 0) {
+					t.Errorf("it is tried again at %s", next)
+				}
 				time.Sleep(pokeEvery + time.Second)
 				o.work.Wait()
 				if n := o.retries(); n != 2*tries {

@@ -349,6 +349,9 @@ func (e *entry) status() Status {
 		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, HasOthers: !e.isHeld, Owner: e.newest(), hold: e.hold,
 		Answer: e.hold.Answer, Certificate: Certificate{e.hold.NotAfter, e.hold.Urgent},
 	}
+	if e.pokeTimer != nil && e.pokeAt.Before(s.Next) {
+		s.Next = e.pokeAt
+	}
 	if e.guest != nil {
 		s.IsOnDemand, s.AskedAt, s.ForgottenAt = true, e.guest.interest, e.forgetAt()
 	}
