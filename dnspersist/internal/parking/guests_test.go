@@ -129,8 +129,11 @@ func TestManagedDomainBecomesGuest(t *testing.T) {
 		defer w.end(next)
 		w.end(o)
 		_ = w.attempt(t.Context(), next, "a.test", absent("a.test", "v"))
-		if s := w.Of("a.test"); len(s) != 1 || !s[0].IsOnDemand || s[0].AskedAt.IsZero() || w.guests.count != 1 {
-			t.Errorf("the domain is %+v, of %d on demand", s, w.guests.count)
+		w.mu.Lock()
+		guests := w.guests.count
+		w.unlock()
+		if s := w.Of("a.test"); len(s) != 1 || !s[0].IsOnDemand || s[0].AskedAt.IsZero() || guests != 1 {
+			t.Errorf("the domain is %+v, of %d on demand", s, guests)
 		}
 		time.Sleep(48 * time.Hour)
 		if synctest.Wait(); w.Waits(next, "a.test") || w.guests.count != 0 {
