@@ -173,7 +173,7 @@ func viewOf(s *parking.Status) view {
 		return view{stateWrong, s.Explain().Code}
 	case s.Reason == acmepersist.ReasonPartial, s.Reason == acmepersist.ReasonConfirming:
 		return view{state: stateComing}
-	case s.Reason == acmepersist.ReasonAbsent, s.Reason == acmepersist.ReasonPublish, s.Reason == acmepersist.ReasonBlocked,
+	case s.Reason == acmepersist.ReasonAbsent, s.Reason == acmepersist.ReasonPublish,
 		s.Report != nil && s.Report.Status == propagation.StatusAbsent:
 		return view{state: stateNeeded}
 	}

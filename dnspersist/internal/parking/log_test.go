@@ -139,7 +139,7 @@ func TestHostileErrorIsALine(t *testing.T) {
 
 // What has an entry of its own is not logged twice, unless a certificate runs out.
 func TestReasonsWithEntriesOfTheirOwn(t *testing.T) {
-	for _, reason := range []acmepersist.Reason{acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonBlocked, acmepersist.ReasonPublish} {
+	for _, reason := range []acmepersist.Reason{acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPublish} {
 		inBubble(t, func(t *testing.T, w *world) {
 			o := w.configure("a")
 			defer w.end(o)

@@ -196,6 +196,9 @@ func writeWait(logger *zap.Logger, level zapcore.Level, s Status) {
 	if x.Do != "" {
 		fields = append(fields, zap.String("do", x.Do))
 	}
+	if s.Reason == acmepersist.ReasonBlocked && s.Record.Name != "" { // it is not announced, and may have to be published
+		fields = append(fields, zap.String("name", s.Record.Place()), zap.String("value", s.Record.Value))
+	}
 	if !s.Next.IsZero() {
 		fields = append(fields, zap.Time("next_at", s.Next))
 	}

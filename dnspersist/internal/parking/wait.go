@@ -168,12 +168,11 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	if e.asked != nil && hold.Record != (acmepersist.Record{}) && e.asked.Record != hold.Record {
 		r.announcements.remove(e)
 	}
-	isAnnounced := e.asked != nil
 	switch {
 	case hold.Watch == nil && hold.Reason == acmepersist.ReasonCADown: // what DNS shows is not known
 	case hold.Watch == nil, report.Status == propagation.StatusReady: // nobody has to publish it
 		r.announcements.remove(e)
-	case report.Status == propagation.StatusAbsent, report.Status == propagation.StatusBlocked:
+	case report.Status == propagation.StatusAbsent: // where DNS does not answer, nobody knows whether it is missing
 		r.announcements.add(e)
 	case e.asked != nil: // one that some servers already show is on its way
 		e.asked = e.hold
@@ -182,7 +181,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		return
 	}
 	e.wait(o)
-	e.logWait(now, e.hasEntryOfItsOwn(isAnnounced))
+	e.logWait(now, e.hasEntryOfItsOwn())
 	if isNewer && report.Status == propagation.StatusReady {
 		e.readyAt = now
 		e.tryAt(walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
@@ -190,12 +189,10 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 }
 
 // hasEntryOfItsOwn reports whether the log has why the domain waits without a further entry.
-func (e *entry) hasEntryOfItsOwn(isAnnounced bool) bool {
+func (e *entry) hasEntryOfItsOwn() bool {
 	switch e.hold.Reason {
 	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong: // the record is announced
 		return true
-	case acmepersist.ReasonBlocked:
-		return !isAnnounced
 	case acmepersist.ReasonPublish: // whoever has tried to publish it has logged why
 		return !e.isOnDemand()
 	}
@@ -280,7 +277,7 @@ func (e *entry) observed(report propagation.Report) {
 	}
 	switch {
 	case isGone && e.newest() != nil:
-		r.announcements.add(e) // some servers had it when the wait began, so it was not announced
+		r.announcements.add(e) // when the wait began some servers had it, or none was heard, so it was not announced
 	case report.Status == propagation.StatusReady:
 		r.announcements.remove(e)
 	case e.asked != nil:
