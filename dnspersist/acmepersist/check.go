@@ -192,7 +192,10 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Do = r.Shadows + "; then " + done.Do
 	}
 	if done.State.IsOK() && s.iss.CAAChecker != nil {
-		done.judgeCAA(w.evaluateCAA(ctx))
+		verdict, at := w.evaluateCAA(ctx)
+		if done.judgeCAA(verdict, at); verdict.Outlook == record.OutlookBad {
+			done.Do = w.newCAAError(verdict, at).Do()
+		}
 	}
 	return done
 }
@@ -202,7 +205,7 @@ func (done *Checked) judgeCAA(verdict record.CAAVerdict, at string) {
 	switch verdict.Outlook {
 	case record.OutlookBad:
 		done.CAA = verdict.Reason
-		done.State, done.Do = StateForbidden, fmt.Sprintf("add a CAA record at %s that allows the CA: %s", at, verdict.Reason)
+		done.State = StateForbidden
 	case record.OutlookDepends:
 		done.Diagnostics = append(done.Diagnostics, propagation.Diagnostic{Code: CodeCAADepends, Text: fmt.Sprintf(
 			"the CAA records at %s allow the CA to issue only as some CAs read them: %s", at, verdict.Reason)})

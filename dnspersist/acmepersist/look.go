@@ -147,10 +147,21 @@ type CAAError struct {
 	CA string
 	// Reason says which record forbids it.
 	Reason string
+	// Issuer is the CA's issuer domain name.
+	Issuer string
+}
+
+// Do is the record to add.
+func (e *CAAError) Do() string {
+	tag := "issue"
+	if record.IsWildcard(e.Identifier) {
+		tag = "issuewild"
+	}
+	return fmt.Sprintf("add a CAA record at %s that allows the CA: 0 %s %q", e.At, tag, e.Issuer)
 }
 
 func (e *CAAError) Error() string {
-	return fmt.Sprintf("caa: the CAA records at %s forbid %s to issue for %s: %s; add one that allows it, nothing was asked of the CA",
+	return fmt.Sprintf("the CAA records at %s forbid %s to issue for %s: %s; nothing was asked of the CA",
 		e.At, e.CA, e.Identifier, e.Reason)
 }
 
@@ -178,8 +189,13 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 			zap.String("domain", a.domain), zap.String("at", at), zap.String("ca", a.iss.CA), zap.String("reason", verdict.Reason))
 		return new(caaFacts), nil
 	}
-	a.caa = &CAAError{Identifier: a.domain, At: at, CA: a.iss.CA, Reason: verdict.Reason}
+	a.caa = a.site.newCAAError(verdict, at)
 	return &caaFacts{forbid: true}, nil
+}
+
+// newCAAError is what CAA records forbid.
+func (w *siteSession) newCAAError(verdict record.CAAVerdict, at string) *CAAError {
+	return &CAAError{Identifier: w.Identifier, At: at, CA: w.iss.CA, Reason: verdict.Reason, Issuer: w.Directory.Meta.Identities()[0]}
 }
 
 // CodeCAADepends says that CAs differ in what the CAA records allow.

@@ -86,7 +86,7 @@ func TestCAA(t *testing.T) {
 			e.DNS.SetRR(0, above+". CAA "+tt.value)
 			config := e.Global() + e.Site(site, e.Block())
 			e.Load(config)
-			logged(e, "could not get certificate from issuer", "caa: the CAA records at "+above, tt.reason)
+			logged(e, "could not get certificate from issuer", "the CAA records at "+above, tt.reason)
 			e.AssertClean(1) // the one that shows what the CA offers
 			if n := e.CA.Count("challenge"); n != 0 {
 				t.Errorf("%d challenges were posted", n)

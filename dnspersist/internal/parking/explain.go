@@ -1,6 +1,7 @@
 package parking
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -150,7 +151,12 @@ func adviceFor(s Status) string {
 	case acmepersist.ReasonPartial:
 		return "wait for the zone transfers; if it lasts, look at the name servers that lack the record: " + strings.Join(report.Lacking(), ", ")
 	case acmepersist.ReasonBlocked:
-		return "see to it that the name servers answer: " + report.Reason
+		return "see to it that the name servers answer"
+	case acmepersist.ReasonCAA:
+		var caa *acmepersist.CAAError
+		if errors.As(s.Err, &caa) {
+			return caa.Do()
+		}
 	case acmepersist.ReasonPublish:
 		return "see the error, or " + publish
 	}
