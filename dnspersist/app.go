@@ -115,6 +115,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Go: a.spawn, Logger: a.logger,
 		Managed:     func() iter.Seq[string] { return maps.Keys(a.planned().names) },
 		CA:          func(domain string) (string, bool) { return a.planned().ca(domain) },
+		IsOnDemand:  func(domain string) bool { return a.planned().isOnDemand(domain) },
 		Certificate: func(domain string) parking.Certificate { return a.planned().certificate(domain) },
 		Names:       func(domain string) bool { return a.planned().domains[domain] },
 		Limits: parking.Limits{
@@ -191,6 +192,11 @@ func (p planned) ca(name string) (ca string, isAlone bool) {
 		return "", false
 	}
 	return iss.CA, !iss.isInUse() || owner{iss}.IsAlone()
+}
+
+// isOnDemand reports whether visitors choose a name, which an issuer of ours then serves.
+func (p planned) isOnDemand(name string) bool {
+	return p.names[name] == nil && slices.ContainsFunc(p.Serving(name), func(iss *Issuer) bool { return owner{iss}.IsOnDemand() })
 }
 
 // certificate is the one for exactly this name that Caddy serves, of those the one that ends last.

@@ -143,6 +143,9 @@ func (o *offline) ACME() (*acmepersist.Issuer, error) {
 // Refuses implements operator.Issuer.
 func (o *offline) Refuses(name string) error { return o.refuses(name) }
 
+// IsOnDemand implements operator.Issuer: no visitor asks for a name where no server runs.
+func (o *offline) IsOnDemand() bool { return false }
+
 // offlineIssuers provisions those of a policy that are ours.
 func offlineIssuers(ctx caddy.Context, policy managed.PolicyConfig, resolvers []string) ([]*offline, error) {
 	var ours []*offline

@@ -37,7 +37,7 @@ func (o owner) Key() string { return o.iss.IssuerKey() + "|" + o.iss.rt.fingerpr
 func (o owner) IsAlone() bool { return len(o.iss.rt.config().Issuers) == 1 }
 
 // IsOnDemand implements parking.Owner.
-func (o owner) IsOnDemand() bool { return o.iss.rt.config().OnDemand != nil }
+func (o owner) IsOnDemand() bool { return o.iss.isInUse() && o.iss.rt.config().OnDemand != nil }
 
 // Stored implements parking.Owner.
 func (o owner) Stored(ctx context.Context, domain string) *x509.Certificate {

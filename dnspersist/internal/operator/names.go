@@ -312,8 +312,9 @@ func (o *Operator) statuses(ctx context.Context, domains []string) ([]parking.St
 		if len(some) == 0 {
 			some = o.Registry.Of(covering(domain))
 		}
-		if issuers := p.Serving(domain); len(some) == 0 && len(issuers) > 0 {
-			some = []parking.Status{{Domain: domain, CA: issuers[0].Directory(), Phase: parking.PhaseWanted, IsOnDemand: true}}
+		issuers := p.Serving(domain)
+		if i := slices.IndexFunc(issuers, Issuer.IsOnDemand); len(some) == 0 && i >= 0 {
+			some = []parking.Status{{Domain: domain, CA: issuers[i].Directory(), Phase: parking.PhaseWanted, IsOnDemand: true}}
 		}
 		if len(some) == 0 {
 			return nil, nil, unknownName(p, domain, true)
@@ -343,8 +344,19 @@ func (o *Operator) nameStatus(s parking.Status, now time.Time) NameStatus {
 	if s.Reason != "" || s.Phase == parking.PhaseFailed {
 		n.Why, n.Record = why.Text, missing(s)
 	}
+	if isOthers(s) && n.Why != "" {
+		n.Why = "another issuer serves it, and this one does not: " + n.Why
+	}
 	n.Next, n.NextAt = o.next(s, now)
 	return n
+}
+
+// isOthers reports whether the certificate that is served is another issuer's.
+func isOthers(s parking.Status) bool {
+	if s.Phase != parking.PhaseServed {
+		return false
+	}
+	return s.CA == "" && !s.IsOnDemand || s.Issuer != "" && s.Issuer != acmepersist.IssuerKey(s.CA)
 }
 
 // held are where those of the names are that wait for something else than the record.
@@ -388,7 +400,7 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 	}
 	switch {
 	case o.Registry == nil && s.Phase != parking.PhaseServed:
-		return "no Caddy runs here, and nothing happens until one does", at
+		return "what a running Caddy does next is not in storage, and without one nothing happens", at
 	case s.HasOthers && s.IsCertMagics:
 		return "CertMagic tries it again, with the other issuers of its policy", time.Time{}
 	case s.IsCertMagics:
@@ -414,6 +426,9 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 	case parking.PhaseServed:
 		if s.Fault != nil {
 			return "the record is looked at again, and the certificate renewed by it", at
+		}
+		if isOthers(s) {
+			return "another issuer than dns_persist serves it, and renews it when it is due", time.Time{}
 		}
 		if s.IsOnDemand {
 			return "a visitor has it renewed when it is due", at

@@ -34,6 +34,8 @@ type Issuer interface {
 	ACME() (*acmepersist.Issuer, error)
 	// Refuses is why a name can never be validated; nil if it can.
 	Refuses(name string) error
+	// IsOnDemand reports whether visitors choose the names that it serves.
+	IsOnDemand() bool
 }
 
 // Registry knows where the domains of a Caddy that runs are. It is the parking.Registry.

@@ -23,6 +23,8 @@ func (f fakeIssuer) ACME() (*acmepersist.Issuer, error) {
 	return nil, errors.New("not in use")
 }
 
+func (f fakeIssuer) IsOnDemand() bool { return true }
+
 func (f fakeIssuer) Refuses(name string) error {
 	if name == f.refuses {
 		return errors.New("refused")
@@ -35,6 +37,8 @@ type fakeOwner struct {
 	parking.Owner
 	fakeIssuer
 }
+
+func (f fakeOwner) IsOnDemand() bool { return false }
 
 // fakeRegistry is where domains are.
 type fakeRegistry []parking.Status

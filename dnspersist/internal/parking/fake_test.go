@@ -79,6 +79,8 @@ func (w *world) configure(key string, domains ...string) *owner {
 			}
 			return ca, true
 		},
+		IsOnDemand: func(domain string) bool { return !managed[domain] },
+
 		Names:  func(domain string) bool { return managed[domain] },
 		Limits: Limits{MaxWaiting: 6, MaxWaitingPerDomain: 3, ForgetAfter: 24 * time.Hour},
 		Logger: w.logger,

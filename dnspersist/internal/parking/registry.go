@@ -39,6 +39,9 @@ type Configuration struct {
 	// CA is the directory URL of the one that manages a domain, empty if none does; isAlone is false beside
 	// other issuers.
 	CA func(domain string) (ca string, isAlone bool)
+	// IsOnDemand reports whether a domain that the configuration does not name is served by an issuer of ours for
+	// visitors. May be nil.
+	IsOnDemand func(domain string) bool
 	// Certificate is the one for a domain that is served now; zero if there is none. It is never called with the
 	// registry's lock, for what it asks may be held up. May be nil.
 	Certificate func(domain string) Certificate

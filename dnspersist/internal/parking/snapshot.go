@@ -259,7 +259,7 @@ func (r *Registry) whole(domain string, i int, served served) []Status {
 			case ca == "" && !isServed:
 				continue
 			case isServed:
-				all = []Status{{Domain: domain, CA: ca, Phase: PhaseServed, IsOnDemand: ca == ""}}
+				all = []Status{{Domain: domain, CA: ca, Phase: PhaseServed, IsOnDemand: ca == "" && c.IsOnDemand != nil && c.IsOnDemand(domain)}}
 			default:
 				all = []Status{{Domain: domain, CA: ca, Phase: PhaseWanted, Since: c.started}}
 			}
