@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -21,10 +22,27 @@ func (a *App) subscribeToStart(ctx caddy.Context) error {
 		return fmt.Errorf("getting the events app: %w", err)
 	}
 	emitter := app.(*caddyevents.App)
+	for _, name := range unknownEvents(emitter.Subscriptions) {
+		a.logger.Warn("there is no event of this name, so its handlers are never called; patterns are not possible, and * alone means all events of Caddy",
+			zap.String("event", name), zap.Strings("events", events.Names))
+	}
 	if err := emitter.On("started", startEvents{a, emitter}); err != nil { // an issuer of the admin endpoint alone is provisioned after all apps have started
 		a.logger.Debug("no events are emitted", zap.Error(err))
 	}
 	return nil
+}
+
+// unknownEvents are those that are subscribed to, are called as ours are, and do not exist.
+func unknownEvents(all []*caddyevents.Subscription) []string {
+	var unknown []string
+	for _, s := range all {
+		for _, name := range s.Events {
+			if strings.HasPrefix(name, "dns_persist") && !slices.Contains(events.Names, name) {
+				unknown = append(unknown, name)
+			}
+		}
+	}
+	return unknown
 }
 
 // startEvents has the events be emitted by this configuration once all of its apps have started, which Caddy

@@ -2,6 +2,7 @@ package dnspersist
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,16 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/events"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
+
+// Who subscribes to a name that is not an event, or to a pattern, is warned.
+func TestUnknownEvents(t *testing.T) {
+	got := unknownEvents([]*caddyevents.Subscription{
+		{Events: []string{"dns_persist_*", events.RecordGone, "cert_failed"}}, {Events: []string{""}}, {Events: []string{"dns_persist_record_missing"}}, {},
+	})
+	if want := []string{"dns_persist_*", "dns_persist_record_missing"}; !slices.Equal(got, want) {
+		t.Errorf("unknown are %q, want %q", got, want)
+	}
+}
 
 // A configuration that has ended before Caddy reports that it has started leaves the events to the newer one,
 // whether anybody has wanted events in it or not.

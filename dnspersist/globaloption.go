@@ -154,8 +154,14 @@ func checkBelongs(d *caddyfile.Dispenser) error {
 		case word == "per_name":
 			return d.Errf("per_name belongs into the block metrics of the global dns_persist: write metrics { per_name }")
 		default:
-			if near := operator.Near(word, slices.Concat(ofApp, ofIssuer)); near != "" {
+			if word == "ca" { // the key of the JSON
+				return d.Errf("unrecognized option 'ca' of the global dns_persist: the CA is the option dir of cert_issuer dns_persist, or its argument")
+			}
+			if near := operator.Near(word, ofApp); near != "" {
 				return d.Errf("unrecognized option '%s' of the global dns_persist: did you mean %s?", word, near)
+			}
+			if near := operator.Near(word, ofIssuer); near != "" {
+				return d.Errf("unrecognized option '%s' of the global dns_persist: did you mean %s? That is an option of cert_issuer dns_persist, and belongs into its block", word, near)
 			}
 			return d.Errf("unrecognized option '%s' of the global dns_persist: it is not one of %s", word, appWords)
 		}
@@ -173,7 +179,7 @@ func checkBelongs(d *caddyfile.Dispenser) error {
 	}
 	d.Reset()
 	d.Next()
-	return d.Errf("the global option dns_persist holds the options of the app (%s), and not those of the issuer (%s): for all sites write\n\n%s\n\nin its place%s",
+	return d.Errf("the global option dns_persist holds the options of the app (%s), and not those of the issuer (%s): for all sites write\n\n%s\n\nin its place, or add it to the cert_issuer dns_persist that you have%s",
 		appWords, strings.Join(foreign, ", "), place, note)
 }
 

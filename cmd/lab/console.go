@@ -122,6 +122,8 @@ func (d *demo) lines(in io.Reader) (lines <-chan string, end func(), err error) 
 type answer struct {
 	text    string
 	isStory bool
+	// status is the exit status of a command of `caddy dns-persist`.
+	status int
 }
 
 // command obeys a line.
@@ -129,6 +131,9 @@ func (d *demo) command(ctx context.Context, line string) (answer, error) {
 	d.commands.Lock() // one at a time, whoever gives them
 	defer d.commands.Unlock()
 	words := strings.Fields(line)
+	if len(words) > 0 && (words[0] == "--help" || words[0] == "-h") {
+		words[0] = "help"
+	}
 	if len(words) == 0 {
 		return answer{}, nil
 	}
@@ -138,7 +143,7 @@ func (d *demo) command(ctx context.Context, line string) (answer, error) {
 				return answer{}, fmt.Errorf("it reads: %s %s", v.name, v.syntax)
 			}
 			text, err := v.run(d, words[1:])
-			return answer{text, !v.isQuestion}, err
+			return answer{text: text, isStory: !v.isQuestion}, err
 		}
 	}
 	cmd := &cobra.Command{Use: "dns-persist"}
@@ -173,8 +178,14 @@ func (d *demo) ask(ctx context.Context, cmd *cobra.Command, words []string) (ans
 	cmd.SetErr(&out)
 	cmd.SetIn(strings.NewReader(""))
 	cmd.SetArgs(append(args, "--address", d.admin))
-	_ = cmd.ExecuteContext(ctx) // it has reported what went wrong
-	return answer{text: out.String()}, nil
+	status := 0
+	if err := cmd.ExecuteContext(ctx); err != nil { // it has reported what went wrong
+		status = 1
+		if err.Error() == "exiting with status 2" { // Caddy's error for it is not exported
+			status = 2
+		}
+	}
+	return answer{text: out.String(), status: status}, nil
 }
 
 // page is the output of a command, in lines that fit.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,6 +23,8 @@ const (
 	socketVariable = "DNS_PERSIST_LAB"
 	// longestCommand is more than any command takes.
 	longestCommand = 4096
+	// exitStatus is the header with the exit status of a command of `caddy dns-persist`.
+	exitStatus = "Exit-Status"
 )
 
 // control takes commands at the control socket until it is closed.
@@ -46,6 +49,7 @@ func (d *demo) control(ctx context.Context) (io.Closer, error) {
 		if answer.isStory {
 			answer.text = folded("", "", answer.text)
 		}
+		w.Header().Set(exitStatus, strconv.Itoa(answer.status))
 		fmt.Fprint(w, answer.text)
 	})}
 	go func() { _ = server.Serve(listener) }()
@@ -78,9 +82,19 @@ func order(ctx context.Context, line string, out io.Writer) error {
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(strings.TrimSpace(string(answer)))
 	}
-	_, err = out.Write(answer)
-	return err
+	if _, err := out.Write(answer); err != nil {
+		return err
+	}
+	if status, err := strconv.Atoi(resp.Header.Get(exitStatus)); err == nil && status != 0 {
+		return statusError(status)
+	}
+	return nil
 }
+
+// statusError is a command of `caddy dns-persist` that has ended with this exit status, and has said why.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // findSocket is the control socket of the lab that runs, or of the one that the environment names.
 func findSocket() (string, error) {

@@ -112,6 +112,9 @@ func main() {
 		err = run(ctx, o, os.Stdin, os.Stdout)
 	}
 	stop()
+	if status, ok := errors.AsType[statusError](err); ok {
+		os.Exit(int(status))
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "\nlab: %v\n", err)
 		os.Exit(1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -83,7 +84,8 @@ func (s *session) typeIn(line string) {
 func (s *session) ctl(line string) string {
 	s.t.Helper()
 	var out strings.Builder
-	if err := order(s.t.Context(), line, &out); err != nil {
+	err := order(s.t.Context(), line, &out)
+	if _, isStatus := errors.AsType[statusError](err); err != nil && !isStatus {
 		s.t.Fatalf("ctl %s: %v", line, err)
 	}
 	return out.String()
@@ -153,6 +155,9 @@ func TestSession(t *testing.T) {
 		if got := s.check(names...); !strings.Contains(got, `"`+w.code+`"`) {
 			t.Errorf("break shop %s: check does not call it %s:\n%s", w.how, w.code, got)
 		}
+	}
+	if err := order(t.Context(), "check www shop", io.Discard); !errors.Is(err, statusError(2)) {
+		t.Errorf("ctl check of a broken record ends with %v, want the exit status 2", err)
 	}
 	s.ctl("mend")
 	for _, b := range brokenServers {

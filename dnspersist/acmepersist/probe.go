@@ -9,6 +9,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/site"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
@@ -42,6 +43,8 @@ type Probe struct {
 	RenewalInfo             bool              `json:"renewal_info"`
 	// Known is what is publicly known, where the CA itself does not tell; nil if nothing is.
 	Known *KnownCA `json:"known,omitempty"`
+	// Problem is why the CA does not answer now, where what is known of it is from before; empty if it does.
+	Problem string `json:"problem,omitempty"`
 	// Note says what to do, if there is something.
 	Note string `json:"note,omitempty"`
 }
@@ -66,8 +69,9 @@ func KnownCAs() []KnownCA {
 }
 
 // Probe tells what the directory says of the challenge, and what an earlier order has
-// shown. The CA is asked for its directory only.
+// shown. The CA is asked for its directory only, and always: whoever probes wants to know whether it answers.
 func (iss *Issuer) Probe(ctx context.Context) (Probe, error) {
+	began := time.Now()
 	s, err := iss.open(ctx)
 	if err != nil {
 		return Probe{}, err
@@ -76,7 +80,13 @@ func (iss *Issuer) Probe(ctx context.Context) (Probe, error) {
 	if err != nil {
 		return Probe{}, err
 	}
-	return s.probe(o)
+	p, err := s.probe(o)
+	if err == nil && s.Directory.Fetched.Before(began) {
+		if silent := iss.ca.Ask(ctx); silent != nil {
+			p.Problem = "the CA does not answer now, and the rest is what it has said before: " + foreign.Error(silent).Error()
+		}
+	}
+	return p, err
 }
 
 func (s *session) probe(o ca.Offer) (Probe, error) {

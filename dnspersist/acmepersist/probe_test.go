@@ -5,10 +5,37 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/certmagic"
 )
+
+// A probe asks the CA now, also where its directory is known: one that is down is reported, with what it has said before.
+func TestProbeOfACAThatIsDown(t *testing.T) {
+	isDown := false
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if isDown {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		_, _ = w.Write([]byte(`{"newNonce": "https://ca.example/nonce", "newAccount": "https://ca.example/account", "newOrder": "https://ca.example/order",
+			"meta": {"caaIdentities": ["ca.example"], "accountHashPrefix": "https://ca.example/h/", "issuerDomainNames": ["ca.example"]}}`))
+	}))
+	t.Cleanup(s.Close)
+	transport := NewTransport()
+	transport.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	iss := New(Config{CA: s.URL, Transport: transport, Storage: &certmagic.FileStorage{Path: t.TempDir()}})
+	for _, isDown = range []bool{false, false, true, false} {
+		p, err := iss.Probe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Offered != OfferedYes || strings.Contains(p.Problem, "502") != isDown || (p.Problem != "") != isDown {
+			t.Errorf("with the CA down (%t): offered %s, problem %q", isDown, p.Offered, p.Problem)
+		}
+	}
+}
 
 // Where a directory cannot tell, a probe has what is publicly known of the CA, and does not take it
 // for the CA's answer.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -66,10 +65,18 @@ func runAccount(r *run) error {
 		r.report("no ACME account is bound yet: --register binds one; where account_url names one, `account import` brings it")
 		return errNotOK
 	}
-	if slices.ContainsFunc(reply.Accounts, func(a acmepersist.AccountState) bool { return a.Status != "valid" }) {
-		return errNotOK
+	var notOK error
+	for _, a := range reply.Accounts {
+		if a.Status == "valid" {
+			continue
+		}
+		notOK = errNotOK
+		if r.flag("register") {
+			r.report("nothing was registered at %s: the account %s is bound, although the CA does not accept it. See whether a backup has the right one; "+
+				"to give it up for ever move %s in the storage away and run this again, and publish every record anew", a.CA, a.URL, a.StorageKey)
+		}
 	}
-	return nil
+	return notOK
 }
 
 func (r *run) accounts() (operator.AccountReply, error) {

@@ -30,7 +30,7 @@ answer.
 With the URL of a directory no configuration is needed: that CA is asked for
 its directory, and nothing else.
 
-The exit status is 2 unless every CA offers the challenge.`, runProbe)
+The exit status is 2 unless every CA answers now, and offers the challenge.`, runProbe)
 	cmd.Args = cobra.MaximumNArgs(1)
 	cmd.Flags().String("order", "", "Make a throw-away order for this name to see what the CA offers")
 	cmd.Flags().StringSlice("root", nil, "With a URL: file with the PEM certificate of a root to trust")
@@ -56,7 +56,7 @@ func runProbe(r *run) error {
 	} else {
 		err = probeTable(r.out, reply.CAs)
 	}
-	if err == nil && slices.ContainsFunc(reply.CAs, func(p acmepersist.Probe) bool { return p.Offered != acmepersist.OfferedYes }) {
+	if err == nil && slices.ContainsFunc(reply.CAs, func(p acmepersist.Probe) bool { return p.Offered != acmepersist.OfferedYes || p.Problem != "" }) {
 		return errNotOK
 	}
 	return err
@@ -108,6 +108,7 @@ func probeTable(out io.Writer, all []acmepersist.Probe) error {
 		field("issuer domain names", cmp.Or(strings.Join(p.IssuerDomainNames, ", "), "not known"))
 		field("external account", map[bool]string{true: "required", false: "not required"}[p.ExternalAccountRequired])
 		field("profiles", slices.Sorted(maps.Keys(p.Profiles))...)
+		field("problem", p.Problem)
 		field("note", p.Note)
 	})
 }

@@ -110,6 +110,11 @@ func (srv *Server) fetch(ctx context.Context) (*Directory, error) {
 	return srv.dirs.get(ctx, srv.URL, srv.Transport, srv.UserAgent)
 }
 
+// Ask asks the CA for its directory once, and keeps nothing of it: the error is why it does not answer now.
+func (srv *Server) Ask(ctx context.Context) error {
+	return srv.dirs.ask(ctx, srv.URL, srv.Transport, srv.UserAgent)
+}
+
 // Expire makes the next conversation read the directory anew, unless the CA has asked to be left alone.
 func (srv *Server) Expire() { srv.dirs.expire() }
 

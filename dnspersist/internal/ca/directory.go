@@ -184,6 +184,18 @@ func (c *directories) expire() {
 	}
 }
 
+// ask fetches the directory now, whatever is known of it, unless the CA has asked to be left alone.
+func (c *directories) ask(ctx context.Context, url string, transport http.RoundTripper, userAgent string) error {
+	c.mu.Lock()
+	limited, until := c.limited, c.limitedUntil
+	c.mu.Unlock()
+	if limited != nil && time.Now().Before(until) {
+		return limited
+	}
+	_, _, err := fetchDirectoryOnce(ctx, url, transport, userAgent)
+	return err
+}
+
 func fetchDirectory(ctx context.Context, url string, transport http.RoundTripper, userAgent string) (*Directory, error) {
 	var lastErr error
 	for attempt := range directoryAttempts {
