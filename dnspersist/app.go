@@ -112,7 +112,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	})
 	a.shared.registry.SetLogger(a.logger)
 	a.waits = &parking.Configuration{
-		Go: a.spawn, Logger: a.logger,
+		OnDemand: a.onDemandOwners,
+		Go:       a.spawn, Logger: a.logger,
 		Managed:     func() iter.Seq[string] { return maps.Keys(a.planned().names) },
 		CA:          func(domain string) (string, bool) { return a.planned().ca(domain) },
 		IsOnDemand:  func(domain string) bool { return a.planned().isOnDemand(domain) },
@@ -235,6 +236,16 @@ func (a *App) Stop() error {
 	a.end()
 	a.work.Wait()
 	return nil
+}
+
+// onDemandOwners are the issuers through which a visitor of a domain would have its certificate obtained.
+func (a *App) onDemandOwners(domain string) (all []parking.Owner) {
+	for _, iss := range a.planned().Serving(domain) {
+		if iss.isInUse() && (owner{iss}).IsOnDemand() {
+			all = append(all, owner{iss})
+		}
+	}
+	return all
 }
 
 // Cleanup gives up what is shared. It also ends an app that was never started

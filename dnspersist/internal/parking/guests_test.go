@@ -141,3 +141,31 @@ func TestManagedDomainBecomesGuest(t *testing.T) {
 		}
 	})
 }
+
+// A reload leaves the domains that visitors have asked for as they are: nobody has to come again.
+func TestGuestsOverAReload(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a")
+		o.onDemand = true
+		if err := w.attempt(t.Context(), o, "a.test", missing("a.test", "v")); err == nil {
+			t.Fatal("it does not wait")
+		}
+		other, next := w.configure("b"), w.configure("a")
+		defer w.end(other)
+		defer w.end(next)
+		for _, o := range []*owner{other, next} {
+			o.onDemand = true
+			o.configuration.OnDemand = func(string) []Owner { return []Owner{o} }
+			w.mu.Lock()
+			w.adopt(o.configuration)
+			w.unlock()
+		}
+		w.end(o)
+		time.Sleep(2 * orphanFor)
+		synctest.Wait()
+		w.show(next, "a.test", propagation.StatusReady)
+		if synctest.Wait(); next.retries() != 1 || other.retries() != 0 {
+			t.Errorf("with its record it is retried %d times, and %d times for another issuer", next.retries(), other.retries())
+		}
+	})
+}

@@ -45,6 +45,9 @@ type Configuration struct {
 	// Certificate is the one for a domain that is served now; zero if there is none. It is never called with the
 	// registry's lock, for what it asks may be held up. May be nil.
 	Certificate func(domain string) Certificate
+	// OnDemand are the issuers through which a visitor of a domain would have its certificate obtained.
+	// May be nil.
+	OnDemand func(domain string) []Owner
 	// Names reports whether the configuration names a registered domain.
 	Names  func(domain string) bool
 	Limits Limits
@@ -224,6 +227,8 @@ type entry struct {
 	pokeTimer       *time.Timer
 	// owners are the live ones, the newest last.
 	owners []Owner
+	// adopted is the one of them through which nobody has asked for it yet.
+	adopted Owner
 	// heir is a configuration that wants what is announced, and has not asked yet.
 	heir      *Configuration
 	stopWatch func()
@@ -355,6 +360,26 @@ func (r *Registry) Start(c *Configuration) {
 	if !c.ended {
 		c.started = time.Now()
 		r.configurations = append(r.configurations, c)
+		r.adopt(c)
+	}
+}
+
+// adopt has a configuration that starts go on with the domains that visitors have asked for: it would
+// learn of each with its next visitor only, and its wait would have ended by then.
+func (r *Registry) adopt(c *Configuration) {
+	if c.OnDemand == nil {
+		return
+	}
+	for _, e := range r.entries {
+		if e.guest == nil || !e.isHeld {
+			continue
+		}
+		for _, o := range c.OnDemand(e.domain) {
+			if keyOf(o, e.domain) == e.key {
+				e.own(o)
+				e.adopted = o
+			}
+		}
 	}
 }
 

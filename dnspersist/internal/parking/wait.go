@@ -53,8 +53,9 @@ func (r *Registry) Begin(ctx context.Context, o Owner, domain string) (*Attempt,
 
 // answer is what an attempt for a domain that waits is answered with: an error, or the last report.
 func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error) {
-	isNew := !o.Configuration().ended && !slices.Contains(e.owners, o)
+	isNew := !o.Configuration().ended && (!slices.Contains(e.owners, o) || e.adopted == o)
 	e.own(o)
+	e.adopted = nil
 	now := time.Now()
 	e.noteInterest(ctx, now)
 	switch {
