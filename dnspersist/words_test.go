@@ -127,6 +127,20 @@ func TestOptionsOneBlockTooHigh(t *testing.T) {
 	}
 }
 
+// What is suggested for a word that the global option does not know is what can be written there, or says where.
+func TestSuggestionsInTheGlobalOption(t *testing.T) {
+	for word, want := range map[string]string{
+		"metrix": "did you mean metrics?",
+		"ca":     "the CA is the option dir of cert_issuer dns_persist",
+		"emial":  "did you mean email? That is an option of cert_issuer dns_persist",
+	} {
+		err := new(App).UnmarshalCaddyfile(caddyfile.NewTestDispenser("dns_persist {\n" + word + " x\n}"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "eab") {
+			t.Errorf("%s: %v, want %q", word, err, want)
+		}
+	}
+}
+
 // What may be a secret is not shown, but placeholders are.
 func TestSecretsInTheGlobalOption(t *testing.T) {
 	for block, shown := range map[string]string{
