@@ -3,6 +3,7 @@ package dnspersist
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,29 +31,30 @@ func TestACAInTroubleIsAskedAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				asked, isBack := 0, false
+				var asked atomic.Int32
+				var isBack atomic.Bool
 				go a.askAgain(ctx, func(*acmepersist.Issuer, context.Context) error {
-					asked++
-					if !isBack {
+					asked.Add(1)
+					if !isBack.Load() {
 						return errors.New("not yet")
 					}
 					seen.Happened(c.over)
 					return nil
 				})
-				asks := func(within time.Duration, least, most int) {
+				asks := func(within time.Duration, least, most int32) {
 					t.Helper()
-					asked = 0
+					asked.Store(0)
 					time.Sleep(within)
 					synctest.Wait()
-					if asked < least || asked > most {
-						t.Errorf("within %s it was asked %d times, want %d to %d", within, asked, least, most)
+					if n := asked.Load(); n < least || n > most {
+						t.Errorf("within %s it was asked %d times, want %d to %d", within, n, least, most)
 					}
 				}
 				asks(time.Hour, 0, 0)
 				seen.Happened(c.trouble)
 				asks(2*time.Minute, 1, 1)
 				asks(24*time.Hour, 24*5, 24*7)
-				isBack = true
+				isBack.Store(true)
 				asks(12*time.Minute, 1, 1)
 				if seen.IsAccountLost() || !seen.DownSince().IsZero() {
 					t.Error("it does not know that it is over")
