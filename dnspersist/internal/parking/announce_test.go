@@ -1,6 +1,7 @@
 package parking
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,4 +68,34 @@ func TestCompleteRecordIsNotAskedFor(t *testing.T) {
 			})
 		}
 	}
+}
+
+// While DNS does not answer nobody knows whether the record is missing: it is asked for once DNS shows that it is.
+func TestBlockedRecordIsAskedForLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a")
+		defer w.end(o)
+		const text = "publish this TXT record once"
+		asked := func() int {
+			time.Sleep(announceWindow + time.Second)
+			synctest.Wait()
+			return w.logs.Filter(func(e observer.LoggedEntry) bool { return strings.HasPrefix(e.Message, text) }).Len()
+		}
+		hold := missing("a.test", "v")
+		hold.Reason, hold.Watch.Report.Status = acmepersist.ReasonBlocked, propagation.StatusBlocked
+		_ = w.attempt(t.Context(), o, "a.test", hold)
+		if n := asked(); n != 0 {
+			t.Errorf("it is asked for %d times while DNS does not answer", n)
+		}
+		lines := w.logs.FilterMessage(waitText).All()
+		if len(lines) != 1 || lines[0].ContextMap()["value"] != "v" || lines[0].ContextMap()["name"] != "_validation-persist.a.test" {
+			t.Errorf("whoever needs the record is shown %v", lines)
+		}
+		for range 3 {
+			w.show(o, "a.test", propagation.StatusAbsent)
+		}
+		if n := asked(); n != 1 {
+			t.Errorf("it is asked for %d times once DNS answers, want once", n)
+		}
+	})
 }

@@ -111,6 +111,9 @@ func (s Status) explain() Explanation {
 	case s.Reason == "", s.Phase == PhaseServed:
 		return x
 	}
+	if why, ok := recordReasons[s.statusInDNS()]; ok && s.Reason == acmepersist.ReasonRejected {
+		s.Reason = why // the CA was asked although the record is not right, which is why it has refused
+	}
 	x.Do = adviceFor(s)
 	if s.hold == nil || s.Report == nil || !s.Reason.IsRecord() {
 		return x
@@ -119,7 +122,10 @@ func (s Status) explain() Explanation {
 	x.Published = finding.Values
 	switch way := wayCodes(*s.Report); {
 	case len(s.Misplaced) > 0:
-		x.Code, x.Text = string(propagation.CodeWrongName), strings.Join(s.Misplaced, "; ")
+		x.Code = string(propagation.CodeWrongName)
+		if s.hold.Reason.IsRecord() {
+			x.Text = strings.Join(s.Misplaced, "; ")
+		}
 	case len(finding.Values) > 0:
 		x.Code, x.Do = string(finding.Code), finding.Do
 	case s.Reason == acmepersist.ReasonBlocked && len(way) > 0:
@@ -129,6 +135,19 @@ func (s Status) explain() Explanation {
 		x.Do = s.Report.Shadows + "; then " + x.Do
 	}
 	return x
+}
+
+// recordReasons are why a domain would wait of whose record DNS shows that.
+var recordReasons = map[propagation.Status]acmepersist.Reason{
+	propagation.StatusAbsent: acmepersist.ReasonAbsent, propagation.StatusPartial: acmepersist.ReasonPartial, propagation.StatusBlocked: acmepersist.ReasonBlocked,
+}
+
+// statusInDNS is what DNS has shown of the record; empty if it was not asked.
+func (s Status) statusInDNS() propagation.Status {
+	if s.Report == nil {
+		return ""
+	}
+	return s.Report.Status
 }
 
 // adviceFor says what to do about a domain that waits, as far as its reason says it.

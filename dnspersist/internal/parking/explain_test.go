@@ -41,3 +41,27 @@ func TestSeverity(t *testing.T) {
 		}
 	}
 }
+
+// A CA that was asked although the record is not right has refused because of that, and what to do is to
+// mend the record.
+func TestRefusedForTheRecord(t *testing.T) {
+	for what, c := range map[string]struct {
+		status    propagation.Status
+		finding   acmepersist.Finding
+		misplaced []string
+		code, do  string
+	}{
+		"absent":    {status: propagation.StatusAbsent, code: "rejected", do: "publish a TXT record at _validation-persist.a.test with this value: v"},
+		"wrong":     {propagation.StatusAbsent, acmepersist.Finding{Values: []acmepersist.ValueVerdict{{}}, Code: "wrong_account", Do: "replace it"}, nil, "wrong_account", "replace it"},
+		"misplaced": {status: propagation.StatusAbsent, misplaced: []string{"it is there"}, code: "wrong_name", do: "move the TXT record to _validation-persist.a.test"},
+		"ready":     {status: propagation.StatusReady, code: "rejected", do: advice[acmepersist.ReasonRejected]},
+	} {
+		hold := missing("a.test", "v")
+		hold.Reason, hold.Watch.Find = acmepersist.ReasonRejected, func(propagation.Report) acmepersist.Finding { return c.finding }
+		report := propagation.Report{Name: hold.Record.Name, Status: c.status}
+		s := Status{Domain: "a.test", Phase: PhaseHeld, Reason: hold.Reason, Err: hold, Record: hold.Record, Report: &report, hold: hold, Misplaced: c.misplaced}
+		if x := s.Explain(); x.Code != c.code || x.Do != c.do || x.Text != errWait.Error() {
+			t.Errorf("%s: %+v", what, x)
+		}
+	}
+}
