@@ -135,7 +135,7 @@ func (a *App) operator() *operator.Operator {
 // vitals are what is known of the CAs and the storages.
 func (a *App) vitals(ctx context.Context) operator.Vitals {
 	v := operator.Vitals{Storage: a.storageTried.of(ctx, a)}
-	for _, iss := range a.issuers() {
+	for _, iss := range a.planned().inUse() {
 		seen := a.shared.metrics.CA(iss.CA, owner{iss}.account())
 		v.CAs = append(v.CAs, operator.VitalsOfCA{CA: iss.CA, IsAccountLost: seen.IsAccountLost(), DownSince: seen.DownSince()})
 	}
@@ -192,7 +192,7 @@ func (t *storageTried) of(ctx context.Context, a *App) error {
 func (t *storageTried) try(ctx context.Context, a *App, ended chan struct{}) {
 	tried := make(map[string]bool)
 	var errs []error
-	for _, iss := range a.issuers() {
+	for _, iss := range a.planned().inUse() {
 		storage := iss.rt.config().Storage
 		if key := operator.StorageKey(storage); !tried[key] {
 			tried[key] = true

@@ -53,7 +53,7 @@ func (a *App) daily(ctx context.Context, c chore) {
 		if ca.Sleep(ctx, wait) != nil {
 			return
 		}
-		for _, iss := range a.issuers() {
+		for _, iss := range a.planned().inUse() {
 			active, _ := iss.active()
 			if err := c.do(ctx, iss, active); err != nil && ctx.Err() == nil {
 				a.logger.Warn(c.failed, zap.String("ca", iss.CA), zap.Error(err))
@@ -118,7 +118,7 @@ func (a *App) askAgain(ctx context.Context, ask func(*acmepersist.Issuer, contex
 			return wait + rand.N(wait/8)
 		},
 		do: func(ctx context.Context, iss *Issuer, active *acmepersist.Issuer) error {
-			if !a.needsAsking(iss) {
+			if !a.shared.needsAsking(iss) {
 				return nil
 			}
 			isTroubled = true
@@ -132,13 +132,13 @@ func (a *App) askAgain(ctx context.Context, ask func(*acmepersist.Issuer, contex
 
 // needsAsking reports whether a CA has last not accepted the account, or is down and nobody waits for it: attempts
 // find out by themselves, and that the directory answers does not mean that orders do.
-func (a *App) needsAsking(iss *Issuer) bool {
-	seen := a.shared.metrics.CA(iss.CA, owner{iss}.account())
+func (s *shared) needsAsking(iss *Issuer) bool {
+	seen := s.metrics.CA(iss.CA, owner{iss}.account())
 	if seen.IsAccountLost() || seen.DownSince().IsZero() {
 		return seen.IsAccountLost()
 	}
 	isWanted := false
-	a.shared.registry.Each(func(s parking.Status) {
+	s.registry.Each(func(s parking.Status) {
 		isWanted = isWanted || s.CA == iss.CA && s.Reason == acmepersist.ReasonCADown
 	})
 	return !isWanted
@@ -152,7 +152,7 @@ func (a *App) rememberRecords(ctx context.Context, every time.Duration) {
 	if a.shared.hasRemembered.Load() || ca.Sleep(ctx, min(rememberAfter, every)) != nil || !a.shared.hasRemembered.CompareAndSwap(false, true) {
 		return
 	}
-	for _, iss := range a.issuers() {
+	for _, iss := range a.planned().inUse() {
 		active, _ := iss.active()
 		if err := active.RememberRecords(ctx, every); err != nil && ctx.Err() == nil {
 			a.logger.Debug("what was last found of the published records could not be read", zap.String("ca", iss.CA), zap.Error(err))
@@ -160,12 +160,12 @@ func (a *App) rememberRecords(ctx context.Context, every time.Duration) {
 	}
 }
 
-// issuers returns one issuer of this configuration for each CA, account and storage, of those
+// inUse returns one issuer of this configuration for each CA, account and storage, of those
 // that are in use.
-func (a *App) issuers() []*Issuer {
+func (p planned) inUse() []*Issuer {
 	var all []*Issuer
 	seen := make(map[string]bool)
-	for _, iss := range a.planned().Issuers() {
+	for _, iss := range p.Issuers() {
 		if !iss.isInUse() {
 			continue
 		}

@@ -70,7 +70,7 @@ func TestACAInTroubleIsAskedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	attempt.Settle(t.Context(), &acmepersist.Hold{Reason: acmepersist.ReasonCADown, Domain: "a.example", CA: o.iss.CA, Err: errors.New("503")})
-	if a.needsAsking(o.iss) {
+	if a.shared.needsAsking(o.iss) {
 		t.Error("a CA is asked that an attempt will ask")
 	}
 }

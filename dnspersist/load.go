@@ -87,15 +87,15 @@ func policyNames(subjects []string) string {
 // warnAtLoad logs what of the configuration cannot work, or is not what it seems.
 func (a *App) warnAtLoad() {
 	policies := policiesOf(a.ctx)
-	a.warnReplaced(policies)
-	a.logChains(policies)
+	warnReplaced(a.logger, policies)
+	logChains(a.logger, policies)
 	if inside := fromOurs(policies, func(rt *runtime) []string { return rt.insideResolvers }); len(inside) > 0 {
 		a.logger.Warn("there are resolvers in this network, but name servers in it are not asked; if the CA is in this network as well, set allow_private_ns",
 			zap.Strings("resolvers", inside))
 	}
 	a.warnSecretFiles(fromOurs(policies, func(rt *runtime) []string { return rt.secretFiles }))
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
-		a.warnHosts(app.(*caddyhttp.App), policies)
+		warnHosts(a.logger, app.(*caddyhttp.App), policies)
 	}
 }
 
@@ -163,7 +163,7 @@ func unsupportedName(name string) string {
 
 // warnReplaced finds the sites whose `tls <email>` or `tls { ca … }` has silently taken
 // them out of a global `cert_issuer dns_persist`: the adapter makes acme issuers of it.
-func (a *App) warnReplaced(policies []*caddytls.AutomationPolicy) {
+func warnReplaced(logger *zap.Logger, policies []*caddytls.AutomationPolicy) {
 	if !slices.ContainsFunc(policies, func(p *caddytls.AutomationPolicy) bool {
 		return len(p.Subjects()) == 0 && hasOurs(p)
 	}) {
@@ -174,19 +174,19 @@ func (a *App) warnReplaced(policies []*caddytls.AutomationPolicy) {
 		if len(subjects) == 0 || len(policy.Issuers) == 0 || slices.ContainsFunc(issuerNames(policy), func(n string) bool { return n != "acme" }) {
 			continue
 		}
-		a.logger.Warn("a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside",
+		logger.Warn("a site's `tls` options have replaced the global cert_issuer dns_persist by acme; to keep it write the directive dns_persist, or issuer dns_persist in the tls block, with the options inside",
 			zap.Strings("subjects", subjects))
 	}
 }
 
 // logChains logs policies in which a name gets its certificate from whichever issuer
 // succeeds first.
-func (a *App) logChains(policies []*caddytls.AutomationPolicy) {
+func logChains(logger *zap.Logger, policies []*caddytls.AutomationPolicy) {
 	for _, policy := range policies {
 		if len(policy.Issuers) < 2 || !hasOurs(policy) {
 			continue
 		}
-		a.logger.Info("dns_persist is in a chain of issuers: they are tried in this order, and no name waits for its record",
+		logger.Info("dns_persist is in a chain of issuers: they are tried in this order, and no name waits for its record",
 			zap.Strings("issuers", issuerNames(policy)), zap.Strings("subjects", policy.Subjects()))
 	}
 }
@@ -208,7 +208,7 @@ func fromOurs(policies []*caddytls.AutomationPolicy, of func(*runtime) []string)
 // warnHosts looks at the sites' names. Caddy leaves those with a final dot without a
 // certificate, without a word; and those that no policy names fall to the policy
 // without subjects, which may be ours.
-func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolicy) {
+func warnHosts(logger *zap.Logger, app *caddyhttp.App, policies []*caddytls.AutomationPolicy) {
 	named, ours := make(map[string]bool), false
 	var internal []string
 	for _, policy := range policies {
@@ -223,7 +223,7 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 	}
 	if ours && len(internal) > 0 {
 		slices.Sort(internal)
-		a.logger.Warn("Caddy serves names that no public CA knows with its internal CA, not with the global cert_issuer dns_persist; for a CA of your own write the directive dns_persist in their sites",
+		logger.Warn("Caddy serves names that no public CA knows with its internal CA, not with the global cert_issuer dns_persist; for a CA of your own write the directive dns_persist in their sites",
 			zap.Strings("subjects", internal))
 	}
 	logged := make(map[string]bool)
@@ -237,10 +237,10 @@ func (a *App) warnHosts(app *caddyhttp.App, policies []*caddytls.AutomationPolic
 			}
 			logged[host] = true
 			if strings.HasSuffix(host, ".") {
-				a.logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
+				logger.Warn("Caddy never manages certificates for names with a final dot: write the site's address without it",
 					zap.String("name", host), zap.String("server", name))
 			} else if why := unsupportedName(host); ours && !named[host] && why != "" {
-				a.logger.Warn(neverMessage, zap.String("name", host), zap.String("reason", why))
+				logger.Warn(neverMessage, zap.String("name", host), zap.String("reason", why))
 			}
 		}
 	}

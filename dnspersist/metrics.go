@@ -69,7 +69,7 @@ func (a *App) registerMetrics() {
 // metricsOfCAs are those that the issuers of this configuration use.
 func (a *App) metricsOfCAs() []metrics.Used {
 	var all []metrics.Used
-	for _, iss := range a.issuers() {
+	for _, iss := range a.planned().inUse() {
 		used := metrics.Used{CA: a.shared.metrics.CA(iss.CA, owner{iss}.account())}
 		if orders, window := paceOf(iss); orders > 0 {
 			used.OrdersLeft = func() float64 { return acmepersist.OrdersLeft(iss.CA, orders, window) }

@@ -90,7 +90,7 @@ type IdentifierVerdict struct {
 // Checks prepares the check of identifiers, one for each validation name. Like Wanted it
 // needs a bound account that the CA confirms.
 func (iss *Issuer) Checks(ctx context.Context, identifiers []string) ([]*Check, error) {
-	s, o, t, err := iss.openToTell(ctx)
+	s, o, t, err := openToTell(ctx, iss)
 	if err != nil {
 		return nil, err
 	}

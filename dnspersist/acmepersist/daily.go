@@ -128,7 +128,7 @@ func (iss *Issuer) LookAtNames(ctx context.Context, every time.Duration) error {
 			}
 		}
 	}
-	iss.observeRecords(ctx, run, states)
+	run.observe(ctx, iss.Observer, states)
 	if n := run.onDemand.Load(); n > 0 {
 		iss.Logger.Info("records that certificates of domains on demand are renewed by are not as they should be; which ones is logged at level DEBUG",
 			zap.String("ca", iss.CA), zap.Int64("records", n))

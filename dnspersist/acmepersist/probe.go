@@ -213,7 +213,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 		return Asked{}, &site.UnsupportedNameError{Name: name, Err: err}
 	}
 	said := Asked{Identifier: id, CA: iss.CA}
-	s, o, _, err := iss.openToTell(ctx)
+	s, o, _, err := openToTell(ctx, iss)
 	if err != nil {
 		return said, err
 	}
@@ -234,7 +234,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 		case acme.StatusValid:
 			said.Valid, said.Earlier, said.Until = true, true, a.authz.Expires
 		case acme.StatusPending:
-			err = a.askNow(ctx)
+			err = askNow(ctx, a)
 		default:
 			err = fmt.Errorf("asking the CA about %s: the authorization is %s; try again, another order will be made", id, a.authz.Status)
 		}
@@ -251,7 +251,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 }
 
 // askNow has a pending authorization validated, whatever DNS shows. A no of the CA is the attempt's refusal.
-func (a *attempt) askNow(ctx context.Context) error {
+func askNow(ctx context.Context, a *attempt) error {
 	c, ok, err := a.Challenge(ctx, a.authz, a.account.Identity)
 	if err != nil {
 		return err

@@ -276,7 +276,7 @@ func (l *Leftover) Unpublish(ctx context.Context, p *Publishing) (publish.Remove
 // values for the bound account are among them. What cannot be read of the inventory is an error beside
 // them.
 func (iss *Issuer) Leftovers(ctx context.Context, managed []string) ([]*Leftover, error) {
-	s, _, _, err := iss.openToTell(ctx)
+	s, _, _, err := openToTell(ctx, iss)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ var reasonsOfLooks = map[propagation.Status]Reason{
 
 // faultOf is what the last look at a name has found wrong, as far as storage has it; nil if nothing is, or if none of
 // the domains has a certificate to renew.
-func (iss *Issuer) faultOf(ctx context.Context, n state.Name, domains []string) *RecordFault {
+func (c *Config) faultOf(ctx context.Context, n state.Name, domains []string) *RecordFault {
 	if len(n.Accepted) == 0 || n.Accepted[0].At.After(n.LookedAt) { // the CA has found it since
 		return nil
 	}
@@ -45,11 +45,11 @@ func (iss *Issuer) faultOf(ctx context.Context, n state.Name, domains []string) 
 	if f.Reason == "" && n.EndsAt.IsZero() {
 		return nil
 	}
-	life, due := iss.certificateOf(ctx, domains)
+	life, due := c.certificateOf(ctx, domains)
 	switch {
 	case due.IsZero():
 		return nil
-	case f.Reason == "" && (keeps(iss.Publishing) || !iss.endsSoon(n.EndsAt, life)):
+	case f.Reason == "" && (keeps(c.Publishing) || !c.endsSoon(n.EndsAt, life)):
 		return nil
 	case f.Reason == "":
 		f.Reason, f.Since = ReasonEnding, time.Time{}
@@ -61,13 +61,13 @@ func (iss *Issuer) faultOf(ctx context.Context, n state.Name, domains []string) 
 }
 
 // endsSoon reports whether a record ends before the third renewal from now of a certificate with a length of life.
-func (iss *Issuer) endsSoon(end time.Time, life time.Duration) bool {
-	return !end.IsZero() && !end.After(walltime.Now().Add(renewalsAhead*iss.renewedEvery(life)))
+func (c *Config) endsSoon(end time.Time, life time.Duration) bool {
+	return !end.IsZero() && !end.After(walltime.Now().Add(renewalsAhead*c.renewedEvery(life)))
 }
 
 // renewedEvery is the time between two renewals.
-func (iss *Issuer) renewedEvery(life time.Duration) time.Duration {
-	return time.Duration(float64(life) * (1 - iss.RenewalWindowRatio))
+func (c *Config) renewedEvery(life time.Duration) time.Duration {
+	return time.Duration(float64(life) * (1 - c.RenewalWindowRatio))
 }
 
 // RememberRecords calls the Observer with what storage has of the looks at published records, as LookAtNames does after
@@ -77,14 +77,14 @@ func (iss *Issuer) RememberRecords(ctx context.Context, every time.Duration) err
 	if err != nil {
 		return err
 	}
-	iss.observeRecords(ctx, &lookRun{every: every, serving: servingBy(iss)}, names)
+	(&lookRun{every: every, serving: servingBy(iss)}).observe(ctx, iss.Observer, names)
 	return nil
 }
 
-// observeRecords calls the Observer with what was last seen of the records at the names.
-func (iss *Issuer) observeRecords(ctx context.Context, run *lookRun, names []state.Name) {
-	for onDemand, seen := range run.records(ctx, names) {
-		iss.Observer.Records(onDemand, seen)
+// observe calls the Observer with what was last seen of the records at the names.
+func (r *lookRun) observe(ctx context.Context, o Observer, names []state.Name) {
+	for onDemand, seen := range r.records(ctx, names) {
+		o.Records(onDemand, seen)
 	}
 }
 

@@ -48,7 +48,7 @@ type Wanted struct {
 // each standby account comes behind that of the bound one; only their URL and Thumbprint
 // are read. With a pinned AccountURI there is none in the deployed dialect, but an error.
 func (iss *Issuer) Wanted(ctx context.Context, identifiers []string, standby ...Account) ([]Wanted, error) {
-	s, o, t, err := iss.openToTell(ctx)
+	s, o, t, err := openToTell(ctx, iss)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (w *siteSession) wanted(identifiers []string) Wanted {
 
 // openToTell opens a session for somebody who is to be shown records: with the bound
 // account, confirmed by the CA, and the terms.
-func (iss *Issuer) openToTell(ctx context.Context) (*session, ca.Offer, ca.Terms, error) {
+func openToTell(ctx context.Context, iss *Issuer) (*session, ca.Offer, ca.Terms, error) {
 	s, err := openKnown(ctx, iss)
 	if err != nil {
 		return nil, ca.Offer{}, ca.Terms{}, err

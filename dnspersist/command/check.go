@@ -53,11 +53,8 @@ func runCheck(r *run) error {
 	if err != nil {
 		return err
 	}
-	if was := r.text("ca"); was != "" && !strings.Contains(was, "://") {
-		return fmt.Errorf("--ca takes the directory URL of a CA, and %s is not one: --ask %[1]s asks the CA about that name", was)
-	}
-	if r.cmd.Flags().Changed("timeout") && !r.flag("wait") {
-		return errors.New("--timeout is how long --wait waits: give both, or neither")
+	if err := checkFlagsOfCheck(r); err != nil {
+		return err
 	}
 	if name := r.text("ask"); r.cmd.Flags().Changed("ask") {
 		if len(names) > 0 {
@@ -95,11 +92,7 @@ func runCheck(r *run) error {
 		}
 		unwritten = cmp.Or(unwritten, reportOne(l.out, c))
 		for _, n := range holds {
-			wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+foreign.Line(n.Why))
-			if n.Do != "" {
-				l.line("do", n.Do)
-			}
-			l.line("next", nextOf(n))
+			l.reportHold(n)
 		}
 	})
 	if err == nil && r.isJSON() {
@@ -113,6 +106,26 @@ func runCheck(r *run) error {
 		return errNotOK
 	}
 	return err
+}
+
+// reportHold reports why Caddy does not obtain a certificate, and what to do.
+func (l *looks) reportHold(n operator.NameStatus) {
+	wrap(l.out, columnsOf(l.out), "    held    ", inOneLine(l.out, n)+": "+foreign.Line(n.Why))
+	if n.Do != "" {
+		l.line("do", n.Do)
+	}
+	l.line("next", nextOf(n))
+}
+
+// checkFlagsOfCheck refuses flags that mean nothing.
+func checkFlagsOfCheck(r *run) error {
+	if was := r.text("ca"); was != "" && !strings.Contains(was, "://") {
+		return fmt.Errorf("--ca takes the directory URL of a CA, and %s is not one: --ask %[1]s asks the CA about that name", was)
+	}
+	if r.cmd.Flags().Changed("timeout") && !r.flag("wait") {
+		return errors.New("--timeout is how long --wait waits: give both, or neither")
+	}
+	return nil
 }
 
 // holds are why Caddy does not obtain the certificates of what was checked, but for the record.
@@ -252,7 +265,7 @@ func (r *run) ask(name string) error {
 	if err != nil {
 		return err
 	}
-	r.tellRunning(asked)
+	tellRunning(r, asked)
 	switch {
 	case r.isJSON():
 		err = r.json(askReply{Asked: []acmepersist.Asked{asked}})
@@ -270,7 +283,7 @@ func (r *run) ask(name string) error {
 }
 
 // tellRunning has a Caddy that runs try a name again that the CA has accepted meanwhile.
-func (r *run) tellRunning(asked acmepersist.Asked) {
+func tellRunning(r *run, asked acmepersist.Asked) {
 	if !asked.Valid || r.text("config") != "" {
 		return
 	}

@@ -286,7 +286,7 @@ func (o *Operator) checkCA(q NamesQuery, all []parking.Status) error {
 		return nil
 	}
 	if !slices.Contains(o.CAs(), q.CA) && !isAt("") {
-		return o.unknownCA(q.CA)
+		return unknownCA(q.CA, o.CAs())
 	}
 	var errs []error
 	for _, domain := range q.Domains {

@@ -70,7 +70,7 @@ type group struct {
 func (o *Operator) groups(ca string, given []string) ([]*group, error) {
 	p := o.Plan()
 	if ca != "" && !slices.Contains(o.CAs(), ca) {
-		return nil, o.unknownCA(ca)
+		return nil, unknownCA(ca, o.CAs())
 	}
 	all := len(given) == 0
 	if all {
@@ -213,13 +213,13 @@ func (o *Operator) issuers(ca string) ([]*acmepersist.Issuer, error) {
 	case len(all) > 0:
 		return all, nil
 	case ca != "":
-		return nil, o.unknownCA(ca)
+		return nil, unknownCA(ca, o.CAs())
 	}
 	return nil, ErrNotConfigured
 }
 
-func (o *Operator) unknownCA(ca string) error {
-	err := fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(o.CAs(), ", "))
+func unknownCA(ca string, known []string) error {
+	err := fmt.Errorf("no dns_persist issuer of the configuration uses the CA %s, but %s", ca, strings.Join(known, ", "))
 	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 }
 

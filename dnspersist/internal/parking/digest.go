@@ -56,12 +56,12 @@ func (r *Registry) logOneOfMany(m matter, t Timing, level zapcore.Level, write f
 	d.level = max(d.level, level)
 	if d.timer == nil && !r.closed {
 		d.wait = cmp.Or(t.AnnounceWindow, announceWindow)
-		d.timer = time.AfterFunc(d.wait, func() { r.logNumber(m, d, span) })
+		d.timer = time.AfterFunc(d.wait, func() { d.logNumber(r, m, span) })
 	}
 }
 
 // logNumber logs how many there were since the last time.
-func (r *Registry) logNumber(m matter, d *digest, span time.Duration) {
+func (d *digest) logNumber(r *Registry, m matter, span time.Duration) {
 	r.mu.Lock()
 	defer r.unlock()
 	n, level := d.count, d.level
@@ -69,7 +69,7 @@ func (r *Registry) logNumber(m matter, d *digest, span time.Duration) {
 		return
 	}
 	d.wait = min(2*d.wait, span)
-	d.timer = time.AfterFunc(d.wait, func() { r.logNumber(m, d, span) })
+	d.timer = time.AfterFunc(d.wait, func() { d.logNumber(r, m, span) })
 	reason, missing := zap.String("reason", string(m.reason)), 0
 	if m.reason == "" {
 		missing = r.announcements.missing(m.onDemand)

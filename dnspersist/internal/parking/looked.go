@@ -18,6 +18,9 @@ type looked struct {
 	faults        map[string]*acmepersist.RecordFault
 }
 
+// lookedFaults are what looks have found wrong, by whoever has looked.
+type lookedFaults map[lookedBy]looked
+
 // Looked takes all that the last looks at records have found wrong by which certificates of an account are
 // renewed, those of other nodes included: what is not among them is as it should be.
 func (r *Registry) Looked(c *Configuration, ca, account string, onDemand bool, faults []acmepersist.RecordFault) {
@@ -45,13 +48,13 @@ func (r *Registry) Looked(c *Configuration, ca, account string, onDemand bool, f
 	r.looked[key] = now
 }
 
-// addFault adds what is wrong with the record by which the certificate is renewed, where nothing else is waited for.
-func (r *Registry) addFault(s *Status) {
+// addTo adds what is wrong with the record by which the certificate is renewed, where nothing else is waited for.
+func (l lookedFaults) addTo(s *Status) {
 	if s.Phase != PhaseServed || s.Issuer != "" && s.Issuer != acmepersist.IssuerKey(s.CA) {
 		return
 	}
-	for key, l := range r.looked {
-		if f := l.faults[s.Domain]; f != nil && key.ca == s.CA {
+	for key, by := range l {
+		if f := by.faults[s.Domain]; f != nil && key.ca == s.CA {
 			s.SetFault(f)
 		}
 	}

@@ -110,7 +110,7 @@ type Registry struct {
 	guests         guests
 	announcements  *announcements
 	faults         serverFaults
-	looked         map[lookedBy]looked // what looks have found wrong with records of domains that are served
+	looked         lookedFaults // what looks have found wrong with records of domains that are served
 	digests        map[matter]*digest
 	// slots are for the retries, by CA.
 	slots  map[string]chan struct{}
@@ -135,7 +135,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		slots:     make(map[string]chan struct{}),
 		reported:  make(map[string]uint64),
 		faults:    make(serverFaults),
-		looked:    make(map[lookedBy]looked),
+		looked:    make(lookedFaults),
 		digests:   make(map[matter]*digest),
 	}
 	r.announcements = newAnnouncements(r)

@@ -134,7 +134,8 @@ func (r *Registry) Served(c *Configuration, domain, issuer string) {
 	}
 	r.mu.Lock()
 	defer r.unlock()
-	r.note(c, domain, cert)
+	c.note(domain, cert)
+	r.changed(domain)
 }
 
 // Failed takes from CertMagic that an attempt for a domain has failed with all its issuers.
@@ -142,11 +143,13 @@ func (r *Registry) Failed(c *Configuration, domain string, err error) {
 	r.mu.Lock()
 	defer r.unlock()
 	if c.certificates[domain].at.IsZero() || c.certificates[domain].err != nil { // else there is one that lasts
-		r.note(c, domain, certificate{at: time.Now(), err: err})
+		c.note(domain, certificate{at: time.Now(), err: err})
+		r.changed(domain)
 	}
 }
 
-func (r *Registry) note(c *Configuration, domain string, cert certificate) {
+// note notes what CertMagic has reported of a domain, unless the configuration has ended.
+func (c *Configuration) note(domain string, cert certificate) {
 	if c.ended {
 		return
 	}
@@ -154,7 +157,6 @@ func (r *Registry) note(c *Configuration, domain string, cert certificate) {
 		c.certificates = make(map[string]certificate)
 	}
 	c.certificates[domain] = cert
-	r.changed(domain)
 }
 
 // Snapshot returns where all domains are, sorted by domain: those that configurations manage, and those
@@ -186,7 +188,10 @@ const atOnce = 256
 func (r *Registry) each(domains []string, fn func(Status)) {
 	var all []Status
 	for some := range slices.Chunk(domains, atOnce) {
-		served := r.lookUp(some)
+		r.mu.Lock()
+		configurations := slices.Clone(r.configurations)
+		r.unlock()
+		served := lookUp(configurations, some)
 		r.mu.Lock()
 		all = all[:0]
 		for i, domain := range some {
@@ -203,10 +208,7 @@ func (r *Registry) each(domains []string, fn func(Status)) {
 type served map[*Configuration][]Certificate
 
 // lookUp looks up the certificates for domains.
-func (r *Registry) lookUp(domains []string) served {
-	r.mu.Lock()
-	configurations := slices.Clone(r.configurations)
-	r.unlock()
+func lookUp(configurations []*Configuration, domains []string) served {
 	all := make(served, len(configurations))
 	for _, c := range configurations {
 		if c.Certificate == nil {
@@ -271,7 +273,7 @@ func (r *Registry) whole(domain string, i int, served served) []Status {
 		}
 	}
 	for i := range all {
-		r.addFault(&all[i])
+		r.looked.addTo(&all[i])
 	}
 	return all
 }
@@ -393,7 +395,7 @@ func (r *Registry) Subscribe(notify func(domain string, now []Status)) (cancel f
 	r.subscribers = append(r.subscribers, s)
 	for domain := range r.byDomain {
 		now := r.of(domain)
-		r.reported[domain] = r.hash(domain, now)
+		r.reported[domain] = hashOf(now, r.byDomain[domain])
 		notify(domain, now)
 	}
 	return func() {
@@ -414,7 +416,7 @@ func (r *Registry) changed(domain string) {
 		return
 	}
 	now := r.of(domain)
-	known, hash := r.reported[domain], r.hash(domain, now)
+	known, hash := r.reported[domain], hashOf(now, r.byDomain[domain])
 	switch {
 	case len(now) == 0 && known == 0, len(now) > 0 && known == hash:
 		return
@@ -428,13 +430,13 @@ func (r *Registry) changed(domain string) {
 	}
 }
 
-// hash is the same as long as there is no news of where a domain is.
-func (r *Registry) hash(domain string, now []Status) uint64 {
+// hashOf is the same as long as there is no news of where a domain is.
+func hashOf(now []Status, entries []*entry) uint64 {
 	var text strings.Builder
 	for _, s := range now {
 		fmt.Fprintln(&text, s.CA, s.Phase, s.Reason, s.IsComplete())
 	}
-	for _, e := range r.byDomain[domain] {
+	for _, e := range entries {
 		text.WriteString(e.code)
 	}
 	return maphash.String(hashSeed, text.String())

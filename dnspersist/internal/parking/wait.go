@@ -138,7 +138,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 	e := r.entries[key]
 	if e == nil {
 		e = &entry{registry: r, key: key, domain: hold.Domain, isHeld: o.IsAlone(), hold: hold, since: now}
-		if o.IsOnDemand() && !r.invite(e, o) {
+		if o.IsOnDemand() && !e.invite(o) {
 			return
 		}
 		r.entries[key] = e
@@ -182,7 +182,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		return
 	}
 	e.wait(o)
-	e.logWait(now, e.hasEntryOfItsOwn())
+	e.logWait(now, hasEntryOfItsOwn(e))
 	if isNewer && report.Status == propagation.StatusReady {
 		e.readyAt = now
 		e.tryAt(walltime.Now(), "the record has become complete meanwhile") // CertMagic's job ends first
@@ -190,7 +190,7 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 }
 
 // hasEntryOfItsOwn reports whether the log has why the domain waits without a further entry.
-func (e *entry) hasEntryOfItsOwn() bool {
+func hasEntryOfItsOwn(e *entry) bool {
 	switch e.hold.Reason {
 	case acmepersist.ReasonAbsent, acmepersist.ReasonWrong: // the record is announced
 		return true
@@ -219,7 +219,8 @@ func (e *entry) wait(o Owner) {
 }
 
 // invite makes room for a domain that is asked for on demand. It reports whether there is any.
-func (r *Registry) invite(e *entry, o Owner) bool {
+func (e *entry) invite(o Owner) bool {
+	r := e.registry
 	c := o.Configuration()
 	domain := fair.Domain(record.Base(e.domain))
 	e.guest = &guest{domain: domain, interest: time.Now()}
