@@ -37,7 +37,7 @@ var reasonsOfLooks = map[propagation.Status]Reason{
 
 // faultOf is what the last look at a name has found wrong, as far as storage has it; nil if nothing is, or if none of
 // the domains has a certificate to renew.
-func (c *Config) faultOf(ctx context.Context, n state.Name, domains []string) *RecordFault {
+func (cfg *Config) faultOf(ctx context.Context, n state.Name, domains []string) *RecordFault {
 	if len(n.Accepted) == 0 || n.Accepted[0].At.After(n.LookedAt) { // the CA has found it since
 		return nil
 	}
@@ -45,11 +45,11 @@ func (c *Config) faultOf(ctx context.Context, n state.Name, domains []string) *R
 	if f.Reason == "" && n.EndsAt.IsZero() {
 		return nil
 	}
-	life, due := c.certificateOf(ctx, domains)
+	life, due := cfg.certificateOf(ctx, domains)
 	switch {
 	case due.IsZero():
 		return nil
-	case f.Reason == "" && (keeps(c.Publishing) || !c.endsSoon(n.EndsAt, life)):
+	case f.Reason == "" && (keeps(cfg.Publishing) || !cfg.endsSoon(n.EndsAt, life)):
 		return nil
 	case f.Reason == "":
 		f.Reason, f.Since = ReasonEnding, time.Time{}
@@ -61,13 +61,13 @@ func (c *Config) faultOf(ctx context.Context, n state.Name, domains []string) *R
 }
 
 // endsSoon reports whether a record ends before the third renewal from now of a certificate with a length of life.
-func (c *Config) endsSoon(end time.Time, life time.Duration) bool {
-	return !end.IsZero() && !end.After(walltime.Now().Add(renewalsAhead*c.renewedEvery(life)))
+func (cfg *Config) endsSoon(end time.Time, life time.Duration) bool {
+	return !end.IsZero() && !end.After(walltime.Now().Add(renewalsAhead*cfg.renewedEvery(life)))
 }
 
 // renewedEvery is the time between two renewals.
-func (c *Config) renewedEvery(life time.Duration) time.Duration {
-	return time.Duration(float64(life) * (1 - c.RenewalWindowRatio))
+func (cfg *Config) renewedEvery(life time.Duration) time.Duration {
+	return time.Duration(float64(life) * (1 - cfg.RenewalWindowRatio))
 }
 
 // RememberRecords calls the Observer with what storage has of the looks at published records, as LookAtNames does after
