@@ -74,7 +74,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"records", "--config", broken}, "", "restore it from a backup"},
 		{[]string{"records", "--config", eab}, "", "account_url names it"},
 		{[]string{"records", "--address", fmt.Sprintf("127.0.0.1:%d", dead)}, "", "no Caddy answers"},
-		{[]string{"records", "--address", "127.0.0.1:1-9"}, "", "no address of an admin endpoint"},
+		{[]string{"records", "--address", "127.0.0.1:1-9"}, "", "not the address of an admin endpoint"},
 		{[]string{"records", "--address", "127.0.0.1:1", "--config", good}, "", "error: if any flags in the group [config address] are set none of the others can be"},
 		{[]string{"records", "a.example", "--account-url", "https://ca.example/1", "--issuer", "ca.example", "--config", good}, "", "[account-url config]"},
 		{[]string{"records", "a.example", "--account-url", "", "--issuer", ""}, "", "--issuer: "},

@@ -38,7 +38,7 @@ func TestRecordsThatEnd(t *testing.T) {
 	if r := e.ok(append(bare, "--until", "30d")...); !strings.Contains(r.err, "warning: that is in less than 60 days") {
 		t.Errorf("soon: %s", r.err)
 	}
-	for text, want := range map[string]string{"2020-01-01": "is past (2020-01-01T00:00:00Z)", "-1d": "is past", "someday": "is no time", "": "is no time"} {
+	for text, want := range map[string]string{"2020-01-01": "is past (2020-01-01T00:00:00Z)", "-1d": "is past", "someday": "is not a time", "": "is not a time"} {
 		if r := e.ends(1, append(bare, "--until="+text)...); !strings.Contains(r.err, want) || r.out != "" {
 			t.Errorf("--until %q: %s", text, r.err)
 		}
