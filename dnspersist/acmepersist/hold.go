@@ -58,6 +58,12 @@ const (
 	ReasonUnsupported Reason = "unsupported"
 )
 
+// Reasons are all of them.
+var Reasons = []Reason{
+	ReasonAbsent, ReasonWrong, ReasonPartial, ReasonConfirming, ReasonBlocked, ReasonEnding, ReasonPublish, ReasonBudget, ReasonRateLimited,
+	ReasonNotOffered, ReasonAccount, ReasonAccountURI, ReasonCAA, ReasonRejected, ReasonProcessing, ReasonCADown, ReasonUnsupported,
+}
+
 // Hold is the error for a domain that has to wait. It says why, and when an attempt is worth it again.
 // Take it out of an error by errors.As; functions return error, never *Hold.
 type Hold struct {

@@ -160,6 +160,15 @@ func reasons(t *testing.T) []string {
 	return all
 }
 
+// The list that metrics and the admin API go by has every reason.
+func TestReasonsAreListed(t *testing.T) {
+	var listed []string
+	for _, r := range acmepersist.Reasons {
+		listed = append(listed, string(r))
+	}
+	same(t, "reasons", listed, reasons(t))
+}
+
 // The life of a name in the design has each reason to wait, and what decide says is what it can say.
 func TestLifeOfAName(t *testing.T) {
 	life := section(t, page(t, "docs/design.md"), "## The life of a name")

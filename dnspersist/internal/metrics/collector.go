@@ -77,27 +77,19 @@ var places = allPlaces()
 func allPlaces() []place {
 	var all []place
 	for _, source := range sources {
-		for _, r := range []acmepersist.Reason{
-			acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonConfirming, acmepersist.ReasonBlocked,
-		} {
-			all = append(all, place{parking.PhaseWaiting, r, source})
+		for _, r := range acmepersist.Reasons {
+			if phase := parking.PhaseOf(r); phase != parking.PhaseServed {
+				all = append(all, place{phase, r, source})
+			}
 		}
-		for _, r := range []acmepersist.Reason{
-			acmepersist.ReasonPublish, acmepersist.ReasonBudget, acmepersist.ReasonRateLimited, acmepersist.ReasonNotOffered,
-			acmepersist.ReasonAccount, acmepersist.ReasonAccountURI, acmepersist.ReasonCAA, acmepersist.ReasonRejected,
-			acmepersist.ReasonCADown, acmepersist.ReasonUnsupported,
-		} {
-			all = append(all, place{parking.PhaseHeld, r, source})
-		}
-		all = append(all, place{parking.PhaseProcessing, acmepersist.ReasonProcessing, source})
 		for _, p := range []parking.Phase{parking.PhaseLooking, parking.PhasePublishing, parking.PhaseOrdering, parking.PhaseFailed} {
 			all = append(all, place{p, "", source})
 		}
 	}
-	for _, r := range []acmepersist.Reason{
-		acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonBlocked, acmepersist.ReasonEnding,
-	} {
-		all = append(all, place{parking.PhaseServed, r, fromConfiguration})
+	for _, r := range acmepersist.Reasons {
+		if r.IsRecord() && r != acmepersist.ReasonConfirming || r == acmepersist.ReasonEnding { // of a record that was published
+			all = append(all, place{parking.PhaseServed, r, fromConfiguration})
+		}
 	}
 	for _, p := range []parking.Phase{parking.PhaseWanted, parking.PhaseServed} {
 		all = append(all, place{p, "", fromConfiguration})

@@ -160,14 +160,6 @@ var phases = []parking.Phase{
 	parking.PhaseProcessing, parking.PhaseFailed, parking.PhaseServed,
 }
 
-// reasons are all reasons.
-var reasons = []acmepersist.Reason{
-	acmepersist.ReasonAbsent, acmepersist.ReasonWrong, acmepersist.ReasonPartial, acmepersist.ReasonConfirming, acmepersist.ReasonBlocked,
-	acmepersist.ReasonPublish, acmepersist.ReasonBudget, acmepersist.ReasonRateLimited, acmepersist.ReasonNotOffered, acmepersist.ReasonAccount,
-	acmepersist.ReasonAccountURI, acmepersist.ReasonCAA, acmepersist.ReasonRejected, acmepersist.ReasonProcessing, acmepersist.ReasonCADown,
-	acmepersist.ReasonUnsupported,
-}
-
 // severities are all severities.
 var severities = []string{
 	parking.SeverityOK.String(), parking.SeverityInfo.String(), parking.SeverityWarning.String(), parking.SeverityError.String(),
@@ -184,8 +176,8 @@ func (q NamesQuery) check() error {
 		}
 	}
 	for _, reason := range q.Reasons {
-		if !slices.Contains(reasons, acmepersist.Reason(reason)) {
-			return fmt.Errorf("there is no reason %q: there are %s", reason, strings.Join(texts(reasons), ", "))
+		if !slices.Contains(acmepersist.Reasons, acmepersist.Reason(reason)) {
+			return fmt.Errorf("there is no reason %q: there are %s", reason, strings.Join(texts(acmepersist.Reasons), ", "))
 		}
 	}
 	for _, severity := range q.Severities {

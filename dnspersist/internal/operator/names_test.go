@@ -178,3 +178,15 @@ func BenchmarkNames(b *testing.B) {
 		}
 	}
 }
+
+// Whatever reason a status may have can be asked for.
+func TestEveryReasonCanBeAskedFor(t *testing.T) {
+	for _, r := range acmepersist.Reasons {
+		if err := (NamesQuery{Reasons: []string{string(r)}}).check(); err != nil {
+			t.Error(err)
+		}
+	}
+	if (NamesQuery{Reasons: []string{"nothing"}}).check() == nil {
+		t.Error("a reason that does not exist is no error")
+	}
+}

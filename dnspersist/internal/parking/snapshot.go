@@ -40,6 +40,19 @@ const (
 	PhaseServed Phase = "served"
 )
 
+// PhaseOf is where a domain is for a reason.
+func PhaseOf(r acmepersist.Reason) Phase {
+	switch {
+	case r.IsRecord():
+		return PhaseWaiting
+	case r == acmepersist.ReasonProcessing:
+		return PhaseProcessing
+	case r == acmepersist.ReasonEnding: // nothing waits for that
+		return PhaseServed
+	}
+	return PhaseHeld
+}
+
 // Status is where a domain is with a CA.
 type Status struct {
 	Domain string
@@ -347,7 +360,7 @@ func (r *Registry) of(domain string) []Status {
 // status is that of an entry.
 func (e *entry) status() Status {
 	s := Status{
-		Domain: e.domain, CA: e.hold.CA, Account: e.hold.Account, Phase: PhaseHeld, Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
+		Domain: e.domain, CA: e.hold.CA, Account: e.hold.Account, Phase: PhaseOf(e.hold.Reason), Reason: e.hold.Reason, Err: e.hold, Record: e.hold.Record,
 		Since: e.since, Next: e.retryAt, IsCertMagics: !e.isHeld, HasOthers: !e.isHeld, Owner: e.newest(), hold: e.hold,
 		Answer: e.hold.Answer, Certificate: Certificate{e.hold.NotAfter, e.hold.Urgent},
 	}
@@ -362,12 +375,6 @@ func (e *entry) status() Status {
 	}
 	if len(s.Misplaced) > 0 && s.Reason == acmepersist.ReasonAbsent {
 		s.Reason = acmepersist.ReasonWrong // it was published, at another name
-	}
-	switch {
-	case e.hold.Reason.IsRecord():
-		s.Phase = PhaseWaiting
-	case e.hold.Reason == acmepersist.ReasonProcessing:
-		s.Phase = PhaseProcessing
 	}
 	if e.hold.Watch != nil {
 		s.Report, s.LookedAt = &e.hold.Watch.Report, e.hold.Watch.Report.When // what is seen next is another Hold's
