@@ -15,6 +15,7 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -244,12 +245,14 @@ func newTestKey() *ecdsa.PrivateKey {
 	return key
 }
 
-// fakeDNS is a resolver and the two name servers of example.test, without a network.
+// fakeDNS is a resolver and the name servers of example.test, two if nothing else is set, without a network.
 type fakeDNS struct {
 	mu sync.Mutex
-	// shown is what each server shows at a name, more what both and the resolver do.
-	shown [2]map[string][]string
+	// shown is what each server shows at a name, more what all of them and the resolver do.
+	shown []map[string][]string
 	more  []dns.RR
+	// questions counts the questions by type and name.
+	questions map[string]int
 	// isDown is true if nothing is answered.
 	isDown bool
 	// looks counts the questions for TXT records.
@@ -259,13 +262,23 @@ type fakeDNS struct {
 }
 
 func newFakeDNS() *fakeDNS {
-	return &fakeDNS{shown: [2]map[string][]string{{}, {}}}
+	return &fakeDNS{shown: []map[string][]string{{}, {}}, questions: make(map[string]int)}
 }
 
-// set has both servers show values at a name.
+// taken are the questions since the last call, by type and name.
+func (f *fakeDNS) taken() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	taken := f.questions
+	f.questions = make(map[string]int)
+	return taken
+}
+
+// set has all servers show values at a name.
 func (f *fakeDNS) set(name string, values ...string) {
-	f.setAt(0, name, values...)
-	f.setAt(1, name, values...)
+	for server := range f.shown {
+		f.setAt(server, name, values...)
+	}
 }
 
 // at is what the first server shows at a name.
@@ -306,6 +319,7 @@ func (f *fakeDNS) Exchange(_ context.Context, _, addr string, query *dns.Msg) (*
 		return nil, errors.New("i/o timeout")
 	}
 	q, m := query.Question[0], new(dns.Msg).SetReply(query)
+	f.questions[dns.TypeToString[q.Qtype]+" "+strings.TrimSuffix(q.Name, ".")]++
 	m.Authoritative, m.RecursionAvailable = !query.RecursionDesired, query.RecursionDesired
 	header := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 300}
 	for _, rr := range f.more {
@@ -313,12 +327,18 @@ func (f *fakeDNS) Exchange(_ context.Context, _, addr string, query *dns.Msg) (*
 			m.Answer = append(m.Answer, rr)
 		}
 	}
-	switch server := slices.Index([]string{"192.0.2.1:53", "192.0.2.2:53"}, addr); {
+	server := -1
+	if at, err := netip.ParseAddrPort(addr); err == nil && int(at.Addr().As4()[3]) <= len(f.shown) {
+		server = int(at.Addr().As4()[3]) - 1
+	}
+	switch {
 	case len(m.Answer) > 0:
 	case q.Qtype == dns.TypeSOA && q.Name == "example.test.":
 		m.Answer = []dns.RR{fakeSOA}
 	case q.Qtype == dns.TypeNS && q.Name == "example.test.":
-		m.Answer = []dns.RR{&dns.NS{Hdr: header, Ns: "ns1.example.test."}, &dns.NS{Hdr: header, Ns: "ns2.example.test."}}
+		for i := range f.shown {
+			m.Answer = append(m.Answer, &dns.NS{Hdr: header, Ns: fmt.Sprintf("ns%d.example.test.", i+1)})
+		}
 	case q.Qtype == dns.TypeA && strings.HasPrefix(q.Name, "ns"):
 		m.Answer = []dns.RR{&dns.A{Hdr: header, A: []byte{192, 0, 2, q.Name[2] - '0'}}}
 	case q.Qtype == dns.TypeTXT && server >= 0:

@@ -34,8 +34,15 @@ func (a *attempt) look(ctx context.Context) error {
 	if a.gate == nil {
 		a.gate = propagation.NewGate(a.iss.Grace, a.iss.Settle)
 	}
-	report := a.iss.Checker.Check(ctx, a.site.Target(), a.gate)
+	report := a.iss.Checker.Check(ctx, a.target(), a.gate)
 	return a.saw(ctx, a.waitInline(ctx, report))
+}
+
+// target is what is looked for: of a renewal's record, which the CA has accepted before, one look is enough.
+func (a *attempt) target() propagation.Target {
+	t, known, account, isWildcard := a.site.Target(), a.facts.name, a.account.URL, a.site.Want.Wildcard
+	t.Known = func(values []string) bool { return known.HasAccepted(values, account, isWildcard) }
+	return t
 }
 
 // workOut works out the record, and ends what earlier attempts have begun at its place.
@@ -88,7 +95,7 @@ func (a *attempt) waitInline(ctx context.Context, r propagation.Report) propagat
 		if ca.Sleep(ctx, min(nextLook(r, waited, a.iss.PollInterval), left)) != nil {
 			return r
 		}
-		r = a.iss.Checker.Check(ctx, a.site.Target(), a.gate)
+		r = a.iss.Checker.Check(ctx, a.target(), a.gate)
 	}
 	return r
 }

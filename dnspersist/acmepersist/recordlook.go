@@ -207,7 +207,7 @@ func (w *siteSession) warnOfExpiry(ctx context.Context, life time.Duration) {
 	if checker := w.iss.CAAChecker; w.iss.Checker == nil && checker != nil {
 		ctx, cancel := context.WithTimeout(ctx, lastLook)
 		defer cancel()
-		values = checker.Check(ctx, w.Target(), checker.NewGate()).Values
+		values = checker.NewGate().Observe(checker.Look(ctx, w.Target())).Values
 	} else {
 		known, err := w.store.Name(ctx, w.Record.Name)
 		if err != nil {

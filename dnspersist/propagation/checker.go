@@ -101,6 +101,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 	}
 	taken := spent.Usage()
 	r.Servers, r.Dropped, r.Questions = w.reports, w.dropped, taken.Questions
+	r.known = !r.Partial && t.areKnown(r.Servers)
 	r.Port53Open = c.asker.Memory.Reaches()
 	r.When = time.Now()
 	r.cost = costOf(taken, r.askedAtName())
@@ -115,7 +116,7 @@ func (c *Checker) walked(ctx context.Context, t Target, nth int, addrs []string)
 }
 
 // Check looks and has g observe it. Where the record is complete at the first
-// look, the second one that g asks for follows at once. If ctx ends, the look
+// look, the second one that g may ask for follows at once. If ctx ends, the look
 // does not count, and the report is the last one; only where a deadline cuts the
 // first look, that is in the report.
 //

@@ -34,7 +34,9 @@ const (
 //     two looks (never excused in recursive mode: all resolvers must show it),
 //
 // and all that held in two rounds: at once where the first look found it so,
-// else for the settle time. There is no majority and no time-out.
+// else for the settle time. One round is enough where the first look found a record
+// that a CA has accepted before (Target.Known), for it has been there since. There is
+// no majority and no time-out.
 //
 // A Gate belongs to one name and is safe for concurrent use.
 type Gate struct {
@@ -171,9 +173,12 @@ func sameAnswer(a, b ServerReport) bool {
 
 // decide sets the status, and when to look again.
 func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string) {
-	settled := g.streakSince
-	if g.appeared {
+	settled, needed := g.streakSince, minCleanLooks
+	switch {
+	case g.appeared:
 		settled = settled.Add(g.settle)
+	case r.known:
+		needed = 1
 	}
 	switch {
 	case r.Err != nil || rep.Bogus != "":
@@ -184,7 +189,7 @@ func (g *Gate) decide(rep *Report, r Round, v view, solid bool, waiting []string
 		rep.Status = StatusBlocked
 	case !solid || len(waiting) > 0:
 		rep.Status = StatusPartial
-	case g.clean >= minCleanLooks && !r.When.Before(settled):
+	case g.clean >= needed && !r.When.Before(settled):
 		rep.Status = StatusReady
 	default:
 		rep.Status = StatusConfirming

@@ -12,7 +12,7 @@ var gateStart = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // rounds are written as one letter for each host, or for each address of a
 // host where there are several, hosts separated by spaces:
-// y yes, n no, b broken, s silent, a alias.
+// y yes, k yes with a value that a CA has accepted before, n no, b broken, s silent, a alias.
 func roundOf(hosts string, at time.Duration) Round {
 	r := Round{Name: "_validation-persist.example.test", Zone: "example.test", Mode: ModeAuthoritative, When: gateStart.Add(at)}
 	zone := "example.test"
@@ -25,17 +25,20 @@ func roundOf(hosts string, at time.Duration) Round {
 			s := ServerReport{
 				Zone: zone, Name: "_validation-persist." + zone,
 				Host: "ns" + string(rune('0'+i)), Addr: "192.0.2." + string(rune('0'+i)) + string(rune('0'+j)) + ":53",
-				Verdict: map[rune]Verdict{'y': VerdictYes, 'n': VerdictNo, 'b': VerdictBroken, 's': VerdictSilent, 'a': VerdictYes}[letter],
+				Verdict: map[rune]Verdict{'y': VerdictYes, 'k': VerdictYes, 'n': VerdictNo, 'b': VerdictBroken, 's': VerdictSilent, 'a': VerdictYes}[letter],
 			}
 			switch letter {
 			case 'y':
 				s.Values = []string{"value"}
+			case 'k':
+				s.Values = []string{"accepted", "value"}
 			case 'a':
 				s.Alias = "_validation-persist.target.test."
 			}
 			r.Servers = append(r.Servers, s)
 		}
 	}
+	r.known = Target{Known: func(values []string) bool { return slices.Contains(values, "accepted") }}.areKnown(r.Servers)
 	return r
 }
 
@@ -70,6 +73,13 @@ func TestGate(t *testing.T) {
 		{"dead IPv6 address costs nothing", []step{{0, "ys ys", StatusConfirming}, {0, "ys ys", StatusReady}}},
 		{"stale IPv6 address blocks", []step{{0, "yn y", StatusPartial}, {3600, "yn y", StatusPartial}}},
 		{"stale address beside a silent one", []step{{0, "sn y", StatusPartial}}},
+		{"accepted before, complete at first look: one round", []step{{0, "k k", StatusReady}, {3600, "k k", StatusReady}}},
+		{"accepted before on one server, another value on the other", []step{{0, "k y", StatusConfirming}, {0, "k y", StatusReady}}},
+		{"accepted before, missing on one server", []step{{0, "k n", StatusPartial}, {5, "k k", StatusConfirming}, {15, "k k", StatusReady}}},
+		{"accepted before, gone and back: settle", []step{{0, "n n", StatusAbsent}, {5, "k k", StatusConfirming}, {15, "k k", StatusReady}}},
+		{"accepted before, one server silent: grace", []step{{0, "k s", StatusPartial}, {60, "k s", StatusReady}}},
+		{"accepted before, dead IPv6 address", []step{{0, "ks ks", StatusReady}}},
+		{"accepted before, behind an alias", []step{{0, "a a | k k", StatusReady}}},
 		{"alias with target", []step{{0, "a a | y y", StatusConfirming}, {0, "a a | y y", StatusReady}}},
 		{"alias without target", []step{{0, "a a | n n", StatusAbsent}}},
 		{"alias, target partial", []step{{0, "a a | y n", StatusPartial}}},

@@ -113,6 +113,10 @@ type Target struct {
 	// acceptable, and why not. If nil, any TXT record is.
 	Accept func(values []string) (good bool, reason string)
 
+	// Known reports whether a CA has accepted one of the values before: then a record that
+	// the first look finds on every server needs no second one. May be nil.
+	Known func(values []string) bool
+
 	// Weigh returns how much a value has to do with the record, one of the Weight
 	// constants: a Gate keeps those that weigh most, as servers may show very many. May
 	// be nil.
@@ -220,6 +224,7 @@ type Round struct {
 	// answers for, and what to add first; empty if nothing.
 	Shadows string
 	weigh   func(value string) int // Target.Weigh
+	known   bool                   // what all servers show has been accepted before, see Target.Known
 
 	// Questions is how many questions were asked, those to resolvers included and
 	// retransmissions apart.
@@ -229,6 +234,13 @@ type Round struct {
 	Port53Open bool
 
 	cost float64 // in questions a server, see costOf; without time if isPrompt
+}
+
+// areKnown reports whether servers show the record, and each of these one that a CA has accepted before.
+func (t Target) areKnown(servers []ServerReport) bool {
+	return t.Known != nil && hasRecord(servers) && !slices.ContainsFunc(servers, func(s ServerReport) bool {
+		return s.Verdict == VerdictYes && s.Alias == "" && !t.Known(s.Values)
+	})
 }
 
 // askedAtName is how many servers were asked for the name itself.
