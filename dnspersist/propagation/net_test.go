@@ -85,7 +85,6 @@ type testServer struct {
 	zones     map[string][]dns.RR
 	recursive bool
 	mode      string
-	flaps     int
 }
 
 // serve starts a server at the virtual address ip with zones.
@@ -165,16 +164,7 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	s.answer(m, q)
 	overUDP := w.RemoteAddr().Network() == "udp"
 
-	mode := s.mode
-	if mode == "flap" {
-		if overUDP && r.IsEdns0() != nil { // a question, not its repetition on a busy machine
-			s.flaps++
-		}
-		if s.flaps%2 == 0 {
-			mode = "nodata"
-		}
-	}
-	switch mode {
+	switch mode := s.mode; mode {
 	case "silent":
 		return
 	case "silent-udp":

@@ -177,12 +177,4 @@ func TestCheck(t *testing.T) {
 	if rep := c.Check(ctx, target, g); !rep.When.IsZero() {
 		t.Errorf("a cancelled look counted: %+v", rep)
 	}
-
-	w.ns2.set("flap") // yes, no, yes, no
-	g = NewGate(time.Nanosecond, time.Nanosecond)
-	for range 6 {
-		if rep := c.Check(t.Context(), target, g); rep.Status == StatusReady {
-			t.Fatal("ready while a server flaps")
-		}
-	}
 }
