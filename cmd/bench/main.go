@@ -30,9 +30,14 @@ var commands = map[string]command{
 	"record":   records,
 	"operator": operator,
 	runOne:     fleetRun,
+	apartRun:   apartMain,
 }
 
 const usage = "usage: bench waiting|hostile|fleet|scrape|record|operator [flags]; see bench waiting --help"
+
+// selfEnv is set in the processes that this program starts of itself, so that a test's binary
+// knows that it is one.
+const selfEnv = "DNS_PERSIST_BENCH_SELF"
 
 // errUsage marks what the flag package has already complained about.
 var errUsage = errors.New("wrong flags")

@@ -5,11 +5,21 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// TestMain lets the test's binary be the processes that the program starts of itself.
+func TestMain(m *testing.M) {
+	if os.Getenv(selfEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 func TestWrongCommandLinesAreRefused(t *testing.T) {
 	for _, line := range []string{
