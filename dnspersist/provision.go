@@ -54,6 +54,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 	t := iss.rt.tuning
 	core := acmepersist.Config{
 		CA:                     iss.CA,
+		PrivateCA:              len(iss.TrustedRootsPEMFiles) > 0,
 		Logger:                 iss.rt.logger,
 		Transport:              iss.rt.transport,
 		UserAgent:              "caddy-dnspersist " + certmagic.UserAgent,
@@ -90,9 +91,6 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 			AnyCommonName:  iss.PreferredChains.AnyCommonName,
 			RootCommonName: iss.PreferredChains.RootCommonName,
 		}
-	}
-	if len(iss.TrustedRootsPEMFiles) > 0 {
-		core.CacheCap = -1 // a CA within reach has resolvers within reach
 	}
 	if orders, window := paceOf(iss); orders > 0 {
 		core.Limiter = acmepersist.SharedLimiter(iss.CA, orders, window)
@@ -176,7 +174,10 @@ func trust(transport *http.Transport, files []string) error {
 			return fmt.Errorf("loading trusted root '%s': there is no PEM certificate in it", file)
 		}
 	}
-	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	if transport.TLSClientConfig == nil {
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	transport.TLSClientConfig.RootCAs = pool
 	return nil
 }
 

@@ -73,7 +73,7 @@ func fleet(args []string, out, complaints io.Writer) error {
 				args = append(args, "--profile", filepath.Join(o.profile, k.name))
 			}
 			var r result
-			if err := another(args, &r); err != nil {
+			if err := another(append([]string{runOne}, args...), &r); err != nil {
 				return fmt.Errorf("run %q: %w", k.name, err)
 			}
 			results[i] = append(results[i], r)
@@ -99,14 +99,14 @@ func middle(runs []result) result {
 }
 
 // another makes one run in a process of its own.
-func another(args []string, into *result) error {
+func another(args []string, into any) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), fleetLimit+time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, append([]string{runOne}, args...)...)
+	cmd := exec.CommandContext(ctx, self, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -4,6 +4,7 @@
 //	go run ./cmd/bench waiting [--names 10000] [--zones 1|10000] [--duration 60s]
 //	go run ./cmd/bench hostile [--good 20] [--after 20s]
 //	go run ./cmd/bench fleet [--sites 2000] [--without 1500] [--profile DIR]
+//	go run ./cmd/bench site [--runs 11] [--validation 100ms]
 //	go run ./cmd/bench scrape [--names 10000] [--served]
 //	go run ./cmd/bench record
 //	go run ./cmd/bench operator [--names 10000]
@@ -29,11 +30,13 @@ var commands = map[string]command{
 	"scrape":   scrape,
 	"record":   records,
 	"operator": operator,
+	"site":     oneSite,
 	runOne:     fleetRun,
 	apartRun:   apartMain,
+	runSite:    oneSiteRun,
 }
 
-const usage = "usage: bench waiting|hostile|fleet|scrape|record|operator [flags]; see bench waiting --help"
+const usage = "usage: bench waiting|hostile|fleet|site|scrape|record|operator [flags]; see bench waiting --help"
 
 // selfEnv is set in the processes that this program starts of itself, so that a test's binary
 // knows that it is one.

@@ -25,7 +25,7 @@ func TestWrongCommandLinesAreRefused(t *testing.T) {
 	for _, line := range []string{
 		"", "nothing", "record --names 1", "record x", "waiting --names 0", "waiting --names 5 --zones 6",
 		"waiting --duration 1ms", "fleet --sites 3 --without 3", "fleet --runs 0",
-		"hostile --good 0", "hostile --after 0s",
+		"site --runs 0", "site --validation 0s", "hostile --good 0", "hostile --after 0s",
 	} {
 		if err := run(strings.Fields(line), io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", line)
@@ -90,6 +90,15 @@ func TestGoodNamesBesideHostileOnes(t *testing.T) {
 		if err != nil || len(took) != 2 || asked == 0 {
 			t.Errorf("own domains %v: %v, %d answers of hostile servers, %v", where, took, asked, err)
 		}
+	}
+}
+
+func TestOneSite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a Caddy and a CA")
+	}
+	if took, err := runOneSite(20 * time.Millisecond); err != nil || took < 20*time.Millisecond {
+		t.Errorf("served after %s: %v", took, err)
 	}
 }
 

@@ -108,7 +108,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 	}
 	a.facts.order.postedAt = walltime.Now().UTC()
 	began, refusals := time.Now(), 0
-	for posts, interval := 1, ca.MinInterval; ; posts, interval = posts+1, min(2*interval, 10*time.Second) {
+	for posts := 1; ; posts++ {
 		taken, err := a.post(ctx, a.challenge)
 		no := (*postRefusedError)(nil)
 		if errors.As(err, &no) {
@@ -135,7 +135,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 			return fmt.Errorf("asking the CA to validate %s: %w", a.domain, no)
 		}
 		a.KeepLock(ctx, a.domain)
-		if err := ca.Sleep(ctx, a.Interval(interval)); err != nil {
+		if err := ca.Sleep(ctx, a.Interval(posts-1)); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
 		}
 	}
@@ -144,7 +144,7 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 // awaitValidation waits until the CA has decided, as long as an attempt may.
 func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 	began, noted := time.Now(), a.resumed
-	for interval := ca.MinInterval; ; interval = min(2*interval, 10*time.Second) {
+	for looks := 0; ; looks++ {
 		if a.taken && !noted {
 			// so that neither the end of this attempt nor of the process costs an order
 			if err := a.notePost(ctx); err != nil {
@@ -171,9 +171,9 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.Timeout)
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
-		pause := a.Interval(interval)
+		pause := a.Interval(looks)
 		if time.Since(began) > a.iss.InlineProcessing || pause > ca.MaxInlineWait {
-			a.facts.order.stage, a.facts.order.wait = orderProcessing, a.Interval(ca.MinInterval)
+			a.facts.order.stage, a.facts.order.wait = orderProcessing, max(a.Interval(0), ca.MinInterval)
 			return nil
 		}
 		a.KeepLock(ctx, a.domain)

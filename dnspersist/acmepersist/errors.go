@@ -177,8 +177,11 @@ func (e *DisagreementError) hint() string {
 }
 
 // cacheCap is the longest time for which the resolvers of a CA keep an answer.
-func cacheCap(directory string) time.Duration {
-	if strings.Contains(directory, "letsencrypt.org") {
+func cacheCap(cfg Config) time.Duration {
+	switch {
+	case cfg.PrivateCA:
+		return -1 // a CA within reach has resolvers within reach
+	case strings.Contains(cfg.CA, "letsencrypt.org"):
 		return cacheCapLetsEncrypt
 	}
 	return cacheCapOthers

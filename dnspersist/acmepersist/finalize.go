@@ -60,7 +60,8 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 
 // readReady waits until the order has seen that its authorizations are valid.
 func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, error) {
-	for range 10 {
+	began := time.Now()
+	for looks := 0; time.Since(began) < readyPatience; looks++ {
 		var err error
 		if order, err = s.readOrder(ctx, order); err != nil {
 			return order, err
@@ -68,7 +69,7 @@ func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, 
 		if order.Status != acme.StatusPending {
 			return order, nil
 		}
-		if err := ca.Sleep(ctx, s.Interval(ca.MinInterval)); err != nil {
+		if err := ca.Sleep(ctx, s.Interval(looks)); err != nil {
 			return order, err
 		}
 	}
@@ -83,7 +84,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	patience := min(s.iss.Timeout, finalizePatience)
 	deadline := time.Now().Add(patience)
 	s.LockName = csrName(csr)
-	for interval := ca.MinInterval; ; interval = min(interval*2, 10*time.Second) {
+	for looks := 0; ; looks++ {
 		if order.Status == acme.StatusReady && (sent.times == 0 || time.Now().Before(deadline)) {
 			if err := s.sendCSR(ctx, order, csr, &sent); err != nil {
 				return order, err
@@ -108,7 +109,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 			return order, fmt.Errorf("it is still %s after %s", order.Status, patience)
 		}
 		s.KeepLock(ctx, s.LockName)
-		if err := ca.Sleep(ctx, max(s.Interval(interval), time.Until(sent.next))); err != nil {
+		if err := ca.Sleep(ctx, max(s.Interval(looks), time.Until(sent.next))); err != nil {
 			return order, err
 		}
 	}
@@ -170,6 +171,8 @@ func csrName(csr *x509.CertificateRequest) string {
 }
 
 const (
+	// readyPatience is how long an order may lag behind its authorizations.
+	readyPatience = 10 * time.Second
 	// finalizePatience is how long an attempt waits after finalize: the key is known to
 	// this attempt alone, so nothing can wait in its place.
 	finalizePatience = 10 * time.Minute

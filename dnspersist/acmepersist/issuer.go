@@ -78,6 +78,10 @@ type Config struct {
 	Profile             string
 	PreferredChains     certmagic.ChainPreference
 	CertificateLifetime time.Duration
+	// PrivateCA says that the CA is the operator's own: it is asked 50 milliseconds later, and then ever later, what has become of a
+	// validation or an order, and its resolvers are taken to keep nothing. Default: it is treated as a public one,
+	// which is asked after a second, two, four and so on. Either may ask for more by Retry-After.
+	PrivateCA bool
 	// Timeout is how long the CA may take to validate. Default: 12 hours.
 	Timeout time.Duration
 	// InlineProcessing is how long of it one attempt waits, before the order is looked at again by a later
@@ -105,7 +109,7 @@ type Config struct {
 	MinAskInterval time.Duration
 	// CacheCap is the longest time for which the CA's resolvers keep an answer: a CA that
 	// refused the published values is not asked again before. Default: a minute for Let's
-	// Encrypt, 5 minutes for others; negative: none.
+	// Encrypt, 5 minutes for others, none for a PrivateCA; negative: none.
 	CacheCap time.Duration
 	// PropagationTimeout is how long one attempt waits once a server shows the
 	// record. Default: 1 minute.
@@ -176,9 +180,7 @@ func New(cfg Config) *Issuer {
 	cfg.PollInterval = cmp.Or(cfg.PollInterval, defaultPollInterval)
 	cfg.RenewalWindowRatio = cmp.Or(cfg.RenewalWindowRatio, defaultWindowRatio)
 	cfg.CAAChecker = cmp.Or(cfg.Checker, cfg.CAAChecker)
-	if cfg.CacheCap == 0 {
-		cfg.CacheCap = cacheCap(cfg.CA)
-	}
+	cfg.CacheCap = cmp.Or(cfg.CacheCap, cacheCap(cfg))
 	server := newServer(cfg)
 	return &Issuer{Config: cfg, ca: server, accounts: newHolder(cfg, server)}
 }
@@ -291,6 +293,7 @@ func newServer(cfg Config) *ca.Server {
 	server := ca.Config{
 		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent,
 		Dialect: cfg.Dialect, IssuerDomainName: cfg.IssuerDomainName,
+		Private:                cfg.PrivateCA,
 		LongestWait:            ca.MaxInlineWait,
 		NotOfferedRetry:        cmp.Or(cfg.NotOfferedRetry, notOfferedRetry),
 		NotOfferedRenewalRetry: cmp.Or(cfg.NotOfferedRenewalRetry, notOfferedRenewalRetry),

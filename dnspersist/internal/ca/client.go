@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -49,6 +50,8 @@ type Config struct {
 	// NotOfferedRetry and NotOfferedRenewalRetry are how long a CA is believed that does not offer
 	// the challenge, for first certificates and for renewals.
 	NotOfferedRetry, NotOfferedRenewalRetry time.Duration
+	// Private says that the CA is the operator's own, see Client.Interval.
+	Private bool
 }
 
 // Server is a CA with what is remembered of it between conversations: its directory, and what it
@@ -146,9 +149,12 @@ func (srv *Server) At(dir *Directory) *Client {
 func (c *Client) Again() *Client { return c.server.At(c.Directory) }
 
 const (
-	// MinInterval is the shortest time between two requests for the same thing,
-	// whatever the CA's Retry-After is.
+	// MinInterval is the shortest time between two requests for the same thing at a public CA,
+	// whatever its Retry-After is, and after a hiccup at any.
 	MinInterval = time.Second
+	// privateInterval is the shortest at a private CA that is at work on it, mostInterval the longest
+	// at any.
+	privateInterval, mostInterval = 50 * time.Millisecond, 10 * time.Second
 	// MaxInlineWait is the longest wait inside one attempt where somebody else takes the
 	// name over: a longer one would hold CertMagic's job and lock for nothing. A CA that asks
 	// for more gets it between attempts.
@@ -311,13 +317,20 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Interval is the time until the next poll: the CA's Retry-After if it sent one,
-// never under a second.
-func (c *Client) Interval(own time.Duration) time.Duration {
-	if _, wait, has := c.wire.last(); has {
-		return min(max(wait, MinInterval), maxRetryWait)
+// Interval is the time until the next look at something that the CA is at work on, after so many that have
+// come too early: the CA's Retry-After if it sent one of a second or more. Else a public CA is asked again after
+// one second, two and so on, and a private one, which is often ready at once, after intervals that keep a
+// certificate waiting for half as long again as the CA took.
+func (c *Client) Interval(looks int) time.Duration {
+	_, wait, _ := c.wire.last()
+	if wait >= MinInterval {
+		return min(wait, maxRetryWait)
 	}
-	return max(own, MinInterval)
+	first, growth := MinInterval, 2.0
+	if c.server.Private {
+		first, growth = privateInterval, 1.5
+	}
+	return time.Duration(min(float64(first)*math.Pow(growth, float64(looks)), float64(mostInterval)))
 }
 
 const (

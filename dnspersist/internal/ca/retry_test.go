@@ -145,6 +145,42 @@ func TestRetries(t *testing.T) {
 }
 
 // A signature that is refused right after the key was changed passes soon.
+// What a CA is at work on is looked at as often as it asks for, and else at a public CA no sooner than after a second.
+func TestIntervalsBetweenLooks(t *testing.T) {
+	ms := func(all ...int) (list []time.Duration) {
+		for _, n := range all {
+			list = append(list, time.Duration(n)*time.Millisecond)
+		}
+		return list
+	}
+	for name, tc := range map[string]struct {
+		private    bool
+		retryAfter string
+		want       []time.Duration
+	}{
+		"public":                      {want: ms(1000, 2000, 4000, 8000, 10_000, 10_000)},
+		"private":                     {private: true, want: ms(50, 75, 112, 168, 253, 379)},
+		"public, asks for a time":     {retryAfter: "3", want: ms(3000, 3000, 3000)},
+		"private, asks for a time":    {private: true, retryAfter: "3", want: ms(3000, 3000, 3000)},
+		"private, asks for an hour":   {private: true, retryAfter: "3600", want: ms(120_000)},
+		"public, a time of no length": {retryAfter: "0", want: ms(1000, 2000)},
+		"private, asks for no time":   {private: true, retryAfter: "0", want: ms(50, 75)},
+	} {
+		c := New(Config{URL: "https://ca.test/dir", Private: tc.private, Transport: &answers{list: []answer{{status: 200, retryAfter: tc.retryAfter}}}}).At(&Directory{})
+		if _, _, err := c.Once(func() error { return ask(c) }); err != nil {
+			t.Fatal(err)
+		}
+		for looks, want := range tc.want {
+			if got := c.Interval(looks).Truncate(time.Millisecond); got != want {
+				t.Errorf("%s: %s after %d looks, want %s", name, got, looks, want)
+			}
+		}
+		if got := c.Interval(10_000); got > maxRetryWait {
+			t.Errorf("%s: %s after ten thousand looks", name, got)
+		}
+	}
+}
+
 func TestRetryAfterTheKeyWasChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport := &answers{list: []answer{{status: 400, problem: "malformed"}, {status: 400, problem: "malformed"}, {status: 200}}}

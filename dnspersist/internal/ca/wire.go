@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -352,6 +353,10 @@ func cleanProblem(value any) any {
 	return p
 }
 
+// idleConnections is how many connections to a CA without HTTP/2 are kept: as many as are likely in use at once, for
+// to shake hands costs more than all else about a request.
+const idleConnections = 128
+
 // NewTransport returns what carries requests to a CA: a connection that goes silent is given up
 // after half a minute. An HTTP/2 client goes on using it otherwise, and no request comes through
 // for as long as it takes the kernel to give up, a quarter of an hour or for ever.
@@ -362,10 +367,11 @@ func NewTransport() *http.Transport {
 		TLSHandshakeTimeout:    requestTimeout,
 		ResponseHeaderTimeout:  requestTimeout,
 		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    8,
+		MaxIdleConnsPerHost:    idleConnections,
 		MaxResponseHeaderBytes: 256 << 10,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(0)},
 	}
 }
 
