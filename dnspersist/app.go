@@ -300,8 +300,10 @@ const poolKey = "dns_persist"
 // shared is the state of the process that survives reloads.
 type shared struct {
 	registry *parking.Registry
-	metrics  *metrics.Metrics
-	events   *events.Center
+	// lanes are the ways to all CAs.
+	lanes   *acmepersist.Lanes
+	metrics *metrics.Metrics
+	events  *events.Center
 	// providers is what is known of the DNS providers.
 	providers publish.Process
 
@@ -320,6 +322,7 @@ func newShared(t tuning.Values) *shared {
 	m, registry := metrics.New(), parking.New(propagation.SchedulerConfig{MinInterval: t.MinPoll, MaxInterval: t.MaxPoll})
 	return &shared{
 		registry:  registry,
+		lanes:     acmepersist.NewLanes(),
 		metrics:   m,
 		events:    events.New(registry),
 		providers: publish.Process{Called: m.Called},

@@ -79,6 +79,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		NotOfferedRetry:        t.NotOffered,
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 		Publishing:             iss.rt.publishing,
+		Lanes:                  iss.rt.app.shared.lanes,
 	}
 	if dns.DelegateTo != "" || dns.OverrideDomain != "" {
 		zone, _ := record.Normalize(dns.DelegateTo) // Validate reports what is wrong with them

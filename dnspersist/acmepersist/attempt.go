@@ -41,6 +41,8 @@ type attempt struct {
 	// refusal is the error for the CA's no, written why the record could not be published, and caa what
 	// forbids the certificate.
 	refusal, unpublished, caa error
+	// lane is that to the CA; nil outside.
+	lane *ca.Lane
 }
 
 // begin opens an attempt: what needs no account and no order is known afterwards.
@@ -161,6 +163,21 @@ func (a *attempt) learnOffer(ctx context.Context) error {
 		}
 		return a.applyOffer(ctx)
 	})
+}
+
+// enterLane waits for a lane to the CA.
+func (a *attempt) enterLane(ctx context.Context) (err error) {
+	a.lane, err = a.iss.Lanes.Enter(ctx, ca.LaneRequest{CA: a.iss.CA, Account: a.account.URL, Domain: a.domain, NotAfter: a.facts.notAfter()})
+	a.facts.inLane = err == nil
+	return err
+}
+
+// leaveLane gives the lane back, if there is one.
+func (a *attempt) leaveLane() {
+	if a.lane != nil {
+		a.lane.Leave()
+		a.lane, a.facts.inLane = nil, false
+	}
 }
 
 // notOffered drops an order that our challenge cannot complete. That the CA does not offer it was learned

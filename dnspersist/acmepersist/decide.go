@@ -42,6 +42,8 @@ type facts struct {
 	confirmed bool
 	// caa is what CAA records say.
 	caa *caaFacts
+	// inLane is true while there is a lane to the CA.
+	inLane bool
 }
 
 // termsKnown says what is known of what the CA wants to see.
@@ -104,6 +106,7 @@ const (
 	doPublish  action = "publish the record"
 	doCAA      action = "look for CAA records"
 	doOverrule action = "disregard CAA records"
+	doEnter    action = "enter a lane to the CA"
 	doOrder    action = "make the order"
 	doPost     action = "ask the CA to validate"
 	doPoll     action = "wait for the CA"
@@ -131,6 +134,18 @@ type change struct {
 
 // decide says what to do next, and what to note before. It is pure: an attempt is made of its answers.
 func decide(f facts, now time.Time) (step, change) {
+	s, c := f.next(now)
+	if s.do.needsLane() && !f.inLane {
+		return step{do: doEnter}, change{partial: c.partial, caa: c.caa}
+	}
+	return s, c
+}
+
+// needsLane reports whether the CA works for us in a step.
+func (d action) needsLane() bool { return d == doOrder || d == doPost || d == doFinish }
+
+// next is decide without the lanes.
+func (f facts) next(now time.Time) (step, change) {
 	switch {
 	case now.Before(f.notOffered):
 		return step{do: doHold, reason: ReasonNotOffered, until: f.notOffered}, change{}

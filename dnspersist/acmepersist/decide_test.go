@@ -26,7 +26,7 @@ func certificateEnding(at time.Time) *x509.Certificate {
 // ready are facts with which the CA is asked; each row changes what it is about.
 func readyFacts() facts {
 	return facts{
-		looks: true, ratio: 1.0 / 3, bound: true, order: new(orderFacts), terms: termsShown, confirmed: true, caa: new(caaFacts),
+		looks: true, ratio: 1.0 / 3, bound: true, order: new(orderFacts), terms: termsShown, confirmed: true, caa: new(caaFacts), inLane: true,
 		report: &propagation.Report{Status: propagation.StatusReady}, lookedAt: decideNow,
 	}
 }
@@ -173,6 +173,19 @@ func TestDecide(t *testing.T) {
 		{"a certificate that runs out disregards them", func(f *facts) { f.caa.forbid, f.certificate = true, endingNow }, step{do: doOverrule}, change{}},
 		{"they were disregarded", func(f *facts) { *f.caa = caaFacts{true, true} }, step{do: doOrder}, change{}},
 
+		{"no lane: for the order", func(f *facts) { f.inLane = false }, step{do: doEnter}, change{}},
+		{"no lane: to ask, which is not counted yet", func(f *facts) { f.inLane, f.order.stage = false, orderOpen }, step{do: doEnter}, change{}},
+		{"no lane: for the certificate", func(f *facts) { f.inLane, f.order.stage = false, orderValid }, step{do: doEnter}, change{}},
+		{"no lane: the CA is waited for without", func(f *facts) { f.inLane, f.order.stage = false, orderPosted }, step{do: doPoll}, change{}},
+		{"no lane: the look has become too old meanwhile", func(f *facts) { f.inLane, f.lookedAt = false, minutes(-2) }, step{do: doLook}, change{}},
+		{
+			"no lane: what was seen is noted before", func(f *facts) {
+				f.shows(propagation.StatusPartial)
+				f.inLane, f.firstYes = false, minutes(-hour)
+			},
+			step{do: doEnter},
+			change{partial: since(decideNow)},
+		},
 		{"the record is ready", func(*facts) {}, step{do: doOrder}, change{}},
 		{"the CA waits for the validation: it is counted before", func(f *facts) { f.order.stage = orderOpen }, step{do: doPost}, change{attempt: decideNow}},
 		{"its challenge wants another record", func(f *facts) { f.order.stage = orderOpen; f.report = nil }, step{do: doLook}, change{}},
@@ -206,6 +219,7 @@ func (f *facts) happens(s step, now time.Time, r *rand.Rand) {
 		propagation.StatusAbsent, propagation.StatusPartial, propagation.StatusConfirming, propagation.StatusBlocked, propagation.StatusReady,
 	}
 	stages := []orderStage{orderNone, orderOpen, orderPosted, orderProcessing, orderRefused, orderValid}
+	f.inLane = f.inLane && (s.do.needsLane() || s.do == doPoll)
 	switch s.do {
 	case doBind:
 		f.bound = true
@@ -232,6 +246,8 @@ func (f *facts) happens(s step, now time.Time, r *rand.Rand) {
 		f.caa = &caaFacts{forbid: r.IntN(2) == 0}
 	case doOverrule:
 		f.caa.overruled = true
+	case doEnter:
+		f.inLane = true
 	case doOrder:
 		f.order.stage = stages[1+r.IntN(len(stages)-1)]
 		if f.terms = termsShown; f.order.stage == orderOpen && r.IntN(2) == 0 {

@@ -52,6 +52,8 @@ const (
 	ReasonRejected Reason = "rejected"
 	// ReasonProcessing: the CA has been asked and has not decided yet.
 	ReasonProcessing Reason = "ca_processing"
+	// ReasonQueued: the CA works on other domains, and this one is in the queue.
+	ReasonQueued Reason = "queued"
 	// ReasonCADown: the CA does not answer, or answers with errors of its own.
 	ReasonCADown Reason = "ca_down"
 	// ReasonUnsupported: the name can never be validated this way.
@@ -61,7 +63,8 @@ const (
 // Reasons are all of them.
 var Reasons = []Reason{
 	ReasonAbsent, ReasonWrong, ReasonPartial, ReasonConfirming, ReasonBlocked, ReasonEnding, ReasonPublish, ReasonBudget, ReasonRateLimited,
-	ReasonNotOffered, ReasonAccount, ReasonAccountURI, ReasonCAA, ReasonRejected, ReasonProcessing, ReasonCADown, ReasonUnsupported,
+	ReasonNotOffered, ReasonAccount, ReasonAccountURI, ReasonCAA, ReasonRejected, ReasonProcessing, ReasonQueued, ReasonCADown,
+	ReasonUnsupported,
 }
 
 // Hold is the error for a domain that has to wait. It says why, and when an attempt is worth it again.
@@ -84,6 +87,9 @@ type Hold struct {
 	NotAfter time.Time
 	// Urgent is from when on that certificate counts as running out.
 	Urgent time.Time
+	// OnTurn has fn called, once and on a goroutine of its own, when the domain's turn is near: at once if it is
+	// already. It is nil where the wait is not for a turn.
+	OnTurn func(fn func())
 	// Answer is what the CA has last refused the domain with; nil if it has not.
 	Answer *Answer
 	// Err is the whole story.
@@ -207,6 +213,7 @@ func (a *attempt) asHold(err error) error {
 		uri         *ca.AccountURIError
 		limited     *ca.RateLimitedError
 		down        *ca.DownError
+		queued      *ca.QueuedError
 	)
 	now := walltime.Now()
 	switch {
@@ -222,6 +229,10 @@ func (a *attempt) asHold(err error) error {
 		return a.hold(ReasonAccountURI, now.Add(accountRetry), err)
 	case errors.As(err, &account):
 		return a.hold(ReasonAccount, now.Add(accountRetry), err)
+	case errors.As(err, &queued):
+		h := a.hold(ReasonQueued, queued.RetryAt, err)
+		h.OnTurn = queued.OnTurn
+		return h
 	case errors.As(err, &down):
 		return a.hold(ReasonCADown, now.Add(afterDown(a.iss.outage.lasts(now), a.facts.notAfter().Sub(now))), err)
 	}

@@ -103,14 +103,18 @@ func (iss *Issuer) recovered(ctx context.Context, domain string, err error) (boo
 }
 
 // mostSteps is more than an attempt can need.
-const mostSteps = 32
+const mostSteps = 64
 
 // run makes the steps of an attempt one after another, until it has the certificate or has to wait.
 func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, err error) {
+	defer a.leaveLane()
 	for range mostSteps {
 		next, change := decide(a.facts, walltime.Now())
 		if err := a.note(ctx, change); err != nil {
 			return nil, err
+		}
+		if !next.do.needsLane() && next.do != doPoll {
+			a.leaveLane() // nobody holds one for DNS
 		}
 		switch next.do {
 		case doBind:
@@ -135,6 +139,8 @@ func (a *attempt) run(ctx context.Context) (cert *certmagic.IssuedCertificate, e
 		case doOverrule:
 			a.facts.caa.overruled = true
 			a.logger.Warn("asking the CA although CAA records seem to forbid it", zap.String("domain", a.domain), zap.NamedError("reason", a.caa))
+		case doEnter:
+			err = a.enterLane(ctx)
 		case doOrder:
 			err = a.makeOrder(ctx)
 		case doPost:

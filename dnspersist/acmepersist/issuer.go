@@ -87,6 +87,8 @@ type Config struct {
 	// InlineProcessing is how long of it one attempt waits, before the order is looked at again by a later
 	// one. Default: 5 minutes.
 	InlineProcessing time.Duration
+	// Lanes bound what a CA works on at once, for all issuers that share them. Default: lanes of this issuer's own.
+	Lanes *Lanes
 	// Limiter paces new orders; nil for no limit. See SharedLimiter.
 	Limiter func(account string) *rate.Limiter
 
@@ -179,6 +181,9 @@ func New(cfg Config) *Issuer {
 	cfg.PropagationTimeout = cmp.Or(cfg.PropagationTimeout, defaultPropagationTimeout)
 	cfg.PollInterval = cmp.Or(cfg.PollInterval, defaultPollInterval)
 	cfg.RenewalWindowRatio = cmp.Or(cfg.RenewalWindowRatio, defaultWindowRatio)
+	if cfg.Lanes == nil {
+		cfg.Lanes = NewLanes()
+	}
 	cfg.CAAChecker = cmp.Or(cfg.Checker, cfg.CAAChecker)
 	cfg.CacheCap = cmp.Or(cfg.CacheCap, cacheCap(cfg))
 	server := newServer(cfg)
@@ -385,6 +390,12 @@ const (
 // NewTransport returns what carries requests to a CA where Config has no Transport: a connection
 // that goes silent is given up after half a minute.
 func NewTransport() *http.Transport { return ca.NewTransport() }
+
+// Lanes are the ways to all CAs, see Config.Lanes.
+type Lanes = ca.Lanes
+
+// NewLanes returns lanes in which nobody is.
+func NewLanes() *Lanes { return ca.NewLanes() }
 
 // SharedLimiter returns a Config.Limiter that allows a number of orders in a window, for each CA
 // and account in this process.

@@ -36,6 +36,7 @@ var severities = map[acmepersist.Reason]Severity{
 	acmepersist.ReasonPartial:     SeverityInfo,
 	acmepersist.ReasonProcessing:  SeverityInfo,
 	acmepersist.ReasonRateLimited: SeverityInfo,
+	acmepersist.ReasonQueued:      SeverityInfo,
 	acmepersist.ReasonCADown:      SeverityInfo,
 	acmepersist.ReasonAbsent:      SeverityWarning,
 	acmepersist.ReasonWrong:       SeverityWarning,

@@ -14,7 +14,7 @@ func TestSeverity(t *testing.T) {
 	now := time.Now()
 	for reason, want := range map[acmepersist.Reason]Severity{
 		acmepersist.ReasonConfirming: SeverityInfo, acmepersist.ReasonPartial: SeverityInfo, acmepersist.ReasonProcessing: SeverityInfo,
-		acmepersist.ReasonRateLimited: SeverityInfo, acmepersist.ReasonCADown: SeverityInfo,
+		acmepersist.ReasonRateLimited: SeverityInfo, acmepersist.ReasonCADown: SeverityInfo, acmepersist.ReasonQueued: SeverityInfo,
 		acmepersist.ReasonAbsent: SeverityWarning, acmepersist.ReasonWrong: SeverityWarning, acmepersist.ReasonBlocked: SeverityWarning,
 		acmepersist.ReasonPublish: SeverityError, acmepersist.ReasonBudget: SeverityError, acmepersist.ReasonRejected: SeverityError,
 		acmepersist.ReasonNotOffered: SeverityError, acmepersist.ReasonAccount: SeverityError, acmepersist.ReasonAccountURI: SeverityError,

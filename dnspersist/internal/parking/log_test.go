@@ -22,7 +22,7 @@ import (
 // waitsAt are the levels at which it is logged that a domain waits; the others have entries of their own.
 var waitsAt = map[acmepersist.Reason]zapcore.Level{
 	acmepersist.ReasonConfirming: zap.InfoLevel, acmepersist.ReasonPartial: zap.InfoLevel, acmepersist.ReasonProcessing: zap.InfoLevel,
-	acmepersist.ReasonRateLimited: zap.InfoLevel, acmepersist.ReasonCADown: zap.InfoLevel,
+	acmepersist.ReasonRateLimited: zap.InfoLevel, acmepersist.ReasonCADown: zap.InfoLevel, acmepersist.ReasonQueued: zap.InfoLevel,
 	acmepersist.ReasonBudget: zap.ErrorLevel, acmepersist.ReasonRejected: zap.ErrorLevel, acmepersist.ReasonNotOffered: zap.ErrorLevel,
 	acmepersist.ReasonAccount: zap.ErrorLevel, acmepersist.ReasonAccountURI: zap.ErrorLevel, acmepersist.ReasonCAA: zap.ErrorLevel,
 	acmepersist.ReasonUnsupported: zap.ErrorLevel,
