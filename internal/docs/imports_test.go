@@ -22,6 +22,7 @@ var layers = []string{
 	"dnspersist/internal/foreign",
 	"internal/walltime",
 	"dnspersist/record",
+	"dnspersist/propagation/internal/lru",
 	"dnspersist/propagation/internal/ask",
 	"dnspersist/propagation/internal/zones",
 	"dnspersist/propagation",
@@ -49,8 +50,9 @@ var only = map[string][]string{
 	"dnspersist/record":           {"dnspersist/internal/foreign"},
 	"dnspersist/internal/formats": {"dnspersist/internal/foreign", "dnspersist/record"},
 	// DNS alone: what to accept it is told by a function
-	"dnspersist/propagation/internal/ask":   {"dnspersist/internal/fair", "dnspersist/internal/foreign"},
-	"dnspersist/propagation/internal/zones": {"dnspersist/internal/fair", "dnspersist/internal/foreign", "dnspersist/propagation/internal/ask"},
+	"dnspersist/propagation/internal/lru":   {},
+	"dnspersist/propagation/internal/ask":   {"dnspersist/internal/fair", "dnspersist/internal/foreign", "dnspersist/propagation/internal/lru"},
+	"dnspersist/propagation/internal/zones": {"dnspersist/internal/foreign", "dnspersist/propagation/internal/ask", "dnspersist/propagation/internal/lru"},
 	"dnspersist/propagation": {
 		"dnspersist/internal/fair", "dnspersist/internal/foreign", "dnspersist/propagation/internal/ask", "dnspersist/propagation/internal/zones",
 	},

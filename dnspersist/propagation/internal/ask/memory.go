@@ -1,9 +1,10 @@
 package ask
 
 import (
-	"container/list"
 	"sync"
 	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/lru"
 )
 
 const (
@@ -29,9 +30,6 @@ const (
 
 // serverMemory is what is remembered of one address.
 type serverMemory struct {
-	addr string
-	// seen is when anything was last noted.
-	seen time.Time
 	// badSince is since when it has not answered usefully, zero if it does; badLooks counts
 	// the questions since then.
 	badSince time.Time
@@ -51,12 +49,11 @@ type serverMemory struct {
 // is silent for ever does not cost its time-outs again at every look, nor the wait for
 // it at every renewal.
 type Memory struct {
-	looks *Limiter // bounds the questions of all
+	looks   *Limiter // bounds the questions of all
+	servers *lru.Cache[string, serverMemory]
 
-	mu       sync.Mutex
-	servers  map[string]*list.Element
-	order    list.List // of *serverMemory, the latest noted first
-	answered time.Time // when a name server, not a resolver, last answered
+	mu       sync.Mutex // nothing is noted meanwhile
+	answered time.Time  // when a name server, not a resolver, last answered
 }
 
 var (
@@ -77,7 +74,7 @@ func memoryOf(e Exchanger) *Memory {
 		if len(memories) >= maxMemories {
 			clear(memories)
 		}
-		m = &Memory{looks: newLookLimiter(), servers: make(map[string]*list.Element)}
+		m = &Memory{looks: newLookLimiter(), servers: lru.New[string, serverMemory](maxRemembered)}
 		memories[e] = m
 	}
 	return m
@@ -85,45 +82,24 @@ func memoryOf(e Exchanger) *Memory {
 
 // recall returns what is known of an address that still counts.
 func (m *Memory) recall(addr string) serverMemory {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if el := m.servers[addr]; el != nil {
-		if s := *el.Value.(*serverMemory); time.Since(s.seen) <= memoryFor {
-			return s
-		}
-	}
-	return serverMemory{}
+	s, _ := m.servers.Get(addr)
+	return s
 }
 
 // note changes what is known of an address.
 func (m *Memory) note(addr string, fn func(*serverMemory)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
-	el := m.servers[addr]
-	if el == nil {
-		el = m.order.PushFront(&serverMemory{addr: addr})
-		m.servers[addr] = el
-	}
-	s := el.Value.(*serverMemory)
-	if now.Sub(s.seen) > memoryFor {
-		*s = serverMemory{addr: addr}
-	}
-	m.order.MoveToFront(el)
-	s.seen = now
-	fn(s)
-	for m.order.Len() > maxRemembered {
-		last := m.order.Back()
-		delete(m.servers, last.Value.(*serverMemory).addr)
-		m.order.Remove(last)
-	}
+	s := m.recall(addr)
+	fn(&s)
+	m.servers.Put(addr, s, 1, time.Now().Add(memoryFor))
 }
 
 // Useful notes that a server has answered usefully for a zone. That does not make it good for
 // another one.
 func (m *Memory) Useful(addr, zone string) {
 	m.note(addr, func(s *serverMemory) { s.badSince, s.badLooks, s.silent = time.Time{}, 0, false })
-	m.drop(addr + " " + zone)
+	m.servers.Drop(addr + " " + zone)
 }
 
 // Silent notes that no answer came, and returns since when, and for how many looks, the server has
@@ -166,16 +142,6 @@ func (m *Memory) Useless(addr, zone string) (since time.Time, looks int) {
 
 // IsSilent reports whether an address was silent when it was last asked.
 func (m *Memory) IsSilent(addr string) bool { return m.recall(addr).silent }
-
-// drop forgets what is known under a key.
-func (m *Memory) drop(key string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if el := m.servers[key]; el != nil {
-		delete(m.servers, key)
-		m.order.Remove(el)
-	}
-}
 
 // heard notes that a name server has answered.
 func (m *Memory) heard() {

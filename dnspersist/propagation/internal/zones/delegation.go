@@ -37,12 +37,12 @@ func (f *Finder) Delegated(ctx context.Context, del Delegation, avoid string) (*
 	del.Hosts = slices.Compact(del.Hosts)
 	del.Hosts = sampled(del.Hosts, min(len(del.Hosts), maxZoneServer), time.Now())
 	key := f.keyOf(kindDelegated, del.Zone)
-	unlock, err := f.cache.lock(ctx, key)
+	unlock, err := f.cache.Lock(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if e, ok := f.cache.get(key); ok && del.isKnownAs(e.zone) {
+	if e, ok := f.cache.Get(key); ok && del.isKnownAs(e.zone) {
 		return e.zone, nil
 	}
 	z := &Zone{Name: del.Zone, Signed: del.Signed}
@@ -111,7 +111,7 @@ func (f *Finder) nsFrom(ctx context.Context, addr netip.Addr, zone string) ([]st
 // that the next rounds ask each server one question.
 func (f *Finder) HiddenCut(ctx context.Context, z *Zone, name string, addr netip.Addr) (Delegation, bool) {
 	none := f.keyOf(kindUncut, name)
-	if e, ok := f.cache.get(none); ok && e.zone == z {
+	if e, ok := f.cache.Get(none); ok && e.zone == z {
 		return Delegation{}, false
 	}
 	for n := name; IsBelow(n, z.Name); n = Parent(n) {
@@ -130,7 +130,7 @@ func (f *Finder) HiddenCut(ctx context.Context, z *Zone, name string, addr netip
 		if IsBelow(owner, z.Name) {
 			return Delegation{Zone: owner, TTL: soa.Hdr.Ttl, From: addr}, true
 		}
-		f.cache.put(&cacheEntry{key: none, zone: z, expires: z.expires})
+		f.cache.Put(none, known{zone: z}, 1, z.expires)
 		break
 	}
 	return Delegation{}, false
@@ -228,7 +228,7 @@ func (f *Finder) fromAbove(ctx context.Context, host string) (Delegation, bool) 
 // parentServers returns addresses of a few servers of the zone that contains name.
 func (f *Finder) parentServers(ctx context.Context, name string) []netip.Addr {
 	key := f.keyOf(kindParent, name)
-	if e, ok := f.cache.get(key); ok {
+	if e, ok := f.cache.Get(key); ok {
 		return f.addrsOf(e.zone)
 	}
 	z := &Zone{Name: name, fetched: time.Now()}
@@ -242,7 +242,7 @@ func (f *Finder) parentServers(ctx context.Context, name string) []netip.Addr {
 		}
 	}
 	if ask.CutShort(ctx) == nil {
-		f.cache.put(&cacheEntry{key: key, zone: z, expires: z.fetched.Add(keep)})
+		f.cache.Put(key, known{zone: z}, 1, z.fetched.Add(keep))
 	}
 	return f.addrsOf(z)
 }

@@ -165,20 +165,20 @@ func (f *Finder) store(kind cacheKind, z *Zone, ttl uint32) {
 		keep = failureTTL
 	}
 	z.expires = z.fetched.Add(keep)
-	f.cache.put(&cacheEntry{key: f.keyOf(kind, z.Name), zone: z, expires: z.expires})
+	f.cache.Put(f.keyOf(kind, z.Name), known{zone: z}, 1, z.expires)
 }
 
 // Adopt lets z, found through a delegation on which all servers above agree,
 // be asked without asking them.
 func (f *Finder) Adopt(z *Zone) {
-	f.cache.put(&cacheEntry{key: f.keyOf(kindZone, z.Name), zone: z, expires: z.expires})
+	f.cache.Put(f.keyOf(kindZone, z.Name), known{zone: z}, 1, z.expires)
 }
 
 // Forget drops z where all its servers fail: it may have moved.
 func (f *Finder) Forget(z *Zone) {
 	if time.Since(z.fetched) >= minAgeToDrop {
-		f.cache.drop(f.keyOf(kindZone, z.Name))
-		f.cache.drop(f.keyOf(kindDelegated, z.Name))
+		f.cache.Drop(f.keyOf(kindZone, z.Name))
+		f.cache.Drop(f.keyOf(kindDelegated, z.Name))
 	}
 }
 

@@ -7,7 +7,6 @@
 package zones
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/lru"
 )
 
 // Codes of what keeps a zone from being found.
@@ -126,7 +126,7 @@ func (f *Finder) known(name string) *Zone {
 		if n != name && dns.CountLabel(n) < 2 {
 			break
 		}
-		if e, ok := f.cache.get(f.keyOf(kindZone, n)); ok {
+		if e, ok := f.cache.Get(f.keyOf(kindZone, n)); ok {
 			return e.zone
 		}
 	}
@@ -141,7 +141,7 @@ func (f *Finder) Find(ctx context.Context, name, host string) (*Zone, error) {
 		return z, nil
 	}
 	// Names that start together and share a zone wait for one discovery.
-	unlock, err := f.cache.lock(ctx, f.keyOf(kindZone, HostAbove(host)))
+	unlock, err := f.cache.Lock(ctx, f.keyOf(kindZone, HostAbove(host)))
 	if err != nil {
 		return nil, err
 	}
@@ -150,14 +150,14 @@ func (f *Finder) Find(ctx context.Context, name, host string) (*Zone, error) {
 		return z, nil
 	}
 	failure := f.keyOf(kindFailure, host)
-	if e, ok := f.cache.get(failure); ok {
+	if e, ok := f.cache.Get(failure); ok {
 		return nil, e.err
 	}
 
 	z, err := f.lookup(ctx, host)
 	if err != nil {
 		if ask.CutShort(ctx) == nil {
-			f.cache.put(&cacheEntry{key: failure, err: err, expires: time.Now().Add(failureTTL)})
+			f.cache.Put(failure, known{err: err}, 1, time.Now().Add(failureTTL))
 		}
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (f *Finder) lookup(ctx context.Context, host string) (*Zone, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e, ok := f.cache.get(f.keyOf(kindZone, cut)); ok {
+	if e, ok := f.cache.Get(f.keyOf(kindZone, cut)); ok {
 		return e.zone, nil
 	}
 	ans, from, err := f.Resolvers.Query(ctx, cut, dns.TypeNS)
@@ -241,13 +241,11 @@ const (
 	failureTTL    = 5 * time.Second
 	minAgeToDrop  = 10 * time.Second // data this fresh would only be found again
 	maxZoneServer = 32               // addresses asked in one zone
-
-	flightPatience = time.Second
 )
 
 // sharedZones serves all Checkers of the process, so that a further name in a
 // known zone costs no discovery, across configurations and reloads.
-var sharedZones = newZoneCache(maxCached)
+var sharedZones = lru.New[cacheKey, known](maxCached)
 
 // cacheKey names what is cached, as seen through one set of resolvers: two
 // sets may see two worlds.
@@ -269,116 +267,14 @@ const (
 	kindParent                     // a zone above, to be asked for delegations
 )
 
-type cacheEntry struct {
-	key     cacheKey
-	zone    *Zone
-	err     error
-	found   string // of kindAnswer
-	expires time.Time
+// known is what is cached of a name.
+type known struct {
+	zone  *Zone
+	err   error
+	found string // of kindAnswer
 }
 
-// zoneCache is a least-recently-used cache with expiry, and locks that make
-// concurrent askers share one discovery.
-type zoneCache struct {
-	limit int
-
-	mu      sync.Mutex
-	entries map[cacheKey]*list.Element
-	order   list.List // of *cacheEntry, most recently used first
-	flights map[cacheKey]*flight
-}
-
-// flight is a mutex whose waiters can give up.
-type flight struct {
-	sem  chan struct{}
-	refs int
-}
-
-func newZoneCache(limit int) *zoneCache {
-	return &zoneCache{
-		limit:   limit,
-		entries: make(map[cacheKey]*list.Element),
-		flights: make(map[cacheKey]*flight),
-	}
-}
-
-func (c *zoneCache) get(key cacheKey) (*cacheEntry, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	el, ok := c.entries[key]
-	if !ok {
-		return nil, false
-	}
-	entry := el.Value.(*cacheEntry)
-	if !time.Now().Before(entry.expires) {
-		c.order.Remove(el)
-		delete(c.entries, key)
-		return nil, false
-	}
-	c.order.MoveToFront(el)
-	return entry, true
-}
-
-func (c *zoneCache) put(entry *cacheEntry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if el, ok := c.entries[entry.key]; ok {
-		el.Value = entry
-		c.order.MoveToFront(el)
-		return
-	}
-	c.entries[entry.key] = c.order.PushFront(entry)
-	for len(c.entries) > c.limit {
-		last := c.order.Back()
-		c.order.Remove(last)
-		delete(c.entries, last.Value.(*cacheEntry).key)
-	}
-}
-
-func (c *zoneCache) drop(key cacheKey) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if el, ok := c.entries[key]; ok {
-		c.order.Remove(el)
-		delete(c.entries, key)
-	}
-}
-
-// lock lets one caller per key through at a time, for the others to find in
-// the cache what it found. It is an economy and excludes nobody: who has
-// waited for flightPatience goes ahead, so that a name whose servers are dead
-// does not hold up its neighbours. Unlike a single-flight
-// group it runs nothing in a goroutine of its own: a caller that gives up
-// takes its queries with it, and the next one begins anew.
-func (c *zoneCache) lock(ctx context.Context, key cacheKey) (unlock func(), err error) {
-	c.mu.Lock()
-	f := c.flights[key]
-	if f == nil {
-		f = &flight{sem: make(chan struct{}, 1)}
-		c.flights[key] = f
-	}
-	f.refs++
-	c.mu.Unlock()
-
-	release := func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if f.refs--; f.refs == 0 {
-			delete(c.flights, key)
-		}
-	}
-	patience := time.NewTimer(flightPatience)
-	defer patience.Stop()
-	select {
-	case f.sem <- struct{}{}:
-		return func() { <-f.sem; release() }, nil
-	case <-patience.C:
-		return release, nil
-	case <-ctx.Done():
-		release()
-		return nil, ctx.Err()
-	}
-}
+type zoneCache = lru.Cache[cacheKey, known]
 
 // clampTTL turns a TTL in seconds into the time that zone data is kept.
 func clampTTL(seconds uint32) time.Duration {
@@ -389,7 +285,7 @@ func clampTTL(seconds uint32) time.Duration {
 // find is not sure of (ok is false) is not remembered, and empty.
 func (f *Finder) Remember(what string, z *Zone, find func() (found string, ok bool)) string {
 	key := f.keyOf(kindAnswer, what)
-	if e, ok := f.cache.get(key); ok && e.zone == z {
+	if e, ok := f.cache.Get(key); ok && e.zone == z {
 		return e.found
 	}
 	found, ok := find()
@@ -400,6 +296,6 @@ func (f *Finder) Remember(what string, z *Zone, find func() (found string, ok bo
 	if z != nil {
 		expires = z.expires
 	}
-	f.cache.put(&cacheEntry{key: key, zone: z, found: found, expires: expires})
+	f.cache.Put(key, known{zone: z, found: found}, 1, expires)
 	return found
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/ask"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation/internal/lru"
 )
 
 // Thirty-two addresses are enough, and no host is left out for the second
@@ -85,7 +86,7 @@ func TestHostsLookedUp(t *testing.T) {
 	t.Parallel()
 	n := new(nobody)
 	a := ask.NewAsker(n)
-	d := &Finder{asker: a, Resolvers: newResolvers(a, []string{"192.0.2.53"}), cache: newZoneCache(3)}
+	d := &Finder{asker: a, Resolvers: newResolvers(a, []string{"192.0.2.53"}), cache: lru.New[cacheKey, known](3)}
 	var hosts []string
 	for i := range 20 {
 		hosts = append(hosts, fmt.Sprintf("n%02d.void.test.", i))
