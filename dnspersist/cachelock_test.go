@@ -198,8 +198,8 @@ func (o anyOwner) IsOnDemand() bool                                 { return fal
 func (o anyOwner) Stored(context.Context, string) *x509.Certificate { return nil }
 func (o anyOwner) Storage() state.Store                             { return state.Store{} }
 
-func (o anyOwner) Obtain(context.Context, string, time.Time) (rest time.Duration, done bool, err error) {
-	return 0, false, nil
+func (o anyOwner) Obtain(context.Context, string, time.Time) (done bool, err error) {
+	return false, nil
 }
 
 // dueCertificate is a certificate that is to be renewed.

@@ -111,50 +111,37 @@ func (o owner) renewsOther(ctx context.Context, name string) bool {
 	})
 }
 
-// Obtain implements parking.Owner: it asks CertMagic in the way that fits where the domain is. A
-// domain that another node of the cluster has served meanwhile does not wait any longer.
-func (o owner) Obtain(alive context.Context, domain string, notAfter time.Time) (rest time.Duration, done bool, err error) {
+// Obtain implements parking.Owner: it asks CertMagic for the certificate, not by a job of its own, which would
+// begin behind all others. A domain that another node of the cluster has served meanwhile does not wait any longer.
+func (o owner) Obtain(alive context.Context, domain string, notAfter time.Time) (done bool, err error) {
 	ctx, end := attemptContext(alive)
 	defer end()
 	cfg := o.iss.rt.config()
-	stored := cfg.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(o.iss.IssuerKey(), domain))
-	switch {
-	case cfg.OnDemand != nil:
+	if cfg.OnDemand != nil && cfg.OnDemand.DecisionFunc != nil {
 		// CertMagic asks for permission at the handshake only
-		if decide := cfg.OnDemand.DecisionFunc; decide != nil {
-			switch err := decide(ctx, domain); {
-			case isRefusal(err):
-				return 0, true, nil
-			case err != nil:
-				o.iss.rt.logger.Debug("whether the name is permitted is not known; it is tried again",
-					zap.String("domain", domain), zap.Error(err))
-				return 0, false, nil
-			}
-		}
-		if stored && !notAfter.IsZero() {
-			err = renew(ctx, cfg, domain, notAfter)
-		} else {
-			err = cfg.ObtainCertAsync(ctx, domain)
-		}
-	case notAfter.IsZero():
-		// with the configuration's own life, for the job outlives this call; it loads a
-		// certificate that another node has obtained
-		err = cfg.ManageAsync(alive, []string{domain})
-		if !stored {
-			return parking.BackgroundJob, false, err
-		}
-	default:
-		if err = renew(ctx, cfg, domain, notAfter); err != nil {
-			return 0, false, err
-		}
-		// maintenance takes the new one from storage at one of its next ticks, but not while
-		// it waits after a failure: the old one may run out meanwhile
-		var cert certmagic.Certificate
-		if cert, err = cfg.CacheManagedCertificate(ctx, domain); err == nil {
-			o.renewInTime(domain, cert)
+		switch err := cfg.OnDemand.DecisionFunc(ctx, domain); {
+		case isRefusal(err):
+			return true, nil
+		case err != nil:
+			o.iss.rt.logger.Debug("whether the name is permitted is not known; it is tried again", zap.String("domain", domain), zap.Error(err))
+			return false, nil
 		}
 	}
-	return 0, err == nil, err
+	if notAfter.IsZero() {
+		err = cfg.ObtainCertAsync(ctx, domain)
+	} else {
+		err = renew(ctx, cfg, domain, notAfter)
+	}
+	if err != nil || cfg.OnDemand != nil { // a handshake loads it from storage
+		return err == nil, err
+	}
+	// of a renewed one, maintenance would take it at one of its next ticks, but not while it waits after
+	// a failure: the old one may run out meanwhile
+	cert, err := cfg.CacheManagedCertificate(ctx, domain)
+	if err == nil && !notAfter.IsZero() {
+		o.renewInTime(domain, cert)
+	}
+	return err == nil, err
 }
 
 // attemptContext is that of an attempt at our bidding. It ends after parking.AttemptTimeout, unless the

@@ -112,7 +112,7 @@ func TestPermissionEndsTheWatch(t *testing.T) {
 			continue
 		}
 		// the same when we ask before a retry
-		if _, done, err := o.Obtain(t.Context(), "b.example", time.Time{}); err != nil || done == c.stays {
+		if done, err := o.Obtain(t.Context(), "b.example", time.Time{}); err != nil || done == c.stays {
 			t.Errorf("%s at a retry: done is %v, %v", what, done, err)
 		}
 	}

@@ -52,7 +52,7 @@ type owner struct {
 	mu       sync.Mutex
 	obtained []time.Time // when it was asked to obtain a certificate
 	// obtain is what comes of that; nil for nothing.
-	obtain func(domain string) (rest time.Duration, done bool, err error)
+	obtain func(domain string) (done bool, err error)
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 }
@@ -104,14 +104,15 @@ func (o *owner) Storage() state.Store          { return o.storage }
 
 func (o *owner) Stored(context.Context, string) *x509.Certificate { return o.stored }
 
-func (o *owner) Obtain(_ context.Context, domain string, _ time.Time) (time.Duration, bool, error) {
+func (o *owner) Obtain(_ context.Context, domain string, _ time.Time) (bool, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.obtained = append(o.obtained, time.Now())
-	if o.obtain == nil {
-		return 0, false, nil
+	obtain := o.obtain
+	o.mu.Unlock()
+	if obtain == nil {
+		return false, nil
 	}
-	return o.obtain(domain)
+	return obtain(domain)
 }
 
 // retries is how often it was asked to obtain a certificate.

@@ -84,8 +84,8 @@ type Owner interface {
 	IsAlone() bool
 	IsOnDemand() bool
 	// Obtain has CertMagic obtain the certificate of a domain, or renew the one that ends at notAfter.
-	// done means that nothing is waited for any more; else CertMagic may be at work for as long as rest.
-	Obtain(ctx context.Context, domain string, notAfter time.Time) (rest time.Duration, done bool, err error)
+	// done means that nothing is waited for any more.
+	Obtain(ctx context.Context, domain string, notAfter time.Time) (done bool, err error)
 	// Stored is the certificate in storage, nil if there is none.
 	Stored(ctx context.Context, domain string) *x509.Certificate
 	// Storage is where the nodes of a cluster agree about who polls.
@@ -112,9 +112,8 @@ type Registry struct {
 	faults         serverFaults
 	looked         lookedFaults // what looks have found wrong with records of domains that are served
 	digests        map[matter]*digest
-	// slots are for the retries, by CA.
-	slots  map[string]chan struct{}
-	leases *leases // nil until they are first looked at
+	lines          map[string]*line // by CA
+	leases         *leases          // nil until they are first looked at
 	// orphans is the timer that ends the waits which nobody wants any more.
 	orphans     *time.Timer
 	subscribers []*subscriber
@@ -132,7 +131,7 @@ func New(polls propagation.SchedulerConfig) *Registry {
 		entries:   make(map[string]*entry),
 		byDomain:  make(map[string][]*entry),
 		attempts:  make(map[string][]*Attempt),
-		slots:     make(map[string]chan struct{}),
+		lines:     make(map[string]*line),
 		reported:  make(map[string]uint64),
 		faults:    make(serverFaults),
 		looked:    make(lookedFaults),
@@ -212,6 +211,9 @@ type entry struct {
 	timer   *time.Timer
 	// due is when that is by the process's own time, which goes on over a change of the clock.
 	due time.Time
+	// isInLine is true until it is begun to be retried, and line is where others have to wait until it comes to a lane.
+	isInLine bool
+	line     *line
 	// busyUntil is while CertMagic works on the domain at our bidding, and atWork counts the attempts
 	// that have come to an issuer of ours, however long they take.
 	busyUntil time.Time
@@ -295,14 +297,16 @@ func (e *entry) freeAt(now time.Time) time.Time {
 	if e.busyUntil.After(at) {
 		at = e.busyUntil
 	}
-	if next := now.Add(BackgroundJob); e.atWork > 0 && next.After(at) {
+	if next := now.Add(untroubled); (e.atWork > 0 || e.isInLine) && next.After(at) {
 		at = next
 	}
 	return at
 }
 
-// isBusy reports whether somebody works on the domain.
-func (e *entry) isBusy(now time.Time) bool { return now.Before(e.busyUntil) || e.atWork > 0 }
+// isBusy reports whether somebody works on the domain, or is about to.
+func (e *entry) isBusy(now time.Time) bool {
+	return now.Before(e.busyUntil) || e.atWork > 0 || e.isInLine
+}
 
 // own makes an owner the newest one. CertMagic's jobs of a configuration that has ended may
 // still come by: it would own the domain for ever, for it ends only once. A domain that a configuration

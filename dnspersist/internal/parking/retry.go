@@ -1,7 +1,7 @@
 package parking
 
 import (
-	"cmp"
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +20,9 @@ const (
 	// AttemptTimeout bounds a retry until the CA is asked to finalize: CertMagic would go on for thirty
 	// days.
 	AttemptTimeout = 15 * time.Minute
-	// BackgroundJob is how long a job that CertMagic runs in the background is left alone before the
-	// domain may be retried again.
-	BackgroundJob = time.Minute
-	// retries is how many domains are retried at once for each CA: one that does not hand
-	// out its certificates keeps nobody else waiting.
-	retries = 32
+	// untroubled is how long a domain is left alone while an attempt for it goes on, or after a retry that came to no
+	// issuer.
+	untroubled = time.Minute
 )
 
 // ErrTookLong is the cause of the end of an attempt after AttemptTimeout: that is a failure, and the end of a
@@ -104,38 +101,38 @@ func (e *entry) timeUp(why string) {
 	}
 }
 
-// retry has CertMagic try a domain again, through the newest live configuration that wants it. A
-// reload may fail and leave an older one running.
+// retry has CertMagic try a domain again once it is first in line.
 func (e *entry) retry(why string, level zapcore.Level) {
 	r := e.registry
 	r.mu.Lock()
-	now := time.Now()
-	o := e.newest()
-	if r.entries[e.key] != e || o == nil || now.Before(e.freeAt(now)) {
-		r.unlock()
+	defer r.unlock()
+	if now := time.Now(); r.closed || r.entries[e.key] != e || e.newest() == nil || now.Before(e.freeAt(now)) {
 		return
 	}
-	e.busyUntil = now.Add(AttemptTimeout)
-	notAfter, directory := e.hold.NotAfter, e.hold.CA
-	if r.slots[directory] == nil {
-		r.slots[directory] = make(chan struct{}, retries)
+	l := r.lines[e.hold.CA]
+	if l == nil {
+		l = new(line)
+		r.lines[e.hold.CA] = l
 	}
-	slots := r.slots[directory]
-	r.unlock()
+	e.isInLine = true
+	heap.Push(l, retry{e, e.need(), why, level})
+	r.advance(l)
+}
+
+// begin has CertMagic obtain the certificate now, through the newest live configuration that wants it. A reload may
+// fail and leave an older one running.
+func (t retry) begin(o Owner) {
+	e := t.entry
+	r := e.registry
 	if o.Configuration().Go(func(alive context.Context) {
-		rest, failure := time.Duration(0), error(nil)
-		defer func() { e.retried(alive, rest, failure) }()
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		case <-alive.Done():
-			return
-		}
+		var failure error
+		defer func() { e.retried(alive, failure) }()
+		r.mu.Lock()
+		notAfter := e.hold.NotAfter
+		r.unlock()
 		logger := o.Configuration().Logger
-		logger.Log(levelFor(o.IsOnDemand(), level), "trying again to obtain the certificate", zap.String("domain", e.domain), zap.String("reason", why))
-		var done bool
-		var err error
-		rest, done, err = o.Obtain(alive, e.domain, notAfter)
+		logger.Log(levelFor(o.IsOnDemand(), t.level), "trying again to obtain the certificate", zap.String("domain", e.domain), zap.String("reason", t.why))
+		done, err := o.Obtain(alive, e.domain, notAfter)
 		if done {
 			r.mu.Lock()
 			e.remove()
@@ -153,17 +150,18 @@ func (e *entry) retry(why string, level zapcore.Level) {
 	r.mu.Lock()
 	e.owners = slices.DeleteFunc(e.owners, func(other Owner) bool { return other == o })
 	e.busyUntil = time.Time{}
+	e.leaveLine()
 	r.unlock()
-	e.retry(why, level)
+	e.retry(t.why, t.level)
 }
 
-// retried ends a retry; for as long as rest CertMagic may still be at work in the background. A domain
-// that still waits gets its next turn: not at once, though its record may be complete, if CertMagic has
-// failed before it came to an issuer, or there was nothing that it could do.
-func (e *entry) retried(alive context.Context, rest time.Duration, failure error) {
+// retried ends a retry. A domain that still waits gets its next turn: not at once, though its record may be complete,
+// if CertMagic has failed before it came to an issuer, or there was nothing that it could do.
+func (e *entry) retried(alive context.Context, failure error) {
 	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
+	e.leaveLine()
 	now := time.Now()
 	switch {
 	case e.busyUntil.IsZero(): // it is held anew
@@ -176,12 +174,12 @@ func (e *entry) retried(alive context.Context, rest time.Duration, failure error
 	case alive.Err() != nil:
 		e.busyUntil = now
 	default:
-		e.busyUntil = now.Add(max(rest, BackgroundJob))
+		e.busyUntil = now.Add(untroubled)
 	}
 	if r.entries[e.key] == e && !walltime.Now().Before(e.retryAt) {
-		// retryAt stays past until the domain is held anew, or a job that is still
+		// retryAt stays past until the domain is held anew, or an attempt that is still
 		// on its way would be answered from memory
-		e.due = time.Now().Add(cmp.Or(rest, acmepersist.RetryAgain))
+		e.due = time.Now().Add(acmepersist.RetryAgain)
 		e.arm("it is time to try again")
 	}
 }

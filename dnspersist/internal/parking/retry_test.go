@@ -98,7 +98,7 @@ func TestRetryInVain(t *testing.T) {
 			t.Errorf("in three hours it is retried %d times", o.retries())
 		}
 		o.mu.Lock()
-		o.obtain = func(string) (time.Duration, bool, error) { return 0, true, nil }
+		o.obtain = func(string) (bool, error) { return true, nil }
 		o.mu.Unlock()
 		time.Sleep(time.Hour)
 		if synctest.Wait(); w.entryOf(o, "a.test") != nil {

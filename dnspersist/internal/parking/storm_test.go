@@ -35,17 +35,17 @@ func TestCompleteRecordIsNotTriedWithoutEnd(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				o := w.configure("a", "a.test")
 				defer w.end(o)
-				o.obtain = func(domain string) (time.Duration, bool, error) {
+				o.obtain = func(domain string) (bool, error) {
 					if tc.settle != nil {
 						a, err := w.Begin(acmepersist.InBackground(context.Background()), o, domain)
 						if err != nil {
 							t.Errorf("it is retried in vain: %v", err)
-							return 0, false, err
+							return false, err
 						}
 						time.Sleep(6 * time.Second) // requests are repeated that long
 						a.Settle(context.Background(), tc.settle())
 					}
-					return 0, false, tc.obtain
+					return false, tc.obtain
 				}
 				_ = w.attempt(t.Context(), o, "a.test", missing("a.test", "v"))
 				for range 3600 {

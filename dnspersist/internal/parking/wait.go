@@ -81,7 +81,9 @@ func (a *Attempt) Progress(p acmepersist.Phase) {
 	r := a.registry
 	r.mu.Lock()
 	defer r.unlock()
-	a.phase = p
+	if a.phase = p; p == acmepersist.PhaseOrdering && a.entry != nil {
+		a.entry.leaveLine()
+	}
 	r.changed(a.domain)
 }
 
