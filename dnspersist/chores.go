@@ -104,7 +104,7 @@ func (a *App) lookAtNames(ctx context.Context) {
 }
 
 // askAgain asks each CA that was down, or has not accepted the account, until it answers: nothing else may ask it
-// for a day, and an alert would last as long.
+// for a day, and an alert would last as long. By the way it sees to it that storage has the account.
 func (a *App) askAgain(ctx context.Context, ask func(*acmepersist.Issuer, context.Context) error) {
 	wait, isTroubled := askFirst, false
 	a.daily(ctx, chore{
@@ -118,15 +118,17 @@ func (a *App) askAgain(ctx context.Context, ask func(*acmepersist.Issuer, contex
 			return wait + rand.N(wait/8)
 		},
 		do: func(ctx context.Context, iss *Issuer, active *acmepersist.Issuer) error {
+			err := active.KeepAccount(ctx)
 			if !a.shared.needsAsking(iss) {
-				return nil
+				return err
 			}
 			isTroubled = true
 			if err := ask(active, ctx); err != nil && ctx.Err() == nil { // whoever has met it first has logged it
 				a.logger.Debug("the CA was asked again, and is of no use yet", zap.String("ca", iss.CA), zap.Error(err))
 			}
-			return nil
+			return err
 		},
+		failed: "whether storage has the ACME account is not known; this is tried again later",
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
@@ -23,6 +24,8 @@ type attempt struct {
 	domain  string
 	csr     *x509.CertificateRequest
 	request Request
+	// began is when it began: CertMagic had its lock then.
+	began time.Time
 	// facts is what decide goes by.
 	facts facts
 	// offer is what is known of the CA.
@@ -50,7 +53,7 @@ func (iss *Issuer) begin(ctx context.Context, csr *x509.CertificateRequest, doma
 	if req.Progress == nil {
 		req.Progress = func(Phase) {}
 	}
-	a := &attempt{session: iss.sessionWith(nil), domain: domain, csr: csr, request: req}
+	a := &attempt{session: iss.sessionWith(nil), domain: domain, csr: csr, request: req, began: time.Now()}
 	certificate := StoredCertificate(ctx, iss.Storage, IssuerKey(iss.CA), domain)
 	a.facts = facts{looks: iss.Checker != nil, ratio: iss.RenewalWindowRatio, shortest: iss.MinAskInterval, certificate: certificate}
 	s, err := iss.open(ctx)

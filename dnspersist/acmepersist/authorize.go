@@ -26,6 +26,9 @@ func (a *attempt) makeOrder(ctx context.Context) (err error) {
 		a.logger.Warn("the certificate cannot wait for DNS any longer; asking the CA although not every server has the record",
 			zap.String("domain", a.domain), zap.String("name", a.site.Record.Name), zap.String("dns", a.facts.report.Summary()))
 	}
+	if err := a.checkOvertaken(ctx); err != nil {
+		return err
+	}
 	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package acmepersist
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -30,7 +31,9 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	}
 	ctx, done := finish(ctx, finishFor)
 	defer done()
-	a.noteFinalize(ctx)
+	if err := a.noteFinalize(ctx); err != nil {
+		return nil, err
+	}
 	if a.order, err = a.finalize(ctx, a.order, csr); err != nil {
 		if a.order.Status == acme.StatusInvalid {
 			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
@@ -39,6 +42,13 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 	}
 	if cert, err = a.download(ctx, a.order); err != nil {
 		return nil, err
+	}
+	leaf, err := ca.Leaf(cert.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate from the CA: %w", err)
+	}
+	if !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {
+		return nil, errors.Join(errOvertaken, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 	}
 	if since := a.facts.completeSince(); !since.IsZero() {
 		a.iss.Observer.Issued(time.Since(since))
@@ -49,7 +59,7 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 			a.logger.Warn("the attempts of a finished order stay counted", zap.String("domain", a.domain), zap.Error(err))
 		}
 	}
-	if leaf, err := ca.Leaf(cert.Certificate); err == nil && a.site != nil {
+	if a.site != nil {
 		a.site.warnOfExpiry(ctx, leaf.NotAfter.Sub(leaf.NotBefore))
 	}
 	if err := a.store.Remove(ctx, a.store.OrderKey(a.domain)); err != nil {
@@ -229,19 +239,49 @@ func keyOf(csr *x509.CertificateRequest) string {
 
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
 // the same one, it fetches the certificate that this one could not. With the first key the validation that
-// was asked for is counted: the note has it counted once, however many attempts come to this.
-func (a *attempt) noteFinalize(ctx context.Context) {
+// was asked for is counted: the note has it counted once, however many attempts come to this. An order that
+// is no longer kept is another process's who has finished it; while storage does not answer nothing is
+// finalized, for CertMagic could not store what comes of it.
+func (a *attempt) noteFinalize(ctx context.Context) error {
 	kept, found, err := a.keptOrder(ctx, a.domain)
-	if wasAsked := !a.facts.order.postedAt.IsZero() || !kept.PostedAt.IsZero(); err == nil && wasAsked && kept.FinalizedAt.IsZero() {
+	if err != nil {
+		return fmt.Errorf("the order is not finalized while it cannot be noted: %w", err)
+	}
+	if !found {
+		return errOvertaken
+	}
+	if wasAsked := !a.facts.order.postedAt.IsZero() || !kept.PostedAt.IsZero(); wasAsked && kept.FinalizedAt.IsZero() {
 		a.iss.Observer.Happened(EventValid)
 	}
-	if err == nil && found && kept.FinalizedFor != a.requestKey {
-		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
-		err = a.store.Save(ctx, a.store.OrderKey(a.domain), kept)
+	if kept.FinalizedFor == a.requestKey {
+		return nil
 	}
-	if err != nil {
-		a.logger.Warn("it could not be noted that the order is finalized", zap.String("domain", a.domain), zap.Error(err))
+	kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
+	if err := a.store.Save(ctx, a.store.OrderKey(a.domain), kept); err != nil {
+		return fmt.Errorf("the order is not finalized while it cannot be noted: %w", err)
 	}
+	return nil
+}
+
+// errOvertaken is that another process has obtained the certificate, or finished the order with a key of its own.
+// CertMagic's lock keeps others away only while it is refreshed, every few seconds: not by a process that stands
+// still, nor by one that does not reach its storage, and nobody tells them that they have lost it.
+var errOvertaken = errors.New("another process has obtained the certificate meanwhile, for the lock was lost; it is taken from the storage")
+
+// lockLasts is how long a lock of CertMagic's lasts at least that nobody refreshes, in the storages that are known.
+const lockLasts = 3 * time.Second
+
+// checkOvertaken looks, before an order is made, whether storage has another certificate than when the attempt
+// began. One that is younger than any lock need not look.
+func (a *attempt) checkOvertaken(ctx context.Context) error {
+	if time.Since(a.began) < lockLasts {
+		return nil
+	}
+	stored := StoredCertificate(ctx, a.iss.Storage, IssuerKey(a.iss.CA), a.domain)
+	if stored != nil && !stored.Equal(a.facts.certificate) {
+		return errOvertaken
+	}
+	return nil
 }
 
 // finishing is the context key of what is called before an order is finalized.

@@ -233,6 +233,8 @@ func (a *attempt) asHold(err error) error {
 		h := a.hold(ReasonQueued, queued.RetryAt, err)
 		h.OnTurn = queued.OnTurn
 		return h
+	case errors.Is(err, errOvertaken):
+		return a.hold(ReasonProcessing, now.Add(overtakenRetry), err)
 	case errors.As(err, &down):
 		return a.hold(ReasonCADown, now.Add(afterDown(a.iss.outage.lasts(now), a.facts.notAfter().Sub(now))), err)
 	}

@@ -449,6 +449,10 @@ func (iss *Issuer) KnownAccount(ctx context.Context) (AccountState, bool, error)
 	return iss.accounts.Known(ctx)
 }
 
+// KeepAccount makes sure that storage has the account that this process uses: a storage that has lost it gets it back.
+// It binds and registers nothing and asks nobody.
+func (iss *Issuer) KeepAccount(ctx context.Context) error { return iss.accounts.Keep(ctx) }
+
 // AccountStatus is KnownAccount with what the CA answers about the account. It changes nothing. With
 // an error that is not the CA's answer about the account, the state is what storage has.
 func (iss *Issuer) AccountStatus(ctx context.Context) (AccountState, error) {

@@ -44,6 +44,8 @@ const (
 	downFirst, downMost = time.Minute, time.Hour
 	// processingMost is the longest time between two looks at an order that the CA is at work on.
 	processingMost = 10 * time.Minute
+	// overtakenRetry is when CertMagic is asked to take what another process has obtained.
+	overtakenRetry = time.Second
 	// notOfferedRetry is how long a CA's "no" is believed for first certificates,
 	// notOfferedRenewalRetry for renewals: only an order shows whether a CA of the
 	// deployed drafts has begun to offer the challenge.

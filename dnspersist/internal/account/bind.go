@@ -13,7 +13,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
-	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
@@ -40,24 +39,6 @@ func (b *Book) Bind(ctx context.Context) error {
 	fresh = b.settlePending(ctx, fresh)
 	b.memory.remember(fresh)
 	return b.use(fresh)
-}
-
-// reload reads the binding again. One that has vanished while it is in use is not
-// replaced: the account is there as long as this process has its key.
-func (b *Book) reload(ctx context.Context, bound binding) (binding, error) {
-	fresh, found, err := b.known(ctx)
-	if err != nil {
-		return binding{}, err
-	}
-	before := b.memory.isGone(!found)
-	if found {
-		return fresh, nil
-	}
-	if !before {
-		b.logger.Error("the bound ACME account is no longer in storage; going on with the one in memory until the process ends: restore the file from a backup",
-			zap.String("ca", bound.CA), zap.String("account", bound.URL), zap.String("storage_key", bound.at))
-	}
-	return bound, nil
 }
 
 // Load is Bind where none is to be bound: found is false if none is.

@@ -189,7 +189,7 @@ func (f *files) keepCutShort(ctx context.Context, key string) error {
 	if err != nil || !found || begun.URL != "" {
 		return err
 	}
-	return f.store.Save(ctx, f.store.Key("lost", begun.Thumbprint+".json"), begun)
+	return f.store.Save(ctx, f.lostKey(begun), begun)
 }
 
 // isBound reports whether the file is a finished binding of the account.

@@ -333,7 +333,7 @@ func (b *Book) Replace(ctx context.Context, lost *Error) error {
 			if lost.thumbprint != "" && old.Thumbprint != lost.thumbprint {
 				return b.use(old) // its key was changed
 			}
-			if err := b.store.Save(ctx, b.store.Key("lost", old.Thumbprint+".json"), old); err != nil {
+			if err := b.store.Save(ctx, b.lostKey(old), old); err != nil {
 				return err
 			}
 			if err := b.store.Remove(ctx, storageKey); err != nil {

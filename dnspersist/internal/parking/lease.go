@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 const (
@@ -184,13 +185,13 @@ func (l *leases) take(ctx context.Context, st state.Store, lasts time.Duration) 
 	}
 	own := held.Node == l.node || first && l.instance != "" && held.Instance == l.instance
 	// one that lasts longer was taken while that node's clock was ahead
-	if left := time.Until(held.Until); found && !own && left > 0 && left <= 2*lasts {
+	if left := walltime.Until(held.Until); found && !own && left > 0 && left <= 2*lasts {
 		l.mu.Lock()
 		delete(l.held, st.Folder)
 		l.mu.Unlock()
 		return false
 	}
-	if err := st.Save(ctx, key, lease{Node: l.node, Instance: l.instance, Until: time.Now().Add(lasts).UTC()}); err != nil {
+	if err := st.Save(ctx, key, lease{Node: l.node, Instance: l.instance, Until: walltime.Now().Add(lasts).UTC()}); err != nil {
 		st.Logger.Debug("the lease for polling was not stored", zap.Error(err))
 		return true
 	}

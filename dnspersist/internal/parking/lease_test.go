@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // A process that starts again polls at once, whether its former self has stopped or was killed. Other
@@ -52,6 +53,27 @@ func TestLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		takes("one that finds "+damage, newLeases("8", "x"), true)
+	}
+}
+
+// A node whose clock is ahead, by less than a lease lasts, shares it with the others all the same.
+func TestLeaseWithAClockThatIsAhead(t *testing.T) {
+	const lasts = leaseTicks * leaseTick
+	st := state.New(&certmagic.FileStorage{Path: t.TempDir()}, "https://ca.test/dir")
+	st.Logger = zap.NewNop()
+	ahead, right := newLeases("1", "ahead"), newLeases("2", "right")
+	for _, first := range []*leases{ahead, right} {
+		for _, l := range []*leases{first, ahead, right, first} {
+			setBack := walltime.Set(0)
+			if l == ahead {
+				setBack = walltime.Set(30 * time.Second)
+			}
+			if got := l.take(t.Context(), st, lasts); got != (l == first) {
+				t.Errorf("where %s took the lease %s polls: %v", first.instance, l.instance, got)
+			}
+			setBack()
+		}
+		first.giveBack(t.Context())
 	}
 }
 
