@@ -33,9 +33,10 @@ type attempt struct {
 	// site is what is looked for, and gate what was seen there; nil before.
 	site *siteSession
 	gate *propagation.Gate
-	// order, authz and challenge are those of the CA, once there is an order; resumed is true if it is
-	// that of an earlier attempt, which has asked for the validation.
+	// order, authz and challenge are those of the CA, once there is an order, and kept what storage has of it, zero if
+	// nothing; resumed is true if it is that of an earlier attempt, which has asked for the validation.
 	order     acme.Order
+	kept      state.Order
 	authz     acme.Authorization
 	challenge ca.Challenge
 	resumed   bool
@@ -147,7 +148,7 @@ func (a *attempt) learnOffer(ctx context.Context) error {
 		if ok, err := known(); ok || err != nil {
 			return err
 		}
-		order, err := a.keptOrNewOrder(ctx, a.domain)
+		order, err := a.keptOrNewOrder(ctx)
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func TestCAARecordsThatForbidTheCertificate(t *testing.T) {
 		r.holds(ReasonCAA)
 		time.Sleep(caaRetry)
 		r.succeeds() // our resolvers may see others than the CA's
-		r.asked("dir new-order authz challenge authz order finalize order certificate")
+		r.asked("dir new-order authz challenge authz finalize certificate")
 
 		r.hasCertificate(85*24*time.Hour, 5*24*time.Hour)
 		r.succeeds() // a certificate that runs out does not wait for them
@@ -75,7 +75,7 @@ func TestTheProviderPublishesTheRecord(t *testing.T) {
 		if want := []Phase{PhaseLooking, PhasePublishing, PhaseLooking, PhaseOrdering}; !slices.Equal(phases, want) {
 			t.Errorf("it reported %v", phases)
 		}
-		r.asked("dir new-account new-order authz account order authz challenge authz order finalize order certificate")
+		r.asked("dir new-account new-order authz account order authz challenge authz finalize certificate")
 
 		r.dns.set(wwwName) // somebody has removed it: publish once does not write it again
 		hold := r.holds(ReasonAbsent)

@@ -27,7 +27,7 @@ func TestStepsOfAnAttempt(t *testing.T) {
 			t.Fatal(err)
 		}
 		// the first order teaches what the CA offers, and is the one that is gone on with
-		r.asked("dir new-account new-order authz order authz challenge authz order finalize order certificate")
+		r.asked("dir new-account new-order authz order authz challenge authz finalize certificate")
 		if !slices.Equal(phases, []Phase{PhaseLooking, PhaseOrdering}) {
 			t.Errorf("it reported %v", phases)
 		}
@@ -38,7 +38,7 @@ func TestStepsOfAnAttempt(t *testing.T) {
 			t.Error("the finished order is kept")
 		}
 		r.succeeds() // now that all is known
-		r.asked("new-order authz challenge authz order finalize order certificate")
+		r.asked("new-order authz challenge authz finalize certificate")
 	})
 }
 
@@ -59,7 +59,7 @@ func TestNoOrderBeforeTheRecordIsReady(t *testing.T) {
 		r.asked("")
 		r.dns.set(wwwName, hold.Record.Value)
 		r.succeeds()
-		r.asked("new-order authz challenge authz order finalize order certificate")
+		r.asked("new-order authz challenge authz finalize certificate")
 	})
 }
 
@@ -109,7 +109,7 @@ func TestTheFirstOrderIsKeptWhileTheRecordIsMissing(t *testing.T) {
 		r.Issuer = New(r.Config)
 		r.dns.set(wwwName, wwwValue)
 		r.succeeds()
-		r.asked("dir order authz challenge authz order finalize order certificate")
+		r.asked("dir order authz challenge authz finalize certificate")
 	})
 }
 
@@ -138,7 +138,7 @@ func TestADomainThatTheCAHasValidatedBeforeNeedsNoLook(t *testing.T) {
 		r := newTrial(t)
 		r.ca.authz = "valid"
 		r.succeeds()
-		r.asked("dir new-account new-order authz order finalize order certificate")
+		r.asked("dir new-account new-order authz order finalize certificate")
 		if r.dns.looks > 0 || len(r.name().Attempts) > 0 {
 			t.Errorf("DNS was asked %d times, %d attempts are counted", r.dns.looks, len(r.name().Attempts))
 		}
@@ -151,7 +151,7 @@ func TestWithoutACheckerTheCAIsAskedAtOnce(t *testing.T) {
 		r.knowsTheCA()
 		r.Issuer = New(r.Config)
 		r.succeeds()
-		r.asked("dir account new-order authz challenge authz order finalize order certificate")
+		r.asked("dir account new-order authz challenge authz finalize certificate")
 		if r.dns.looks > 0 {
 			t.Errorf("DNS was asked %d times", r.dns.looks)
 		}
@@ -228,7 +228,7 @@ func TestAChallengeOfAnotherForm(t *testing.T) {
 		waits     bool
 	}{
 		{"the record that it wants is looked for", []string{wwwValue}, "new-order authz account", true},
-		{"it is published already", []string{wwwValue, second}, "new-order authz challenge authz order finalize order certificate", false},
+		{"it is published already", []string{wwwValue, second}, "new-order authz challenge authz finalize certificate", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestAChallengeOfAnotherForm(t *testing.T) {
 				}
 				r.succeeds()
 				if row.waits {
-					row.asked = "order authz challenge authz order finalize order certificate" // the same order
+					row.asked = "order authz challenge authz finalize certificate" // the same order
 				}
 				r.asked(row.asked)
 			})
@@ -294,7 +294,7 @@ func TestAKeyThatWasChangedMeanwhileIsTakenUp(t *testing.T) {
 		r.ca.asked()
 		r.ca.answer("new-order", answer{status: 400, problem: "malformed", detail: "the signature is wrong"})
 		r.succeeds()
-		r.asked("new-order new-order authz challenge authz order finalize order certificate")
+		r.asked("new-order new-order authz challenge authz finalize certificate")
 		if r.logs.FilterMessage("the account's key was changed meanwhile; going on with the new one").Len() != 1 {
 			t.Error("it is not logged")
 		}

@@ -29,7 +29,7 @@ func (a *attempt) makeOrder(ctx context.Context) (err error) {
 	if err := a.checkOvertaken(ctx); err != nil {
 		return err
 	}
-	if a.order, err = a.keptOrNewOrder(ctx, a.domain); err != nil {
+	if a.order, err = a.keptOrNewOrder(ctx); err != nil {
 		return err
 	}
 	a.facts.order.stage = orderValid // unless an authorization says otherwise
@@ -146,17 +146,10 @@ func (a *attempt) askToValidate(ctx context.Context, counted time.Time) error {
 
 // awaitValidation waits until the CA has decided, as long as an attempt may.
 func (a *attempt) awaitValidation(ctx context.Context) (err error) {
-	began, noted := time.Now(), a.resumed
+	began := time.Now()
 	for looks := 0; ; looks++ {
-		if a.taken && !noted {
-			// so that neither the end of this attempt nor of the process costs an order
-			if err := a.notePost(ctx); err != nil {
-				return err
-			}
-			noted = true
-		}
 		if a.authz, err = a.readAuthorization(ctx, a.authz.Location); err != nil {
-			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
+			return a.orNoted(ctx, fmt.Errorf("waiting for the validation of %s: %w", a.domain, err))
 		}
 		switch a.authz.Status {
 		case acme.StatusValid:
@@ -168,6 +161,10 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 		default:
 			a.facts.order.stage = orderRefused
 			return a.takeRefusal(ctx)
+		}
+		// a CA that decides at once is noted to have been asked when the order is finalized
+		if err := a.orNoted(ctx, nil); err != nil {
+			return err
 		}
 		if walltime.Since(a.facts.order.postedAt) > a.iss.Timeout {
 			a.iss.Observer.Happened(EventUndecided)
@@ -184,6 +181,15 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
 		}
 	}
+}
+
+// orNoted notes that the CA has taken the post, so that neither the end of this attempt nor of the process costs an
+// order, whatever err the attempt ends with.
+func (a *attempt) orNoted(ctx context.Context, err error) error {
+	if noteErr := a.notePost(context.WithoutCancel(ctx)); noteErr != nil {
+		return errors.Join(err, noteErr)
+	}
+	return err
 }
 
 // takeRefusal notes that the CA has refused, and drops the order, which is of no more use.

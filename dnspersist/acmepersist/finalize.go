@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -16,14 +17,18 @@ import (
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // fetchCertificate finalizes the order and fetches its certificate.
 func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateRequest) (cert *certmagic.IssuedCertificate, err error) {
-	if a.order.Status == acme.StatusPending || a.order.Status == acme.StatusInvalid {
+	switch a.order.Status {
+	case acme.StatusPending:
+		a.order.Status = acme.StatusReady // for its authorizations are valid, and a CA that is not as far reports that
+	case acme.StatusInvalid:
 		if a.order, err = a.readReady(ctx, a.order); err != nil {
-			return nil, err
+			return nil, a.orNoted(ctx, err)
 		}
 	}
 	if ctx.Err() != nil {
@@ -86,7 +91,7 @@ func (s *session) readReady(ctx context.Context, order acme.Order) (acme.Order, 
 	return order, errors.New("all authorizations are valid, but the order stays pending: this is the CA's fault")
 }
 
-// finalize sends the CSR and returns the order as soon as it is valid. Whatever
+// finalize sends the CSR and returns the order as soon as it is valid. Unless that is what
 // the CA answers, the order itself is read at once: the answer may have been cut
 // off after the CA has issued, or a failure may have ended the order.
 func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.CertificateRequest) (acme.Order, error) {
@@ -102,13 +107,21 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		}
 		// from here on there may be a certificate, for a key that nobody else has
 		s.PersistUntil = deadline
+		read := s.readOrder
+		if sent.early {
+			read = s.readReady
+		}
 		var err error
-		if order, err = s.readOrder(ctx, order); err != nil {
+		if sent.isDone() {
+			order = sent.order
+		} else if order, err = read(ctx, order); err != nil {
 			return order, err
 		}
 		switch {
 		case order.Status == acme.StatusValid:
 			return order, nil
+		case order.Status == acme.StatusReady && sent.early:
+			continue
 		case order.Status == acme.StatusInvalid:
 			return order, invalidOrder(order, sent.answer)
 		case order.Status == acme.StatusReady && (ca.IsRateLimited(sent.answer) || sent.refusals > 1):
@@ -128,19 +141,28 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 // finalizing is what has come of sending the CSR.
 type finalizing struct {
 	times, refusals int
-	answer          error     // the last one
-	next            time.Time // when it may be sent again
+	early           bool       // it was sent for the first time, and the order was not ready
+	order           acme.Order // by the last answer
+	answer          error      // what is wrong with it
+	next            time.Time  // when it may be sent again
+}
+
+// isDone reports whether the CA has answered with the certificate.
+func (f *finalizing) isDone() bool {
+	return f.times > 0 && f.answer == nil && f.order.Status == acme.StatusValid && f.order.Certificate != ""
 }
 
 // sendCSR asks the CA to finalize. An error means that it never will.
 func (s *session) sendCSR(ctx context.Context, order acme.Order, csr *x509.CertificateRequest, sent *finalizing) error {
-	status, wait, err := s.account.Once(func(account acme.Account) error {
-		_, err := s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
+	status, wait, err := s.account.Once(func(account acme.Account) (err error) {
+		sent.order, err = s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
 		return err
 	})
 	sent.answer, sent.times = err, sent.times+1
+	// acmez does not pass on that the order is not ready
+	sent.early = sent.times == 1 && status == http.StatusForbidden && !errors.As(err, new(acme.Problem))
 	switch {
-	case err == nil:
+	case err == nil, sent.early:
 	case s.IsBusy() && s.IsLimited(err, wait, sent.times-1):
 		sent.answer = s.RateLimit(err, wait)
 	case s.IsBusy() || status == 0:
@@ -150,7 +172,7 @@ func (s *session) sendCSR(ctx context.Context, order acme.Order, csr *x509.Certi
 	case status >= 400 && !ca.IsProblem(err, "orderNotReady"):
 		sent.refusals++
 	}
-	if status == 0 || status >= 400 { // without, acmez means that the CA has not finished yet
+	if status == 0 || status >= 400 && !sent.early { // without, acmez means that the CA has not finished yet
 		s.logger.Warn("the CA did not take the request to finalize; reading what has become of the order",
 			zap.String("domain", s.LockName), zap.Int("status", status), zap.Error(err))
 	}
@@ -250,14 +272,16 @@ func (a *attempt) noteFinalize(ctx context.Context) error {
 	if !found {
 		return errOvertaken
 	}
+	a.kept = kept
 	if wasAsked := !a.facts.order.postedAt.IsZero() || !kept.PostedAt.IsZero(); wasAsked && kept.FinalizedAt.IsZero() {
 		a.iss.Observer.Happened(EventValid)
 	}
 	if kept.FinalizedFor == a.requestKey {
 		return nil
 	}
-	kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
-	if err := a.store.Save(ctx, a.store.OrderKey(a.domain), kept); err != nil {
+	if err := a.keep(ctx, func(kept *state.Order) {
+		kept.FinalizedFor, kept.FinalizedAt = a.requestKey, walltime.Now().UTC()
+	}); err != nil {
 		return fmt.Errorf("the order is not finalized while it cannot be noted: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -164,6 +165,8 @@ type Issuer struct {
 	process publish.Process
 
 	outage outage
+	// keptOrderAt is when the storage has last taken an order, in nanoseconds; 0 if it did not when last asked to.
+	keptOrderAt atomic.Int64
 }
 
 // outage is a CA that is down.

@@ -243,6 +243,7 @@ func TestWhatAttemptsTell(t *testing.T) {
 			r.dns.set(wwwName, wwwValue)
 			r.ca.asking = func(step string) {
 				if step == "authz" { // from then on the order cannot be read
+					r.ca.answers["finalize"] = []answer{{status: 403, problem: "orderNotReady"}}
 					r.ca.answers["order"] = slices.Repeat([]answer{{status: 404, problem: "malformed"}}, 20)
 				}
 			}

@@ -26,40 +26,58 @@ func (s *session) keptOrder(ctx context.Context, name string) (kept state.Order,
 	return kept, found && kept.Account == s.account.URL && kept.Profile == s.iss.Profile, err
 }
 
-// keptOrNewOrder returns the kept order for the name, or makes one. That one is to be made is noted
-// first: a storage that takes nothing would cost an order at each attempt.
-func (s *session) keptOrNewOrder(ctx context.Context, name string) (acme.Order, error) {
-	order, usable, err := s.usableOrder(ctx, name)
-	if err != nil || usable {
+// storageTrusted is how long a storage that has taken an order is trusted to take others.
+const storageTrusted = time.Minute
+
+// keptOrNewOrder returns the kept order of the domain, or makes one. Where the storage has taken none lately, that one
+// is to be made is noted first: a storage that takes nothing would cost an order at each attempt.
+func (a *attempt) keptOrNewOrder(ctx context.Context) (acme.Order, error) {
+	order, kept, err := a.usableOrder(ctx, a.domain)
+	if a.kept = kept; err != nil || kept.URL != "" {
 		return order, err
 	}
-	key := s.store.OrderKey(name)
-	kept := state.Order{Account: s.account.URL, Profile: s.iss.Profile, At: walltime.Now().UTC()}
-	if err := s.store.Save(ctx, key, kept); err != nil {
-		return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
+	key := a.store.OrderKey(a.domain)
+	kept = state.Order{Account: a.account.URL, Profile: a.iss.Profile, At: walltime.Now().UTC()}
+	isNoted := time.Since(time.Unix(0, a.iss.keptOrderAt.Load())) > storageTrusted
+	if isNoted {
+		if err := a.store.Save(ctx, key, kept); err != nil {
+			return acme.Order{}, fmt.Errorf("no order was made, for it could not be kept: %w", err)
+		}
 	}
-	order, err = s.newOrder(ctx, name)
+	order, err = a.newOrder(ctx, a.domain)
 	if err != nil {
-		if removeErr := s.store.Remove(ctx, key); removeErr != nil {
-			s.logger.Warn("the note of an order that was not made stays in storage", zap.String("storage_key", key), zap.Error(removeErr))
+		if !isNoted {
+			return acme.Order{}, err
+		}
+		if removeErr := a.store.Remove(ctx, key); removeErr != nil {
+			a.logger.Warn("the note of an order that was not made stays in storage", zap.String("storage_key", key), zap.Error(removeErr))
 		}
 		return acme.Order{}, err
 	}
 	kept.URL = order.Location
-	if err := s.store.Save(ctx, key, kept); err != nil {
-		s.logger.Warn("the order could not be kept; if this attempt fails, another one is made",
-			zap.String("domain", name), zap.String("order", order.Location), zap.Error(err))
+	if err := a.store.Save(ctx, key, kept); err != nil {
+		a.iss.keptOrderAt.Store(0)
+		a.logger.Warn("the order could not be kept; if this attempt fails, another one is made",
+			zap.String("domain", a.domain), zap.String("order", order.Location), zap.Error(err))
+		return order, nil
 	}
+	a.iss.keptOrderAt.Store(time.Now().UnixNano())
+	a.kept = kept
 	return order, nil
 }
 
-// usableOrder returns the kept order for the name, if there is one that can be gone on with.
-func (s *session) usableOrder(ctx context.Context, name string) (order acme.Order, usable bool, err error) {
+// usableOrder returns the kept order for the name, if there is one that can be gone on with, as the CA and as storage has it: else
+// the latter is zero.
+func (s *session) usableOrder(ctx context.Context, name string) (acme.Order, state.Order, error) {
 	kept, found, err := s.keptOrder(ctx, name)
 	if err != nil || !found {
-		return order, false, err
+		return acme.Order{}, state.Order{}, err
 	}
-	return s.resume(ctx, kept)
+	order, usable, err := s.resume(ctx, kept)
+	if !usable {
+		kept = state.Order{}
+	}
+	return order, kept, err
 }
 
 // resume reads a kept order. After it was finalized it belongs to one private key, and is of
@@ -247,7 +265,7 @@ func (a *attempt) resumeOrder(ctx context.Context) error {
 
 // takeUp goes on with an order. What was looked for is worked out anew, as far as that can be done.
 func (a *attempt) takeUp(ctx context.Context, kept state.Order, order acme.Order, stage orderStage) {
-	a.order, a.resumed, a.facts.order.stage = order, true, stage
+	a.order, a.kept, a.resumed, a.facts.order.stage = order, kept, true, stage
 	if kept.Seen != nil {
 		a.facts.report, a.facts.lookedAt = kept.Seen, walltime.Now()
 	}
@@ -277,20 +295,36 @@ func (s *session) isPosted(kept state.Order, challenge string) bool {
 // notePost keeps with the order that the CA has taken the post of the challenge, and what DNS
 // showed before it.
 func (a *attempt) notePost(ctx context.Context) error {
-	kept, found, err := a.keptOrder(ctx, a.domain)
-	if err != nil || !found {
-		return err
-	}
-	if kept.Challenge == a.challenge.URL {
-		a.facts.order.postedAt = kept.PostedAt
+	if !a.taken || a.resumed {
 		return nil
 	}
-	kept.Challenge, kept.PostedAt = a.challenge.URL, a.facts.order.postedAt
-	if a.facts.report != nil {
-		seen := digested(a.facts.report.Shortened(site.Weigh(a.site.Want)))
-		kept.Seen = &seen
+	if a.kept.URL != "" && a.kept.Challenge == a.challenge.URL {
+		a.facts.order.postedAt = a.kept.PostedAt
+		return nil
 	}
-	return a.store.Save(ctx, a.store.OrderKey(a.domain), kept)
+	return a.keep(ctx, func(*state.Order) {})
+}
+
+// keep changes the order in storage, and notes with it that the CA was asked to validate if that is not noted yet. One
+// that could not be kept before is not kept now.
+func (a *attempt) keep(ctx context.Context, change func(*state.Order)) error {
+	if a.kept.URL == "" {
+		return nil
+	}
+	kept := a.kept
+	if a.taken && !a.resumed && kept.Challenge != a.challenge.URL {
+		kept.Challenge, kept.PostedAt = a.challenge.URL, a.facts.order.postedAt
+		if a.facts.report != nil {
+			seen := digested(a.facts.report.Shortened(site.Weigh(a.site.Want)))
+			kept.Seen = &seen
+		}
+	}
+	change(&kept)
+	if err := a.store.Save(ctx, a.store.OrderKey(a.domain), kept); err != nil {
+		return err
+	}
+	a.kept = kept
+	return nil
 }
 
 // digested is what the CA's word will be held against, and no more.

@@ -140,8 +140,8 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 		_, err := iss.accounts.MustKnow(ctx)
 		return Probe{}, fmt.Errorf("an order needs an account: %w", err)
 	}
-	order, isKept, err := s.usableOrder(ctx, id)
-	if err == nil && !isKept {
+	order, kept, err := s.usableOrder(ctx, id)
+	if err == nil && kept.URL == "" {
 		order, err = s.newOrder(ctx, id)
 	}
 	if err != nil {
@@ -171,7 +171,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	default:
 		p.Note = joinNotes(p.Note, fmt.Sprintf("the CA has validated %s before and shows no other challenges while that lasts: probe with another name", id))
 	}
-	if !isKept && authzs[0].Status == acme.StatusPending {
+	if kept.URL == "" && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
 		if _, _, err := s.account.Once(func(account acme.Account) error {
 			_, err := s.ACME.DeactivateAuthorization(ctx, account, authzs[0].Location)
@@ -222,7 +222,7 @@ func (iss *Issuer) Ask(ctx context.Context, name string) (Asked, error) {
 	if a.facts.name, err = s.store.Name(ctx, record.Label+"."+record.Base(id)); err != nil {
 		return said, err
 	}
-	if a.order, err = a.keptOrNewOrder(ctx, id); err != nil {
+	if a.order, err = a.keptOrNewOrder(ctx); err != nil {
 		return said, err
 	}
 	authzs, err := a.authorizations(ctx, a.order)
@@ -285,6 +285,9 @@ func askNow(ctx context.Context, a *attempt) error {
 	if a.facts.order.stage == orderProcessing {
 		s, _ := decide(a.facts, walltime.Now())
 		return a.holdAt(ctx, s)
+	}
+	if a.refusal == nil {
+		return a.notePost(ctx) // the order is finished by another attempt
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package acmepersist
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,11 +145,11 @@ func TestThePostOfAChallengeThatIsRefused(t *testing.T) {
 		r.dns.set(wwwName, wwwValue)
 		r.ca.answer("challenge", answer{status: 403, problem: "unauthorized", detail: "policy"}, answer{status: 500, problem: "serverInternal"})
 		r.succeeds() // it may be one frontend's answer
-		r.asked("new-order authz challenge authz challenge authz challenge authz order finalize order certificate")
+		r.asked("new-order authz challenge authz challenge authz challenge authz finalize certificate")
 
 		r.ca.answer("challenge", answer{status: 403, problem: "unauthorized", detail: "policy", acted: true})
 		r.succeeds() // it has acted on it
-		r.asked("new-order authz challenge authz authz order finalize order certificate")
+		r.asked("new-order authz challenge authz authz finalize certificate")
 
 		refusal := answer{status: 403, problem: "unauthorized", detail: "policy forbids it"}
 		r.ca.answer("challenge", refusal, refusal, refusal, refusal)
@@ -157,6 +158,31 @@ func TestThePostOfAChallengeThatIsRefused(t *testing.T) {
 		}
 		if n := r.name(); len(n.Attempts) != 1 {
 			t.Errorf("%d attempts are counted", len(n.Attempts))
+		}
+	})
+}
+
+// An order is finalized at once when its authorization is valid. A CA whose order is not as far is waited for.
+func TestAnOrderThatLagsBehindItsAuthorization(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		notReady := answer{status: 403, problem: "orderNotReady"}
+		r.ca.answer("finalize", notReady)
+		began := time.Now()
+		r.succeeds()
+		r.asked("new-order authz challenge authz finalize order finalize certificate")
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+
+		r.ca.answers["finalize"] = slices.Repeat([]answer{notReady}, 1000)
+		if err := r.fails(); !strings.Contains(err.Error(), "finalizing the order") {
+			t.Errorf("the error is %v", err)
+		}
+		if n := strings.Count(r.ca.asked(), "finalize"); n > 5 {
+			t.Errorf("it was finalized %d times", n)
 		}
 	})
 }

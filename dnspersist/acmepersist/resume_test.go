@@ -50,7 +50,7 @@ func TestACAThatTakesItsTime(t *testing.T) {
 		}
 		r.ca.verdict = "valid"
 		r.succeeds()
-		r.asked("order authz order finalize order certificate")
+		r.asked("order authz finalize certificate")
 		if n := r.name(); len(n.Attempts) > 0 || len(n.Accepted) != 1 {
 			t.Errorf("noted is %+v", n)
 		}
@@ -85,7 +85,7 @@ func TestARefusalThatTheCAHasForgotten(t *testing.T) {
 		r.ca.answer("authz", answer{status: 404, problem: "malformed", detail: "no such authorization"})
 		r.ca.verdict = "valid"
 		r.succeeds() // by another order
-		r.asked("order authz order new-order authz challenge authz order finalize order certificate")
+		r.asked("order authz order new-order authz challenge authz finalize certificate")
 	})
 }
 
@@ -104,7 +104,7 @@ func TestACAThatNeverDecides(t *testing.T) {
 }
 
 func TestWhatBecomesOfAKeptOrder(t *testing.T) {
-	const goesOn, another = "order authz challenge authz order finalize order certificate", "new-order authz challenge authz order finalize order certificate"
+	const goesOn, another = "order authz challenge authz finalize certificate", "new-order authz challenge authz finalize certificate"
 	for _, row := range []struct {
 		name   string
 		change func(r *trial)
@@ -115,9 +115,9 @@ func TestWhatBecomesOfAKeptOrder(t *testing.T) {
 			r.ca.answer("order", answer{status: 404, problem: "malformed", detail: "no such order"})
 		}, "order " + another},
 		{"it has failed", func(r *trial) { r.ca.orders[1].status = "invalid" }, "order " + another},
-		{"it is ready", func(r *trial) { r.ca.orders[1].status, r.ca.orders[1].authz = "ready", "valid" }, "order finalize order certificate"},
-		{"its authorization is valid", func(r *trial) { r.ca.orders[1].authz, r.ca.orders[1].challenge = "valid", "valid" }, "order authz order finalize order certificate"},
-		{"its challenge was posted by somebody", func(r *trial) { r.ca.orders[1].challenge = "processing" }, "order authz order finalize order certificate"},
+		{"it is ready", func(r *trial) { r.ca.orders[1].status, r.ca.orders[1].authz = "ready", "valid" }, "order finalize certificate"},
+		{"its authorization is valid", func(r *trial) { r.ca.orders[1].authz, r.ca.orders[1].challenge = "valid", "valid" }, "order authz finalize certificate"},
+		{"its challenge was posted by somebody", func(r *trial) { r.ca.orders[1].challenge = "processing" }, "order authz finalize certificate"},
 		{"it is of another profile", func(r *trial) {
 			r.ca.meta += `,"profiles":{"short":"https://ca.test/short"}`
 			r.Profile = "short"
@@ -151,7 +151,7 @@ func TestACertificateThatWasIssuedIsFetched(t *testing.T) {
 		r.dns.set(wwwName, wwwValue)
 		r.ca.answer("finalize", answer{acted: true}, answer{acted: true}, answer{acted: true}) // its answers are lost
 		r.succeeds()
-		r.asked("new-order authz challenge authz order finalize finalize finalize order certificate")
+		r.asked("new-order authz challenge authz finalize finalize finalize order certificate")
 
 		// the process ends before it has the certificate; CertMagic keeps the key
 		missing := answer{status: 404, problem: "malformed", detail: "no such certificate"}

@@ -1,17 +1,21 @@
 package ca
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
 
 // answering is a CA that always says the same.
@@ -179,6 +183,74 @@ func TestDirectoryDoesNotRedirectToPlainText(t *testing.T) {
 	_, err := New(Config{URL: srv.URL + "/dir", Transport: srv.Client().Transport}).Open(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "leads to http://ca.example:8080/dir, which is not encrypted") || hits != 1 {
 		t.Errorf("%v after %d requests", err, hits)
+	}
+}
+
+// FuzzPlainAnswers shows that an answer which is not written anew means what it would mean if it were.
+func FuzzPlainAnswers(f *testing.F) {
+	f.Add(anAuthorization)
+	f.Add(`{"a":"\u0061","Error":{"detail":"x"}}`)
+	f.Add(`{"a":["b"],"a":1e400,"A":null}`)
+	f.Add(" [\"\"]\n")
+	f.Fuzz(func(t *testing.T, body string) {
+		if !isPlain([]byte(body)) {
+			return
+		}
+		clean, ok := cleanJSON([]byte(body), false)
+		if !ok {
+			t.Fatalf("%q is not JSON", body)
+		}
+		if got, want := decoded(t, []byte(body)), decoded(t, clean); !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q means %v, and %v when it is written anew", body, got, want)
+		}
+	})
+}
+
+// decoded is what a JSON text means, with its numbers as they are written.
+func decoded(t *testing.T, text []byte) (value any) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return value
+}
+
+func TestPlainAnswers(t *testing.T) {
+	for body, want := range map[string]bool{
+		anAuthorization: true, `{}`: true, ` [ 1 ] `: true, `{"a":"` + strings.Repeat("x", foreign.MaxText) + `"}`: true,
+		`{"a":"` + strings.Repeat("x", foreign.MaxText+1) + `"}`: false, `{"a":"é"}`: false, `{"a":"\u001b"}`: false, `{"eRRor":null}`: false,
+		`{"a":"`: false, `{}{}`: false, ``: false, "{\"a\":\"\n\"}": false, `["` + "" + `"]`: false,
+	} {
+		if isPlain([]byte(body)) != want {
+			t.Errorf("%.100q: %v", body, !want)
+		}
+	}
+}
+
+// anAuthorization is a usual one.
+const anAuthorization = `{"status":"pending","identifier":{"type":"dns","value":"www.example.com"},"expires":"2026-11-30T22:32:03Z","challenges":[
+	{"type":"dns-01","url":"https://ca.example/chall/1","status":"pending","token":"LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"},
+	{"type":"dns-persist-01","url":"https://ca.example/chall/2","status":"pending","accounturi":"https://ca.example/acct/1","issuer-domain-names":["ca.example"]}]}`
+
+// BenchmarkAnswer is an authorization on its way from the connection to acmez.
+func BenchmarkAnswer(b *testing.B) {
+	for name, body := range map[string]string{"plain": anAuthorization, "cleaned": strings.Replace(anAuthorization, "pending", "\\u0070ending", 1)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			directory := &Directory{URL: "https://ca.example/dir"}
+			for b.Loop() {
+				base := answering(http.StatusOK, http.Header{"Content-Type": {"application/json"}}, strings.NewReader(body))
+				w := &wire{base: door{base, directory.URL}, directory: directory}
+				resp, err := w.RoundTrip(httptest.NewRequest(http.MethodPost, "https://ca.example/authz", nil))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil || w.challenge("https://ca.example/chall/2").AccountURI == "" {
+					b.Fatal("the challenge was not noted", err)
+				}
+			}
+		})
 	}
 }
 

@@ -96,6 +96,9 @@ func refusal(req *http.Request, err error) *http.Response {
 
 // note keeps the members of each dns-persist-01 challenge in an authorization.
 func (w *wire) note(body []byte) {
+	if !bytes.Contains(body, []byte(ChallengeType)) { // what comes through a door has it without escapes
+		return
+	}
 	var authz struct {
 		Challenges []challengeMembers `json:"challenges"`
 	}
@@ -247,17 +250,25 @@ func readAnswer(req *http.Request, resp *http.Response) error {
 	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
 	isProblem := failed && kind == "application/problem+json"
+	if !failed && kind == "application/json" && isPlain(body) {
+		setBody(resp, kind, body)
+		return nil
+	}
 	switch clean, ok := cleanJSON(body, isProblem); {
 	case isProblem && ok, !failed && kind == "application/json" && ok:
 		body = clean
 	case failed:
 		body, kind = []byte(foreign.Text(string(body))), "text/plain"
 	}
-	// acmez is to take it for what it was taken for here
+	setBody(resp, kind, body)
+	return nil
+}
+
+// setBody gives an answer its body, which acmez is to take for what it was taken for here.
+func setBody(resp *http.Response, kind string, body []byte) {
 	resp.Header.Set("Content-Type", kind)
 	resp.Header.Del("Content-Length")
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	return nil
 }
 
 type failingReader struct{ err error }
@@ -277,6 +288,26 @@ func CheckEncrypted(ca, target string) error {
 	}
 	return &unusableError{fmt.Sprintf("the CA %s leads to %s, which is not encrypted: an ACME account is used over https only (RFC 8555 section 6.1); "+
 		"this is for the CA's operator to correct, often it lacks a setting for the proxy in front of it", ca, foreign.Text(to.Redacted()))}
+}
+
+// isPlain reports whether body is JSON of which cleanJSON would change nothing: it is ASCII without escapes, no
+// string is long, and none is the name of a problem. Nearly all answers are like that, and are not written anew.
+func isPlain(body []byte) bool {
+	begin := -1 // of the string that i is in
+	for i, c := range body {
+		switch {
+		case c == '\\' || c >= 0x7f:
+			return false
+		case c != '"':
+		case begin < 0:
+			begin = i + 1
+		case i-begin > foreign.MaxText || strings.EqualFold(string(body[begin:i]), "error"):
+			return false
+		default:
+			begin = -1
+		}
+	}
+	return json.Valid(body)
 }
 
 // cleanJSON makes the strings of a JSON text fit for messages: those of problem documents, which
