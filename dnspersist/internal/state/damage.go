@@ -102,7 +102,7 @@ func decode(data []byte, v any) error {
 	var head struct {
 		Version json.RawMessage `json:"version"`
 	}
-	if json.Unmarshal(data, &head) == nil && head.Version != nil {
+	if bytes.Contains(data, []byte(`"version"`)) && json.Unmarshal(data, &head) == nil && head.Version != nil {
 		return fmt.Errorf("it is of version %.20s, %w", head.Version, errVersion)
 	}
 	if c, ok := fresh.Interface().(interface{ Check() error }); ok {

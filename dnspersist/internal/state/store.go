@@ -38,8 +38,15 @@ func IssuerKey(directory string) string {
 	return key
 }
 
-// Safe makes one part of a storage key of a name.
-func Safe(name string) string { return certmagic.StorageKeys.Safe(name) }
+// Safe makes one part of a storage key of a name, as CertMagic does: most names are safe as they are.
+func Safe(name string) string {
+	if !strings.Contains(name, "..") && !strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_'
+	}) {
+		return name
+	}
+	return certmagic.StorageKeys.Safe(name)
+}
 
 // Store keeps the state of one CA in a storage.
 type Store struct {

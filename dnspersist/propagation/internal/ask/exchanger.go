@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -96,17 +98,25 @@ func (e NetExchanger) Exchange(ctx context.Context, network, addr string, query 
 	return resp, err
 }
 
+// maxDatagram is the most that one has.
+const maxDatagram = 64 << 10
+
+// datagrams are buffers to read one into: what comes is small, and 64 KiB for each question were half of all memory that a
+// certificate took.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
 func exchangeUDP(conn net.Conn, wire []byte, query *dns.Msg) (*dns.Msg, error) {
 	if _, err := conn.Write(wire); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, 64<<10)
+	buf := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(buf)
 	for {
-		n, err := conn.Read(buf)
+		n, err := conn.Read(buf[:])
 		if err != nil {
 			return nil, err
 		}
-		resp, err := parseReply(buf[:n], query)
+		resp, err := parseReply(bytes.Clone(buf[:n]), query)
 		if err != nil || resp != nil {
 			return resp, err
 		}
