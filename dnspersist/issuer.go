@@ -32,6 +32,8 @@ type runtime struct {
 	// fingerprint tells configurations apart: a name that waits is answered from memory
 	// only for the one under which it waits.
 	fingerprint string
+	// key is that of parking.Owner.
+	key string
 	// publishing is what the DNS provider is used for; nil without one.
 	publishing *acmepersist.Publishing
 	// globalResolvers is true if there are resolvers, from whatever option.
@@ -88,6 +90,7 @@ func (iss *Issuer) Provision(ctx caddy.Context) error {
 	if networks := rt.app.PrivateNetworks; len(networks) > 0 { // names are watched by an issuer as it is configured
 		rt.fingerprint += "|" + strings.Join(networks, " ")
 	}
+	rt.key = acmepersist.IssuerKey(iss.CA) + "|" + rt.fingerprint
 	if rt.publishing != nil {
 		rt.publishing.Process = &rt.app.shared.providers
 	}

@@ -31,7 +31,7 @@ type owner struct{ iss *Issuer }
 func (o owner) Configuration() *parking.Configuration { return o.iss.rt.app.waits }
 
 // Key implements parking.Owner.
-func (o owner) Key() string { return o.iss.IssuerKey() + "|" + o.iss.rt.fingerprint }
+func (o owner) Key() string { return o.iss.rt.key }
 
 // IsAlone implements parking.Owner.
 func (o owner) IsAlone() bool { return len(o.iss.rt.config().Issuers) == 1 }

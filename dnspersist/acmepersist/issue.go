@@ -66,6 +66,7 @@ func (iss *Issuer) Obtain(ctx context.Context, csr *x509.CertificateRequest, req
 		}
 		iss.reached(err, a.Client != nil && a.HasAnswered(), accepted)
 		if err == nil {
+			a.Close()
 			return cert, nil
 		}
 		err = a.asHold(err)

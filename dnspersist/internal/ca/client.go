@@ -59,7 +59,8 @@ type Config struct {
 type Server struct {
 	Config
 
-	dirs directories
+	dirs   directories
+	nonces nonces
 	// updating is held while ca.json is changed.
 	updating sync.Mutex
 
@@ -123,7 +124,7 @@ func (srv *Server) Expire() { srv.dirs.expire() }
 
 // At makes a client for a directory that is there.
 func (srv *Server) At(dir *Directory) *Client {
-	w := &wire{base: srv.Transport, directory: dir}
+	w := &wire{base: srv.Transport, directory: dir, spare: &srv.nonces}
 	return &Client{
 		server:    srv,
 		Directory: dir,
@@ -143,6 +144,15 @@ func (srv *Server) At(dir *Directory) *Client {
 			PollTimeout: time.Nanosecond,
 		},
 	}
+}
+
+// Close ends the conversation, which is not gone on with. It need not be called.
+func (c *Client) Close() {
+	c.wire.mu.Lock()
+	nonce := c.wire.nonce
+	c.wire.nonce = ""
+	c.wire.mu.Unlock()
+	c.server.nonces.put(nonce)
 }
 
 // Again makes another conversation with the same CA.

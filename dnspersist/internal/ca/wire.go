@@ -28,9 +28,11 @@ import (
 type wire struct {
 	base      http.RoundTripper
 	directory *Directory
+	spare     *nonces // from other conversations; may be nil
 
 	mu         sync.Mutex
-	sent       int // requests since reset
+	nonce      string // the last that came, unless it is used
+	sent       int    // requests since reset
 	status     int
 	retryAfter time.Duration
 	hasRetry   bool
@@ -46,8 +48,20 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		strings.TrimSuffix(req.URL.String(), "#"+w.directory.fragment()) == w.directory.URL {
 		return w.directory.response(req), nil
 	}
+	isHead := req.Method == http.MethodHead
+	if isHead && req.URL.String() == w.directory.NewNonce {
+		if nonce := w.spare.take(); nonce != "" {
+			return &http.Response{
+				Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+				Header: http.Header{"Replay-Nonce": {nonce}}, Body: http.NoBody, Request: req,
+			}, nil
+		}
+	}
 	w.mu.Lock()
 	w.sent++
+	if req.Method == http.MethodPost {
+		w.nonce = ""
+	}
 	w.mu.Unlock()
 	resp, err := w.base.RoundTrip(req)
 	if isUnusable(err) {
@@ -60,6 +74,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	retry, has := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	w.mu.Lock()
 	w.status, w.retryAfter, w.hasRetry = resp.StatusCode, retry, has
+	if nonce := resp.Header.Get("Replay-Nonce"); nonce != "" && !isHead { // that one is used at once
+		w.nonce = nonce
+	}
 	w.answered = w.answered || resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
 	if isUnusable(err) {
 		w.unusable = err
@@ -84,6 +101,47 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	return resp, nil
+}
+
+// nonces are anti-replay nonces (RFC 8555 section 6.5) that are left over when conversations end: the next one need not
+// ask for its first.
+type nonces struct {
+	mu   sync.Mutex
+	free []string
+	at   time.Time // when the last of them came
+}
+
+const (
+	// nonceFresh is how long one is used: a CA that has forgotten it refuses, and acmez waits before it asks again.
+	nonceFresh = 15 * time.Second
+	// noncesKept is as many as conversations end in that time at a busy CA.
+	noncesKept = 64
+)
+
+func (n *nonces) put(nonce string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if time.Since(n.at) > nonceFresh {
+		n.free = nil
+	}
+	if n.at = time.Now(); nonce != "" && len(n.free) < noncesKept {
+		n.free = append(n.free, nonce)
+	}
+}
+
+// take returns the latest, empty if there is none.
+func (n *nonces) take() string {
+	if n == nil {
+		return ""
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.free) == 0 || time.Since(n.at) > nonceFresh {
+		return ""
+	}
+	last := n.free[len(n.free)-1]
+	n.free = n.free[:len(n.free)-1]
+	return last
 }
 
 // refusal is an answer that acmez does not look into.

@@ -2,11 +2,13 @@ package ca
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -34,6 +36,47 @@ func TestParseRetryAfter(t *testing.T) {
 			t.Errorf("parseRetryAfter(%q) = %s, %v, want %s, %v", tc.header, got, has, tc.want, tc.has)
 		}
 	}
+}
+
+// A nonce that a conversation leaves over is the first of another one, once, and not after it has become old.
+func TestTheLastNonceOfAConversationIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		given := 0
+		srv := New(Config{URL: "https://ca/dir", Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			given++
+			return &http.Response{StatusCode: 200, Header: http.Header{"Replay-Nonce": {fmt.Sprint("nonce", given)}}, Body: http.NoBody}, nil
+		})})
+		directory := &Directory{URL: "https://ca/dir", NewNonce: "https://ca/nonce"}
+		send := func(c *Client, method string) string {
+			t.Helper()
+			req := httptest.NewRequest(method, map[string]string{"HEAD": directory.NewNonce, "POST": "https://ca/order"}[method], nil)
+			resp, err := c.wire.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp.Header.Get("Replay-Nonce")
+		}
+		first := srv.At(directory)
+		if send(first, "HEAD") != "nonce1" || send(first, "POST") != "nonce2" {
+			t.Fatal("the first conversation has nonces of others")
+		}
+		first.Close()
+		first.Close()
+		second, third := srv.At(directory), srv.At(directory)
+		if got := send(second, "HEAD"); got != "nonce2" {
+			t.Errorf("the second conversation begins with %s", got)
+		}
+		if got := send(third, "HEAD"); got != "nonce3" {
+			t.Errorf("the third conversation begins with %s", got)
+		}
+		second.Close() // has used what it had
+		send(third, "POST")
+		third.Close()
+		time.Sleep(nonceFresh + time.Second)
+		if got := send(srv.At(directory), "HEAD"); got != "nonce5" {
+			t.Errorf("a conversation begins with the old %s", got)
+		}
+	})
 }
 
 // FuzzWire feeds the answers of a hostile CA through the transport.
