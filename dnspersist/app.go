@@ -306,6 +306,8 @@ type shared struct {
 	events  *events.Center
 	// providers is what is known of the DNS providers.
 	providers publish.Process
+	// starts are those of CertMagic's jobs.
+	starts starts
 
 	mu sync.Mutex
 	// removals is when records that were written on demand were last looked through, by account.
@@ -326,6 +328,7 @@ func newShared(t tuning.Values) *shared {
 		metrics:   m,
 		events:    events.New(registry),
 		providers: publish.Process{Called: m.Called},
+		starts:    newStarts(),
 	}
 }
 

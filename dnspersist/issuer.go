@@ -206,6 +206,7 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	case err != nil: // another issuer may do
 		return nil, explained{err}
 	}
+	defer iss.rt.app.shared.starts.leave(domain)
 	if o.isRenewedMeanwhile(ctx, domain) {
 		return nil, certmagic.ErrNoRetry{Err: errRenewedMeanwhile}
 	}
@@ -218,7 +219,10 @@ func (iss *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*ce
 	}
 	defer attempt.Settle(ctx, errCutShort)
 	active, _ := iss.active()
-	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: attempt.Seen, Progress: attempt.Progress})
+	cert, err := active.Obtain(ctx, csr, acmepersist.Request{Seen: attempt.Seen, Progress: func(p acmepersist.Phase) {
+		iss.rt.app.shared.starts.leave(domain)
+		attempt.Progress(p)
+	}})
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, parking.ErrTookLong) && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}

@@ -149,6 +149,7 @@ func (iss *Issuer) hearCertMagic(cfg *certmagic.Config) {
 	cfg.Logger = cfg.Logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return quietCore{Core: core, waits: waits, ended: ended}
 	}))
+	app.shared.starts.pace(cfg)
 	emit := cfg.OnEvent
 	cfg.OnEvent = func(ctx context.Context, event string, data map[string]any) error {
 		if err, ok := data["error"].(error); ok && event == "cert_failed" && isPending(err) {
