@@ -8,6 +8,7 @@
 //	go run ./cmd/bench scrape [--names 10000] [--served]
 //	go run ./cmd/bench record
 //	go run ./cmd/bench operator [--names 10000]
+//	go run ./cmd/bench peers [--names 500] [--rounds 3] [--load 4]
 //
 // It needs no root, no fixed port and no network.
 package main
@@ -32,11 +33,14 @@ var commands = map[string]command{
 	"operator": operator,
 	"site":     oneSite,
 	runOne:     fleetRun,
+	"peers":    peers,
 	apartRun:   apartMain,
 	runSite:    oneSiteRun,
+	loopRun:    loopMain,
+	burnRun:    burnMain,
 }
 
-const usage = "usage: bench waiting|hostile|fleet|site|scrape|record|operator [flags]; see bench waiting --help"
+const usage = "usage: bench waiting|hostile|fleet|site|scrape|record|operator|peers [flags]; see bench waiting --help"
 
 // selfEnv is set in the processes that this program starts of itself, so that a test's binary
 // knows that it is one.

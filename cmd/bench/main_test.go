@@ -26,6 +26,7 @@ func TestWrongCommandLinesAreRefused(t *testing.T) {
 		"", "nothing", "record --names 1", "record x", "waiting --names 0", "waiting --names 5 --zones 6",
 		"waiting --duration 1ms", "fleet --sites 3 --without 3", "fleet --runs 0",
 		"site --runs 0", "site --validation 0s", "hostile --good 0", "hostile --after 0s",
+		"peers --names 0", "peers --rounds 0", "peers --load -1", "peers --only nobody",
 	} {
 		if err := run(strings.Fields(line), io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: no error", line)
@@ -112,5 +113,21 @@ func TestSmallFleet(t *testing.T) {
 	}
 	if r.Ops["store certificates"].Count != 9 || r.Last <= 0 || r.Requests["new-order"] < 3 {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestTwoNamesOfAllPeersThatNeedNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Caddys and CAs")
+	}
+	var b, complaints bytes.Buffer
+	err := run(strings.Fields("peers --names 2 --rounds 1 --load 1 --only caddy"), &b, &complaints)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, complaints.String())
+	}
+	for _, line := range []string{"loop                 0      2 ", "caddy                1      2 "} {
+		if !strings.Contains(b.String(), "\n"+line) {
+			t.Errorf("no line %q in\n%s", line, b.String())
+		}
 	}
 }
