@@ -189,7 +189,7 @@ func (a *apart) call(what string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.Post(a.Control+"/"+what, "application/json", bytes.NewReader(body)) //nolint:noctx // the lab answers within a second
+	resp, err := http.Post(a.Control+"/"+what, "application/json", bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("the lab's process: %w", err)
 	}

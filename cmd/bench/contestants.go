@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -85,21 +86,22 @@ func selfCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// finish runs a contestant that ends by itself when all is done.
+// finish runs a contestant that ends by itself when all is done. One that failed with some of
+// the names has measured something, too.
 func (a *attempt) finish(cmd *exec.Cmd) (m measured, err error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	start := time.Now()
-	err = cmd.Run()
+	failed := cmd.Run()
 	m.took = time.Since(start)
-	if err != nil {
-		tail := stderr.Bytes()
-		return m, fmt.Errorf("%w\n%s", err, tail[max(0, len(tail)-2000):])
-	}
-	m.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if m.tallies, err = a.lab.tallies(); err != nil {
 		return m, err
 	}
+	if failed != nil && len(m.tallies.Issued) == 0 {
+		tail := stderr.Bytes()
+		return m, fmt.Errorf("%w\n%s", failed, tail[max(0, len(tail)-2000):])
+	}
+	m.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	m.note(start)
 	return m, nil
 }
@@ -337,7 +339,7 @@ func takeProfile(admin, dir string) error {
 		return err
 	}
 	return until(func() error {
-		resp, err := http.Get("http://" + admin + "/debug/pprof/profile?seconds=4") //nolint:noctx // ends after four seconds
+		resp, err := http.Get("http://" + admin + "/debug/pprof/profile?seconds=4")
 		if err != nil {
 			return err
 		}
@@ -380,6 +382,8 @@ func burnMain([]string, io.Writer, io.Writer) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
+	var block [sha256.Size]byte
 	for {
+		block = sha256.Sum256(block[:])
 	}
 }
