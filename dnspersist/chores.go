@@ -255,6 +255,9 @@ func (w *storageWatch) try(ctx context.Context) (over bool) {
 		case !ask:
 			continue
 		}
+		for _, name := range names {
+			removeMismatched(ctx, a.logger, cfg, iss.IssuerKey(), name)
+		}
 		if err := cfg.ManageAsync(ctx, names); err != nil {
 			a.logger.Error("certificates that CertMagic had given up could not be asked for; this is tried again with the next load of the configuration", zap.Error(err))
 		}

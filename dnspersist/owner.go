@@ -331,6 +331,7 @@ func (e certificateEvents) take(event certificateEvent) {
 	case kind == "cert_obtained":
 		issuer, _ := event.data["issuer"].(string)
 		r.Served(c, domain, issuer)
+		e.app.spawn(func(alive context.Context) { e.app.seeLoaded(alive, domain) })
 	case kind == "cert_failed":
 		// another issuer may have written anything into it, at any length, and it is kept
 		r.Failed(c, domain, errors.New(foreign.Line(fmt.Sprint(event.data["error"]))))

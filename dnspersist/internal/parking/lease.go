@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
@@ -106,7 +107,7 @@ func (p *poller) lead(ctx context.Context, lasts time.Duration) {
 			pace = followerPace
 		}
 		p.scheduler.Pace(e.key, pace)
-		if !leads[st.Folder] && e.isServed(ctx, o) {
+		if (!leads[st.Folder] || p.isInLine(e)) && e.isServed(ctx, o) {
 			e.retry("another node has its certificate", zapcore.InfoLevel)
 		}
 	}
@@ -123,6 +124,13 @@ func (p *poller) held() map[*entry]Owner {
 		}
 	}
 	return all
+}
+
+// isInLine reports whether the domain waits for nothing but the CA: another node may come to its turn first.
+func (p *poller) isInLine(e *entry) bool {
+	p.mu.Lock()
+	defer p.unlock()
+	return e.hold.Reason == acmepersist.ReasonQueued || e.hold.Reason == acmepersist.ReasonProcessing
 }
 
 // isServed reports whether storage has a certificate that is newer than what the domain waits

@@ -270,8 +270,11 @@ func (g *guide) file() string {
 	return ""
 }
 
-// local puts the lab in the place of a page's CA and ports.
+// local puts the lab in the place of a page's CA and ports, and what was shown before in that of its accounts.
 func (g *guide) local(text string) string {
+	for i, account := range g.accounts {
+		text = strings.ReplaceAll(text, fmt.Sprintf("https://ca.example/acct/%d", i+1), account)
+	}
 	return strings.NewReplacer("https://ca.example/directory", g.CA.Directory(), "localhost:2019", g.Admin,
 		staging+"/directory", g.CA.Directory(), "https://hooks.example/events", g.hooks(),
 		"/tmp/spare-storage", filepath.Join(g.dir, "spare-storage")).Replace(text)

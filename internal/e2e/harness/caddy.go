@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +50,7 @@ func (e *Env) Global(more ...string) string {
 	http_port %d
 	https_port %d
 	default_bind 127.0.0.1
-	storage file_system %q
+	storage %s
 	log {
 		output file %q {
 			roll_disabled
@@ -58,7 +60,7 @@ func (e *Env) Global(more ...string) string {
 	}
 	%s
 }
-`, admin, e.HTTPPort, e.HTTPSPort, e.Storage, e.LogFile, strings.Join(more, "\n\t"))
+`, admin, e.HTTPPort, e.HTTPSPort, cmp.Or(e.StorageModule, fmt.Sprintf("file_system %q", e.Storage)), e.LogFile, strings.Join(slices.Concat(e.Options, more), "\n\t"))
 }
 
 // Block is an issuer's block for the environment's CA; more is put into it.

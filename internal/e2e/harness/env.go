@@ -61,6 +61,13 @@ type Env struct {
 	CA               *lab.CA
 	DNS              *lab.DNS
 	Storage, LogFile string
+	// StorageModule is what follows `storage` in a Caddyfile, where that is not file_system at Storage.
+	StorageModule string
+	// Options are further global options, a line each.
+	Options []string
+	// ClockAhead puts the clock of the processes that are started from now on ahead, as far as it is
+	// walltime's: CertMagic and the lab go by the machine's.
+	ClockAhead time.Duration
 	// Admin is where Caddy's admin endpoint listens; nowhere if empty.
 	Admin               string
 	HTTPPort, HTTPSPort int

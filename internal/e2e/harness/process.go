@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dnspersist/caddy-dnspersist/internal/beside"
 	"github.com/dnspersist/caddy-dnspersist/internal/lab"
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
+	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
 // childEnv names a file with what a Caddy process has to know.
@@ -26,6 +28,8 @@ type child struct {
 	Servers map[string]string
 	// Tuning is that of the environment, without the exchanger.
 	Tuning tuning.Values
+	// ClockAhead is that of the environment.
+	ClockAhead time.Duration
 }
 
 // Main is the body of a TestMain: it lets the test binary be a Caddy process, and else runs
@@ -54,6 +58,7 @@ func runChild(file string) error {
 	values := c.Tuning
 	values.Exchanger = lab.Redirected{Servers: c.Servers}
 	tuning.Set(values)
+	walltime.Set(c.ClockAhead)
 	if err := caddy.Load(c.Config, true); err != nil {
 		return err
 	}
@@ -93,7 +98,7 @@ func (e *Env) Process(storage string, site func(*Env) string) (*Process, error) 
 	}
 	values := e.values
 	values.Exchanger = nil
-	data, err := json.Marshal(child{Config: config, Servers: servers, Tuning: values})
+	data, err := json.Marshal(child{Config: config, Servers: servers, Tuning: values, ClockAhead: e.ClockAhead})
 	if err != nil {
 		return nil, err
 	}
