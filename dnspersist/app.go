@@ -335,6 +335,7 @@ func newShared(t tuning.Values) *shared {
 // Destruct implements caddy.Destructor: the last configuration is gone.
 func (s *shared) Destruct() error {
 	s.events.Close()
+	s.lanes.Close()
 	s.registry.Close()
 	return nil
 }

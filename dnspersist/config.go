@@ -77,6 +77,10 @@ type Issuer struct {
 	// in 10 seconds, and no limit for a CA with `trusted_roots_pem_files`.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
+	// The most orders that the CA is given to work on at once. How many it is given is found out by how quickly it
+	// answers, and this is never exceeded. Default: 64.
+	MaxParallelOrders int `json:"max_parallel_orders,omitempty"`
+
 	// Makes an `internal` issuer in the same policy an error. Only configurations that earlier versions
 	// adapted have it: the site directive `dns_persist` now refuses `tls internal` beside it by itself.
 	Exclusive bool `json:"exclusive,omitempty"`

@@ -71,8 +71,11 @@ func (a *App) metricsOfCAs() []metrics.Used {
 	var all []metrics.Used
 	for _, iss := range a.planned().inUse() {
 		used := metrics.Used{CA: a.shared.metrics.CA(iss.CA, owner{iss}.account())}
+		used.Parallel = func() (int, int) { return a.shared.lanes.State(iss.CA) }
 		if orders, window := paceOf(iss); orders > 0 {
-			used.OrdersLeft = func() float64 { return acmepersist.OrdersLeft(iss.CA, orders, window) }
+			used.OrdersLeft = func() float64 {
+				return a.shared.lanes.OrdersLeft(iss.CA, acmepersist.OrderWindow{Orders: orders, Per: window})
+			}
 		}
 		all = append(all, used)
 	}

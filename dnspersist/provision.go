@@ -80,6 +80,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		NotOfferedRenewalRetry: t.NotOfferedRenewal,
 		Publishing:             iss.rt.publishing,
 		Lanes:                  iss.rt.app.shared.lanes,
+		MaxParallelOrders:      iss.MaxParallelOrders,
 	}
 	if dns.DelegateTo != "" || dns.OverrideDomain != "" {
 		zone, _ := record.Normalize(dns.DelegateTo) // Validate reports what is wrong with them
@@ -94,7 +95,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		}
 	}
 	if orders, window := paceOf(iss); orders > 0 {
-		core.Limiter = acmepersist.SharedLimiter(iss.CA, orders, window)
+		core.Window = acmepersist.OrderWindow{Orders: orders, Per: window}
 	}
 	iss.setCheckers(&core, dns)
 	return core

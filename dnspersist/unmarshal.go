@@ -47,6 +47,7 @@ import (
 //	    dialect auto|account_url|hashed
 //	    issuer_domain_name <name>
 //	    rate_limit <orders> <window>
+//	    max_parallel_orders <n>
 //	    dns [<provider> [<options...>]] {
 //	        <the provider's options>
 //	    }
@@ -170,7 +171,7 @@ type wordSpec struct {
 // allWords lists the words in the order of the documentation.
 const allWords = "dir, email, profile, timeout, account_key, eab, trusted_roots, preferred_chains, lifetime, " +
 	"account_url, account_uri, on_account_lost, resolvers, allow_private_ns, private_networks, check, propagation_timeout, propagation_delay, " +
-	"policy, dialect, issuer_domain_name, rate_limit, dns, dns_ttl, publish, persist_for, allow_shadowing, delegate_to, dns_challenge_override_domain"
+	"policy, dialect, issuer_domain_name, rate_limit, max_parallel_orders, dns, dns_ttl, publish, persist_for, allow_shadowing, delegate_to, dns_challenge_override_domain"
 
 var words = map[string]wordSpec{
 	"dir":         text("<directory_url>", func(i *Issuer) *string { return &i.CA }, unlessPlaceholder(checkDirectoryURL)),
@@ -248,6 +249,14 @@ var words = map[string]wordSpec{
 			return err
 		}
 		iss.dns().PrivateNetworks = args
+		return nil
+	}},
+	"max_parallel_orders": {1, 1, "<n>", func(iss *Issuer, args []string) error {
+		n, err := strconv.Atoi(args[0])
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is not a number of orders: use a whole number from 1", args[0])
+		}
+		iss.MaxParallelOrders = n
 		return nil
 	}},
 	"rate_limit": {2, 2, "<orders> <window>", func(iss *Issuer, args []string) error {

@@ -175,6 +175,9 @@ func (v *validation) checkNumbers() {
 	if v.dns.PropagationTimeout < 0 {
 		v.fail("dns.propagation_timeout is negative; to ask the CA without a look at DNS set dns.check to none")
 	}
+	if n := v.iss.MaxParallelOrders; n < 0 {
+		v.fail("max_parallel_orders is %d: use a whole number from 1, or leave it out for 64", n)
+	}
 	if limit := v.iss.RateLimit; limit != nil && (limit.Orders < 1 || limit.Window <= 0) {
 		v.fail("rate_limit has %d orders in a window of %d ns: both have to be more than zero", limit.Orders, int64(limit.Window))
 	}

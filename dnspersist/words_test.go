@@ -14,7 +14,7 @@ var good = map[string]string{
 	"account_key": "{env.KEY}", "eab": "kid mac", "trusted_roots": "a.pem b.pem", "lifetime": "90d",
 	"account_url": "https://ca.example/acct/1", "account_uri": "urn:acct:1", "on_account_lost": "fail",
 	"resolvers": "192.0.2.1 dns.example:53", "allow_private_ns": "", "private_networks": "198.51.100.0/24 2001:db8::1", "check": "none", "propagation_timeout": "90s", "propagation_delay": "10s",
-	"policy": "exact", "dialect": "hashed", "issuer_domain_name": "ca.example", "rate_limit": "20 10s",
+	"policy": "exact", "dialect": "hashed", "issuer_domain_name": "ca.example", "rate_limit": "20 10s", "max_parallel_orders": "16",
 	"publish": "once", "dns_ttl": "5m", "persist_for": "400d", "allow_shadowing": "",
 	"delegate_to": "certs.example.net", "dns_challenge_override_domain": "certs.example.net",
 }

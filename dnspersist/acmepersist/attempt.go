@@ -35,8 +35,12 @@ type attempt struct {
 	gate *propagation.Gate
 	// order, authz and challenge are those of the CA, once there is an order, and kept what storage has of it, zero if
 	// nothing; resumed is true if it is that of an earlier attempt, which has asked for the validation.
-	order     acme.Order
-	kept      state.Order
+	order acme.Order
+	kept  state.Order
+	// hasKept is true if storage has an order of the domain that may be of use.
+	hasKept bool
+	// isSlow is true once it is noted that the CA takes long over the validation.
+	isSlow    bool
 	authz     acme.Authorization
 	challenge ca.Challenge
 	resumed   bool
@@ -45,8 +49,6 @@ type attempt struct {
 	// refusal is the error for the CA's no, written why the record could not be published, and caa what
 	// forbids the certificate.
 	refusal, unpublished, caa error
-	// lane is that to the CA; nil outside.
-	lane *ca.Lane
 }
 
 // begin opens an attempt: what needs no account and no order is known afterwards.
@@ -169,11 +171,30 @@ func (a *attempt) learnOffer(ctx context.Context) error {
 	})
 }
 
+// laneRequest is what an order for a domain asks the lanes for.
+func (s *session) laneRequest(domain string) ca.LaneRequest {
+	return ca.LaneRequest{
+		CA: s.iss.CA, Account: s.account.URL, Domain: domain, NotAfter: s.notAfter, Window: s.iss.Window, Most: s.iss.MaxParallelOrders,
+		// beside other issuers a certificate would come from another CA for a queue at this one
+		IsPatient: s.iss.NoWait && !s.iss.OnDemand,
+	}
+}
+
 // enterLane waits for a lane to the CA.
 func (a *attempt) enterLane(ctx context.Context) (err error) {
-	a.lane, err = a.iss.Lanes.Enter(ctx, ca.LaneRequest{CA: a.iss.CA, Account: a.account.URL, Domain: a.domain, NotAfter: a.facts.notAfter()})
+	r := a.laneRequest(a.domain)
+	r.IsDone = a.facts.order.stage == orderValid
+	r.HasOrder = r.IsDone || a.order.Location != "" || a.hasKept
+	a.lane, err = a.iss.Lanes.Enter(ctx, r)
 	a.facts.inLane = err == nil
 	return err
+}
+
+// validated has the lanes know how a validation has gone.
+func (a *attempt) validated(v ca.Validation) {
+	if lanes, why := a.iss.Lanes.Validated(a.laneRequest(a.domain), v); why != "" {
+		a.logger.Debug("fewer lanes to the CA", zap.String("ca", a.iss.CA), zap.Int("lanes", lanes), zap.String("reason", why))
+	}
 }
 
 // leaveLane gives the lane back, if there is one.

@@ -154,6 +154,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 		switch a.authz.Status {
 		case acme.StatusValid:
 			a.facts.order.stage = orderValid
+			a.validated(ca.ValidationGood)
 			return a.remember(ctx)
 		case acme.StatusPending:
 			fresh, ok := ca.FindChallenge(a.authz)
@@ -171,6 +172,7 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 			err := fmt.Errorf("waiting for the validation of %s: the CA has not decided after %s, another order will be made", a.domain, a.iss.Timeout)
 			return errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
+		a.letOthersBy(time.Since(began))
 		pause := a.Interval(looks)
 		if time.Since(began) > a.iss.InlineProcessing || pause > ca.MaxInlineWait {
 			a.facts.order.stage, a.facts.order.wait = orderProcessing, max(a.Interval(0), ca.MinInterval)
@@ -180,6 +182,18 @@ func (a *attempt) awaitValidation(ctx context.Context) (err error) {
 		if err := ca.Sleep(ctx, pause); err != nil {
 			return fmt.Errorf("waiting for the validation of %s: %w", a.domain, err)
 		}
+	}
+}
+
+// letOthersBy gives the lane back to a CA that has been at work on the validation for that long: its order is noted. That
+// the servers of the domain may be the cause is noted after more of it.
+func (a *attempt) letOthersBy(took time.Duration) {
+	if took > ca.LaneHold {
+		a.leaveLane()
+	}
+	if took > ca.SlowValidation && !a.isSlow {
+		a.isSlow = true
+		a.validated(ca.ValidationSlow)
 	}
 }
 
@@ -273,7 +287,7 @@ func (s *session) readAuthorization(ctx context.Context, url string) (authz acme
 // validate; else this has waited as long as the CA wanted, and the authorization
 // tells whether it acted all the same.
 func (s *session) post(ctx context.Context, c ca.Challenge) (taken bool, err error) {
-	status, wait, err := s.account.Once(func(account acme.Account) error {
+	status, wait, err := s.account.Once("asking for the validation", func(account acme.Account) error {
 		_, err := s.ACME.InitiateChallenge(ctx, account, c.Challenge)
 		return err
 	})
@@ -323,6 +337,13 @@ func (a *attempt) refused(ctx context.Context) error {
 		want = a.site.Want
 	}
 	name, isInternal := a.facts.name.Name, problem == "serverInternal"
+	switch {
+	case isInternal:
+	case problem == "dns" || problem == "connection":
+		a.validated(ca.ValidationTimeout)
+	default:
+		a.validated(ca.ValidationBad)
+	}
 	if isInternal {
 		a.iss.Observer.Happened(EventCAFault)
 	} else {

@@ -99,6 +99,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 	patience := min(s.iss.Timeout, finalizePatience)
 	deadline := time.Now().Add(patience)
 	s.LockName = csrName(csr)
+	began := time.Now()
 	for looks := 0; ; looks++ {
 		if order.Status == acme.StatusReady && (sent.times == 0 || time.Now().Before(deadline)) {
 			if err := s.sendCSR(ctx, order, csr, &sent); err != nil {
@@ -131,6 +132,9 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		case time.Now().After(deadline):
 			return order, fmt.Errorf("it is still %s after %s", order.Status, patience)
 		}
+		if s.lane != nil && time.Since(began) > ca.LaneHold {
+			s.lane.Leave() // for good: the certificate is one more request, and may be lost if it has to wait
+		}
 		s.KeepLock(ctx, s.LockName)
 		if err := ca.Sleep(ctx, max(s.Interval(looks), time.Until(sent.next))); err != nil {
 			return order, err
@@ -154,7 +158,7 @@ func (f *finalizing) isDone() bool {
 
 // sendCSR asks the CA to finalize. An error means that it never will.
 func (s *session) sendCSR(ctx context.Context, order acme.Order, csr *x509.CertificateRequest, sent *finalizing) error {
-	status, wait, err := s.account.Once(func(account acme.Account) (err error) {
+	status, wait, err := s.account.Once("finalizing the order", func(account acme.Account) (err error) {
 		sent.order, err = s.ACME.FinalizeOrder(ctx, account, order, csr.Raw)
 		return err
 	})

@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/account"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
@@ -90,8 +89,10 @@ type Config struct {
 	InlineProcessing time.Duration
 	// Lanes bound what a CA works on at once, for all issuers that share them. Default: lanes of this issuer's own.
 	Lanes *Lanes
-	// Limiter paces new orders; nil for no limit. See SharedLimiter.
-	Limiter func(account string) *rate.Limiter
+	// MaxParallelOrders is the most orders that the CA works on at once. Default: 64.
+	MaxParallelOrders int
+	// Window bounds the orders of the account, whatever Issuer that shares the lanes makes them; zero for no bound.
+	Window OrderWindow
 
 	// Policy is one of the Policy constants.
 	Policy string
@@ -294,12 +295,14 @@ type session struct {
 	notAfter time.Time
 	// requestKey is that of the attempt's CSR, see keyOf.
 	requestKey string
+	// lane is that to the CA; nil outside.
+	lane *ca.Lane
 }
 
 // newServer returns the CA as a configuration has it.
 func newServer(cfg Config) *ca.Server {
 	server := ca.Config{
-		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent,
+		URL: cfg.CA, Store: state.New(cfg.Storage, cfg.CA), Logger: cfg.Logger, Transport: cfg.Transport, UserAgent: cfg.UserAgent, Lanes: cfg.Lanes,
 		Dialect: cfg.Dialect, IssuerDomainName: cfg.IssuerDomainName,
 		Private:                cfg.PrivateCA,
 		LongestWait:            ca.MaxInlineWait,
@@ -400,16 +403,11 @@ type Lanes = ca.Lanes
 // NewLanes returns lanes in which nobody is.
 func NewLanes() *Lanes { return ca.NewLanes() }
 
-// SharedLimiter returns a Config.Limiter that allows a number of orders in a window, for each CA
-// and account in this process.
-func SharedLimiter(directory string, orders int, window time.Duration) func(account string) *rate.Limiter {
-	return ca.SharedLimiter(directory, orders, window)
-}
+// OrderWindow is how many orders of an account may be made in which time.
+type OrderWindow = ca.OrderWindow
 
-// OrdersLeft is how many orders such a limiter lets through now: of the account that has used up the most.
-func OrdersLeft(directory string, orders int, window time.Duration) float64 {
-	return ca.OrdersLeft(directory, orders, window, time.Now())
-}
+// DefaultMostLanes is Config.MaxParallelOrders where it is zero.
+const DefaultMostLanes = ca.DefaultMostLanes
 
 // IssuerKey returns the storage key under which CertMagic files certificates of
 // the CA with the given directory URL. It is the key of CertMagic's own ACME

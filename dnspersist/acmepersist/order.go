@@ -126,15 +126,21 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 	if err := s.CheckLimits(ctx, s.account.URL, name); err != nil {
 		return order, err
 	}
-	if s.iss.Limiter != nil {
-		if err := s.iss.Limiter(s.account.URL).Wait(ctx); err != nil {
-			return order, fmt.Errorf("waiting for the turn of this order: %w", err)
+	lane := s.lane
+	if lane == nil { // to learn what the CA offers, or for a command
+		var err error
+		r := s.laneRequest(name)
+		r.IsPatient = true
+		if lane, err = s.iss.Lanes.Enter(ctx, r); err != nil {
+			return order, err
 		}
+		defer lane.Leave()
 		// another name may have learnt of a limit meanwhile
 		if err := s.CheckLimits(ctx, s.account.URL, name); err != nil {
 			return order, err
 		}
 	}
+	lane.Order()
 	retries := ca.MaxRetries
 	if order.Replaces != "" {
 		retries = 1 // some CAs fail over what they do not like about it
@@ -160,7 +166,7 @@ func (s *session) newOrder(ctx context.Context, name string) (acme.Order, error)
 }
 
 func (s *session) postOrder(ctx context.Context, order acme.Order, retries int) (made acme.Order, err error) {
-	err = s.account.DoUpTo(ctx, "making the order", retries, func(account acme.Account) (err error) {
+	err = s.account.DoUpTo(ctx, ca.StepOrder, retries, func(account acme.Account) (err error) {
 		made, err = s.ACME.NewOrder(ctx, account, order)
 		return err
 	})
@@ -216,6 +222,7 @@ func StoredCertificate(ctx context.Context, storage certmagic.Storage, issuerKey
 func (a *attempt) resumeOrder(ctx context.Context) error {
 	a.facts.order = new(orderFacts)
 	kept, found, err := a.keptOrder(ctx, a.domain)
+	a.hasKept = found && kept.URL != ""
 	if err != nil || !found || kept.PostedAt.IsZero() {
 		return err
 	}

@@ -173,7 +173,7 @@ func (iss *Issuer) ProbeByOrder(ctx context.Context, name string) (Probe, error)
 	}
 	if kept.URL == "" && authzs[0].Status == acme.StatusPending {
 		// it would count against the CA's limit of pending ones
-		if _, _, err := s.account.Once(func(account acme.Account) error {
+		if _, _, err := s.account.Once("deactivating the authorization", func(account acme.Account) error {
 			_, err := s.ACME.DeactivateAuthorization(ctx, account, authzs[0].Location)
 			return err
 		}); err != nil {

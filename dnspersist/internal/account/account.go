@@ -107,8 +107,8 @@ func (b *Book) DoUpTo(ctx context.Context, step string, retries int, fn func(acc
 }
 
 // Once is ca.Client.Once, signed with the account.
-func (b *Book) Once(fn func(account acme.Account) error) (status int, wait time.Duration, err error) {
-	return b.client.Once(func() error { return fn(b.account) })
+func (b *Book) Once(step string, fn func(account acme.Account) error) (status int, wait time.Duration, err error) {
+	return b.client.Once(step, func() error { return fn(b.account) })
 }
 
 // memory is what is remembered of an account between conversations.

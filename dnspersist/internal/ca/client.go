@@ -41,6 +41,8 @@ type Config struct {
 	// Transport carries the requests, UserAgent is put before acmez's own.
 	Transport http.RoundTripper
 	UserAgent string
+	// Lanes learn from all requests how many the CA bears; nil for nobody.
+	Lanes *Lanes
 	// Dialect and IssuerDomainName are what the operator has chosen for records; the dialect is
 	// one of the Dialect constants.
 	Dialect, IssuerDomainName string
@@ -124,7 +126,7 @@ func (srv *Server) Expire() { srv.dirs.expire() }
 
 // At makes a client for a directory that is there.
 func (srv *Server) At(dir *Directory) *Client {
-	w := &wire{base: srv.Transport, directory: dir, spare: &srv.nonces}
+	w := &wire{base: srv.Transport, directory: dir, spare: &srv.nonces, server: srv}
 	return &Client{
 		server:    srv,
 		Directory: dir,
@@ -182,10 +184,13 @@ const (
 	RolledLately, rolledPatience = time.Minute, 10 * time.Second
 )
 
+// StepOrder is the step, see Do, in which orders are made.
+const StepOrder = "making the order"
+
 // Once runs fn, one exchange with the CA that is not repeated. It returns the status of the answer,
 // 0 if there was none, and how long the CA asks to wait.
-func (c *Client) Once(fn func() error) (status int, wait time.Duration, err error) {
-	c.wire.reset()
+func (c *Client) Once(step string, fn func() error) (status int, wait time.Duration, err error) {
+	c.wire.reset(step)
 	err = fn()
 	status, wait, _ = c.wire.last()
 	return status, wait, err
@@ -217,7 +222,7 @@ func (c *Client) Do(ctx context.Context, name string, fn func() error) error {
 func (c *Client) DoUpTo(ctx context.Context, name string, retries int, fn func() error) error {
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		c.wire.reset()
+		c.wire.reset(name)
 		err := fn()
 		if err == nil {
 			return nil

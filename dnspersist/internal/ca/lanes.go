@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/record"
 	"github.com/dnspersist/caddy-dnspersist/internal/walltime"
 )
 
@@ -15,17 +17,39 @@ const (
 	// longestQueue is how long an attempt waits for a lane: longer would hold one of CertMagic's jobs, and its
 	// lock, for nothing.
 	longestQueue = 20 * time.Second
-	// queuedRetry is when a domain that has queued is tried again if nothing has called it.
-	queuedRetry = 5 * time.Minute
-	// firstWidth is how many lanes there are to a CA of which nothing is known.
-	firstWidth = 8
+	// LaneHold is how long a lane is held while the CA works without an answer: validations and certificates take
+	// a CA a second or two, and longer only where somebody's servers do not answer it.
+	LaneHold = 3 * time.Second
+	// SlowValidation is when a validation counts as one of a domain whose servers do not answer the CA.
+	SlowValidation = 10 * time.Second
+	// queuedFirst and queuedMost bound when a domain that has queued is tried again if nothing has called it.
+	queuedFirst, queuedMost = 5 * time.Minute, time.Hour
+	// calledFor is how long a domain that was called has to come, callAhead how many are called for each lane, for
+	// they come after a look at DNS, and soon is when there has to be room in the order window for them.
+	calledFor, callAhead, soon = time.Minute, 4, 10 * time.Second
+	// mostPlaces bounds the domains that keep a place in the queue to a CA, mostDomains the registered domains of
+	// which it is remembered how their last validation ended.
+	mostPlaces, mostDomains = 10_000, 16_384
+	// manyTimeouts is in how many registered domains, good ones before, validations time out within timeoutsFor
+	// if it is the CA that cannot look them up.
+	manyTimeouts, timeoutsFor = 3, time.Minute
+	// DefaultMostLanes is the most lanes to a CA if nothing else is configured.
+	DefaultMostLanes = 64
 )
 
 // Lanes are the ways to all CAs, of the whole process: what is past the checks of DNS and not yet done is in a
-// lane, and there are as many lanes to a CA as it bears.
+// lane, and there are as many lanes to a CA as it bears. Without them a fleet of standing records would throw
+// all its orders at the CA at once, whose own look-ups then time out, and each failure costs a domain a minute.
+//
+// A lane is granted to who waits in this order: who has a lane to take again; renewals by the end of the
+// certificate, and first certificates as they have come, one of them for each two renewals. A registered domain
+// whose last validation failed, or took long, has one lane of its own beside these until one succeeds: it takes
+// none from others. The order window is part of the queue: nobody is granted a lane while there is no room in it,
+// and a registered domain that has used its share of it is passed over while others wait.
 type Lanes struct {
-	mu  sync.Mutex
-	cas map[string]*lanes
+	mu       sync.Mutex
+	cas      map[string]*lanes
+	isClosed bool
 }
 
 // NewLanes returns lanes in which nobody is.
@@ -37,15 +61,24 @@ type LaneRequest struct {
 	CA, Account, Domain string
 	// NotAfter is the end of the certificate that is renewed, zero for a first one.
 	NotAfter time.Time
+	// Window bounds the orders of the account. HasOrder is true if an order was made already, which needs no room
+	// in it, and IsDone if the CA has validated it: then others are let by only for the certificate.
+	Window           OrderWindow
+	HasOrder, IsDone bool
+	// Most is the most lanes that may be in use: of those who wait or are in one the smallest counts.
+	Most int
+	// IsPatient is true for who waits for a lane without a limit.
+	IsPatient bool
 }
 
-// Lane is a place among those whom a CA works for.
-type Lane struct{ ca *lanes }
+func (r LaneRequest) registered() string { return fair.Domain(record.Base(r.Domain)) }
 
 // QueuedError is a domain for which no lane was free for long. It keeps its place in the queue.
 type QueuedError struct {
 	// CA is the directory URL, Domain what the certificate is for.
 	CA, Domain string
+	// Window is what lets no order through now; zero if that is the CA, which works on others.
+	Window OrderWindow
 	// RetryAt is when to try again at the latest.
 	RetryAt time.Time
 
@@ -53,91 +86,300 @@ type QueuedError struct {
 }
 
 func (e *QueuedError) Error() string {
-	return fmt.Sprintf("%s is in the queue for the CA %s, which works on other domains: it is tried again when its turn comes, at %s at the latest",
-		e.Domain, e.CA, e.RetryAt.UTC().Format(time.RFC3339))
+	why := "which works on as many domains as it bears"
+	if e.Window.Orders > 0 {
+		why = fmt.Sprintf("where rate_limit lets %d orders through in %s", e.Window.Orders, e.Window.Per)
+	}
+	return fmt.Sprintf("%s is in the queue for the CA %s, %s: it is tried again when its turn comes, at %s at the latest",
+		e.Domain, e.CA, why, e.RetryAt.UTC().Format(time.RFC3339))
 }
 
 // OnTurn has fn called, once and on a goroutine of its own, when an attempt is worth it: at once if that is so
 // already.
 func (e *QueuedError) OnTurn(fn func()) {
-	c := e.place.ca
-	c.all.mu.Lock()
-	defer c.all.mu.Unlock()
-	if e.place.isCalled {
+	all := e.place.ca.all
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if !e.place.calledAt.IsZero() {
 		go fn()
 		return
 	}
 	e.place.onTurn = fn
+	e.place.ca.call(time.Now())
 }
 
 // lanes are those to one CA.
 type lanes struct {
 	all   *Lanes
-	inUse int
-	// line are the attempts that wait, places those that have gone meanwhile.
-	line, places []*laneWait
+	width width
+	// held are those in a lane, own how many have the one of their registered domain.
+	held []*Lane
+	own  int
+	// waits are the attempts that wait, and those that have gone and keep their place.
+	waits []*laneWait
+	// come and turns count who has come, and whose turn it was.
+	come, turns int
+	windows     map[windowKey]*window
+	domains     map[string]*laneDomain
+	timeouts    []timeout
+	timer       *time.Timer
+}
+
+// laneDomain is what is remembered of a registered domain.
+type laneDomain struct {
+	isGood, isFailing bool
+	inUse             int // lanes of its own
+}
+
+// timeout is a validation of a domain, good before, that has ended with the CA's DNS look-ups.
+type timeout struct {
+	domain string
+	at     time.Time
 }
 
 // laneWait is one that waits for a lane.
 type laneWait struct {
-	ca       *lanes
-	request  LaneRequest
-	granted  chan struct{}
-	isCalled bool
+	ca      *lanes
+	request LaneRequest
+	domain  string // the registered one
+	window  *window
+	come    int
+	// granted is closed when lane is there.
+	granted chan struct{}
+	lane    *Lane
+	// isGone is true once the attempt has gone without its lane. The place is dropped at dropAt.
+	isGone   bool
+	dropAt   time.Time
+	calledAt time.Time
 	onTurn   func()
+}
+
+// Lane is a place among those whom a CA works for.
+type Lane struct {
+	ca      *lanes
+	request LaneRequest
+	domain  string
+	window  *window
+	own     *laneDomain // nil unless it is that of the registered domain
+	hasRoom bool        // in the window, for an order that is not made yet
+}
+
+// to returns the lanes to a CA.
+func (l *Lanes) to(directory string) *lanes {
+	c := l.cas[directory]
+	if c == nil {
+		c = &lanes{all: l, width: newWidth(), windows: make(map[windowKey]*window), domains: make(map[string]*laneDomain)}
+		l.cas[directory] = c
+	}
+	return c
 }
 
 // Enter waits for a lane; a QueuedError says that none became free for long.
 func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
+	r.Most = cmp.Or(r.Most, DefaultMostLanes)
 	l.mu.Lock()
-	c := cmp.Or(l.cas[r.CA], &lanes{all: l})
-	l.cas[r.CA] = c
-	w := &laneWait{ca: c, request: r, granted: make(chan struct{})}
-	c.line = append(c.line, w)
-	c.grant()
+	c := l.to(r.CA)
+	w := c.comes(r)
+	c.grant(time.Now())
 	l.mu.Unlock()
-	timer := time.NewTimer(longestQueue)
-	defer timer.Stop()
+	var timeUp <-chan time.Time
+	if !r.IsPatient {
+		timer := time.NewTimer(longestQueue)
+		defer timer.Stop()
+		timeUp = timer.C
+	}
 	select {
 	case <-w.granted:
-		return &Lane{ca: c}, nil
-	case <-timer.C:
+		return w.lane, nil
+	case <-timeUp:
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := slices.Index(c.line, w)
-	if i < 0 { // granted just now
-		return &Lane{ca: c}, nil
+	if w.lane != nil { // granted just now
+		return w.lane, nil
 	}
-	c.line = slices.Delete(c.line, i, i+1)
 	if ctx.Err() != nil {
+		c.drop(w)
+		c.grant(time.Now()) // others are not passed over for it any more
 		return nil, fmt.Errorf("waiting for a lane to the CA for %s: %w", r.Domain, context.Cause(ctx))
 	}
-	c.places = append(c.places, w)
-	return nil, &QueuedError{CA: r.CA, Domain: r.Domain, RetryAt: walltime.Now().Add(queuedRetry), place: w}
+	return nil, c.goes(w, time.Now())
 }
 
-// Leave gives the lane back.
-func (n *Lane) Leave() {
-	n.ca.all.mu.Lock()
-	defer n.ca.all.mu.Unlock()
-	n.ca.inUse--
-	n.ca.grant()
-}
-
-// grant gives free lanes to those who wait, and calls those who have gone where nobody does.
-func (c *lanes) grant() {
-	for c.inUse < firstWidth && len(c.line) > 0 {
-		close(c.line[0].granted)
-		c.line = c.line[1:]
-		c.inUse++
+// comes has an attempt wait, at its former place if it has one.
+func (c *lanes) comes(r LaneRequest) *laneWait {
+	w := &laneWait{ca: c, request: r, domain: r.registered(), window: c.windowOf(r), come: c.come, granted: make(chan struct{})}
+	c.come++
+	if former := c.placeOf(r); former != nil {
+		w.come = former.come
+		c.drop(former)
 	}
-	for called := c.inUse + len(c.line); called < firstWidth && len(c.places) > 0; called++ {
-		place := c.places[0]
-		c.places = c.places[1:]
-		if place.isCalled = true; place.onTurn != nil {
-			go place.onTurn()
+	c.waits = append(c.waits, w)
+	return w
+}
+
+// placeOf is the place that an earlier attempt has left; nil if there is none.
+func (c *lanes) placeOf(r LaneRequest) *laneWait {
+	for _, w := range c.waits {
+		if w.isGone && w.request.Domain == r.Domain && w.request.Account == r.Account {
+			return w
 		}
 	}
+	return nil
+}
+
+func (c *lanes) drop(w *laneWait) {
+	if i := slices.Index(c.waits, w); i >= 0 {
+		c.waits = slices.Delete(c.waits, i, i+1)
+	}
+}
+
+// goes has an attempt go, and keeps its place.
+func (c *lanes) goes(w *laneWait, now time.Time) error {
+	if former := c.placeOf(w.request); former != nil { // of another configuration
+		c.drop(former)
+	}
+	e := &QueuedError{CA: w.request.CA, Domain: w.request.Domain, place: w}
+	wait := queuedFirst
+	if !w.hasRoom(now) {
+		e.Window = w.request.Window
+		wait += time.Duration(len(c.waits)) * e.Window.interval()
+	} else {
+		wait += time.Duration(len(c.waits)) * time.Second
+	}
+	wait = min(wait, queuedMost)
+	e.RetryAt = walltime.Now().Add(wait)
+	w.isGone, w.dropAt = true, now.Add(wait+calledFor)
+	if len(c.waits) > mostPlaces {
+		c.drop(w)
+	}
+	c.grant(now)
+	return e
+}
+
+// Leave gives the lane back, and the room in the window for an order that was not made.
+func (n *Lane) Leave() {
+	l, c := n.ca.all, n.ca
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(c.held, n)
+	if i < 0 {
+		return
+	}
+	now := time.Now()
+	c.held = slices.Delete(c.held, i, i+1)
+	if n.own != nil {
+		n.own.inUse--
+		c.own--
+	}
+	if n.hasRoom {
+		n.window.giveBack(n.domain, now)
+	}
+	c.grant(now)
+}
+
+// Order notes that an order is made in the lane. One whose kept order is of no use any more takes its room in the
+// window in advance.
+func (n *Lane) Order() {
+	n.ca.all.mu.Lock()
+	defer n.ca.all.mu.Unlock()
+	if !n.hasRoom && n.window != nil {
+		n.window.take(n.domain, time.Now())
+	}
+	n.hasRoom = false
+}
+
+// Validation is how one has gone.
+type Validation int
+
+// How a validation goes.
+const (
+	// ValidationGood: the CA has found the record.
+	ValidationGood Validation = iota
+	// ValidationSlow: it has not decided for long.
+	ValidationSlow
+	// ValidationBad: it has refused.
+	ValidationBad
+	// ValidationTimeout: it has refused because its look-ups had no answer.
+	ValidationTimeout
+)
+
+// Validated notes how a validation has gone. Why is not empty if the width has shrunk.
+func (l *Lanes) Validated(r LaneRequest, v Validation) (lanes int, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, now := l.to(r.CA), time.Now()
+	domain := r.registered()
+	d := c.domains[domain]
+	if d == nil {
+		c.forget()
+		d = new(laneDomain)
+		c.domains[domain] = d
+	}
+	wasGood := d.isGood || !d.isFailing && !r.NotAfter.IsZero()
+	d.isGood, d.isFailing = v == ValidationGood, v != ValidationGood
+	if v == ValidationTimeout && wasGood {
+		c.timeouts = slices.DeleteFunc(c.timeouts, func(t timeout) bool { return t.domain == domain || now.Sub(t.at) > timeoutsFor })
+		if c.timeouts = append(c.timeouts, timeout{domain, now}); len(c.timeouts) >= manyTimeouts {
+			c.timeouts = nil
+			why = c.width.halve(now, leastWidth, fmt.Sprintf("validations in %d registered domains, good ones before, have timed out", manyTimeouts))
+		}
+	}
+	c.grant(now)
+	return c.width.lanes, why
+}
+
+// forget makes room for another registered domain.
+func (c *lanes) forget() {
+	for domain, d := range c.domains {
+		if len(c.domains) < mostDomains {
+			return
+		}
+		if d.inUse == 0 {
+			delete(c.domains, domain)
+		}
+	}
+}
+
+// State returns how many lanes to a CA are in use, and how many there are; zero for a CA that nobody has wanted one to.
+func (l *Lanes) State(directory string) (inUse, limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.cas[directory]
+	if c == nil {
+		return 0, 0
+	}
+	return len(c.held), c.width.lanes
+}
+
+// Close ends the queues: nobody is called any more.
+func (l *Lanes) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.isClosed = true
+	for _, c := range l.cas {
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	}
+}
+
+// asked and answered note a request to the CA, for the width.
+func (l *Lanes) asked(directory string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.to(directory).width.asked(now)
+}
+
+func (l *Lanes) answered(directory, step string, sent time.Time, outcome requestOutcome) (lanes int, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, now := l.to(directory), time.Now()
+	before := c.width.lanes
+	why = c.width.answered(step, sent, now, outcome)
+	if c.width.lanes > before {
+		c.grant(now)
+	}
+	return c.width.lanes, why
 }

@@ -8,12 +8,10 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/fair"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
@@ -219,38 +217,4 @@ func (c *Client) RateLimit(err error, wait time.Duration) *RateLimitedError {
 		}
 	}
 	return e
-}
-
-// limiters are shared by all issuers of the process: a CA counts the orders of an
-// account, not those of one configuration.
-var limiters sync.Map // limiterKey -> *rate.Limiter
-
-type limiterKey struct {
-	ca, account string
-	orders      int
-	window      time.Duration
-}
-
-// SharedLimiter returns what allows a number of orders in a
-// window, for each CA and account in this process. No goroutine is needed for it.
-func SharedLimiter(ca string, orders int, window time.Duration) func(account string) *rate.Limiter {
-	return func(account string) *rate.Limiter {
-		key := limiterKey{ca, account, orders, window}
-		fresh := rate.NewLimiter(rate.Every(window/time.Duration(orders)), orders)
-		l, _ := limiters.LoadOrStore(key, fresh)
-		return l.(*rate.Limiter)
-	}
-}
-
-// OrdersLeft is how many orders SharedLimiter lets through now: of the account that has used up the most, if the
-// CA has several.
-func OrdersLeft(ca string, orders int, window time.Duration, now time.Time) float64 {
-	left := float64(orders)
-	limiters.Range(func(key, limiter any) bool {
-		if k := key.(limiterKey); k.ca == ca && k.orders == orders && k.window == window {
-			left = min(left, limiter.(*rate.Limiter).TokensAt(now))
-		}
-		return true
-	})
-	return max(left, 0)
 }

@@ -167,7 +167,7 @@ func TestIntervalsBetweenLooks(t *testing.T) {
 		"private, asks for no time":   {private: true, retryAfter: "0", want: ms(50, 75)},
 	} {
 		c := New(Config{URL: "https://ca.test/dir", Private: tc.private, Transport: &answers{list: []answer{{status: 200, retryAfter: tc.retryAfter}}}}).At(&Directory{})
-		if _, _, err := c.Once(func() error { return ask(c) }); err != nil {
+		if _, _, err := c.Once("making the order", func() error { return ask(c) }); err != nil {
 			t.Fatal(err)
 		}
 		for looks, want := range tc.want {

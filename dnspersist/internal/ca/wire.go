@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/foreign"
 )
@@ -29,9 +31,11 @@ type wire struct {
 	base      http.RoundTripper
 	directory *Directory
 	spare     *nonces // from other conversations; may be nil
+	server    *Server
 
 	mu         sync.Mutex
 	nonce      string // the last that came, unless it is used
+	step       string // what is being done
 	sent       int    // requests since reset
 	status     int
 	retryAfter time.Duration
@@ -62,8 +66,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodPost {
 		w.nonce = ""
 	}
+	step := w.step
 	w.mu.Unlock()
-	resp, err := w.base.RoundTrip(req)
+	resp, err := w.server.observe(w.base, req, step)
 	if isUnusable(err) {
 		// acmez would send the same request again, with the same nonce, if it were given an
 		// error: it gets an answer
@@ -144,6 +149,30 @@ func (n *nonces) take() string {
 	return last
 }
 
+// observe makes a request, and has the width of the lanes to the CA judged by what becomes of it. A request for a nonce
+// is not observed, for it is a matter of the CA's frontends.
+func (srv *Server) observe(base http.RoundTripper, req *http.Request, step string) (*http.Response, error) {
+	if srv == nil || srv.Lanes == nil || req.Method != http.MethodPost {
+		return base.RoundTrip(req)
+	}
+	sent := time.Now()
+	srv.Lanes.asked(srv.URL, sent)
+	resp, err := base.RoundTrip(req)
+	outcome := requestAnswered
+	switch {
+	case errors.Is(req.Context().Err(), context.Canceled):
+		outcome = requestDropped
+	case err != nil && !isUnusable(err), resp != nil && resp.StatusCode >= 500:
+		outcome = requestFailed
+	case resp != nil && resp.StatusCode == http.StatusTooManyRequests && step != StepOrder:
+		outcome = requestFailed // to an order it is a limit of the name, or of the account
+	}
+	if lanes, why := srv.Lanes.answered(srv.URL, step, sent, outcome); why != "" {
+		srv.Logger.Debug("fewer lanes to the CA", zap.String("ca", srv.URL), zap.Int("lanes", lanes), zap.String("reason", why))
+	}
+	return resp, err
+}
+
 // refusal is an answer that acmez does not look into.
 func refusal(req *http.Request, err error) *http.Response {
 	return &http.Response{
@@ -182,9 +211,10 @@ func (w *wire) challenge(url string) challengeMembers {
 	return w.members[url]
 }
 
-// reset forgets the last answer.
-func (w *wire) reset() {
+// reset forgets the last answer, for the requests of a step.
+func (w *wire) reset(step string) {
 	w.mu.Lock()
+	w.step = step
 	w.sent, w.status, w.retryAfter, w.hasRetry, w.unusable = 0, 0, 0, false, nil
 	w.mu.Unlock()
 }

@@ -21,6 +21,8 @@ var (
 	recordEndsDesc  = gauge("record_ends_timestamp_seconds", "When the first of the published records ends.", "ca", "source")
 	accountDesc     = gauge("account_usable", "Whether the CA has last accepted the account.", "ca")
 	reachableDesc   = gauge("directory_reachable", "Whether the CA has answered when it was last asked.", "ca")
+	parallelDesc    = gauge("parallel_orders", "How many orders the CA works on now.", "ca")
+	mostDesc        = gauge("parallel_orders_limit", "How many orders the CA is given to work on at once.", "ca")
 	ordersLeftDesc  = gauge("orders_left", "How many orders rate_limit lets through now.", "ca")
 
 	statusDesc       = gauge("name_status", "Where a name is on its way to a certificate; always 1.", "ca", "domain", "phase", "reason")
@@ -61,6 +63,8 @@ type Used struct {
 	*CA
 	// OrdersLeft is how many orders their pace lets through now; nil where they have none.
 	OrdersLeft func() float64
+	// Parallel is how many orders the CA works on now, and how many it is given to work on at once.
+	Parallel func() (orders, limit int)
 }
 
 // place is where a name is.
@@ -121,7 +125,7 @@ type collector struct{ Configuration }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		namesDesc, longestWaitDesc, notAfterDesc, runningOutDesc, notReadyDesc, recordEndsDesc, accountDesc, reachableDesc, ordersLeftDesc, statusDesc, nameNotAfterDesc,
+		namesDesc, longestWaitDesc, notAfterDesc, runningOutDesc, notReadyDesc, recordEndsDesc, accountDesc, reachableDesc, ordersLeftDesc, parallelDesc, mostDesc, statusDesc, nameNotAfterDesc,
 	} {
 		descs <- d
 	}
@@ -183,6 +187,8 @@ type figures struct {
 	reachable  int32
 	ordersLeft float64
 	hasOrders  bool
+	// parallel and most are of its lanes.
+	parallel, most int
 }
 
 func figuresOf(cas map[string]*figures, ca string) *figures {
@@ -215,6 +221,9 @@ func (f *figures) use(u Used) {
 		for status, n := range seen.NotReady {
 			f.notReady[source][status] += n
 		}
+	}
+	if u.Parallel != nil {
+		f.parallel, f.most = u.Parallel()
 	}
 	if u.OrdersLeft == nil {
 		return
@@ -281,6 +290,10 @@ func (f *figures) send(ca string, send func(d *prometheus.Desc, value float64, l
 	}
 	if f.reachable != unknown {
 		send(reachableDesc, float64(f.reachable-no), ca)
+	}
+	if f.most > 0 {
+		send(parallelDesc, float64(f.parallel), ca)
+		send(mostDesc, float64(f.most), ca)
 	}
 	if f.hasOrders {
 		send(ordersLeftDesc, f.ordersLeft, ca)
