@@ -334,8 +334,8 @@ func Sleep(ctx context.Context, d time.Duration) error {
 
 // Interval is the time until the next look at something that the CA is at work on, after so many that have
 // come too early: the CA's Retry-After if it sent one of a second or more. Else a public CA is asked again after
-// one second, two and so on, and a private one, which is often ready at once, after intervals that keep a
-// certificate waiting for half as long again as the CA took.
+// one second, two and so on, and a private one, which is often ready at once, after 50 ms and then intervals that keep
+// a certificate waiting for half as long again as the CA took.
 func (c *Client) Interval(looks int) time.Duration {
 	_, wait, _ := c.wire.last()
 	if wait >= MinInterval {
@@ -343,7 +343,7 @@ func (c *Client) Interval(looks int) time.Duration {
 	}
 	first, growth := MinInterval, 2.0
 	if c.server.Private {
-		first, growth = privateInterval, 1.5
+		first, growth, looks = privateInterval, 1.5, max(looks-2, 0)
 	}
 	return time.Duration(min(float64(first)*math.Pow(growth, float64(looks)), float64(mostInterval)))
 }
