@@ -38,11 +38,15 @@ const (
 	burnRun = "burn-run"
 )
 
-// loopWorkers and loopNote are frozen, as is all of loopMain: it is what others are measured by.
+// These are frozen, as is all of loopMain: it is what others are measured by.
 const (
 	loopWorkers = 8
-	loopNote    = "acmez' ObtainCertificate, 8 workers, a connection for each, acmez' default interval of 250 ms between two looks" +
-		" at an order; keys P-256; no look at DNS, nothing stored, logged or served. It is frozen: it is never made faster or slower"
+	// loopInterval is much shorter than acmez' own, 250 ms, with which the loop mostly waits: it
+	// would be no measure for anybody.
+	loopInterval = 50 * time.Millisecond
+	loopNote     = "acmez' ObtainCertificate, 8 workers, a connection for each, 50 ms between two looks at an order; keys P-256; no look" +
+		" at DNS, nothing stored, logged or served. It is frozen: it is never made faster or slower"
+	plainNote = "the same with acmez' own interval of 250 ms, frozen as well"
 )
 
 // attempt is a contestant's run.
@@ -106,15 +110,15 @@ func (a *attempt) finish(cmd *exec.Cmd) (m measured, err error) {
 	return m, nil
 }
 
-// loop is the bare loop.
-func (a *attempt) loop() (m measured, err error) {
+// loop is the bare loop with its interval between two polls.
+func (a *attempt) loop(interval time.Duration) (m measured, err error) {
 	where, err := json.Marshal(a.lab)
 	if err != nil {
 		return m, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), peersLimit)
 	defer cancel()
-	cmd, err := selfCommand(ctx, loopRun, "--lab", string(where), "--names", strconv.Itoa(len(a.names)))
+	cmd, err := selfCommand(ctx, loopRun, "--lab", string(where), "--names", strconv.Itoa(len(a.names)), "--interval", interval.String())
 	if err != nil {
 		return m, err
 	}
@@ -122,12 +126,13 @@ func (a *attempt) loop() (m measured, err error) {
 }
 
 // loopMain is the process of the bare loop: what any Go program would do with acmez to get a
-// certificate for each of many names. FROZEN: 8 workers, acmez' own interval between polls
-// (250 ms) and its own limits, one connection for each worker, no logger.
+// certificate for each of many names. FROZEN: 8 workers, 50 ms between polls (in the row
+// "default" acmez' 250 ms), acmez' own limits, one connection for each worker, no logger.
 func loopMain(args []string, _, complaints io.Writer) error {
 	flags := flag.NewFlagSet(loopRun, flag.ContinueOnError)
 	where := flags.String("lab", "", "where the lab is, as `JSON`")
 	count := flags.Int("names", 1, "how many names")
+	interval := flags.Duration("interval", loopInterval, "how long between two polls")
 	if err := parse(flags, args, complaints); err != nil {
 		return err
 	}
@@ -141,7 +146,7 @@ func loopMain(args []string, _, complaints io.Writer) error {
 	}
 	transport.MaxIdleConnsPerHost = loopWorkers
 	client := acmez.Client{
-		Client:           &acme.Client{Directory: a.Directory, HTTPClient: &http.Client{Transport: transport}},
+		Client:           &acme.Client{Directory: a.Directory, HTTPClient: &http.Client{Transport: transport}, PollInterval: *interval},
 		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeDNSPersist01: standing{}},
 	}
 	ctx := context.Background()

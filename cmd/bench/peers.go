@@ -59,8 +59,8 @@ func peers(args []string, out, complaints io.Writer) error {
 	flags.IntVar(&o.names, "names", 500, "how many names, each with its record published before")
 	flags.IntVar(&o.rounds, "rounds", 3, "how many rounds, in which the contestants take turns")
 	flags.IntVar(&o.load, "load", 4, "how many busy loops run beside them in the second half; 0: none, and no second half")
-	flags.IntVar(&o.slow, "slow", 40, "how many names those get who wait for seconds by themselves; they take part in one round")
-	flags.StringVar(&o.only, "only", "loop,caddy,stock,lego", "who takes part: a `list`, always with the loop")
+	flags.IntVar(&o.slow, "slow", 20, "how many names those get who mostly wait by themselves; they take part in one round")
+	flags.StringVar(&o.only, "only", "loop,default,caddy,stock,lego", "who takes part: a `list`, always with the loop")
 	flags.StringVar(&o.profile, "profile", "", "a `directory` for CPU profiles of this Caddy's first seconds")
 	if err := parse(flags, args, complaints); err != nil {
 		return err
@@ -119,11 +119,14 @@ func (o peersOptions) contestants(dir string) (all []*contestant, skipped []stri
 	end = func() {}
 	chosen := strings.Split(o.only, ",")
 	for _, c := range chosen {
-		if !slices.Contains([]string{"loop", "caddy", "stock", "lego"}, c) {
+		if !slices.Contains([]string{"loop", "default", "caddy", "stock", "lego"}, c) {
 			return nil, nil, end, fmt.Errorf("--only: there is no contestant %q", c)
 		}
 	}
-	all = []*contestant{{name: "loop", note: loopNote, run: (*attempt).loop}}
+	all = []*contestant{{name: "loop", note: loopNote, run: func(a *attempt) (measured, error) { return a.loop(loopInterval) }}}
+	if slices.Contains(chosen, "default") {
+		all = append(all, &contestant{name: "default", waits: true, note: plainNote, run: func(a *attempt) (measured, error) { return a.loop(250 * time.Millisecond) }})
+	}
 	if slices.Contains(chosen, "caddy") {
 		all = append(all, &contestant{
 			name: "caddy", run: (*attempt).caddy,
