@@ -117,6 +117,8 @@ type lanes struct {
 	own  int
 	// waits are the attempts that wait, and those that have gone and keep their place.
 	waits []*laneWait
+	// most is what was configured by those who waited last.
+	most int
 	// come and turns count who has come, and whose turn it was.
 	come, turns int
 	windows     map[windowKey]*window
@@ -168,7 +170,7 @@ type Lane struct {
 func (l *Lanes) to(directory string) *lanes {
 	c := l.cas[directory]
 	if c == nil {
-		c = &lanes{all: l, width: newWidth(), windows: make(map[windowKey]*window), domains: make(map[string]*laneDomain)}
+		c = &lanes{all: l, width: newWidth(), most: DefaultMostLanes, windows: make(map[windowKey]*window), domains: make(map[string]*laneDomain)}
 		l.cas[directory] = c
 	}
 	return c
@@ -350,18 +352,16 @@ func (l *Lanes) State(directory string) (inUse, limit int) {
 	if c == nil {
 		return 0, 0
 	}
-	return len(c.held), c.width.lanes
+	return len(c.held), min(c.width.lanes, c.most)
 }
 
-// Close ends the queues: nobody is called any more.
+// Close gives up all places: nobody is called any more. Attempts that still come are granted lanes as before.
 func (l *Lanes) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.isClosed = true
 	for _, c := range l.cas {
-		if c.timer != nil {
-			c.timer.Stop()
-		}
+		c.call(time.Now())
 	}
 }
 

@@ -87,15 +87,13 @@ func (c *lanes) limit() int {
 	for _, n := range c.held {
 		most = min(most, n.request.Most)
 	}
+	c.most = most
 	return c.width.limit(most)
 }
 
 // grant gives free lanes to those who wait, calls those who have gone where few do, and comes back when time alone
 // may change something.
 func (c *lanes) grant(now time.Time) {
-	if c.all.isClosed {
-		return
-	}
 	limit := c.limit()
 	for {
 		w := c.next(func(w *laneWait) bool { return !w.isGone && c.mayGo(w, limit, now) }, now)
@@ -126,7 +124,7 @@ func (c *lanes) grant(now time.Time) {
 // for them: who does not come has lost its place.
 func (c *lanes) call(now time.Time) {
 	c.waits = slices.DeleteFunc(c.waits, func(w *laneWait) bool {
-		return w.isGone && (now.After(w.dropAt) || !w.calledAt.IsZero() && now.Sub(w.calledAt) > calledFor)
+		return w.isGone && (c.all.isClosed || now.After(w.dropAt) || !w.calledAt.IsZero() && now.Sub(w.calledAt) > calledFor)
 	})
 	limit := c.width.lanes
 	var coming, own int // who waits, or was called, but for those passed over
@@ -186,7 +184,7 @@ func (c *lanes) arm(now time.Time) {
 		}
 	}
 	switch {
-	case wait < 0 || c.all.isClosed:
+	case wait < 0:
 		if c.timer != nil {
 			c.timer.Stop()
 		}

@@ -1,0 +1,112 @@
+package acmepersist
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
+)
+
+// fillsLanes has others in all lanes to the CA, until the returned function is called.
+func (r *trial) fillsLanes() (leave func()) {
+	r.t.Helper()
+	var lanes []*ca.Lane
+	for i := 0; ; i++ {
+		if inUse, limit := r.Lanes.State(fakeDirectory); inUse > 0 && inUse >= limit {
+			break
+		}
+		lane, err := r.Lanes.Enter(r.t.Context(), ca.LaneRequest{CA: fakeDirectory, Domain: fmt.Sprintf("other%d.example", i)})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		lanes = append(lanes, lane)
+	}
+	return func() {
+		for _, lane := range lanes {
+			lane.Leave()
+		}
+	}
+}
+
+func TestQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		leave := r.fillsLanes()
+		began := time.Now()
+		hold := r.holds(ReasonQueued)
+		if took := time.Since(began); took < 20*time.Second || took > 21*time.Second {
+			t.Errorf("it has queued for %s", took)
+		}
+		r.asked("")
+		r.waits(hold, 5*time.Minute+time.Second)
+		called := make(chan bool, 1)
+		hold.OnTurn(func() { called <- true })
+		<-called
+		leave()
+		r.succeeds()
+		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {
+			t.Errorf("%d lanes are in use afterwards", inUse)
+		}
+	})
+}
+
+// A lane is given back while the CA takes its time, and an order that it has validated meanwhile is kept whatever the queue
+// for the certificate is.
+func TestLaneIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		r.ca.verdict = "pending"
+		done := make(chan error)
+		go func() { done <- r.obtain(Request{}) }()
+		time.Sleep(2 * time.Second)
+		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 1 {
+			t.Errorf("%d lanes are in use while the CA validates", inUse)
+		}
+		time.Sleep(6 * time.Second)
+		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {
+			t.Errorf("%d lanes are in use while the CA takes its time", inUse)
+		}
+		leave := r.fillsLanes()
+		r.ca.mu.Lock()
+		r.ca.verdict = "valid"
+		r.ca.mu.Unlock()
+		r.isHold(<-done, ReasonQueued)
+		if kept, found := r.kept(); !found || kept.PostedAt.IsZero() {
+			t.Errorf("kept is %+v", kept)
+		}
+		leave()
+		r.ca.asked()
+		r.succeeds()
+		if asked := r.ca.asked(); strings.Contains(asked, "new-order") || strings.Contains(asked, "challenge") {
+			t.Errorf("the CA was asked for %s", asked)
+		}
+	})
+}
+
+// Nobody holds a lane for the order window, an order that is kept needs no room in it, and one that was not made gives its
+// room back.
+func TestOrderWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t, func(c *Config) { c.Window = OrderWindow{Orders: 2, Per: 48 * time.Hour} })
+		r.asksInVain() // two orders, one is kept
+		r.wants("other.example.test")
+		r.dns.set("_validation-persist.other.example.test", wwwValue)
+		hold := r.holds(ReasonQueued)
+		if !strings.Contains(hold.Error(), "rate_limit lets 2 orders through in 48h0m0s") {
+			t.Errorf("the error is %v", hold)
+		}
+		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {
+			t.Errorf("%d lanes are in use", inUse)
+		}
+		r.ca.verdict = "valid"
+		r.wants("www.example.test")
+		r.succeeds()
+	})
+}
