@@ -78,7 +78,7 @@ type Config struct {
 	Profile             string
 	PreferredChains     certmagic.ChainPreference
 	CertificateLifetime time.Duration
-	// PrivateCA says that the CA is the operator's own: it is asked 50 milliseconds later, and then ever later, what has become of a
+	// PrivateCA says that the CA is the operator's own: it is asked 20 milliseconds later, and then ever later, what has become of a
 	// validation or an order, and its resolvers are taken to keep nothing. Default: it is treated as a public one,
 	// which is asked after a second, two, four and so on. Either may ask for more by Retry-After.
 	PrivateCA bool

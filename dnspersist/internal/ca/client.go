@@ -166,7 +166,7 @@ const (
 	MinInterval = time.Second
 	// privateInterval is the shortest at a private CA that is at work on it, mostInterval the longest
 	// at any.
-	privateInterval, mostInterval = 50 * time.Millisecond, 10 * time.Second
+	privateInterval, mostInterval = 20 * time.Millisecond, 10 * time.Second
 	// MaxInlineWait is the longest wait inside one attempt where somebody else takes the
 	// name over: a longer one would hold CertMagic's job and lock for nothing. A CA that asks
 	// for more gets it between attempts.
@@ -334,7 +334,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 
 // Interval is the time until the next look at something that the CA is at work on, after so many that have
 // come too early: the CA's Retry-After if it sent one of a second or more. Else a public CA is asked again after
-// one second, two and so on, and a private one, which is often ready at once, after 50 ms and then intervals that keep
+// one second, two and so on, and a private one, which is often ready at once, after 20 ms and then intervals that keep
 // a certificate waiting for half as long again as the CA took.
 func (c *Client) Interval(looks int) time.Duration {
 	_, wait, _ := c.wire.last()

@@ -159,12 +159,12 @@ func TestIntervalsBetweenLooks(t *testing.T) {
 		want       []time.Duration
 	}{
 		"public":                      {want: ms(1000, 2000, 4000, 8000, 10_000, 10_000)},
-		"private":                     {private: true, want: ms(50, 50, 50, 75, 112, 168, 253, 379)},
+		"private":                     {private: true, want: ms(20, 20, 20, 30, 45, 67, 101, 151)},
 		"public, asks for a time":     {retryAfter: "3", want: ms(3000, 3000, 3000)},
 		"private, asks for a time":    {private: true, retryAfter: "3", want: ms(3000, 3000, 3000)},
 		"private, asks for an hour":   {private: true, retryAfter: "3600", want: ms(120_000)},
 		"public, a time of no length": {retryAfter: "0", want: ms(1000, 2000)},
-		"private, asks for no time":   {private: true, retryAfter: "0", want: ms(50, 50, 50, 75)},
+		"private, asks for no time":   {private: true, retryAfter: "0", want: ms(20, 20, 20, 30)},
 	} {
 		c := New(Config{URL: "https://ca.test/dir", Private: tc.private, Transport: &answers{list: []answer{{status: 200, retryAfter: tc.retryAfter}}}}).At(&Directory{})
 		if _, _, err := c.Once("making the order", func() error { return ask(c) }); err != nil {
