@@ -21,6 +21,7 @@ func TestCAARecordsThatForbidTheCertificate(t *testing.T) {
 		r.knowsTheCA()
 		r.dns.set(wwwName, wwwValue)
 		r.dns.add(`example.test. 60 IN CAA 0 issue "other.test"`)
+		time.Sleep(61 * time.Second) // that there are none is kept until then
 		hold := r.holds(ReasonCAA)
 		r.waits(hold, caaRetry)
 		var caa *CAAError

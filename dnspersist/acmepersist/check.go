@@ -192,7 +192,7 @@ func (c *Check) Tell(ctx context.Context, r propagation.Report, found []propagat
 		done.Do = r.Shadows + "; then " + done.Do
 	}
 	if done.State.IsOK() && s.iss.CAAChecker != nil {
-		verdict, at := w.evaluateCAA(ctx)
+		verdict, at := w.evaluateCAA(ctx, now)
 		if done.judgeCAA(verdict, at); verdict.Outlook == record.OutlookBad {
 			done.Do = w.newCAAError(verdict, at).Do()
 		}

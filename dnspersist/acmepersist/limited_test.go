@@ -142,8 +142,8 @@ func TestCAAWithoutAChecker(t *testing.T) {
 	if err := i.issueFor(t.Context(), "a.example.test"); err != nil { // what the CA offers is known then
 		t.Fatal(err)
 	}
-	i.dns.SetRR(0, `example.test. 60 IN CAA 0 issue "other.test"`)
-	i.refuse("the CAA records at example.test forbid")
+	i.dns.SetRR(0, issuedName+`. 60 IN CAA 0 issue "other.test"`)
+	i.refuse("the CAA records at " + issuedName + " forbid")
 	if n := len(i.ca.Orders()); n != 1 {
 		t.Errorf("%d orders were made, want 1", n)
 	}

@@ -187,7 +187,16 @@ func (a *attempt) lookForCAA(ctx context.Context) (*caaFacts, error) {
 	if a.iss.CAAChecker == nil {
 		return new(caaFacts), nil
 	}
-	verdict, at := a.site.evaluateCAA(ctx)
+	var since time.Time // what is kept will do, unless the CA has refused after it was asked for
+	if refusal := a.facts.name.Answer; refusal != nil {
+		since = refusal.At
+	}
+	began := time.Now()
+	verdict, at := a.site.evaluateCAA(ctx, since)
+	if verdict.Outlook == record.OutlookBad {
+		// somebody may have corrected them, and have us try again for that
+		verdict, at = a.site.evaluateCAA(ctx, began)
+	}
 	switch verdict.Outlook {
 	case record.OutlookGood:
 		return new(caaFacts), nil
@@ -208,13 +217,14 @@ func (w *siteSession) newCAAError(verdict record.CAAVerdict, at string) *CAAErro
 // CodeCAADepends says that CAs differ in what the CAA records allow.
 const CodeCAADepends propagation.Code = "caa_depends"
 
-// evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are.
-func (w *siteSession) evaluateCAA(ctx context.Context) (verdict record.CAAVerdict, at string) {
+// evaluateCAA predicts what the CA makes of the name's CAA records, and tells where they are. What was asked for since
+// the given time is not asked for again.
+func (w *siteSession) evaluateCAA(ctx context.Context, since time.Time) (verdict record.CAAVerdict, at string) {
 	good := record.CAAVerdict{Outlook: record.OutlookGood}
 	if len(w.Directory.Meta.Identities()) == 0 {
 		return good, "" // a CA that names no identities does not look at CAA (draft -02 section 3.2)
 	}
-	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.Identifier))
+	found, at, err := w.iss.CAAChecker.CAA(ctx, record.Base(w.Identifier), since)
 	if err != nil {
 		w.logger.Debug("CAA records are not known", zap.String("domain", w.Identifier), zap.Error(err))
 		return good, ""

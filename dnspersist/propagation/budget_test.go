@@ -232,7 +232,7 @@ func TestCommandsHaveABudget(t *testing.T) {
 		}{
 			{"Check", ask.MaxQuestions, ask.LookPatience, func() { c.Check(t.Context(), target, c.NewGate()) }},
 			{"Diagnose", ask.MaxQuestions + 30, 2 * ask.LookPatience, func() { c.Diagnose(t.Context(), target) }},
-			{"CAA", ask.MaxQuestions, ask.LookPatience, func() { c.CAA(t.Context(), labels(120)) }},
+			{"CAA", ask.MaxQuestions, ask.LookPatience, func() { c.CAA(t.Context(), labels(120), time.Now()) }},
 		} {
 			n.count()
 			began := time.Now()

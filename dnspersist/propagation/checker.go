@@ -260,20 +260,16 @@ func owns(rr dns.RR, name string, rrtype uint16) bool {
 // the closest name above it that has any (RFC 8659 section 3). at is where they are,
 // without a final dot; it is empty if there are none up to the top-level domain. An
 // error is that of the resolvers: a CA that meets it must refuse.
-// It has a budget as a look has.
-func (c *Checker) CAA(ctx context.Context, name string) (records []*dns.CAA, at string, err error) {
+//
+// What was asked for since the given time, for whichever name, is not asked for again within its
+// TTL. It has a budget as a look has.
+func (c *Checker) CAA(ctx context.Context, name string, since time.Time) (records []*dns.CAA, at string, err error) {
 	ctx, _, cancel := ask.Begin(ctx)
 	defer cancel()
 	for name = dns.CanonicalName(name); name != "."; name = zones.Parent(name) {
-		ans, _, err := c.finder.Resolvers.Query(ctx, name, dns.TypeCAA)
+		records, err := c.finder.CAA(ctx, name, since)
 		if err != nil {
 			return nil, "", fmt.Errorf("looking for the CAA records of %s: %w", zones.Display(name), err)
-		}
-		for _, rr := range ans.Answer {
-			// behind a CNAME the owner is another name, and the records count
-			if caa, ok := rr.(*dns.CAA); ok {
-				records = append(records, caa)
-			}
 		}
 		if len(records) > 0 {
 			return records, zones.Display(name), nil

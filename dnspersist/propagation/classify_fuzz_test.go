@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/miekg/dns"
@@ -144,7 +145,7 @@ func FuzzCAA(f *testing.F) {
 		}
 		n := &wireNet{wire: wire}
 		c := NewChecker(Config{Resolvers: []string{"192.0.2.53"}, Exchanger: n})
-		records, at, err := c.CAA(t.Context(), "www.Example.test")
+		records, at, err := c.CAA(t.Context(), "www.Example.test", time.Now())
 		if (len(records) > 0) != (at != "") || err != nil && at != "" {
 			t.Errorf("%d records at %q, error %v", len(records), at, err)
 		}

@@ -265,6 +265,7 @@ const (
 	kindUncut                      // a name in whose zone no hidden cut was found
 	kindAnswer                     // what was found out about a name
 	kindParent                     // a zone above, to be asked for delegations
+	kindCAA                        // a name whose CAA records were asked for
 )
 
 // known is what is cached of a name.
