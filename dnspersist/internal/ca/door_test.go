@@ -191,7 +191,7 @@ func FuzzPlainAnswers(f *testing.F) {
 	f.Add(anAuthorization)
 	f.Add(`{"a":"\u0061","Error":{"detail":"x"}}`)
 	f.Add(`{"a":["b"],"a":1e400,"A":null}`)
-	f.Add(" [\"\"]\n")
+	f.Add(" [\"\x7f\"]\n")
 	f.Fuzz(func(t *testing.T, body string) {
 		if !isPlain([]byte(body)) {
 			return
@@ -220,7 +220,7 @@ func TestPlainAnswers(t *testing.T) {
 	for body, want := range map[string]bool{
 		anAuthorization: true, `{}`: true, ` [ 1 ] `: true, `{"a":"` + strings.Repeat("x", foreign.MaxText) + `"}`: true,
 		`{"a":"` + strings.Repeat("x", foreign.MaxText+1) + `"}`: false, `{"a":"é"}`: false, `{"a":"\u001b"}`: false, `{"eRRor":null}`: false,
-		`{"a":"`: false, `{}{}`: false, ``: false, "{\"a\":\"\n\"}": false, `["` + "" + `"]`: false,
+		`{"a":"`: false, `{}{}`: false, ``: false, "{\"a\":\"\n\"}": false, `["` + "\x7f" + `"]`: false,
 	} {
 		if isPlain([]byte(body)) != want {
 			t.Errorf("%.100q: %v", body, !want)
