@@ -36,7 +36,7 @@ func TestKilled(t *testing.T) {
 	}
 	w.publish(w.names[200:])
 	w.serves(calm, w.names, w.nodes...)
-	w.assert(names / 10) // the key of what a killed process had finalized has ended with it
+	w.assert(names / 5) // the key of what a killed process had finalized has ended with it
 }
 
 // Each command of Redis takes 200 ms longer while a hundred certificates are obtained. The connections of the client
@@ -97,7 +97,7 @@ func TestFrozen(t *testing.T) {
 	w.serves(calm, w.names, w.nodes[1:]...)
 	frozen.signal(syscall.SIGCONT)
 	w.serves(calm, w.names, frozen)
-	w.assert(names / 10)
+	w.assert(names / 5)
 }
 
 // The clock of a node is ahead.
