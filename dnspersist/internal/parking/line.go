@@ -22,6 +22,7 @@ type line struct {
 // retry is an attempt that we begin for a domain.
 type retry struct {
 	entry *entry
+	count int // of those of the entry
 	need  time.Time
 	why   string
 	level zapcore.Level
@@ -47,7 +48,8 @@ func (r *Registry) advance(l *line) {
 			continue
 		}
 		l.onTheWay++
-		e.line, e.busyUntil = l, now.Add(AttemptTimeout)
+		e.retries++
+		e.line, e.busyUntil, next.count = l, now.Add(AttemptTimeout), e.retries
 		r.later(func() { next.begin(o) })
 	}
 }

@@ -214,6 +214,8 @@ type entry struct {
 	// isInLine is true until it is begun to be retried, and line is where others have to wait until it comes to a lane.
 	isInLine bool
 	line     *line
+	// retries counts those that were begun.
+	retries int
 	// busyUntil is while CertMagic works on the domain at our bidding, and atWork counts the attempts
 	// that have come to an issuer of ours, however long they take.
 	busyUntil time.Time

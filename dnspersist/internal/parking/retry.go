@@ -101,11 +101,34 @@ func (e *entry) timeUp(why string) {
 	}
 }
 
+// called has a domain retried whose turn has come at what it was held with. An attempt that comes by itself is not
+// answered from memory any more.
+func (e *entry) called(hold *acmepersist.Hold) {
+	r := e.registry
+	r.mu.Lock()
+	defer r.unlock()
+	const why = "its turn at the CA has come"
+	switch now := time.Now(); {
+	case r.closed, r.entries[e.key] != e, e.hold != hold, e.failure != nil: // it waits for something else now
+	case now.Before(e.freeAt(now)):
+		e.tryAt(walltime.Now(), why)
+	default:
+		e.retryAt = time.Time{}
+		e.lineUp(why, zapcore.DebugLevel)
+	}
+}
+
 // retry has CertMagic try a domain again once it is first in line.
 func (e *entry) retry(why string, level zapcore.Level) {
 	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
+	e.lineUp(why, level)
+}
+
+// lineUp puts a domain in line, if it may be retried.
+func (e *entry) lineUp(why string, level zapcore.Level) {
+	r := e.registry
 	if now := time.Now(); r.closed || r.entries[e.key] != e || e.newest() == nil || now.Before(e.freeAt(now)) {
 		return
 	}
@@ -115,7 +138,7 @@ func (e *entry) retry(why string, level zapcore.Level) {
 		r.lines[e.hold.CA] = l
 	}
 	e.isInLine = true
-	heap.Push(l, retry{e, e.need(), why, level})
+	heap.Push(l, retry{entry: e, need: e.need(), why: why, level: level})
 	r.advance(l)
 }
 
@@ -126,7 +149,7 @@ func (t retry) begin(o Owner) {
 	r := e.registry
 	if o.Configuration().Go(func(alive context.Context) {
 		var failure error
-		defer func() { e.retried(alive, failure) }()
+		defer func() { e.retried(alive, t.count, failure) }()
 		r.mu.Lock()
 		notAfter := e.hold.NotAfter
 		r.unlock()
@@ -157,10 +180,13 @@ func (t retry) begin(o Owner) {
 
 // retried ends a retry. A domain that still waits gets its next turn: not at once, though its record may be complete,
 // if CertMagic has failed before it came to an issuer, or there was nothing that it could do.
-func (e *entry) retried(alive context.Context, failure error) {
+func (e *entry) retried(alive context.Context, count int, failure error) {
 	r := e.registry
 	r.mu.Lock()
 	defer r.unlock()
+	if count != e.retries {
+		return // another one has begun since the domain was held anew
+	}
 	e.leaveLine()
 	now := time.Now()
 	switch {

@@ -59,7 +59,7 @@ func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error
 	now := time.Now()
 	e.noteInterest(ctx, now)
 	switch {
-	case isNew && e.stopWatch == nil && e.hold.Reason != acmepersist.ReasonRateLimited && e.hold.Reason != acmepersist.ReasonBudget:
+	case isNew && e.stopWatch == nil && !isLimit(e.hold.Reason):
 		// the wait is not for DNS or a limit of the CA but for somebody to act, and a reload may be just that
 		return nil, nil
 	case now.Before(e.failedUntil):
@@ -74,6 +74,15 @@ func (e *entry) answer(ctx context.Context, o Owner) (*propagation.Report, error
 		return nil, nil
 	}
 	return &report, nil // of one that is not ready it counts since when it is partly there
+}
+
+// isLimit reports whether it is how much a CA bears, or allows, that is waited for: no reload changes that.
+func isLimit(reason acmepersist.Reason) bool {
+	switch reason {
+	case acmepersist.ReasonRateLimited, acmepersist.ReasonBudget, acmepersist.ReasonQueued:
+		return true
+	}
+	return false
 }
 
 // Progress notes what the attempt is at.
@@ -207,6 +216,7 @@ func (e *entry) wait(o Owner) {
 	r := e.registry
 	e.readyAt, e.busyUntil = time.Time{}, time.Time{}
 	e.failures, e.failure, e.failedUntil = 0, nil, time.Time{}
+	e.leaveLine() // the retry that has come to this may still be ending when the next one begins
 	at := walltime.Now().Add(cmp.Or(o.Configuration().Timing.Retry, acmepersist.HeldAtMost))
 	if until := e.hold.Until; !until.IsZero() && until.Before(at) {
 		at = until
@@ -217,6 +227,10 @@ func (e *entry) wait(o Owner) {
 		e.stopWatch = r.scheduler.Watch(e.key, w.Checker, w.Target, w.Gate, func(report propagation.Report) { e.observed(report) })
 	} else {
 		e.unwatch()
+	}
+	if hold := e.hold; hold.OnTurn != nil {
+		// whoever calls may have a lock of its own, under which the registry is never called
+		r.later(func() { hold.OnTurn(func() { e.called(hold) }) })
 	}
 }
 
