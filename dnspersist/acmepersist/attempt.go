@@ -183,7 +183,7 @@ func (s *session) laneRequest(domain string) ca.LaneRequest {
 // enterLane waits for a lane to the CA.
 func (a *attempt) enterLane(ctx context.Context) (err error) {
 	r := a.laneRequest(a.domain)
-	r.IsDone = a.facts.order.stage == orderValid
+	r.Since, r.IsDone = a.began, a.facts.order.stage == orderValid
 	r.HasOrder = r.IsDone || a.order.Location != "" || a.hasKept
 	a.lane, err = a.iss.Lanes.Enter(ctx, r)
 	a.facts.inLane = err == nil

@@ -30,6 +30,8 @@ const (
 	// mostPlaces bounds the domains that keep a place in the queue to a CA, mostDomains the registered domains of
 	// which it is remembered how their last validation ended.
 	mostPlaces, mostDomains = 10_000, 16_384
+	// sweepEvery is how often places are looked through for those that nobody has come back to.
+	sweepEvery = time.Minute
 	// manyTimeouts is in how many registered domains, good ones before, validations time out within timeoutsFor
 	// if it is the CA that cannot look them up.
 	manyTimeouts, timeoutsFor = 3, time.Minute
@@ -61,6 +63,9 @@ type LaneRequest struct {
 	CA, Account, Domain string
 	// NotAfter is the end of the certificate that is renewed, zero for a first one.
 	NotAfter time.Time
+	// Since is when the attempt has begun: of first certificates the attempt that began first goes first, however often
+	// it gives its lane back to look at DNS anew. Zero for now.
+	Since time.Time
 	// Window bounds the orders of the account. HasOrder is true if an order was made already, which needs no room
 	// in it, and IsDone if the CA has validated it: then others are let by only for the certificate.
 	Window           OrderWindow
@@ -104,7 +109,7 @@ func (e *QueuedError) OnTurn(fn func()) {
 		go fn()
 		return
 	}
-	e.place.onTurn = fn
+	e.place.ca.list(e.place, fn)
 	e.place.ca.call(time.Now())
 }
 
@@ -115,8 +120,14 @@ type lanes struct {
 	// held are those in a lane, own how many have the one of their registered domain.
 	held []*Lane
 	own  int
-	// waits are the attempts that wait, and those that have gone and keep their place.
-	waits []*laneWait
+	// present are the attempts that wait: no more than CertMagic has jobs, and visitors.
+	present []*laneWait
+	// places are those of attempts that have gone. Those to be called are listed, and called are those that were, the
+	// earliest first. Places that are too old were last dropped at sweptAt.
+	places  map[placeKey]*laneWait
+	listed  map[listKey][]*laneWait
+	called  []*laneWait
+	sweptAt time.Time
 	// most is what was configured by those who waited last.
 	most int
 	// come and turns count who has come, and whose turn it was.
@@ -145,15 +156,17 @@ type laneWait struct {
 	request LaneRequest
 	domain  string // the registered one
 	window  *window
-	come    int
+	since   time.Time
+	come    int // decides between those of the same time
 	// granted is closed when lane is there.
 	granted chan struct{}
 	lane    *Lane
-	// isGone is true once the attempt has gone without its lane. The place is dropped at dropAt.
-	isGone   bool
+	// dropAt is when the place is dropped of an attempt that has gone without its lane.
 	dropAt   time.Time
 	calledAt time.Time
 	onTurn   func()
+	// isListedFailing is true while it is listed among those of failing domains.
+	isListedFailing bool
 }
 
 // Lane is a place among those whom a CA works for.
@@ -170,19 +183,28 @@ type Lane struct {
 func (l *Lanes) to(directory string) *lanes {
 	c := l.cas[directory]
 	if c == nil {
-		c = &lanes{all: l, width: newWidth(), most: DefaultMostLanes, windows: make(map[windowKey]*window), domains: make(map[string]*laneDomain)}
+		c = &lanes{
+			all: l, width: newWidth(), most: DefaultMostLanes, windows: make(map[windowKey]*window), domains: make(map[string]*laneDomain),
+			places: make(map[placeKey]*laneWait), listed: make(map[listKey][]*laneWait),
+		}
 		l.cas[directory] = c
 	}
 	return c
 }
 
-// Enter waits for a lane; a QueuedError says that none became free for long.
+// Enter waits for a lane; a QueuedError says that none became free for long, or that the order window lets nobody
+// through for long.
 func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	r.Most = cmp.Or(r.Most, DefaultMostLanes)
 	l.mu.Lock()
+	now := time.Now()
 	c := l.to(r.CA)
-	w := c.comes(r)
-	c.grant(time.Now())
+	w := c.join(r, now)
+	c.grant(now)
+	if w.lane == nil && !r.IsPatient && !w.hasRoom(now) && w.window.until(now) > longestQueue {
+		defer l.mu.Unlock()
+		return nil, c.giveUp(w, now)
+	}
 	l.mu.Unlock()
 	var timeUp <-chan time.Time
 	if !r.IsPatient {
@@ -201,61 +223,41 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	if w.lane != nil { // granted just now
 		return w.lane, nil
 	}
+	now = time.Now()
 	if ctx.Err() != nil {
-		c.drop(w)
-		c.grant(time.Now()) // others are not passed over for it any more
+		c.leavePlace(w, now, calledFor) // after a reload another attempt comes for the domain
+		c.grant(now)                    // others are not passed over for it any more
 		return nil, fmt.Errorf("waiting for a lane to the CA for %s: %w", r.Domain, context.Cause(ctx))
 	}
-	return nil, c.goes(w, time.Now())
+	return nil, c.giveUp(w, now)
 }
 
-// comes has an attempt wait, at its former place if it has one.
-func (c *lanes) comes(r LaneRequest) *laneWait {
-	w := &laneWait{ca: c, request: r, domain: r.registered(), window: c.windowOf(r), come: c.come, granted: make(chan struct{})}
+// join has an attempt wait, at the place that an earlier one has left.
+func (c *lanes) join(r LaneRequest, now time.Time) *laneWait {
+	w := &laneWait{ca: c, request: r, domain: r.registered(), window: c.windowOf(r), since: cmp.Or(r.Since, now), come: c.come, granted: make(chan struct{})}
 	c.come++
-	if former := c.placeOf(r); former != nil {
-		w.come = former.come
+	if former := c.places[w.place()]; former != nil {
+		if former.since.Before(w.since) {
+			w.since, w.come = former.since, former.come
+		}
 		c.drop(former)
 	}
-	c.waits = append(c.waits, w)
+	c.present = append(c.present, w)
 	return w
 }
 
-// placeOf is the place that an earlier attempt has left; nil if there is none.
-func (c *lanes) placeOf(r LaneRequest) *laneWait {
-	for _, w := range c.waits {
-		if w.isGone && w.request.Domain == r.Domain && w.request.Account == r.Account {
-			return w
-		}
-	}
-	return nil
-}
-
-func (c *lanes) drop(w *laneWait) {
-	if i := slices.Index(c.waits, w); i >= 0 {
-		c.waits = slices.Delete(c.waits, i, i+1)
-	}
-}
-
-// goes has an attempt go, and keeps its place.
-func (c *lanes) goes(w *laneWait, now time.Time) error {
-	if former := c.placeOf(w.request); former != nil { // of another configuration
-		c.drop(former)
-	}
+// giveUp has an attempt go without a lane, and keeps its place.
+func (c *lanes) giveUp(w *laneWait, now time.Time) error {
 	e := &QueuedError{CA: w.request.CA, Domain: w.request.Domain, place: w}
-	wait := queuedFirst
+	before := time.Duration(len(c.present) + len(c.places))
+	wait := queuedFirst + before*time.Second
 	if !w.hasRoom(now) {
 		e.Window = w.request.Window
-		wait += time.Duration(len(c.waits)) * e.Window.interval()
-	} else {
-		wait += time.Duration(len(c.waits)) * time.Second
+		wait = queuedFirst + before*e.Window.interval()
 	}
 	wait = min(wait, queuedMost)
 	e.RetryAt = walltime.Now().Add(wait)
-	w.isGone, w.dropAt = true, now.Add(wait+calledFor)
-	if len(c.waits) > mostPlaces {
-		c.drop(w)
-	}
+	c.leavePlace(w, now, wait+calledFor)
 	c.grant(now)
 	return e
 }
@@ -320,7 +322,10 @@ func (l *Lanes) Validated(r LaneRequest, v Validation) (lanes int, why string) {
 		c.domains[domain] = d
 	}
 	wasGood := d.isGood || !d.isFailing && !r.NotAfter.IsZero()
-	d.isGood, d.isFailing = v == ValidationGood, v != ValidationGood
+	wasFailing := d.isFailing
+	if d.isGood, d.isFailing = v == ValidationGood, v != ValidationGood; d.isFailing != wasFailing {
+		c.relist(domain)
+	}
 	if v == ValidationTimeout && wasGood {
 		c.timeouts = slices.DeleteFunc(c.timeouts, func(t timeout) bool { return t.domain == domain || now.Sub(t.at) > timeoutsFor })
 		if c.timeouts = append(c.timeouts, timeout{domain, now}); len(c.timeouts) >= manyTimeouts {

@@ -141,8 +141,8 @@ func TestPlaceInTheQueue(t *testing.T) {
 		}
 		time.Sleep(2 * queuedMost)
 		synctest.Wait()
-		if n := len(q.cas[lanesCA].waits); n != 0 {
-			t.Errorf("%d places are kept", n)
+		if c := q.cas[lanesCA]; len(c.present)+len(c.places)+len(c.listed)+len(c.called) != 0 {
+			t.Errorf("places are kept: %+v", c)
 		}
 		q.Close()
 	})
@@ -157,7 +157,7 @@ func TestLaneIsNotWaitedForAfterTheEnd(t *testing.T) {
 		if _, err := q.Enter(ctx, wants("a.example", 0)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v", err)
 		}
-		if n := len(q.cas[lanesCA].waits); n != 0 {
+		if n := len(q.cas[lanesCA].present); n != 0 {
 			t.Errorf("%d wait", n)
 		}
 		patient := wants("b.example", 0)
@@ -249,6 +249,7 @@ func TestRoomInTheWindow(t *testing.T) {
 		w := OrderWindow{Orders: 1, Per: time.Hour}
 		one, two, kept := wants("one.example", 0), wants("two.example", 0), wants("kept.example", 0)
 		one.Window, two.Window, kept.Window, kept.HasOrder = w, w, w, true
+		two.IsPatient = true
 		q.enter(one)
 		q.enter(two)
 		q.enter(kept)
@@ -263,7 +264,11 @@ func TestRoomInTheWindow(t *testing.T) {
 		q.leaves("two.example")
 		three := wants("three.example", 0)
 		three.Window = w
+		began := time.Now()
 		_, err := q.Enter(t.Context(), three)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it has waited for %s where there is no room for an hour", took)
+		}
 		var queued *QueuedError
 		if !errors.As(err, &queued) || queued.Window != w || time.Until(queued.RetryAt) < 59*time.Minute {
 			t.Errorf("the error is %v", err)
@@ -360,5 +365,102 @@ func TestLanesForget(t *testing.T) {
 	}
 	if n := len(lanes.cas[lanesCA].domains); n > mostDomains {
 		t.Errorf("%d registered domains are remembered", n)
+	}
+}
+
+// Who ends while it waits, as with a configuration, leaves its place to the attempt that comes after it.
+func TestPlaceOutlivesReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t)
+		q.fill()
+		ctx, reload := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := q.Enter(ctx, wants("first.example", 0))
+			ended <- err
+		}()
+		synctest.Wait()
+		q.enter(wants("second.example", 0))
+		reload()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the error is %v", err)
+		}
+		time.Sleep(time.Second)
+		q.enter(wants("first.example", 0))
+		q.leaves("filled0.example")
+		if !slices.Equal(q.granted, []string{"first.example"}) {
+			t.Errorf("granted were %v", q.granted)
+		}
+		time.Sleep(2 * time.Minute)
+		q.Close()
+	})
+}
+
+// Who began first goes first, though it has given its lane back meanwhile for another look at DNS.
+func TestFirstToBeginGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t)
+		q.fill()
+		again := wants("again.example", 0)
+		again.Since = time.Now()
+		time.Sleep(time.Second)
+		q.enter(wants("other.example", 0))
+		q.enter(again)
+		q.leaves("filled0.example")
+		if !slices.Equal(q.granted, []string{"again.example"}) {
+			t.Errorf("granted were %v", q.granted)
+		}
+		time.Sleep(time.Minute)
+		q.Close()
+	})
+}
+
+// Places are bounded, and the last in the order has none: whoever makes many takes no renewal's.
+func TestPlacesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lanes := NewLanes()
+		place(lanes, 0, mostPlaces, 0)
+		place(lanes, mostPlaces, 2, 30)
+		place(lanes, mostPlaces+2, 1, 0)
+		c := lanes.cas[lanesCA]
+		if n := len(c.places); n != mostPlaces {
+			t.Errorf("%d places are kept", n)
+		}
+		for domain, want := range map[string]bool{
+			"site0.example": true, fmt.Sprintf("site%d.example", mostPlaces-3): true, fmt.Sprintf("site%d.example", mostPlaces-1): false,
+			fmt.Sprintf("site%d.example", mostPlaces): true, fmt.Sprintf("site%d.example", mostPlaces+2): false,
+		} {
+			if got := c.places[placeKey{"account", domain}] != nil; got != want {
+				t.Errorf("that %s has a place is %t, want %t", domain, got, want)
+			}
+		}
+		lanes.Close()
+	})
+}
+
+// place has many domains leave places, from a number on.
+func place(lanes *Lanes, from, many, days int) {
+	lanes.mu.Lock()
+	defer lanes.mu.Unlock()
+	c := lanes.to(lanesCA)
+	for i := range many {
+		now := time.Now()
+		w := c.join(wants(fmt.Sprintf("site%d.example", from+i), days), now)
+		c.leavePlace(w, now, time.Hour)
+		c.list(w, func() {})
+	}
+}
+
+func BenchmarkEnterBesidePlaces(b *testing.B) {
+	lanes := NewLanes()
+	defer lanes.Close()
+	place(lanes, 0, mostPlaces/2, 30)
+	place(lanes, mostPlaces/2, mostPlaces/2, 0)
+	for i := 0; b.Loop(); i++ {
+		lane, err := lanes.Enter(b.Context(), wants(fmt.Sprintf("www%d.example", i), 0))
+		if err != nil {
+			b.Fatal(err)
+		}
+		lane.Leave()
 	}
 }
