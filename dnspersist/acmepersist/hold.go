@@ -88,8 +88,10 @@ type Hold struct {
 	// Urgent is from when on that certificate counts as running out.
 	Urgent time.Time
 	// OnTurn has fn called, once and on a goroutine of its own, when the domain's turn is near: at once if it is
-	// already. It is nil where the wait is not for a turn.
+	// already. GiveUp gives the place in the queue up, for whoever does not come back. They are nil where the wait is
+	// not for a turn.
 	OnTurn func(fn func())
+	GiveUp func()
 	// Answer is what the CA has last refused the domain with; nil if it has not.
 	Answer *Answer
 	// Err is the whole story.
@@ -148,6 +150,10 @@ func (h *Hold) Wait(ctx context.Context) (seen *propagation.Report, err error) {
 	if h.Watch == nil && h.Until.IsZero() {
 		return nil, h // nothing ends it
 	}
+	turn := make(chan struct{})
+	if h.OnTurn != nil {
+		h.OnTurn(func() { close(turn) })
+	}
 	for began := time.Now(); ; {
 		if h.Watch != nil {
 			report := h.Watch.Checker.Check(ctx, h.Watch.Target, h.Watch.Gate)
@@ -167,8 +173,15 @@ func (h *Hold) Wait(ctx context.Context) (seen *propagation.Report, err error) {
 		if !at.IsZero() {
 			next = min(next, walltime.Until(at))
 		}
-		if err := ca.Sleep(ctx, max(next, 10*time.Millisecond)); err != nil {
-			return seen, fmt.Errorf("waiting for %s: %w", h.Domain, err)
+		select {
+		case <-turn:
+			return seen, nil
+		case <-time.After(max(next, 10*time.Millisecond)):
+		case <-ctx.Done():
+			if h.GiveUp != nil {
+				h.GiveUp()
+			}
+			return seen, fmt.Errorf("waiting for %s: %w", h.Domain, context.Cause(ctx))
 		}
 	}
 }
@@ -231,7 +244,7 @@ func (a *attempt) asHold(err error) error {
 		return a.hold(ReasonAccount, now.Add(accountRetry), err)
 	case errors.As(err, &queued):
 		h := a.hold(ReasonQueued, queued.RetryAt, err)
-		h.OnTurn = queued.OnTurn
+		h.OnTurn, h.GiveUp = queued.OnTurn, queued.GiveUp
 		return h
 	case errors.Is(err, errOvertaken):
 		return a.hold(ReasonProcessing, now.Add(overtakenRetry), err)

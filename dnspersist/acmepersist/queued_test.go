@@ -1,6 +1,8 @@
 package acmepersist
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -52,6 +54,35 @@ func TestQueued(t *testing.T) {
 		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {
 			t.Errorf("%d lanes are in use afterwards", inUse)
 		}
+	})
+}
+
+// A program without Caddy waits for its turn, and whoever gives up lets those behind it go.
+func TestWaitingForATurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t, func(c *Config) { c.Window = OrderWindow{Orders: 2, Per: time.Hour} })
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		r.succeeds() // the second order
+		used := time.Now()
+		var holds []*Hold
+		for _, domain := range []string{"a.example.test", "b.example.test"} {
+			r.wants(domain)
+			r.dns.set("_validation-persist."+domain, wwwValue)
+			holds = append(holds, r.holds(ReasonQueued))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := holds[0].Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the error is %v", err)
+		}
+		if _, err := holds[1].Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if after := time.Since(used); after < 29*time.Minute || after > 30*time.Minute {
+			t.Errorf("its turn comes after %s", after)
+		}
+		r.succeeds()
 	})
 }
 

@@ -370,6 +370,14 @@ func (l *Lanes) Close() {
 	}
 }
 
+// GiveUp gives the place up, for a domain that nobody wants any more: others would be called a minute later for it.
+func (e *QueuedError) GiveUp() {
+	all := e.place.ca.all
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	e.place.ca.drop(e.place)
+}
+
 // asked and answered note a request to the CA, for the width.
 func (l *Lanes) asked(directory string, now time.Time) {
 	l.mu.Lock()

@@ -281,6 +281,9 @@ func (e *entry) remove() {
 		e.pokeTimer.Stop()
 	}
 	e.unwatch()
+	if giveUp := e.hold.GiveUp; giveUp != nil {
+		r.later(giveUp)
+	}
 	r.changed(e.domain)
 }
 

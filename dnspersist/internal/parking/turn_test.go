@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/acmepersist"
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/ca"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -243,6 +246,117 @@ func TestManyTurnsComeAtOnce(t *testing.T) {
 			t.Errorf("the line is left with %+v", l)
 		}
 	})
+}
+
+// The queue has a lock of its own, and whoever holds it may wait for the registry: it is never called with the registry's.
+func TestTurnsLockHoldsNothingUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o := w.configure("a", "a.test")
+		defer w.end(o)
+		hold, isCalled := newTurns().queued("a.test"), false
+		hold.OnTurn = func(fn func()) {
+			if !w.mu.TryLock() {
+				t.Fatal("the registry's lock is held while the queue is asked")
+			}
+			w.mu.Unlock()
+			fn()
+			isCalled = true
+		}
+		if _ = w.attempt(t.Context(), o, "a.test", hold); !isCalled {
+			t.Error("the queue is not asked")
+		}
+	})
+}
+
+// A fleet comes through one slow lane: who has queued for long holds no job meanwhile, none is forgotten or asked for
+// twice, and the lane is hardly ever empty, whether or not a reload comes, and with it most are wanted no more.
+func TestFleetThroughOneLane(t *testing.T) {
+	const many, validation = 300, 2 * time.Second
+	for what, tc := range map[string]struct {
+		reload bool
+		wanted int // after the reload
+	}{"": {wanted: many}, "a reload": {true, many}, "a reload after which few are wanted": {true, 60}} {
+		inBubble(t, func(t *testing.T, w *world) {
+			f := &fleet{world: w, lanes: ca.NewLanes(), validation: validation}
+			defer f.lanes.Close()
+			o := f.configure(t)
+			began := time.Now()
+			for i := range many { // as CertMagic's jobs at the start
+				go func() { _, _ = o.obtain(fmt.Sprintf("d%d.test", many-i)) }()
+			}
+			time.Sleep(25 * time.Second)
+			if tc.reload {
+				former := o
+				o = f.configure(t)
+				for i := range tc.wanted {
+					go func() { _, _ = o.obtain(fmt.Sprintf("d%d.test", i+1)) }()
+				}
+				synctest.Wait()
+				w.end(former)
+			}
+			defer func() { w.end(o) }()
+			for ; len(w.Snapshot()) > 0; time.Sleep(time.Second) {
+				if n := f.jobs.Load(); n > mostOnTheWay+1 {
+					t.Errorf("%s: after %s %d hold a job", what, time.Since(began), n)
+				}
+				if time.Since(began) > 2*many*validation {
+					t.Fatalf("%s: %d still wait after %s", what, len(w.Snapshot()), time.Since(began))
+				}
+			}
+			took, alone := time.Since(began), time.Duration(tc.wanted)*validation
+			if tc.wanted < many {
+				alone += orphanFor
+			}
+			if n := int(f.orders.Load()); n < tc.wanted || n > many || took > alone*12/10 {
+				t.Errorf("%s: %d orders in %s, the lane alone takes %s", what, n, took, alone)
+			}
+		})
+	}
+}
+
+// fleet are domains that go through one lane.
+type fleet struct {
+	*world
+	lanes        *ca.Lanes
+	validation   time.Duration
+	jobs, orders atomic.Int32
+	done         sync.Map // the domains that have a certificate
+}
+
+// configure starts a configuration whose attempts go as those of an issuer do.
+func (f *fleet) configure(t *testing.T) *owner {
+	o := f.world.configure("a")
+	o.obtain = func(domain string) (bool, error) {
+		f.jobs.Add(1)
+		defer f.jobs.Add(-1)
+		if _, isDone := f.done.Load(domain); isDone {
+			return true, nil
+		}
+		a, err := f.Begin(t.Context(), o, domain)
+		if err != nil {
+			return false, err
+		}
+		lane, err := f.lanes.Enter(t.Context(), ca.LaneRequest{CA: testCA, Account: "1", Domain: domain, Most: 1})
+		var queued *ca.QueuedError
+		if errors.As(err, &queued) {
+			err = &acmepersist.Hold{
+				Reason: acmepersist.ReasonQueued, Domain: domain, CA: testCA, Until: queued.RetryAt, OnTurn: queued.OnTurn, GiveUp: queued.GiveUp,
+				Err: err,
+			}
+			a.Settle(t.Context(), err)
+			return false, err
+		}
+		a.Progress(acmepersist.PhaseOrdering)
+		if _, isDone := f.done.Load(domain); !isDone {
+			f.orders.Add(1)
+			time.Sleep(f.validation)
+			f.done.Store(domain, nil)
+		}
+		lane.Leave()
+		a.Settle(t.Context(), nil)
+		return true, nil
+	}
+	return o
 }
 
 // What queues is not announced, DNS is not asked for it, and the log has it at level INFO, many of them as a number.

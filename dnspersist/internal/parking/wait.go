@@ -166,6 +166,9 @@ func (r *Registry) settle(ctx context.Context, o Owner, hold *acmepersist.Hold) 
 		hold = &down
 	}
 	e.hold, e.heir = hold, nil
+	if before.GiveUp != nil && before != hold { // it waits for something else, or has another place
+		r.later(before.GiveUp)
+	}
 	isNewer := hold.Watch != nil && before.Watch != nil && before.Record == hold.Record && before.Watch.Report.When.After(hold.Watch.Report.When)
 	if isNewer { // the watch has looked since the attempt did
 		e.hold = hold.Seen(before.Watch.Report)
