@@ -156,8 +156,8 @@ func (a *Account) Usage() Usage {
 	return u
 }
 
-// maxServerLimits bounds the number of addresses whose rate is remembered.
-const maxServerLimits = 4096
+// maxServerLimits is the number of addresses from which those are forgotten whose rate is not used up.
+const maxServerLimits = 256
 
 // Limiter keeps the queries of a process, and those to one server, under a
 // rate. A nil Limiter lets everything pass.
