@@ -11,7 +11,9 @@
 // The parts, from the bottom up: internal/ask asks one server one question;
 // internal/zones finds the servers of a name; a [Checker] asks all of them
 // ([Checker.Look]) or, when it polls, one; a [Gate] turns rounds of answers into
-// a [Report]; a [Scheduler] polls many names for a whole process.
+// a [Report]; a [Scheduler] polls many names for a whole process. A poll of a name that was absent is
+// one question, to a server that the last look has found: while the answer is "no", nothing depends on
+// whether that is still the right one, and every half hour it is made sure.
 //
 // The package knows nothing of ACME or of the syntax of a record: what is
 // acceptable is for [Target.Accept] to decide.

@@ -64,7 +64,7 @@ type badHost struct {
 // NewGate returns a Gate; times that are not positive are the defaults.
 func NewGate(grace, settle time.Duration) *Gate {
 	grace, settle = cmp.Or(max(grace, 0), defaultGrace), cmp.Or(max(settle, 0), DefaultSettle)
-	return &Gate{grace: grace, settle: settle, bad: make(map[hostKey]badHost)}
+	return &Gate{grace: grace, settle: settle}
 }
 
 // Report returns what the last Observe returned, shortened: a Gate keeps a few
@@ -125,6 +125,13 @@ func (g *Gate) Observe(r Round) Report {
 	return rep
 }
 
+// unchanged notes that a round at a time has shown of the absent record what the last one has.
+func (g *Gate) unchanged(when time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last.When = later(g.last.When, when)
+}
+
 // report is what the round shows, and of the one before what it does not.
 func (g *Gate) report(r Round) Report {
 	rep := Report{
@@ -155,6 +162,10 @@ func (g *Gate) keep(rep Report, r Round) {
 	}
 	g.last = last
 	g.last.MoreServers = known - len(g.last.Servers)
+	if len(g.bad) == 0 {
+		g.bad = nil
+		return
+	}
 	bad := make(map[hostKey]badHost)
 	for _, s := range g.last.Servers {
 		key := hostKey{s.Zone, s.Name, s.Host} // of the texts that are kept

@@ -21,6 +21,8 @@ type job struct {
 	nth     int // server to ask, all if negative
 	// again are the addresses to ask, if there are any: those that lacked the record.
 	again []string
+	// anew has the way to the record found anew; mayMove that it is if a server is no longer responsible.
+	anew, mayMove bool
 
 	class    class
 	expected float64 // what it is expected to use
@@ -34,21 +36,31 @@ type job struct {
 func (s *Scheduler) work(j *job) {
 	defer s.requeue(j)
 	defer s.recovered(j)
-	rep, ok := s.poll(j)
-	if !ok {
-		return
-	}
-	// Reported before it is queued again, so never twice at a time.
-	if notify := s.note(j, rep); notify != nil {
-		notify(rep)
+	rep, is := s.poll(j)
+	switch is {
+	case pollVoid:
+	case pollSame:
+		s.noteSame(j)
+	case pollNews:
+		// Reported before it is queued again, so never twice at a time.
+		if notify := s.note(j, rep); notify != nil {
+			notify(rep)
+		}
 	}
 }
+
+// What came of a poll.
+const (
+	pollVoid = iota // it does not count
+	pollSame        // nothing is new
+	pollNews        // the gate has observed it
+)
 
 // poll asks, and has the gate observe it. A look that was cut short, by Close or as it took too much, does
 // not count. Where those that lacked the record cannot all be asked again, for they were taken
 // off the delegation or are behind a zone above that has to be asked first, all are: else
 // nothing would be heard, and the old "no" would stay.
-func (s *Scheduler) poll(j *job) (Report, bool) {
+func (s *Scheduler) poll(j *job) (Report, int) {
 	spent := &ask.Account{Limiter: s.limiter, Sent: func(all int64) {
 		if all > maxCheap {
 			s.over(j)
@@ -58,21 +70,33 @@ func (s *Scheduler) poll(j *job) (Report, bool) {
 	defer cancel()
 	j.cancel = cancel
 	s.watchOver(j, spent)
-	r := j.checker.round(ctx, j.target, j.nth, j.again)
-	if r.Err == nil && !asked(r, j.again) {
-		j.again = nil
-		r = j.checker.Look(ctx, j.target)
-	}
+	r, isSame, isAnew := j.ask(ctx)
 	if s.ctx.Err() != nil {
-		return Report{}, false
+		return Report{}, pollVoid
 	}
 	taken := spent.Usage()
-	j.watch.questions = int(taken.Servers)
+	w := j.watch
+	w.questions = int(taken.Servers)
 	if counts := s.settle(j, costOfAll(taken), costOf(taken, r.askedAtName())); !counts {
-		return Report{}, false
+		return Report{}, pollVoid
 	}
-	j.watch.gate.Observe(r)
-	return j.watch.gate.Report(), true // which is what may be kept
+	if isAnew {
+		w.found = r.When
+	}
+	if isSame {
+		w.gate.unchanged(r.When)
+		return Report{}, pollSame
+	}
+	w.gate.Observe(r)
+	return w.gate.Report(), pollNews // which is what may be kept
+}
+
+// noteSame is note for a poll after which all is as it was.
+func (s *Scheduler) noteSame(j *job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.watch.polls++
+	j.watch.due = s.next(j.watch, Report{}, time.Now())
 }
 
 // note draws the conclusions for the schedule, and returns whom to notify.
@@ -128,7 +152,7 @@ func (s *Scheduler) requeue(j *job) {
 		}
 		heap.Push(&s.queue, w)
 	}
-	s.wakeUp()
+	s.wakeUp(w.due)
 }
 
 // recovered keeps a panic in a target's or a watcher's function from ending
@@ -237,13 +261,13 @@ func (s *Scheduler) hold(questions float64) time.Duration {
 	return time.Duration(questions / perServerRate * float64(time.Second))
 }
 
-// holdDear counts what dear names use, who have half of all questions.
+// holdDear counts what dear names use.
 func (s *Scheduler) holdDear(now time.Time, questions float64) {
-	s.pace.Hold(dearShare, now, time.Duration(2*questions/globalRate*float64(time.Second)))
+	s.pace.Hold(dearShare, now, time.Duration(questions/dearRate*float64(time.Second)))
 }
 
 // maxDear is how many workers dear names may have.
-const maxDear = maxWorkers / 2
+const maxDear = 16
 
 // watchOver calls over once j has waited for servers for longer than a cheap poll may wait.
 func (s *Scheduler) watchOver(j *job, spent *ask.Account) {

@@ -24,7 +24,8 @@ const fullLookEvery = 10
 // share alike: each class of costs has the same share of the questions that may be asked and,
 // within it, names are taken oldest first (class, fair.Queue). So a name that is cheap to ask for
 // is asked for at once whoever else waits. Dear names, and polls that turn out to be dear, have
-// half of the workers and of the questions at most (isBusy, over).
+// maxDear workers and dearRate questions a second at most (over). What all names may ask is more than ten thousand
+// of them want by their schedule; where more wait, each is late by as much.
 type Scheduler struct {
 	cfg     SchedulerConfig
 	jitter  float64
@@ -38,6 +39,7 @@ type Scheduler struct {
 	watches map[string]*watch
 	queue   dueQueue                  // names that wait for their time
 	due     fair.Queue[class, *watch] // names whose time has come
+	planned time.Time                 // when due names are looked at next, zero if nothing is
 	pace    fair.Pace[share]
 	active  int // workers
 	dear    int // of these, those that are busy with dear names
@@ -53,7 +55,8 @@ type watch struct {
 	version uint64 // of target and notify: counts calls of Watch
 
 	due        time.Time
-	index      int // in the queue; -1 once it is due, and while it is asked
+	found      time.Time // when the way to the record was
+	index      int       // in the queue; -1 once it is due, and while it is asked
 	asked      bool
 	hasTurn    bool // its due time is that of its turn
 	lastEvent  time.Time
@@ -119,8 +122,9 @@ func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func
 			g = c.NewGate()
 		}
 		now := time.Now()
-		w = &watch{key: key, gate: g, due: now, lastEvent: now, offset: len(s.watches), domain: fair.Domain(t.host()), cost: unknownCost, last: 1, used: 1}
+		w = &watch{key: key, gate: g, due: now, lastEvent: now, offset: len(s.watches), domain: fair.Domain(cmp.Or(t.Host, t.host())), cost: unknownCost, last: 1, used: 1}
 		if last := g.Report(); !last.When.IsZero() {
+			w.found = last.When
 			// Somebody has looked already, and had to find the zone.
 			w.cost = last.cost / 2
 			w.used = max(last.cost, 1)
@@ -132,7 +136,10 @@ func (s *Scheduler) Watch(key string, c *Checker, t Target, g *Gate, notify func
 		}
 		s.watches[key] = w
 		heap.Push(&s.queue, w)
-		s.wakeUp()
+		s.wakeUp(w.due)
+	}
+	if w.checker != nil && !w.checker.finder.Finds(c.finder) {
+		w.found = time.Time{}
 	}
 	w.checker, w.target, w.notify = c, t, notify
 	w.version++
@@ -168,7 +175,7 @@ func (s *Scheduler) Poke(key string) {
 	}
 	w.due, w.hasTurn = later(now, w.gate.Report().NextLookNotBefore), false
 	heap.Fix(&s.queue, w.index)
-	s.wakeUp()
+	s.wakeUp(w.due)
 }
 
 // Pace sets how much longer than usual the intervals of key's name are, 1 for the usual:
@@ -184,45 +191,62 @@ func (s *Scheduler) Pace(key string, factor float64) {
 	if w.index >= 0 && factor <= 1 {
 		w.due, w.hasTurn = later(time.Now().Add(s.cfg.MinInterval), w.gate.Report().NextLookNotBefore), false
 		heap.Fix(&s.queue, w.index)
-		s.wakeUp()
+		s.wakeUp(w.due)
 	}
 }
 
-func (s *Scheduler) wakeUp() {
+// wakeUp has the names that are due looked at, if there is one before that is planned, or one that
+// waits for a worker.
+func (s *Scheduler) wakeUp(due time.Time) {
+	if s.due.Len() == 0 && !s.planned.IsZero() && !due.Before(s.planned) {
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
+// tick is how long names wait for others that are due soon after: to wake up costs more than to ask.
+const tick = 50 * time.Millisecond
+
 // run starts workers for the names that are due.
 func (s *Scheduler) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	wake := s.wake
 	for {
-		if wait, ok := s.start(); ok {
-			timer.Reset(wait)
-		} else {
-			timer.Stop()
-		}
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-s.wake:
+		case <-wake:
+			wake = nil // at the end of the tick
+			timer.Reset(tick)
+			continue
 		case <-timer.C:
+		}
+		wake = s.wake
+		if wait, ok := s.start(); ok {
+			timer.Reset(max(wait, tick))
 		}
 	}
 }
 
 // start starts what is due, and returns how long until there is more to do, if there will
 // be before a wake-up.
-func (s *Scheduler) start() (time.Duration, bool) {
+func (s *Scheduler) start() (wait time.Duration, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		return 0, false
 	}
 	now := time.Now()
+	defer func() {
+		s.planned = time.Time{}
+		if more {
+			s.planned = now.Add(wait)
+		}
+	}()
 	for len(s.queue) > 0 && !s.queue[0].due.After(now) {
 		w := s.queue[0]
 		if at := s.turn(w, now); at.After(now) {
@@ -234,8 +258,9 @@ func (s *Scheduler) start() (time.Duration, bool) {
 		s.due.Push(classOf(w.cost), w)
 	}
 	var again time.Time // when a name may be asked for that may not be now
-	for s.active < maxWorkers {
-		if left := s.limiter.Left(); left < 1 {
+	left := s.limiter.Left()
+	for ; s.active < maxWorkers; left-- {
+		if left < 1 {
 			again = now.Add(time.Millisecond + time.Duration((1-left)/globalRate*float64(time.Second)))
 			break
 		}
@@ -270,6 +295,7 @@ func (s *Scheduler) launch(w *watch, now time.Time) {
 	s.active++
 	w.asked, w.hasTurn = true, false
 	j := &job{watch: w, checker: w.checker, target: w.target, nth: -1, class: classOf(w.cost), expected: w.used}
+	j.anew, j.mayMove = w.isOutdated(now), now.Sub(w.found) >= anewShared
 	s.due.Charge(j.class, j.expected)
 	if j.class.isDear() {
 		j.dear = true
@@ -292,9 +318,10 @@ const pollTimeout = 2 * time.Minute
 const (
 	pollFactor = 0.1 // of the time since the last event
 	pollJitter = 0.1 // part of the interval, added or taken off at random
-	maxWorkers = 32  // names asked for at a time
+	maxWorkers = 128 // names asked for at a time
 
-	globalRate    = 100.0 // queries per second, of all polls together
+	globalRate    = 400.0 // queries per second, of all polls together
+	dearRate      = 50.0  // of dear names
 	perServerRate = 20.0  // queries per second to one address, and for the names of one registered domain
 )
 

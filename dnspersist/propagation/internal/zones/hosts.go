@@ -182,6 +182,17 @@ func (f *Finder) Forget(z *Zone) {
 	}
 }
 
+// Outdate has zones found anew of which what is known was found longer ago than age.
+func (f *Finder) Outdate(age time.Duration, names ...string) {
+	for _, name := range names {
+		for _, kind := range []cacheKind{kindZone, kindDelegated} {
+			if e, ok := f.cache.Get(f.keyOf(kind, name)); ok && time.Since(e.zone.fetched) >= max(age, minAgeToDrop) {
+				f.cache.Drop(f.keyOf(kind, name))
+			}
+		}
+	}
+}
+
 // networks are those in which a public CA asks name servers, and in which it does not. The longest prefix that
 // contains an address decides. They are those of IANA's registries of special-purpose addresses
 // (iana-ipv4-special-registry, iana-ipv6-special-registry, as of October 2025) by their column

@@ -113,6 +113,11 @@ func NewFinder(a ask.Asker, configured []string, f Fence) *Finder {
 	return &Finder{asker: a, Resolvers: newResolvers(a, configured), cache: sharedZones, Fence: f}
 }
 
+// Finds reports whether o finds the same as f: it asks the same resolvers, and servers in the same networks.
+func (f *Finder) Finds(o *Finder) bool {
+	return f.keyOf(kindZone, "") == o.keyOf(kindZone, "") && f.Fence.Open == o.Fence.Open && slices.Equal(f.Fence.Private, o.Fence.Private)
+}
+
 func (f *Finder) keyOf(kind cacheKind, name string) cacheKey {
 	return cacheKey{exchanger: f.asker.Exchanger, resolvers: f.Resolvers.key(), name: name, kind: kind}
 }
@@ -235,7 +240,7 @@ func (f *Finder) cut(ctx context.Context, host string) (string, uint32, error) {
 
 // Bounds of the cache of zones.
 const (
-	maxCached     = 10_000
+	maxCached     = 4096 // of what is under way: who waits for a record keeps what was found
 	minZoneTTL    = time.Minute
 	maxZoneTTL    = time.Hour
 	failureTTL    = 5 * time.Second
