@@ -54,7 +54,7 @@ func (a *attempt) keptOrNewOrder(ctx context.Context) (acme.Order, error) {
 		}
 		return acme.Order{}, err
 	}
-	kept.URL = order.Location
+	kept.URL, a.hasKept = order.Location, true
 	if err := a.store.Save(ctx, key, kept); err != nil {
 		a.iss.keptOrderAt.Store(0)
 		a.logger.Warn("the order could not be kept; if this attempt fails, another one is made",

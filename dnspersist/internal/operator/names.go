@@ -427,7 +427,10 @@ func (o *Operator) next(s parking.Status, now time.Time) (words string, at time.
 		}
 		return "it is renewed by itself when it is due", at
 	}
-	if s.Report != nil {
+	switch {
+	case s.Reason == acmepersist.ReasonQueued:
+		return "it is tried again when its turn at the CA comes", at
+	case s.Report != nil:
 		return "DNS is watched, and " + byItself, last
 	}
 	return byItself, last

@@ -392,3 +392,19 @@ func TestQueuedDomainIsQuiet(t *testing.T) {
 		}
 	})
 }
+
+// Nobody who opens connections displaces a domain on demand that queues: its owner has published the record.
+func TestGuestThatQueuesStays(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		o, q := w.configure("a"), newTurns()
+		defer w.end(o)
+		o.onDemand = true
+		_ = w.attempt(t.Context(), o, "a.crowd.example", q.queued("a.crowd.example"))
+		for i := range 5 {
+			_ = w.attempt(t.Context(), o, fmt.Sprintf("n%d.crowd.example", i), missing(fmt.Sprintf("n%d.crowd.example", i), "v"))
+		}
+		if !w.Waits(o, "a.crowd.example") {
+			t.Error("it has made room")
+		}
+	})
+}

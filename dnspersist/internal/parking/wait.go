@@ -364,7 +364,8 @@ func (e *entry) sees(report propagation.Report) {
 	if e.guest == nil || e.guest.hasOwner {
 		return
 	}
-	e.guest.hasOwner = slices.ContainsFunc(report.Servers, func(s propagation.ServerReport) bool { return s.Verdict == propagation.VerdictYes })
+	e.guest.hasOwner = e.hold.Reason == acmepersist.ReasonQueued || // its record is complete
+		slices.ContainsFunc(report.Servers, func(s propagation.ServerReport) bool { return s.Verdict == propagation.VerdictYes })
 }
 
 // mayGo reports whether the watch may be given up: not that of a domain whose owner has done

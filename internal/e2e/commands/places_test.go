@@ -86,8 +86,8 @@ func (r *receiver) last(domain, ca string) (last receivedEvent) {
 }
 
 // Whatever is wrong with a domain, the log, the command status, the admin API, the metrics and the events
-// say the same: wrong records wherever people put them, a CA that is down or slow, a lost account, and a
-// domain that the CA has refused too often, and a record that vanishes once there is a certificate.
+// say the same: wrong records wherever people put them, a CA that is down or slow, a lost account, a domain that
+// the CA has refused too often, one that queues, and a record that vanishes once there is a certificate.
 func TestFivePlacesAgree(t *testing.T) {
 	e := newEnv(t, harness.Options{Tuning: func(v *tuning.Values) {
 		v.DiagnoseAfter, v.InlineProcessing, v.LookAtNames = time.Second, time.Second, 2*time.Second
@@ -96,7 +96,8 @@ func TestFivePlacesAgree(t *testing.T) {
 	account := e.Bind()
 	records := wrongRecords(account, e.Value(account, false))
 	all := append(records, e.troubles(account)...)
-	config := e.Global("dns_persist {\n\t\tmetrics {\n\t\t\tper_name\n\t\t}\n\t}", "events {\n\t\ton * dns_persist_webhook "+events.URL+"\n\t}")
+	global := e.Global("dns_persist {\n\t\tmetrics {\n\t\t\tper_name\n\t\t}\n\t}", "events {\n\t\ton * dns_persist_webhook "+events.URL+"\n\t}")
+	config := global
 	for i, c := range all {
 		if c.domain == "" {
 			all[i].domain = e.Name(c.label)
@@ -111,7 +112,17 @@ func TestFivePlacesAgree(t *testing.T) {
 			e.Publish(c.domain, c.value)
 		}
 	}
-	e.Load(config)
+	full, spender := e.fullCA()
+	e.Load(global + e.Site(spender, full)) // it takes the one order that there is room for
+	e.Eventually(harness.Soon, "the certificate of "+spender, func() error {
+		if _, reply := e.call(http.MethodGet, "/dns_persist/names?domain="+spender, ""); !has(reply, `"served"`) {
+			return fmt.Errorf("GET names: %s", reply)
+		}
+		return nil
+	})
+	queued := trouble{label: "queued", phase: "held", reason: "queued", code: "queued", why: "in the queue", domain: e.Name("queued")}
+	all = append(all, queued)
+	e.Load(config + e.Site(spender, full) + e.Site(queued.domain, full))
 	for _, c := range all {
 		if c.isServed {
 			e.WaitTrusted(c.domain, harness.Soon)
@@ -163,6 +174,16 @@ func (e *env) troubles(account string) []trouble {
 		e.T.Fatal(err)
 	}
 	return all
+}
+
+// fullCA is the block of a CA that takes one order an hour, with a domain that is to have it; another one is called queued.
+func (e *env) fullCA() (block, spender string) {
+	full := e.NewCA(harness.Options{})
+	value := e.ValueFor(full, e.BindFor(full), false)
+	spender = e.Name("spender")
+	e.Publish(spender, value)
+	e.Publish(e.Name("queued"), value)
+	return e.BlockFor(full, "rate_limit 1 1h"), spender
 }
 
 // agrees compares what the five places say of a domain.
