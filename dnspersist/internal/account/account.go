@@ -133,6 +133,16 @@ func (m *memory) remember(bound binding) {
 	m.bound, m.boundAt = &bound, time.Now()
 }
 
+// renew puts what storage has now in place of what was remembered before, unless that has changed. The next Bind looks
+// in storage as if nothing had been read.
+func (m *memory) renew(before *binding, fresh binding) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bound == before {
+		m.bound = &fresh
+	}
+}
+
 // recall returns the binding, nil if there is none, and whether it is time to look in storage again:
 // for one conversation, so that the others go on with what is there.
 func (m *memory) recall(reload time.Duration) (bound *binding, due bool) {

@@ -18,13 +18,16 @@ func (h *Holder) Keep(ctx context.Context) error {
 	h.memory.mu.Lock()
 	bound := h.memory.bound
 	h.memory.mu.Unlock()
-	if bound != nil {
-		_, err := h.reload(ctx, *bound)
+	if bound == nil {
+		stored, found, err := h.known(ctx)
+		if err == nil && found {
+			h.memory.renew(nil, stored)
+		}
 		return err
 	}
-	stored, found, err := h.known(ctx)
-	if err == nil && found {
-		h.memory.remember(stored)
+	fresh, err := h.reload(ctx, *bound)
+	if err == nil {
+		h.memory.renew(bound, fresh) // what another process has made of it is not put back as it was before
 	}
 	return err
 }
@@ -66,7 +69,6 @@ func (h *Holder) hasVanished(ctx context.Context, bound, stored binding, found b
 	case bound.at == "", !bound.endedAt().IsZero(): // not ours to keep, or to be removed by hand
 		return false, nil
 	case !found:
-		return true, nil
 	case stored.URL == bound.URL, stored.Origin != originRegistered, h.PinnedURL != "", h.PinnedKeyPEM != "", !stored.BoundAt.After(bound.BoundAt):
 		return false, nil
 	}
@@ -84,9 +86,13 @@ func (h *Holder) putBack(ctx context.Context, bound binding) (binding, error) {
 		if err != nil {
 			return err
 		}
-		if found && there.URL == bound.URL { // another process was faster
-			bound = there
-			return nil
+		// another process may have put it back, or replaced it, while we waited
+		isBound := found && there.URL != ""
+		if hasVanished, err := h.hasVanished(ctx, bound, there, isBound); err != nil || !hasVanished {
+			if isBound {
+				bound = there
+			}
+			return err
 		}
 		if found {
 			if err := h.store.Save(ctx, h.lostKey(there), there); err != nil {

@@ -115,6 +115,74 @@ func TestAccountStaysAway(t *testing.T) {
 	})
 }
 
+// What another process has made of the account is known to one that has asked nothing meanwhile: else that one would
+// put back an account that was deactivated, or a key that the CA no longer knows.
+func TestAccountIsPutBackAsItWas(t *testing.T) {
+	_, h, _ := newWorld(t, Config{})
+	bound(t, h)
+	idle := New(h.Config)
+	if err := idle.Keep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	changed := *h.memory.bound
+	changed.DeactivatedAt = time.Now()
+	if err := h.store.Save(t.Context(), changed.at, changed); err != nil {
+		t.Fatal(err)
+	}
+	if err := idle.Keep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, h) // by hand
+	if err := idle.Keep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := New(h.Config).Known(t.Context()); err != nil || found {
+		t.Errorf("the account that was deactivated is in storage again: %v", err)
+	}
+}
+
+// An account is out of storage while another one is registered in its place: a process that looks then waits for
+// that, and leaves it there.
+func TestAccountIsNotPutBackWhileItIsReplaced(t *testing.T) {
+	_, h, logs := newWorld(t, Config{})
+	bound(t, h)
+	old, replacement := *h.memory.bound, *h.memory.bound
+	old.URL, old.BoundAt = "https://ca.test/account/0", old.BoundAt.Add(-time.Hour)
+	h.memory.bound = &old
+	if err := h.store.Save(t.Context(), h.lostKey(old), old); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.store.Remove(t.Context(), old.at); err != nil {
+		t.Fatal(err)
+	}
+	h.store.Storage = seen{h.store.Storage, func() { // between the look and the lock
+		if err := h.store.Save(context.WithoutCancel(t.Context()), replacement.at, replacement); err != nil {
+			t.Error(err)
+		}
+	}}
+	// the lost one is noted after the look, too
+	if back, err := h.putBack(t.Context(), old); err != nil || back.URL != testAccount {
+		t.Errorf("in use is %s: %v", back.URL, err)
+	}
+	if url := stored(t, h); url != testAccount {
+		t.Errorf("in storage is %s", url)
+	}
+	if logs.FilterMessageSnippet("storage lost?").Len() != 0 {
+		t.Errorf("the log is %v", logs.All())
+	}
+}
+
+// seen is a storage in which something happens before a lock is had.
+type seen struct {
+	certmagic.Storage
+	happens func()
+}
+
+func (s seen) Lock(ctx context.Context, name string) error {
+	s.happens()
+	return s.Storage.Lock(ctx, name)
+}
+
 // A storage that cannot be written to ends nothing: the account is used from memory.
 func TestAccountCannotBePutBack(t *testing.T) {
 	_, h, logs := newWorld(t, Config{})
