@@ -29,18 +29,23 @@ func waiting(args []string, out, complaints io.Writer) error {
 	flags.IntVar(&o.names, "names", 10_000, "how many names wait")
 	flags.IntVar(&o.zones, "zones", 1, "in how many zones")
 	flags.IntVar(&o.beside, "beside", 20, "how many further names wait in a zone each")
-	flags.DurationVar(&o.duration, "duration", time.Minute, "how long to measure by the real clock")
+	flags.DurationVar(&o.duration, "duration", time.Minute, "how long to measure by the real clock; 0: not at all")
 	flags.DurationVar(&o.later, "later", 2*time.Hour, "how long to go on by the simulated clock; 0: not at all")
 	if err := parse(flags, args, complaints); err != nil {
 		return err
 	}
-	if o.duration < time.Second {
-		return errors.New("--duration must be at least a second")
+	if o.duration != 0 && o.duration < time.Second {
+		return errors.New("--duration must be at least a second, or 0")
 	}
 	heading(out)
 	fmt.Fprintf(out, "%d names waiting in %s, beside them %s in a zone each;\ntwo servers for each zone, every answer after %s\n\n", o.names, plural(o.zones, "zone"), plural(o.beside, "name"), latency)
-	if err := firstMinute(o, out); err != nil || o.later == 0 {
-		return err
+	if o.duration > 0 {
+		if err := firstMinute(o, out); err != nil {
+			return err
+		}
+	}
+	if o.later == 0 {
+		return nil
 	}
 	return simulated(func() error { return hours(o, out) })
 }
@@ -86,24 +91,26 @@ func hours(o waitingOptions, out io.Writer) error {
 		"published", "names", "ready", "median", "95 %", "worst")
 	for _, at := range moments {
 		if at < o.later {
-			if err := moment(o, at, newTable("", ""), noticed); err != nil {
+			if _, err := moment(o, at, newTable("", ""), noticed); err != nil {
 				return err
 			}
 		}
 	}
-	if err := moment(o, o.later, loads, noticed); err != nil {
+	perName, err := moment(o, o.later, loads, noticed)
+	if err != nil {
 		return err
 	}
 	loads.print(out)
+	fmt.Fprintf(out, "Memory per name then: %d bytes\n\n", perName)
 	noticed.print(out)
 	return nil
 }
 
-// moment lets names wait until some get their records, and at the end all.
-func moment(o waitingOptions, at time.Duration, loads, noticed *table) error {
+// moment lets names wait until some get their records, and at the end all. It returns the memory of a name before.
+func moment(o waitingOptions, at time.Duration, loads, noticed *table) (perName int64, err error) {
 	p, err := newPlace(o.names, o.zones, o.beside)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer p.close()
 	start := time.Now()
@@ -115,6 +122,7 @@ func moment(o waitingOptions, at time.Duration, loads, noticed *table) error {
 			until = next
 		}
 	}
+	perName = p.perName()
 	part := take(&p.order, max(1, o.names/100))
 	for i, n := range p.publish(part, p.beside) {
 		noticed.add(fmt.Sprintf("after %s, %s", whole(at), []string{"1 %", "beside"}[i]), n)
@@ -122,7 +130,7 @@ func moment(o waitingOptions, at time.Duration, loads, noticed *table) error {
 	if at == o.later {
 		noticed.add("then all the others", p.publish(p.order)[0])
 	}
-	return nil
+	return perName, nil
 }
 
 func yes(ok bool) string {
