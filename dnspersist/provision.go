@@ -81,6 +81,7 @@ func (iss *Issuer) newCore(dns DNS) acmepersist.Config {
 		Publishing:             iss.rt.publishing,
 		Lanes:                  iss.rt.app.shared.lanes,
 		MaxParallelOrders:      iss.MaxParallelOrders,
+		InlineQueue:            t.InlineQueue,
 	}
 	if dns.DelegateTo != "" || dns.OverrideDomain != "" {
 		zone, _ := record.Normalize(dns.DelegateTo) // Validate reports what is wrong with them

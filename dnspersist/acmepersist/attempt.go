@@ -174,7 +174,7 @@ func (a *attempt) learnOffer(ctx context.Context) error {
 // laneRequest is what an order for a domain asks the lanes for.
 func (s *session) laneRequest(domain string) ca.LaneRequest {
 	return ca.LaneRequest{
-		CA: s.iss.CA, Account: s.account.URL, Domain: domain, NotAfter: s.notAfter, Window: s.iss.Window, Most: s.iss.MaxParallelOrders,
+		CA: s.iss.CA, Account: s.account.URL, Domain: domain, NotAfter: s.notAfter, Window: s.iss.Window, Most: s.iss.MaxParallelOrders, Longest: s.iss.InlineQueue,
 		// beside other issuers a certificate would come from another CA for a queue at this one
 		IsPatient: s.iss.NoWait && !s.iss.OnDemand,
 	}

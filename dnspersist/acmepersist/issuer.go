@@ -91,6 +91,8 @@ type Config struct {
 	Lanes *Lanes
 	// MaxParallelOrders is the most orders that the CA works on at once. Default: 64.
 	MaxParallelOrders int
+	// InlineQueue is how long one attempt waits for its turn at the CA, before it ends with ReasonQueued. Default: 20 s.
+	InlineQueue time.Duration
 	// Window bounds the orders of the account, whatever Issuer that shares the lanes makes them; zero for no bound.
 	Window OrderWindow
 

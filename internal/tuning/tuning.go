@@ -33,6 +33,8 @@ type Values struct {
 	MinAsk time.Duration
 	// InlineProcessing is how long one attempt waits for a CA that takes long itself.
 	InlineProcessing time.Duration
+	// InlineQueue is how long one attempt waits for its turn at the CA.
+	InlineQueue time.Duration
 	// LookAtNames is how often standing records are looked at.
 	LookAtNames time.Duration
 	// Lease is how often it is made sure which node of a cluster polls.

@@ -72,7 +72,8 @@ type LaneRequest struct {
 	HasOrder, IsDone bool
 	// Most is the most lanes that may be in use: of those who wait or are in one the smallest counts.
 	Most int
-	// IsPatient is true for who waits for a lane without a limit.
+	// Longest is how long to wait for a lane; zero for 20 s. IsPatient is true for who waits without a limit.
+	Longest   time.Duration
 	IsPatient bool
 }
 
@@ -208,7 +209,7 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	l.mu.Unlock()
 	var timeUp <-chan time.Time
 	if !r.IsPatient {
-		timer := time.NewTimer(longestQueue)
+		timer := time.NewTimer(cmp.Or(r.Longest, longestQueue))
 		defer timer.Stop()
 		timeUp = timer.C
 	}
