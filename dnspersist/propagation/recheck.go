@@ -129,7 +129,7 @@ func (j *job) ask(ctx context.Context) (r Round, isSame, isAnew bool) {
 		case what == recheckSame, what == recheckNo:
 			return r, what == recheckSame, false
 		case what == recheckYes, what == recheckMoved && j.mayMove:
-			c.finder.Outdate(0, zonesOn(last)...)
+			c.finder.Outdate(anewShared, zonesOn(last)...)
 			return j.look(ctx), false, true
 		}
 	case isKnown:
