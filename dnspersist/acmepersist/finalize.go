@@ -43,6 +43,13 @@ func (a *attempt) fetchCertificate(ctx context.Context, csr *x509.CertificateReq
 		if a.order.Status == acme.StatusInvalid {
 			err = errors.Join(err, a.store.Remove(ctx, a.store.OrderKey(a.domain)))
 		}
+		if ca.IsProblem(err, "caa") { // then the next attempt asks for the CAA records anew
+			refusal := err
+			err = errors.Join(err, a.store.UpdateName(ctx, a.facts.name.Name, func(n *state.Name) bool {
+				n.Answered(refusal, walltime.Now())
+				return true
+			}))
+		}
 		return nil, fmt.Errorf("finalizing the order: %w", err)
 	}
 	if cert, err = a.download(ctx, a.order); err != nil {
@@ -122,6 +129,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 		case order.Status == acme.StatusValid:
 			return order, nil
 		case order.Status == acme.StatusReady && sent.early:
+			sent.early = false
 			continue
 		case order.Status == acme.StatusInvalid:
 			return order, invalidOrder(order, sent.answer)
@@ -145,7 +153,7 @@ func (s *session) finalize(ctx context.Context, order acme.Order, csr *x509.Cert
 // finalizing is what has come of sending the CSR.
 type finalizing struct {
 	times, refusals int
-	early           bool       // it was sent for the first time, and the order was not ready
+	early           bool       // it was sent for the first time, and the order was not ready yet
 	order           acme.Order // by the last answer
 	answer          error      // what is wrong with it
 	next            time.Time  // when it may be sent again
@@ -266,15 +274,22 @@ func keyOf(csr *x509.CertificateRequest) string {
 // noteFinalize keeps with the order for which key it is finalized: where the next attempt has
 // the same one, it fetches the certificate that this one could not. With the first key the validation that
 // was asked for is counted: the note has it counted once, however many attempts come to this. An order that
-// is no longer kept is another process's who has finished it; while storage does not answer nothing is
-// finalized, for CertMagic could not store what comes of it.
+// is no longer kept is another process's who has finished it; one that could not be kept is kept now. While storage does
+// not answer nothing is finalized, for CertMagic could not store what comes of it.
 func (a *attempt) noteFinalize(ctx context.Context) error {
 	kept, found, err := a.keptOrder(ctx, a.domain)
 	if err != nil {
 		return fmt.Errorf("the order is not finalized while it cannot be noted: %w", err)
 	}
-	if !found {
+	switch {
+	case found && kept.URL == a.order.Location:
+	case a.kept.URL != "":
 		return errOvertaken
+	default: // it could not be kept when it was made
+		if err := a.checkOvertaken(ctx); err != nil {
+			return err
+		}
+		kept = state.Order{URL: a.order.Location, Account: a.account.URL, Profile: a.iss.Profile, At: walltime.Now().UTC()}
 	}
 	a.kept = kept
 	if wasAsked := !a.facts.order.postedAt.IsZero() || !kept.PostedAt.IsZero(); wasAsked && kept.FinalizedAt.IsZero() {

@@ -139,5 +139,21 @@ func TestCAAIsAskedAnewWhereItMatters(t *testing.T) {
 		if got := r.dns.taken(); got["CAA example.test"] != 1 {
 			t.Errorf("an attempt after a refusal asks %v", got)
 		}
+
+		time.Sleep(time.Second)
+		r.ca.asking = func(step string) {
+			if step == "finalize" {
+				r.ca.orders[len(r.ca.orders)-1].status = "invalid"
+				r.ca.asking = nil
+			}
+		}
+		r.ca.answer("finalize", answer{status: 403, problem: "caa"}) // some look again then
+		r.fails()
+		r.dns.taken()
+		time.Sleep(time.Second)
+		r.succeeds()
+		if got := r.dns.taken(); got["CAA example.test"] != 1 {
+			t.Errorf("an attempt after a refusal to finalize asks %v", got)
+		}
 	})
 }

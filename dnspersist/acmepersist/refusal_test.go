@@ -187,6 +187,32 @@ func TestAnOrderThatLagsBehindItsAuthorization(t *testing.T) {
 	})
 }
 
+// One that lags for longer than the CA is waited for is given up.
+func TestAnOrderThatLagsForTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t, func(c *Config) { c.Timeout = 2 * time.Second })
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		r.ca.answer("finalize", answer{status: 403, problem: "orderNotReady"})
+		looks := 0
+		r.ca.asking = func(step string) {
+			switch order := r.ca.orders[len(r.ca.orders)-1]; step {
+			case "finalize":
+				order.status = "pending"
+			case "order":
+				if looks++; looks == 4 {
+					order.status = "ready"
+				} else if looks > 10 {
+					panic("the order is read again and again")
+				}
+			}
+		}
+		if err := r.fails(); !strings.Contains(err.Error(), "still ready after 2s") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
 func TestAnOrderThatTheCARefusesToFinalize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrial(t)

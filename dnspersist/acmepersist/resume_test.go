@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dnspersist/caddy-dnspersist/dnspersist/internal/state"
 	"github.com/dnspersist/caddy-dnspersist/dnspersist/propagation"
 )
 
@@ -73,6 +74,31 @@ func TestARefusalThatCameWhileNobodyWaited(t *testing.T) {
 		}
 		if _, found := r.kept(); found {
 			t.Error("the order is kept, and of no more use")
+		}
+	})
+}
+
+// An order in whose place another process has noted one of its own is not finalized, and the other one is left alone.
+func TestAnOrderThatAnotherProcessHasReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		store := r.Issuer.ca.Store
+		other := state.Order{URL: "https://ca.test/order/1", Account: fakeAccount, FinalizedFor: "another key", FinalizedAt: time.Now().UTC()}
+		r.ca.asking = func(step string) {
+			if step == "challenge" {
+				if err := store.Save(t.Context(), store.OrderKey("www.example.test"), other); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		r.holds(ReasonProcessing)
+		if asked := r.ca.asked(); strings.Contains(asked, "finalize") {
+			t.Errorf("the CA was asked for %s", asked)
+		}
+		if kept, _ := r.kept(); kept.URL != other.URL || kept.FinalizedFor != other.FinalizedFor {
+			t.Errorf("kept is %+v", kept)
 		}
 	})
 }

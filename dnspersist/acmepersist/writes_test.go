@@ -13,11 +13,12 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// written notes what is changed in a storage, and fails to take orders while full is true.
+// written notes what is changed in a storage, and takes no order while full is true, nor as many as are to be lost.
 type written struct {
 	certmagic.Storage
-	all  []string
-	full bool
+	all   []string
+	full  bool
+	loses int
 }
 
 func (w *written) note(what, key string) {
@@ -26,7 +27,10 @@ func (w *written) note(what, key string) {
 
 func (w *written) Store(ctx context.Context, key string, value []byte) error {
 	w.note("store", key)
-	if w.full && strings.Contains(key, "/orders/") {
+	if isOrder := strings.Contains(key, "/orders/"); isOrder && w.loses > 0 {
+		w.loses--
+		return errors.New("connection refused")
+	} else if isOrder && w.full {
 		return errors.New("no space left on device")
 	}
 	return w.Storage.Store(ctx, key, value)
@@ -74,9 +78,22 @@ func TestWhatACertificateWrites(t *testing.T) {
 		r.succeeds()
 		wants("the end of it", finalize, accepted, finished)
 
+		r.succeeds()
+		w.since()
+		r.ca.asked()
+		w.loses = 1
+		r.succeeds()
+		wants("a storage that does not take the order at first", orderMade, attempt, accepted, finalize, finished)
+		if n := strings.Count(r.ca.asked(), "new-order"); n != 1 {
+			t.Errorf("%d orders were made, want one", n)
+		}
+
+		r.succeeds()
 		r.ca.asked()
 		w.full = true
-		r.fails() // the storage was trusted still, and one order is lost
+		if err := r.fails(); !strings.Contains(err.Error(), "no space left") { // the storage was trusted still, and one order is lost
+			t.Errorf("the error does not show why: %v", err)
+		}
 		r.fails()
 		if n := strings.Count(r.ca.asked(), "new-order"); n > 1 {
 			t.Errorf("%d orders were made that could not be kept", n)
