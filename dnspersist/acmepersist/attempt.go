@@ -180,14 +180,34 @@ func (s *session) laneRequest(domain string) ca.LaneRequest {
 	}
 }
 
-// enterLane waits for a lane to the CA.
+// enterLane waits for a lane to the CA. One that is down is not asked by everybody in turn: neither by those who come
+// then, nor by those who are in the queue when it goes down.
 func (a *attempt) enterLane(ctx context.Context) (err error) {
+	asksForAll := a.iss.outage.isSure()
+	if err := a.orDown(nil); err != nil {
+		return err
+	}
 	r := a.laneRequest(a.domain)
 	r.Since, r.IsDone = a.began, a.facts.order.stage == orderValid
 	r.HasOrder = r.IsDone || a.order.Location != "" || a.hasKept
 	a.lane, err = a.iss.Lanes.Enter(ctx, r)
 	a.facts.inLane = err == nil
-	return err
+	if asksForAll && err == nil || ctx.Err() != nil {
+		return err
+	}
+	return a.orDown(err)
+}
+
+// orDown is the Hold of an attempt that leaves the CA alone because it is down; else err.
+func (a *attempt) orDown(err error) error {
+	now := walltime.Now()
+	wait := a.iss.outage.wait(a.facts.notAfter().Sub(now), now)
+	if wait == 0 {
+		return err
+	}
+	why := fmt.Errorf("the CA %s did not answer when it was last asked; %s is tried again at %s",
+		a.iss.CA, a.domain, now.Add(wait).UTC().Format(time.RFC3339))
+	return a.hold(ReasonCADown, now.Add(wait), errors.Join(why, err))
 }
 
 // validated has the lanes know how a validation has gone.

@@ -397,11 +397,16 @@ func TestACAThatIsDown(t *testing.T) {
 			t.Error("an order is kept that was not made")
 		}
 		// a certificate that runs out waits less
+		time.Sleep(time.Minute)
 		r.hasCertificate(89*24*time.Hour, 8*time.Minute)
 		if hold := r.holds(ReasonCADown); time.Until(hold.Until) > time.Minute {
 			t.Errorf("with minutes left it waits %s", time.Until(hold.Until))
 		}
 		r.ca.answers = map[string][]answer{}
+		r.ca.asked()
+		r.holds(ReasonCADown) // right after a failure it is not asked
+		r.asked("")
+		time.Sleep(time.Minute)
 		r.succeeds()
 		r.ca.answer("new-order", slices.Repeat([]answer{{}}, 30)...)
 		if hold := r.holds(ReasonCADown); time.Until(hold.Until) > time.Minute {

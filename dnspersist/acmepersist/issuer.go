@@ -176,7 +176,14 @@ type Issuer struct {
 type outage struct {
 	mu    sync.Mutex
 	since time.Time // zero if it is not down
+	// failedAt is when it has last not answered, and askedAt when somebody was last let through to find out.
+	failedAt, askedAt time.Time
+	// failures counts the attempts in a row that it has not answered: a single one may be about its domain.
+	failures int
 }
+
+// sureFailures is how many attempts in a row a CA has not answered if others leave it alone for that.
+const sureFailures = 3
 
 // New returns an Issuer for the configuration.
 func New(cfg Config) *Issuer {
@@ -251,10 +258,14 @@ func (o *outage) note(err error, hasAnswered bool, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case isDown && o.since.IsZero():
-		o.since = now
-	case !isDown && hasAnswered: // one that has not asked the CA knows nothing of it
-		o.since = time.Time{}
+	case isDown:
+		o.failedAt, o.askedAt = now, now
+		o.failures++
+		if o.since.IsZero() {
+			o.since = now
+		}
+	case hasAnswered: // one that has not asked the CA knows nothing of it
+		o.since, o.failures = time.Time{}, 0
 	}
 }
 
@@ -266,6 +277,31 @@ func (o *outage) lasts(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(o.since)
+}
+
+// isSure reports whether the CA is down for others as well.
+func (o *outage) isSure() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failures >= sureFailures
+}
+
+// wait is how long an attempt leaves a CA alone that is known to be down: one attempt a minute finds out whether it
+// still is, and those in need before that. left is how long the certificate lasts.
+func (o *outage) wait(left time.Duration, now time.Time) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pause := afterDown(0, left)
+	switch {
+	case o.failures < sureFailures:
+		return 0
+	case now.Sub(o.askedAt).Abs() >= pause:
+		o.askedAt = now
+		return 0
+	case o.askedAt.After(o.failedAt): // somebody is finding out
+		return pause
+	}
+	return afterDown(now.Sub(o.since), left)
 }
 
 // background is the context key of attempts on which no handshake hangs.

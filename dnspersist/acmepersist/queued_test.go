@@ -141,3 +141,52 @@ func TestOrderWindow(t *testing.T) {
 		r.succeeds()
 	})
 }
+
+// A CA that is down is asked by one attempt a minute, not by everybody in turn, and those in the queue wait for it and
+// not for their turn.
+func TestQueueAtACAThatIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrial(t)
+		r.knowsTheCA()
+		r.dns.set(wwwName, wwwValue)
+		leave := r.fillsLanes()
+		ended := make(chan error, 1)
+		go func() { ended <- r.obtain(Request{}) }()
+		time.Sleep(time.Second)
+		began := time.Now()
+		down := &ca.DownError{CA: fakeDirectory, Err: errors.New("out of order")}
+		for range sureFailures {
+			if r.outage.wait(0, began) > 0 {
+				t.Error("a failure that may be about one domain keeps others from asking")
+			}
+			r.outage.note(down, false, began)
+		}
+		leave()
+		r.isHold(<-ended, ReasonCADown)
+		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {
+			t.Errorf("%d lanes are in use", inUse)
+		}
+		for now := began; now.Sub(began) < 10*time.Minute; now = now.Add(time.Second) {
+			left := time.Duration(0)
+			if now.Sub(began) > 5*time.Minute {
+				left = 4 * time.Minute
+			}
+			if r.outage.wait(left, now) > 0 {
+				continue
+			}
+			if wait := r.outage.wait(left, now); wait == 0 || wait > time.Minute {
+				t.Errorf("beside one who finds out whether it is still down another waits for %s", wait)
+			}
+			if r.outage.note(down, false, now); now.Sub(began) < time.Minute {
+				t.Errorf("it is asked after %s already", now.Sub(began))
+			}
+		}
+		leave = r.fillsLanes()
+		hold := r.holds(ReasonCADown)
+		if hold.OnTurn != nil {
+			t.Error("it waits for its turn")
+		}
+		r.asked("")
+		leave()
+	})
+}
