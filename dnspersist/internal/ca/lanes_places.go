@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -122,24 +123,12 @@ func (c *lanes) sweep(now time.Time) {
 func (c *lanes) call(now time.Time) {
 	c.sweep(now)
 	if len(c.listed) > 0 {
-		coming := coming{byWindow: make(map[*window]int)}
-		for _, on := range [][]*laneWait{c.present, c.called} {
-			for _, w := range on {
-				if c.isFailing(w) {
-					coming.own++
-				} else if !c.isPassedOver(w, now) {
-					coming.others++
-					coming.byWindow[w.window]++
-				}
-			}
+		coming := coming{first: make(map[*window]int), passedOver: make(map[*window]int)}
+		for _, w := range slices.Concat(c.present, c.called) {
+			coming.count(c, w, now)
 		}
 		for w := c.nextPlace(coming, now); w != nil; w = c.nextPlace(coming, now) {
-			if c.isFailing(w) {
-				coming.own++
-			} else {
-				coming.others++
-			}
-			coming.byWindow[w.window]++
+			coming.count(c, w, now)
 			w.calledAt = now
 			c.unlist(w)
 			c.called = append(c.called, w)
@@ -149,35 +138,55 @@ func (c *lanes) call(now time.Time) {
 	c.arm(now)
 }
 
-// coming counts who waits, or was called, but for those passed over. Own are those who can have the lane of their
-// registered domain only.
+// coming counts those on their way to a lane, who wait or were called. Own are those who can have the lane of their
+// registered domain only. The others are counted by their order window: those who are passed over keep nobody else from
+// being called.
 type coming struct {
-	own, others int
-	byWindow    map[*window]int
+	own, all, allPassedOver int
+	first, passedOver       map[*window]int
+}
+
+func (n *coming) count(c *lanes, w *laneWait, now time.Time) {
+	byWindow, all := n.first, &n.all
+	if c.isPassedOver(w, now) {
+		byWindow, all = n.passedOver, &n.allPassedOver
+	}
+	byWindow[w.window]++
+	if c.isFailing(w) {
+		all = &n.own
+	}
+	*all++
 }
 
 // nextPlace is the one to call next, nil if enough are on their way.
 func (c *lanes) nextPlace(on coming, now time.Time) (next *laneWait) {
-	limit := c.width.lanes
-	mayOthers, mayOwn := on.others < callAhead*limit, on.own < c.mostOwn(limit)
+	most := callAhead * c.width.lanes
+	mayOthers, mayOwn := on.all < most, on.own < c.mostOwn(c.width.lanes)
 	if !mayOthers && !mayOwn {
 		return nil
 	}
 	for key, list := range c.listed {
-		switch {
-		case key.isFailing && !mayOwn, !key.isFailing && !mayOthers:
-			continue
-		case key.window != nil && key.window.left(now.Add(soon)) < float64(on.byWindow[key.window]+1):
+		room := math.Inf(1)
+		if key.window != nil {
+			room = key.window.left(now.Add(soon)) - float64(on.first[key.window]) - 1
+		}
+		if room < 0 || key.isFailing && !mayOwn || !key.isFailing && !mayOthers {
 			continue
 		}
+		roomLast := room - float64(on.passedOver[key.window])
 		for _, w := range list {
-			if d := c.domains[w.domain]; key.isFailing && d != nil && d.inUse > 0 {
+			hasUsedShare := key.window != nil && key.window.hasUsedShare(w.domain, now)
+			d := c.domains[w.domain]
+			switch {
+			case key.isFailing && d != nil && d.inUse > 0:
+				continue
+			case hasUsedShare && (roomLast < 0 || !key.isFailing && on.all+on.allPassedOver >= most):
 				continue
 			}
 			if next == nil || c.compare(w, next, now) < 0 {
 				next = w
 			}
-			if key.window == nil || !key.window.hasUsedShare(w.domain, now) {
+			if !hasUsedShare {
 				break // those behind it come later
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -449,6 +450,42 @@ func place(lanes *Lanes, from, many, days int) {
 		c.leavePlace(w, now, time.Hour)
 		c.list(w, func() {})
 	}
+}
+
+// Of a registered domain that has used its share of the window no more are called than there is room for, however often
+// that is looked at.
+func TestNoMoreAreCalledThanTheWindowHasRoomFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lanes := NewLanes()
+		r := windowed("www.hog.example")
+		r.Window = OrderWindow{Orders: 20, Per: 200 * time.Second}
+		for i := range 20 {
+			r.Domain = fmt.Sprintf("www%d.hog.example", i)
+			lane, err := lanes.Enter(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lane.Order()
+			lane.Leave()
+		}
+		var calls atomic.Int32
+		for i := range 100 {
+			r.Domain = fmt.Sprintf("more%d.hog.example", i)
+			lanes.mu.Lock()
+			c, now := lanes.to(lanesCA), time.Now()
+			w := c.join(r, now)
+			c.leavePlace(w, now, time.Hour)
+			c.list(w, func() { calls.Add(1) })
+			c.call(now)
+			lanes.mu.Unlock()
+		}
+		time.Sleep(31 * time.Second) // there is room for one in ten
+		synctest.Wait()
+		if n := calls.Load(); n < 2 || n > 5 {
+			t.Errorf("%d are called", n)
+		}
+		lanes.Close()
+	})
 }
 
 func BenchmarkEnterBesidePlaces(b *testing.B) {
