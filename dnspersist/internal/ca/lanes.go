@@ -204,7 +204,7 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	c.grant(now)
 	if w.lane == nil && !r.IsPatient && !w.hasRoom(now) && w.window.until(now) > longestQueue {
 		defer l.mu.Unlock()
-		return nil, c.giveUp(w, now)
+		return nil, c.postpone(w, now)
 	}
 	l.mu.Unlock()
 	var timeUp <-chan time.Time
@@ -230,7 +230,7 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 		c.grant(now)                    // others are not passed over for it any more
 		return nil, fmt.Errorf("waiting for a lane to the CA for %s: %w", r.Domain, context.Cause(ctx))
 	}
-	return nil, c.giveUp(w, now)
+	return nil, c.postpone(w, now)
 }
 
 // join has an attempt wait, at the place that an earlier one has left.
@@ -247,8 +247,8 @@ func (c *lanes) join(r LaneRequest, now time.Time) *laneWait {
 	return w
 }
 
-// giveUp has an attempt go without a lane, and keeps its place.
-func (c *lanes) giveUp(w *laneWait, now time.Time) error {
+// postpone has an attempt go without a lane, and keeps its place.
+func (c *lanes) postpone(w *laneWait, now time.Time) error {
 	e := &QueuedError{CA: w.request.CA, Domain: w.request.Domain, place: w}
 	before := time.Duration(len(c.present) + len(c.places))
 	wait := queuedFirst + before*time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -486,6 +487,70 @@ func TestNoMoreAreCalledThanTheWindowHasRoomFor(t *testing.T) {
 		}
 		lanes.Close()
 	})
+}
+
+// Whatever attempts do, and whenever they end, no lane is lost, and nobody is remembered in the end.
+func TestNothingIsLeft(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			lanes := NewLanes()
+			var work sync.WaitGroup
+			var attempt func(r *rand.Rand, i, tries int)
+			attempt = func(r *rand.Rand, i, tries int) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.Int64N(int64(40*time.Second))))
+				defer cancel()
+				request := wants(fmt.Sprintf("www.site%d.example", i%30), r.IntN(3)*10)
+				request.IsPatient, request.HasOrder, request.IsDone = r.IntN(4) == 0, r.IntN(4) == 0, r.IntN(8) == 0
+				if i%2 == 0 {
+					request.Window = OrderWindow{Orders: 40, Per: time.Minute}
+				}
+				lane, err := lanes.Enter(ctx, request)
+				var queued *QueuedError
+				if errors.As(err, &queued) && tries > 0 && r.IntN(4) > 0 {
+					work.Add(1)
+					var once sync.Once
+					again := func() { once.Do(func() { defer work.Done(); attempt(r, i, tries-1) }) }
+					queued.OnTurn(again)
+					time.AfterFunc(queuedMost, again)
+				}
+				if err != nil {
+					return
+				}
+				time.Sleep(time.Duration(r.Int64N(int64(4 * time.Second))))
+				if r.IntN(3) > 0 {
+					lane.Order()
+				}
+				lanes.Validated(request, Validation(r.IntN(4)))
+				lane.Leave()
+				lane.Leave()
+			}
+			for i := range 300 {
+				r := rand.New(rand.NewPCG(seed, uint64(i)))
+				work.Go(func() {
+					time.Sleep(time.Duration(r.Int64N(int64(time.Minute))))
+					attempt(r, i, 3)
+				})
+			}
+			work.Wait()
+			lanes.Close()
+			synctest.Wait()
+			c := lanes.cas[lanesCA]
+			if len(c.held)+len(c.present)+len(c.places)+len(c.listed)+len(c.called) != 0 || c.own != 0 {
+				t.Errorf("seed %d: left are %+v", seed, c)
+			}
+			for domain, d := range c.domains {
+				if d.inUse != 0 {
+					t.Errorf("seed %d: %s has %d lanes of its own", seed, domain, d.inUse)
+				}
+			}
+			time.Sleep(time.Hour)
+			for key := range c.windows {
+				if left := lanes.OrdersLeft(lanesCA, key.OrderWindow); left != float64(key.Orders) {
+					t.Errorf("seed %d: %v orders are left of %d", seed, left, key.Orders)
+				}
+			}
+		})
+	}
 }
 
 func BenchmarkEnterBesidePlaces(b *testing.B) {
