@@ -69,7 +69,7 @@ func TestPublishedRecordsAreNoticed(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			loads, noticed := newTable("", ""), newTable("", "")
 			o := waitingOptions{names: 30, zones: zones, beside: 2, later: 2 * time.Minute}
-			if _, err := moment(o, o.later, loads, noticed); err != nil {
+			if err := moment(o, o.later, loads, noticed); err != nil {
 				t.Fatal(err)
 			}
 			for _, row := range noticed.rows[1:] {

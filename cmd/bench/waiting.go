@@ -91,26 +91,24 @@ func hours(o waitingOptions, out io.Writer) error {
 		"published", "names", "ready", "median", "95 %", "worst")
 	for _, at := range moments {
 		if at < o.later {
-			if _, err := moment(o, at, newTable("", ""), noticed); err != nil {
+			if err := moment(o, at, newTable("", ""), noticed); err != nil {
 				return err
 			}
 		}
 	}
-	perName, err := moment(o, o.later, loads, noticed)
-	if err != nil {
+	if err := moment(o, o.later, loads, noticed); err != nil {
 		return err
 	}
 	loads.print(out)
-	fmt.Fprintf(out, "Memory per name then: %d bytes\n\n", perName)
 	noticed.print(out)
 	return nil
 }
 
-// moment lets names wait until some get their records, and at the end all. It returns the memory of a name before.
-func moment(o waitingOptions, at time.Duration, loads, noticed *table) (perName int64, err error) {
+// moment lets names wait until some get their records, and at the end all.
+func moment(o waitingOptions, at time.Duration, loads, noticed *table) error {
 	p, err := newPlace(o.names, o.zones, o.beside)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer p.close()
 	start := time.Now()
@@ -122,7 +120,6 @@ func moment(o waitingOptions, at time.Duration, loads, noticed *table) (perName 
 			until = next
 		}
 	}
-	perName = p.perName()
 	part := take(&p.order, max(1, o.names/100))
 	for i, n := range p.publish(part, p.beside) {
 		noticed.add(fmt.Sprintf("after %s, %s", whole(at), []string{"1 %", "beside"}[i]), n)
@@ -130,7 +127,7 @@ func moment(o waitingOptions, at time.Duration, loads, noticed *table) (perName 
 	if at == o.later {
 		noticed.add("then all the others", p.publish(p.order)[0])
 	}
-	return perName, nil
+	return nil
 }
 
 func yes(ok bool) string {
