@@ -193,8 +193,8 @@ func (l *Lanes) to(directory string) *lanes {
 	return c
 }
 
-// Enter waits for a lane; a QueuedError says that none became free for long, or that the order window lets nobody
-// through for long.
+// Enter waits for a lane; a QueuedError says that none became free for long, that the order window lets nobody
+// through for long, or that the lane of a registered domain that fails is in use: its names hold no jobs for that.
 func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	r.Most = cmp.Or(r.Most, DefaultMostLanes)
 	l.mu.Lock()
@@ -202,7 +202,7 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	c := l.to(r.CA)
 	w := c.join(r, now)
 	c.grant(now)
-	if w.lane == nil && !r.IsPatient && !w.hasRoom(now) && w.window.until(now) > longestQueue {
+	if w.lane == nil && !r.IsPatient && (c.isFailing(w) || !w.hasRoom(now) && w.window.until(now) > longestQueue) {
 		defer l.mu.Unlock()
 		return nil, c.postpone(w, now)
 	}

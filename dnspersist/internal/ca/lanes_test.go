@@ -174,6 +174,29 @@ func TestLaneIsNotWaitedForAfterTheEnd(t *testing.T) {
 	})
 }
 
+// Names of a registered domain that fails do not wait for its one lane, but are called one after another.
+func TestNamesOfAFailingDomainDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t)
+		q.Validated(wants("a.failing.example", 0), ValidationBad)
+		q.enter(wants("a.failing.example", 0))
+		q.enter(wants("b.failing.example", 0))
+		if !slices.Equal(q.granted, []string{"a.failing.example"}) || q.queued["b.failing.example"] == nil {
+			t.Fatalf("granted were %v, queued are %v", q.granted, q.queued)
+		}
+		isCalled := false
+		q.queued["b.failing.example"].OnTurn(func() { isCalled = true })
+		if synctest.Wait(); isCalled {
+			t.Error("the next one is called while the lane is in use")
+		}
+		q.leaves("a.failing.example")
+		if synctest.Wait(); !isCalled {
+			t.Error("the next one is not called")
+		}
+		q.Close()
+	})
+}
+
 // The smallest configured number counts of those who wait or are in a lane.
 func TestMostLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
