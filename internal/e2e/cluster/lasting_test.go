@@ -12,7 +12,7 @@ import (
 
 // All certificates are renewed, each by one node, and all nodes serve what one has renewed.
 func TestRenewals(t *testing.T) {
-	w := newWorld(t, harness.Options{Lifetime: 100 * time.Second})
+	w := newWorld(t, fleet, harness.Options{Lifetime: 100 * time.Second})
 	w.Options = []string{"renew_interval 2s"}
 	w.bind()
 	w.publish(w.names)
@@ -61,7 +61,7 @@ func TestRenewals(t *testing.T) {
 
 // Of the nodes that wait for the same records one polls, whatever happens to them and to Redis.
 func TestOneNodePolls(t *testing.T) {
-	w := newWorld(t, harness.Options{})
+	w := newWorld(t, few, harness.Options{})
 	w.names = w.names[:20]
 	w.bind()
 	const window = 4 * time.Second

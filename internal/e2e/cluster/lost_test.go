@@ -50,13 +50,13 @@ func (w *world) loseAll() {
 // Redis restarts empty while the nodes run. They serve what they have, put the account back, and go on; one that
 // is restarted afterwards has lost its certificates, and no record.
 func TestRedisLosesAll(t *testing.T) {
-	w := newWorld(t, harness.Options{})
+	w := newWorld(t, few, harness.Options{})
 	w.bind()
-	w.publish(w.names[:200])
+	w.publish(w.names[:few/2])
 	w.start()
-	w.issued(60)
+	w.issued(few / 5)
 	w.loseAll()
-	w.publish(w.names[200:])
+	w.publish(w.names[few/2:])
 	w.serves(2*calm, w.names, w.nodes...)
 	w.Eventually(calm, "the account to be put back", func() error {
 		if url, _ := w.storedAccount(); url != w.account {
@@ -70,13 +70,13 @@ func TestRedisLosesAll(t *testing.T) {
 	w.nodes[0].kill()
 	w.nodes[0].start()
 	w.serves(2*calm, w.names, w.nodes[0])
-	w.assert(names) // what was in the storage is ordered once more
+	w.assert(few) // what was in the storage is ordered once more
 }
 
 // A node that starts with the empty storage before the others have noticed registers an account, for it cannot know
 // better. The others' takes its place again, and the node is to be restarted.
 func TestNodeStartsWithTheEmptyStorage(t *testing.T) {
-	w := newWorld(t, harness.Options{})
+	w := newWorld(t, few, harness.Options{})
 	w.names = w.names[:20]
 	w.bind()
 	w.publish(w.names)
@@ -104,7 +104,7 @@ func TestNodeStartsWithTheEmptyStorage(t *testing.T) {
 
 // With account_url an empty storage is an error that says what to do, and no account is registered.
 func TestAccountURL(t *testing.T) {
-	w := newWorld(t, harness.Options{})
+	w := newWorld(t, few, harness.Options{})
 	w.names = w.names[:20]
 	w.bind()
 	w.block = w.Block("account_url " + w.account)

@@ -22,13 +22,18 @@ import (
 	"github.com/dnspersist/caddy-dnspersist/internal/tuning"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { harness.MainInTurn(m) }
 
 const (
-	// names is how many certificates a cluster has.
-	names = 300
-	// calm is how long after a fault is over everything has to be served. It is a minute; the machine
-	// is busy with the other tests of the package.
+	// fleet is how many certificates a cluster has, few one to which something happens.
+	fleet, few = 300, 90
+	// lanes is how many orders a node has under way at most, see max_parallel_orders.
+	lanes = 4
+	// inWork is how many domains may be past the order and not in storage yet on one node: those in a lane, and as
+	// many that have their certificate and are being stored.
+	inWork = 2 * lanes
+	// calm is how long after a fault is over everything has to be served. It is a minute; the machine may be
+	// busy with the tests of other packages.
 	calm = 90 * time.Second
 )
 
@@ -53,8 +58,8 @@ type node struct {
 	ahead time.Duration
 }
 
-// newWorld makes a cluster; start starts it. The records of the names are not published.
-func newWorld(t *testing.T, o harness.Options) *world {
+// newWorld makes a cluster with so many names; start starts it. The records of the names are not published.
+func newWorld(t *testing.T, names int, o harness.Options) *world {
 	t.Helper()
 	change := o.Tuning
 	o.Tuning = func(v *tuning.Values) {
@@ -65,7 +70,7 @@ func newWorld(t *testing.T, o harness.Options) *world {
 	}
 	r := startRedis(t)
 	w := &world{Env: harness.New(t, o), redis: r}
-	w.block = w.Block()
+	w.block = w.Block(fmt.Sprintf("max_parallel_orders %d", lanes))
 	for i := range names {
 		w.names = append(w.names, w.Name(fmt.Sprintf("site%03d", i)))
 	}

@@ -35,14 +35,32 @@ type child struct {
 // Main is the body of a TestMain: it lets the test binary be a Caddy process, and else runs
 // the tests, each in a process of its own.
 func Main(m *testing.M) {
-	if file := os.Getenv(childEnv); file != "" {
-		if err := runChild(file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	if isChild() {
 		return
 	}
 	os.Exit(beside.Run(m))
+}
+
+// MainInTurn is Main for tests that need the machine for themselves: they run one after another, and no Caddy
+// may run in their own process.
+func MainInTurn(m *testing.M) {
+	if isChild() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// isChild runs Caddy if this process was started for it.
+func isChild() bool {
+	file := os.Getenv(childEnv)
+	if file == "" {
+		return false
+	}
+	if err := runChild(file); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
 }
 
 // runChild runs Caddy until standard input ends.
