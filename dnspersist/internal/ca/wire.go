@@ -112,8 +112,13 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 // ask for its first.
 type nonces struct {
 	mu   sync.Mutex
-	free []string
-	at   time.Time // when the last of them came
+	free []nonce // in the order in which they came
+}
+
+// nonce is one, and when it came.
+type nonce struct {
+	value string
+	at    time.Time
 }
 
 const (
@@ -123,30 +128,35 @@ const (
 	noncesKept = 64
 )
 
-func (n *nonces) put(nonce string) {
+func (n *nonces) put(value string) {
+	if value == "" {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if time.Since(n.at) > nonceFresh {
-		n.free = nil
+	if len(n.free) == noncesKept {
+		n.free = append(n.free[:0], n.free[1:]...)
 	}
-	if n.at = time.Now(); nonce != "" && len(n.free) < noncesKept {
-		n.free = append(n.free, nonce)
-	}
+	n.free = append(n.free, nonce{value, time.Now()})
 }
 
-// take returns the latest, empty if there is none.
+// take returns the latest, empty if there is none that is fresh.
 func (n *nonces) take() string {
 	if n == nil {
 		return ""
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.free) == 0 || time.Since(n.at) > nonceFresh {
+	if len(n.free) == 0 {
 		return ""
 	}
 	last := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
-	return last
+	if time.Since(last.at) > nonceFresh {
+		n.free = nil // the others are older
+		return ""
+	}
+	return last.value
 }
 
 // observe makes a request, and has the width of the lanes to the CA judged by what becomes of it. A request for a nonce

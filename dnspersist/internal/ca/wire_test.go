@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,26 @@ func TestTheLastNonceOfAConversationIsUsed(t *testing.T) {
 		time.Sleep(nonceFresh + time.Second)
 		if got := send(srv.At(directory), "HEAD"); got != "nonce5" {
 			t.Errorf("a conversation begins with the old %s", got)
+		}
+	})
+}
+
+// Nonces that came before the latest are not taken for as fresh as that.
+func TestNoncesAgeOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n nonces
+		n.put("old")
+		time.Sleep(nonceFresh)
+		n.put("young")
+		time.Sleep(time.Second)
+		if got := []string{n.take(), n.take(), n.take()}; !slices.Equal(got, []string{"young", "", ""}) {
+			t.Errorf("taken are %q", got)
+		}
+		for i := range 2 * noncesKept {
+			n.put(fmt.Sprint(i))
+		}
+		if got := n.take(); got != fmt.Sprint(2*noncesKept-1) || len(n.free) != noncesKept-1 {
+			t.Errorf("taken is %s, and %d are kept", got, len(n.free))
 		}
 	})
 }
