@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,7 @@ const (
 type bind struct {
 	addr string
 	cmd  *exec.Cmd
+	held io.Closer // it ends when this is closed
 }
 
 // bindProgram is where BIND is, "" if it is not installed.
@@ -35,6 +37,9 @@ func bindProgram() string {
 	}
 	return ""
 }
+
+// untilClosed runs a program until the standard input ends: with whoever has started it, however that ends.
+const untilClosed = `"$@" & read -r _; kill -KILL $!; wait`
 
 // startBIND starts one with its files in a folder.
 func startBIND(dir, zone string) (*bind, error) {
@@ -56,9 +61,12 @@ zone %[6]q { type primary; file %[7]q; allow-update { key %[4]q; }; };
 	if err := errors.Join(os.WriteFile(file, []byte(config), 0o600), os.WriteFile(filepath.Join(dir, zone+".zone"), []byte(content), 0o600)); err != nil {
 		return nil, err
 	}
-	b := &bind{addr: fmt.Sprintf("127.0.0.1:%d", port), cmd: exec.Command(bindProgram(), "-g", "-c", file)}
+	b := &bind{addr: fmt.Sprintf("127.0.0.1:%d", port), cmd: exec.Command("/bin/sh", "-c", untilClosed, "sh", bindProgram(), "-g", "-c", file)}
 	var out bytes.Buffer
 	b.cmd.Dir, b.cmd.Stdout, b.cmd.Stderr = dir, &out, &out
+	if b.held, err = b.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := b.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -77,6 +85,6 @@ zone %[6]q { type primary; file %[7]q; allow-update { key %[4]q; }; };
 }
 
 func (b *bind) close() {
-	_ = b.cmd.Process.Kill()
+	_ = b.held.Close()
 	_ = b.cmd.Wait()
 }
