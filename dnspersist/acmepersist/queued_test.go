@@ -130,7 +130,7 @@ func TestOrderWindow(t *testing.T) {
 		r.wants("other.example.test")
 		r.dns.set("_validation-persist.other.example.test", wwwValue)
 		hold := r.holds(ReasonQueued)
-		if !strings.Contains(hold.Error(), "rate_limit lets 2 orders through in 48h0m0s") {
+		if !strings.Contains(hold.Error(), "rate_limit lets no more orders through than 2 in 48h0m0s") {
 			t.Errorf("the error is %v", hold)
 		}
 		if inUse, _ := r.Lanes.State(fakeDirectory); inUse != 0 {

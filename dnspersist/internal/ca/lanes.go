@@ -94,7 +94,7 @@ type QueuedError struct {
 func (e *QueuedError) Error() string {
 	why := "which works on as many domains as it bears"
 	if e.Window.Orders > 0 {
-		why = fmt.Sprintf("where rate_limit lets %d orders through in %s", e.Window.Orders, e.Window.Per)
+		why = fmt.Sprintf("where rate_limit lets no more orders through than %d in %s", e.Window.Orders, e.Window.Per)
 	}
 	return fmt.Sprintf("%s is in the queue for the CA %s, %s: it is tried again when its turn comes, at %s at the latest",
 		e.Domain, e.CA, why, e.RetryAt.UTC().Format(time.RFC3339))
@@ -202,7 +202,7 @@ func (l *Lanes) Enter(ctx context.Context, r LaneRequest) (*Lane, error) {
 	c := l.to(r.CA)
 	w := c.join(r, now)
 	c.grant(now)
-	if w.lane == nil && !r.IsPatient && (c.isFailing(w) || !w.hasRoom(now) && w.window.until(now) > longestQueue) {
+	if w.lane == nil && !r.IsPatient && (c.isFailing(w) || !w.hasRoom(now) && w.window.until(now) > cmp.Or(r.Longest, longestQueue)) {
 		defer l.mu.Unlock()
 		return nil, c.postpone(w, now)
 	}

@@ -160,8 +160,8 @@ func (n *coming) count(c *lanes, w *laneWait, now time.Time) {
 
 // nextPlace is the one to call next, nil if enough are on their way.
 func (c *lanes) nextPlace(on coming, now time.Time) (next *laneWait) {
-	most := callAhead * c.width.lanes
-	mayOthers, mayOwn := on.all < most, on.own < c.mostOwn(c.width.lanes)
+	lanes := min(c.width.lanes, c.most)
+	mayOthers, mayOwn := on.all < callAhead*lanes, on.own < c.mostOwn(lanes)
 	if !mayOthers && !mayOwn {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (c *lanes) nextPlace(on coming, now time.Time) (next *laneWait) {
 			switch {
 			case key.isFailing && d != nil && d.inUse > 0:
 				continue
-			case hasUsedShare && (roomLast < 0 || !key.isFailing && on.all+on.allPassedOver >= most):
+			case hasUsedShare && (roomLast < 0 || !key.isFailing && on.all+on.allPassedOver >= callAhead*lanes):
 				continue
 			}
 			if next == nil || c.compare(w, next, now) < 0 {
