@@ -117,7 +117,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Managed:     func() iter.Seq[string] { return maps.Keys(a.planned().names) },
 		CA:          func(domain string) (string, bool) { return a.planned().ca(domain) },
 		IsOnDemand:  func(domain string) bool { return a.planned().isOnDemand(domain) },
-		Certificate: func(domain string) parking.Certificate { return a.planned().certificate(domain) },
+		Certificate: a.certificate,
 		Names:       func(domain string) bool { return a.planned().domains[domain] },
 		Limits: parking.Limits{
 			MaxWaiting: a.onDemand.MaxWaiting, MaxWaitingPerDomain: a.onDemand.MaxWaitingPerDomain, ForgetAfter: time.Duration(a.onDemand.ForgetAfter),
@@ -198,6 +198,20 @@ func (p planned) ca(name string) (ca string, isAlone bool) {
 // isOnDemand reports whether visitors choose a name, which an issuer of ours then serves.
 func (p planned) isOnDemand(name string) bool {
 	return p.names[name] == nil && slices.ContainsFunc(p.Serving(name), func(iss *Issuer) bool { return owner{iss}.IsOnDemand() })
+}
+
+// certificate is planned.certificate while the app runs: CertMagic's jobs go on for a while after it, and Caddy's
+// cache, which is gone with the last configuration, does not expect to be asked then.
+func (a *App) certificate(domain string) parking.Certificate {
+	a.mu.Lock()
+	if a.stopped {
+		a.mu.Unlock()
+		return parking.Certificate{}
+	}
+	a.work.Add(1)
+	a.mu.Unlock()
+	defer a.work.Done()
+	return a.planned().certificate(domain)
 }
 
 // certificate is the one for exactly this name that Caddy serves, of those the one that ends last.

@@ -89,7 +89,7 @@ func New(t testing.TB, o Options) *Env {
 	dns.AddZone(zone)
 	// a CA may ask any server: the lab's takes the one that makes it fail
 	dns.SetPick("worst")
-	dir := t.TempDir()
+	dir := folder(t)
 	e := &Env{T: t, DNS: dns, Storage: filepath.ToSlash(filepath.Join(dir, "storage")), LogFile: filepath.ToSlash(filepath.Join(dir, "caddy.log"))}
 	e.CA = e.NewCA(o)
 	for _, p := range []*int{&e.HTTPPort, &e.HTTPSPort} {
@@ -114,6 +114,31 @@ func fast() tuning.Values {
 		MinPoll: 100 * time.Millisecond, MaxPoll: time.Second,
 		AnnounceWindow: 500 * time.Millisecond, PropagationTimeout: 5 * time.Second,
 	}
+}
+
+// folder makes one for the files of a test. CertMagic's jobs go on for a moment after Caddy has stopped, and may
+// write while it is removed.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for began := time.Now(); ; {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Since(began) > Soon {
+				t.Error(err)
+				return
+			}
+			timer := time.NewTimer(20 * time.Millisecond)
+			<-timer.C
+		}
+	})
+	return dir
 }
 
 // NewCA makes another CA, which uses the same name servers.
