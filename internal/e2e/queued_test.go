@@ -26,9 +26,9 @@ func TestQueueAtTheCA(t *testing.T) {
 		queued, _ := scrape(e).of(`names{phase="held",reason="queued",source="configuration"}`)
 		locks, err := filepath.Glob(filepath.Join(e.Storage, "locks", "issue_cert_*"))
 		if queued < 10 || len(locks) > len(names)-10 {
-			return fmt.Errorf("%v are, and there are %d locks: %v", queued, len(locks), err)
+			return fmt.Errorf("%v are, and there are %d locks", queued, len(locks))
 		}
-		return nil
+		return err
 	})
 	e.Load(config)
 	for _, n := range names {
